@@ -1,0 +1,60 @@
+"""DP-CLIP: zero-shot anomaly detection as a plugin of anomalib.
+
+Names are imported on first use, so that `import anomalib_dpclip` costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from anomalib_dpclip._autoload import autoload as _autoload
+
+if TYPE_CHECKING:
+    from anomalib_dpclip.checkpoint import load_adapters, save_adapters
+    from anomalib_dpclip.data.json_lines import JSONLines
+    from anomalib_dpclip.data.mvtec import MVTec
+    from anomalib_dpclip.data.surfaces import Surfaces
+    from anomalib_dpclip.lightning_model import DPCLIP
+    from anomalib_dpclip.metrics import field_metrics
+    from anomalib_dpclip.post_processor import DPCLIPPostProcessor
+    from anomalib_dpclip.torch_model import DPCLIPModel
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "DPCLIP",
+    "DPCLIPModel",
+    "DPCLIPPostProcessor",
+    "JSONLines",
+    "MVTec",
+    "Surfaces",
+    "field_metrics",
+    "load_adapters",
+    "save_adapters",
+]
+
+_MODULES = {
+    "DPCLIP": "lightning_model",
+    "DPCLIPModel": "torch_model",
+    "DPCLIPPostProcessor": "post_processor",
+    "JSONLines": "data.json_lines",
+    "MVTec": "data.mvtec",
+    "Surfaces": "data.surfaces",
+    "field_metrics": "metrics",
+    "load_adapters": "checkpoint",
+    "save_adapters": "checkpoint",
+}
+
+# For whoever has switched torch's own autoloading off; a second registration changes nothing.
+_autoload()
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """Public names, imported or not."""
+    return sorted({*globals(), *__all__})

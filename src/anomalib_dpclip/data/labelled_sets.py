@@ -1,0 +1,156 @@
+"""Labelled sets to learn from, by name: the test splits, with masks, of anomalib's image data modules."""
+
+import importlib
+import inspect
+import logging
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import anomalib.data
+import pandas as pd
+from anomalib.data import AnomalibDataModule
+
+from anomalib_dpclip.data.metadata import read_metadata
+
+logger = logging.getLogger(__name__)
+
+DOWNLOAD_TIMEOUT = 30
+"""Seconds without a byte after which a download gives up; the host's own would wait for ever."""
+
+MASKED_BMAD_CATEGORIES = ("Brain", "Liver", "Retina_RESC")
+"""The categories of BMAD whose images have masks."""
+
+
+@contextmanager
+def network_timeout(seconds: float = DOWNLOAD_TIMEOUT) -> Iterator[None]:
+    """Let network reads inside the block fail after so many seconds of silence."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def data_module_class(name: str) -> type[AnomalibDataModule]:
+    """Data module class of a name, whatever its case.
+
+    Args:
+        name: Such as ``"VisA"`` or ``"MVTecAD"``.
+
+    Raises:
+        ValueError: If anomalib (with this plugin) has no image data module of that name.
+    """
+    known = {
+        key.lower(): value
+        for key, value in vars(anomalib.data).items()
+        if inspect.isclass(value) and issubclass(value, AnomalibDataModule) and "category" in _arguments(value)
+    }
+    if name.lower() not in known:
+        names = ", ".join(sorted({value.__name__ for value in known.values()} - {"JSONLines"}))
+        raise ValueError(
+            f"unknown data set {name!r}: it must be the path of a .jsonl file that exists, or one of {names} "
+            f"(with /category for one category only)"
+        )
+    return known[name.lower()]
+
+
+def categories_of(cls: type[AnomalibDataModule]) -> tuple[str, ...]:
+    """All categories of a data module that can be learned from."""
+    if cls.__name__ == "BMAD":
+        return MASKED_BMAD_CATEGORIES
+    own = getattr(cls, "auxiliary_categories", None)
+    if own:
+        return tuple(own)
+    for base in cls.__mro__:
+        # The host keeps the list beside the dataset class, in a module named like the data module's.
+        if base.__module__.startswith("anomalib.data.datamodules.image."):
+            module = importlib.import_module(base.__module__.replace(".datamodules.", ".datasets."))
+            return tuple(module.CATEGORIES)
+    raise ValueError(f"{cls.__name__} names no categories: pass one as {cls.__name__}/CATEGORY")
+
+
+def prepare_labelled_set(name: str, root: str | Path | None = None) -> None:
+    """Make sure that a set is on disk, downloading it where the host can.
+
+    Args:
+        name: As in `read_labelled_set`.
+        root: Its folder; by default the data module's own.
+
+    Raises:
+        FileNotFoundError: If it is not there and cannot be had; says where it was looked for and what to do.
+    """
+    if _is_metadata(name):
+        return
+    for module in _modules(name, root):
+        try:
+            with network_timeout():
+                module.prepare_data()
+        except (OSError, RuntimeError, EOFError) as error:
+            raise FileNotFoundError(
+                f"the auxiliary set {name!r} is not in {_root_of(module)} and could not be downloaded ({error}). Point to "
+                f"it with --model.auxiliary_root, name another with --model.auxiliary, or use adapters that are already "
+                f"trained: --model.weights FILE"
+            ) from error
+
+
+def read_labelled_set(name: str, root: str | Path | None = None) -> pd.DataFrame:
+    """Samples of a labelled set: the test splits of all its categories, or what a metadata file lists as ``test``.
+
+    Args:
+        name: A data module's name, optionally with one category (``"VisA"``, ``"MVTecAD/bottle"``), or the path of a JSON-lines
+            file.
+        root: Its folder; by default the data module's own, or the metadata file's.
+
+    Returns:
+        One row an image: ``image_path``, ``mask_path`` (``None`` where there is none), ``label_index``, ``class_name`` (as the
+        set spells it), ``data_set``.
+
+    Raises:
+        FileNotFoundError: If the set is not there.
+        ValueError: For an unknown name or category, or a bad line of a file.
+    """
+    if _is_metadata(name):
+        path = Path(name)
+        samples = read_metadata(path, root or path.parent)
+        samples = samples[samples.split == "test"]
+        return samples.assign(data_set=path.resolve().parent.name).reset_index(drop=True)
+    frames = []
+    for module in _modules(name, root):
+        try:
+            module.setup()
+        except (OSError, RuntimeError) as error:
+            raise FileNotFoundError(
+                f"the auxiliary set {name!r}, category {module.category!r}, cannot be read from {_root_of(module)}: {error}. "
+                f"Point to it with --model.auxiliary_root, or use adapters already trained: --model.weights FILE"
+            ) from error
+        frames.append(module.test_data.samples.assign(class_name=module.category, data_set=module.name))
+    return pd.concat(frames, ignore_index=True)
+
+
+def _modules(name: str, root: str | Path | None) -> list[AnomalibDataModule]:
+    """One data module a category."""
+    set_name, _, category = name.partition("/")
+    cls = data_module_class(set_name)
+    categories = categories_of(cls)
+    every = getattr(cls, "categories", categories)
+    if category and category not in every:
+        raise ValueError(f"{cls.__name__} has no category {category!r}: it has {', '.join(every)}")
+    arguments: dict[str, Any] = {"root": root} if root is not None else {}
+    # No validation split: every labelled test image is learned from.
+    return [cls(category=c, val_split_mode="none", **arguments) for c in ([category] if category else categories)]
+
+
+def _is_metadata(name: str) -> bool:
+    return name.endswith((".jsonl", ".json")) or Path(name).is_file()
+
+
+def _arguments(cls: type) -> set[str]:
+    return set(inspect.signature(cls).parameters)
+
+
+def _root_of(module: AnomalibDataModule) -> Path:
+    return Path(getattr(module, "root", ".")).resolve()

@@ -1,0 +1,163 @@
+"""Labelled images of anomalib's data sets and of plain folders, as the rows of a metadata file.
+
+Folders are understood in two layouts, at the root itself or in one folder for each category::
+
+    good/ scratch/ hole/        normal images, and a folder for each kind of defect (also inside test/, as in MVTec AD)
+    masks/scratch/ masks/hole/  masks, if there are any; without folders of their own if there is one kind of defect
+    train/good/                 normal training images, if there are any
+
+    images/ masks/              anomalous images and a mask for each, as in the polyp sets
+
+The folder of masks may also be called ``ground_truth`` or ``mask``. A mask has the name of its image, whatever the
+extension, or that and ``_mask``.
+"""
+
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from anomalib_dpclip.data.metadata import Sample, to_frame
+
+MASK_FOLDERS = ("masks", "ground_truth", "mask")
+_EXTENSIONS = {".jpg", ".jpeg", ".jp2", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif"}
+
+
+def datamodule_samples(name: str, root: str | Path, seed: int = 0) -> pd.DataFrame:
+    """List the training and test images of an anomalib data set: of all of its categories that are on disk.
+
+    Args:
+        name: Image data module of anomalib, e.g. ``"MVTecAD"``, ``"VisA"`` or ``"BMAD"``.
+        root: Folder of the data set, in the layout that anomalib expects. VisA is brought into it where it isn't.
+        seed: Seed of the data module's splits, where it makes any.
+
+    Returns:
+        Rows as `anomalib_dpclip.data.metadata.to_frame` describes them.
+
+    Raises:
+        FileNotFoundError: If none of the categories is there.
+        ValueError: If there is no such data module, or it has several masks an image.
+    """
+    # Deferred, as anomalib takes seconds to import.
+    from anomalib_dpclip.data.labelled_sets import categories_of, data_module_class
+
+    root, datamodule_class = Path(root), data_module_class(name)
+    categories = getattr(datamodule_class, "categories", None) or categories_of(datamodule_class)
+    # VisA's converted folders are one level further down, and empty for categories that are not there.
+    found = [
+        each for each in categories if any(_has_files(folder) for folder in (root / each, *root.glob(f"*/{each}")))
+    ]
+    if not found:
+        raise FileNotFoundError(f"no category of {name} in {root}: a folder of {', '.join(categories)} should be there")
+    # Everything that the test folder holds, and nothing moved to a validation split; some modules know no such modes.
+    options: dict[str, Any] = {"val_split_mode": "none", "test_split_mode": "from_dir", "seed": seed}
+    known = inspect.signature(datamodule_class).parameters
+    options = {"root": root, **{key: value for key, value in options.items() if key in known}}
+    samples = []
+    for category in found:
+        datamodule = datamodule_class(category=category, **options)  # type: ignore[call-arg]  # as all that have a name
+        datamodule.prepare_data()
+        datamodule.setup()
+        for split, dataset in (("train", datamodule.train_data), ("test", datamodule.test_data)):
+            for row in dataset.samples.itertuples():
+                if row.label_index in (0, 1):  # -1 where the label is kept secret
+                    mask = _only_mask(row.mask_path, row.image_path)
+                    samples.append(Sample(row.image_path, int(row.label_index), category, mask, split))
+    return to_frame(samples)
+
+
+def folder_samples(root: str | Path, class_name: str | None = None) -> pd.DataFrame:
+    """List the images of folders in one of the layouts above.
+
+    Args:
+        root: Folder of one category, or of several.
+        class_name: What the images show; by default the name of the category's folder.
+
+    Returns:
+        Rows as `anomalib_dpclip.data.metadata.to_frame` describes them.
+
+    Raises:
+        FileNotFoundError: If there is no such folder, or no category in it.
+        ValueError: If a mask matches no image.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise FileNotFoundError(f"no folder {root}: root must be the folder that the images are in")
+    categories = [root] if _is_category(root) else [folder for folder in _folders(root) if _is_category(folder)]
+    if not categories:
+        raise FileNotFoundError(
+            f"neither {root} nor a folder in it has good/ (normal images, beside a folder for each kind of defect), or "
+            f"images/ and masks/"
+        )
+    samples = [
+        sample for folder in categories for sample in _category_samples(folder, class_name or folder.resolve().name)
+    ]
+    if not samples:
+        raise FileNotFoundError(f"no image in the folders of {root}: {', '.join(sorted(_EXTENSIONS))} are known")
+    return to_frame(samples)
+
+
+def _only_mask(masks: object, image_path: str) -> str | None:
+    """The mask of a sample of anomalib's, which may be a path, a list of paths, ``None``, NaN or empty."""
+    if isinstance(masks, list) and len(masks) > 1:
+        raise ValueError(f"{image_path} has {len(masks)} masks, but a metadata file has one an image: merge them first")
+    mask = masks[0] if isinstance(masks, list) and masks else masks
+    return mask if isinstance(mask, str) and mask else None
+
+
+def _category_samples(folder: Path, class_name: str) -> Iterator[Sample]:
+    """Samples of the folder of one category, in either layout.
+
+    Raises:
+        ValueError: If a mask matches no image, or an image of ``images/`` has no mask.
+    """
+    masks_folder = next((folder / name for name in MASK_FOLDERS if (folder / name).is_dir()), None)
+    unused_masks = {path for path in masks_folder.rglob("*") if _is_image(path)} if masks_folder else set()
+    if (folder / "images").is_dir():
+        tested, anomalous = folder, [folder / "images"]
+    else:
+        tested = folder / "test" if (folder / "test").is_dir() else folder
+        anomalous = [path for path in _folders(tested) if path.name not in {"good", "train", *MASK_FOLDERS}]
+    for image in _images(folder / "train" / "good"):
+        yield Sample(str(image), 0, class_name, split="train")
+    for image in _images(tested / "good"):
+        yield Sample(str(image), 0, class_name)
+    for images in anomalous:
+        masks = _images(masks_folder / images.name) if masks_folder else []
+        if masks_folder and len(anomalous) == 1:
+            masks = masks or _images(masks_folder)
+        mask_of = {mask.stem: mask for mask in masks}
+        for image in _images(images):
+            mask = mask_of.get(image.stem) or mask_of.get(f"{image.stem}_mask")
+            if mask is None and images.name == "images":
+                raise ValueError(f"{image} has no mask in {folder / 'masks'}: put normal images into {folder / 'good'}")
+            unused_masks.discard(mask)
+            yield Sample(str(image), 1, class_name, str(mask) if mask else None)
+    misnamed = sorted(path for path in unused_masks if path.parent.name != "good")
+    if misnamed:
+        raise ValueError(
+            f"{len(misnamed)} masks match no image, the first is {misnamed[0]}: the mask of scratch/001.jpg is "
+            f"masks/scratch/001.png or masks/scratch/001_mask.png"
+        )
+
+
+def _is_category(folder: Path) -> bool:
+    return any((folder / name).is_dir() for name in ("good", "images", "test", "train"))
+
+
+def _has_files(folder: Path) -> bool:
+    return any(path.is_file() for path in folder.rglob("*"))
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def _images(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if _is_image(path)) if folder.is_dir() else []
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in _EXTENSIONS and not path.name.startswith(".") and path.is_file()

@@ -1,0 +1,499 @@
+"""DP-CLIP as an anomalib model: hooks, optimiser and processors. The maths is in the modules it imports."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from anomalib import LearningType
+from anomalib.data import AnomalibDataModule, AnomalibDataset, Batch
+from anomalib.metrics import Evaluator
+from anomalib.models.components import AnomalibModule
+from anomalib.visualization import Visualizer
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor, nn
+from torch.nn import functional
+
+from anomalib_dpclip import losses
+from anomalib_dpclip.adapters import Pooling
+from anomalib_dpclip.anomaly_map import Domain, anomaly_grid, detection_score, segmentation_logits
+from anomalib_dpclip.auxiliary import AuxiliaryDataset, auxiliary_loader, auxiliary_samples, default_auxiliary
+from anomalib_dpclip.calibration import CalibrationStatistics
+from anomalib_dpclip.checkpoint import Provenance, architecture_of, load_adapters, package_versions
+from anomalib_dpclip.class_names import UNKNOWN_CLASS, describe, domain_of
+from anomalib_dpclip.clip_backbone import TextTower, load_clip
+from anomalib_dpclip.data.labelled_sets import prepare_labelled_set
+from anomalib_dpclip.leakage import require_disjoint, warn_if_learned_from
+from anomalib_dpclip.metrics import field_metrics
+from anomalib_dpclip.post_processor import DPCLIPPostProcessor
+from anomalib_dpclip.pre_processor import CLIP_MEAN, CLIPPreProcessor
+from anomalib_dpclip.prompting import ABNORMAL_STATES, NORMAL_STATES, TEMPLATES, text_anchors
+from anomalib_dpclip.prototypes import Prototypes, TokenDirections
+from anomalib_dpclip.torch_model import DPCLIPModel
+
+logger = logging.getLogger(__name__)
+
+EPOCHS = 20
+"""Training epochs of the method, used unless ``--trainer.max_epochs`` says otherwise."""
+
+LIGHTNING_DEFAULT_EPOCHS = 1000
+"""What Lightning sets when nobody asks for a number of epochs; it cannot be told apart from asking for 1000."""
+
+# Neither belongs to the model, and a path of one machine would keep a checkpoint from being loaded on another.
+_NOT_HYPER_PARAMETERS = ["weights", "auxiliary", "auxiliary_root"]
+_COMPONENTS = ["pre_processor", "post_processor", "evaluator", "visualizer"]
+
+
+class DPCLIP(AnomalibModule):
+    """Zero-shot anomaly detection with a frozen CLIP, channel purification and feature decoupling (DP-CLIP).
+
+    Without `weights` it learns its adapters on an auxiliary labelled set, never on the target given by ``--data``, which is
+    only validated and tested on. With `weights` nothing is learned: the validation split calibrates, the test split tests.
+
+    Args:
+        backbone: An open_clip model with a native vision transformer, or ``mini``, the small CLIP that comes with the package.
+        pretrained: CLIP weights: an open_clip tag such as ``openai``, downloaded on first use, or a local file (``.pt``
+            TorchScript archive or state dict, ``.safetensors``). ``random`` leaves them untrained (speed measurements only).
+        quick_gelu: Use QuickGELU in the towers, with which OpenAI trained its weights; the published figures are GELU's.
+        image_size: Side of the input in pixels, a multiple of the patch size. Default: 518 or the nearest multiple (mini: 140).
+        weights: Trained adapters: ``.safetensors`` of this package, a Lightning ``.ckpt``, or a published ``.pth``.
+        class_name: What the images show, for the prompts, e.g. ``metal nut``. Default: from the data set and its category.
+        domain: ``industrial`` or ``medical``: blur of the maps and fusion of the scores. Default: from the data set.
+        auxiliary: Labelled set to learn from: the name of one of anomalib's image data modules, with ``/category`` for one
+            category only; the path of a JSON-lines file; a list of these; in Python also a data set or data module.
+            Default: VisA, or MVTecAD when VisA is the target, or the six auxiliary materials when Surfaces is.
+        auxiliary_root: Folder of the auxiliary set, or a list of one folder a set. Default: the data module's own.
+        auxiliary_unmasked: Allow anomalous auxiliary images without masks; they train the classification loss only.
+        shots: Learn from so many images of each category only, half of them anomalous where there are enough.
+        batch_size: Auxiliary images a training step (and device).
+        num_workers: Processes that read auxiliary images.
+        adapter_layers: Layers (0-based) followed by an adapter. Default: the first quarter.
+        tap_layers: Layers (1-based) after which patch tokens are tapped. Default: the quarter points of the depth.
+        adapter_weight: Share of the adapted tokens after an adapted layer, in [0, 1].
+        projector_activation: End the projectors with a LeakyReLU too.
+        grn_pooling: What the layer adapters' GRN pools over: ``tokens`` of the image, ``batch`` (as published: predictions
+            then depend on the batch), or ``none`` for no GRN at all.
+        decoupling_weight: Weight of the decoupling loss; 0 leaves it out.
+        prototype_momentum: Momentum of the global prototypes, in [0, 1].
+        learning_rate: Of Adam.
+        milestones: Optimiser steps at which the learning rate is halved.
+        normal_states: Phrases for a normal object, each with one ``{}`` for the class name.
+        abnormal_states: Phrases for an anomalous object.
+        templates: Sentences around the phrases.
+        seed: Of initialisation, shuffling and augmentation, whatever the global seed is.
+        pre_processor: Pre-processor, or whether to use the default one.
+        post_processor: Post-processor, or whether to use the default one.
+        evaluator: Evaluator, or whether to use the default one (image AUROC, AP, F1-max; pixel AUROC, AP, AUPRO, F1-max).
+        visualizer: Visualizer, or whether to use the default one.
+
+    Raises:
+        ValueError: For arguments out of range, or weights that do not fit the backbone.
+        FileNotFoundError: If CLIP's weights, `weights` or the auxiliary set are not there.
+
+    Example:
+        >>> model = DPCLIP(backbone="mini", class_name="brick")
+        >>> model.model.anchors.shape
+        torch.Size([64, 2])
+    """
+
+    def __init__(
+        self,
+        backbone: str = "ViT-L-14-336",
+        pretrained: str = "openai",
+        quick_gelu: bool = False,
+        image_size: int | None = None,
+        weights: str | Path | None = None,
+        class_name: str | None = None,
+        domain: Domain | None = None,
+        auxiliary: str | list[str] | AnomalibDataModule | AnomalibDataset | None = None,
+        auxiliary_root: str | list[str] | None = None,
+        auxiliary_unmasked: bool = False,
+        shots: int | None = None,
+        batch_size: int = 3,
+        num_workers: int = 0,
+        adapter_layers: list[int] | None = None,
+        tap_layers: list[int] | None = None,
+        adapter_weight: float = 0.1,
+        projector_activation: bool = False,
+        grn_pooling: Pooling = "tokens",
+        decoupling_weight: float = 0.1,
+        prototype_momentum: float = 0.999,
+        learning_rate: float = 5e-4,
+        milestones: Sequence[int] = (16000, 32000),
+        normal_states: Sequence[str] = NORMAL_STATES,
+        abnormal_states: Sequence[str] = ABNORMAL_STATES,
+        templates: Sequence[str] = TEMPLATES,
+        seed: int = 111,
+        pre_processor: nn.Module | bool = True,
+        post_processor: nn.Module | bool = True,
+        evaluator: Evaluator | bool = True,
+        visualizer: Visualizer | bool = True,
+    ) -> None:
+        _require_positive(batch_size=batch_size, learning_rate=learning_rate)
+        clip, text = load_clip(backbone, pretrained, image_size, quick_gelu)
+        # Whoever calls the constructor must not find the global random state moved.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = DPCLIPModel(
+                clip, adapter_layers, tap_layers, adapter_weight, projector_activation, grn_pooling, domain or "industrial"
+            )
+        super().__init__(
+            pre_processor=CLIPPreProcessor(model.backbone.image_size) if pre_processor is True else pre_processor,
+            post_processor=post_processor,
+            evaluator=evaluator,
+            visualizer=visualizer,
+        )
+        for name in _NOT_HYPER_PARAMETERS:
+            self.hparams.pop(name, None)
+        self.save_hyperparameters(ignore=_NOT_HYPER_PARAMETERS + _COMPONENTS)  # renews the copy that loggers are given
+
+        self.model = model
+        self.prototypes = Prototypes(model.backbone.embed_dim, prototype_momentum)
+        self.class_name = class_name
+        self._chosen_domain = domain
+        self._text: TextTower | None = text
+        self._prompts = (tuple(normal_states), tuple(abnormal_states), tuple(templates))
+        self._anchors: dict[str, Tensor] = {}
+        self._recent_losses: list[tuple[int, list[str], Tensor]] = []
+        self._auxiliary_statistics: CalibrationStatistics | None = None
+
+        self.decoupling_weight = decoupling_weight
+        self.learning_rate, self.milestones = learning_rate, tuple(milestones)
+        self.auxiliary, self.auxiliary_root = auxiliary, auxiliary_root
+        self.auxiliary_unmasked, self.shots = auxiliary_unmasked, shots
+        self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
+        self.provenance = Provenance(
+            backbone=backbone,
+            pretrained=Path(pretrained).name,
+            fingerprint=model.backbone_fingerprint,
+            architecture=architecture_of(model),
+            versions=package_versions(),
+        )
+        self._set_domain(domain or "industrial")
+        self.weights = weights
+        if weights is not None:
+            self.provenance = load_adapters(self, weights)
+            self._use_auxiliary_calibration()
+        if weights is not None or class_name is not None:
+            self._set_class(class_name or UNKNOWN_CLASS)
+
+    # What anomalib asks of a model
+
+    @property
+    def learning_type(self) -> LearningType:
+        """ONE_CLASS while there is something to learn (the host only fits those), ZERO_SHOT with trained adapters."""
+        return LearningType.ONE_CLASS if self.weights is None else LearningType.ZERO_SHOT
+
+    @property
+    def trainer_arguments(self) -> dict[str, Any]:
+        """No sanity check: its few batches would set thresholds. Everything else is the user's."""
+        return {"num_sanity_val_steps": 0}
+
+    @staticmethod
+    def configure_pre_processor(image_size: tuple[int, int] | None = None) -> CLIPPreProcessor:
+        """Bicubic resize (default 518 x 518) and CLIP's normalisation."""
+        return CLIPPreProcessor(image_size or (518, 518))
+
+    def configure_post_processor(self) -> DPCLIPPostProcessor:
+        """Score fusion, normalisation and thresholds of the method."""
+        return DPCLIPPostProcessor()
+
+    @staticmethod
+    def configure_evaluator() -> Evaluator:
+        """The figures of the field."""
+        return Evaluator(test_metrics=field_metrics())
+
+    def val_dataloader(self) -> list:
+        """None: lets the host predict on bare folders, where it would validate a zero-shot model first."""
+        return []
+
+    # Text anchors
+
+    def anchors_for(self, class_name: str) -> Tensor:
+        """Text anchors ``(E, 2)`` of a class, on the CPU; encoded once and remembered.
+
+        Args:
+            class_name: Readable name.
+        """
+        if class_name not in self._anchors:
+            if self._text is None:  # after pickling, which leaves the text tower out
+                hparams = self.hparams
+                _, self._text = load_clip(
+                    hparams.backbone, hparams.pretrained, hparams.image_size, hparams.quick_gelu
+                )
+            self._anchors[class_name] = text_anchors(self._text, class_name, *self._prompts)
+        return self._anchors[class_name]
+
+    def _set_class(self, class_name: str) -> None:
+        self.model.anchors.copy_(self.anchors_for(class_name))
+
+    def _anchors_of(self, batch: Batch) -> Tensor:
+        """Anchors of each image's class ``(B, E, 2)``, or the current class's ``(E, 2)`` where images carry none."""
+        names = getattr(batch, "class_name", None)
+        if names is None or (self.class_name is not None and not self.training):
+            return self.model.anchors
+        return torch.stack([self.anchors_for(name) for name in names]).to(self.device, non_blocking=True)
+
+    def _set_domain(self, domain: Domain) -> None:
+        self.model.domain = domain
+        if isinstance(self.post_processor, DPCLIPPostProcessor):
+            self.post_processor.domain = domain
+
+    def _follow_target(self) -> None:
+        """Take class name and domain from the arguments, else from the data module; without either keep what is there."""
+        target = self._target()
+        if self._chosen_domain is None and target is not None:
+            self._set_domain(domain_of(target.name))
+        if self.class_name is not None:
+            self._set_class(self.class_name)
+        elif target is not None:
+            self._set_class(describe(target.name, getattr(target, "category", None)))
+        elif not self.model.anchors.any():
+            logger.warning("no class name is known: prompts say 'object'. Name it with --model.class_name")
+            self._set_class(UNKNOWN_CLASS)
+
+    def _target(self) -> AnomalibDataModule | None:
+        datamodule = getattr(self.trainer, "datamodule", None)
+        return datamodule if isinstance(datamodule, AnomalibDataModule) else None
+
+    # Learning
+
+    def _auxiliary_sources(self) -> tuple[list, list]:
+        target = self._target()
+        sources = self.auxiliary
+        if sources is None:
+            sources = default_auxiliary(target.name if target else None)
+        sources = list(sources) if isinstance(sources, list | tuple) else [sources]
+        roots = self.auxiliary_root
+        if roots is None and self.auxiliary is None and type(target).__name__ == sources[0]:
+            roots = str(target.root)  # type: ignore[union-attr]  # Surfaces: both parts lie in one folder
+        roots = list(roots) if isinstance(roots, list | tuple) else [roots] * len(sources)
+        if len(roots) != len(sources):
+            raise ValueError(f"auxiliary_root names {len(roots)} folders for {len(sources)} auxiliary sets: name one each")
+        return sources, roots
+
+    def prepare_data(self) -> None:
+        """Download the auxiliary set before it is learned from."""
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            for source, root in zip(*self._auxiliary_sources(), strict=True):
+                if isinstance(source, str):
+                    prepare_labelled_set(source, root)
+
+    def setup(self, stage: str) -> None:
+        """Before fitting: put the auxiliary set in the place of the target's training images."""
+        if stage != "fit" or self._target() is None:
+            return
+        if self.trainer.max_epochs == LIGHTNING_DEFAULT_EPOCHS:
+            self.trainer.fit_loop.max_epochs = EPOCHS
+        samples = auxiliary_samples(*self._auxiliary_sources(), self.shots, self.seed, self.auxiliary_unmasked)
+        require_disjoint(samples, self._target())
+        dataset = AuxiliaryDataset(samples, self.model.backbone.image_size, CLIP_MEAN, self.seed)
+        loader = auxiliary_loader(
+            dataset, self.batch_size, self.num_workers, self.seed, self.trainer.world_size, self.trainer.global_rank
+        )
+        # An instance attribute hides the data module's own method; `teardown` uncovers it again.
+        self.trainer.datamodule.train_dataloader = lambda: loader  # type: ignore[attr-defined]
+        learned_from = sorted({f"{row.data_set}/{row.class_name}" for row in samples.itertuples()})
+        hyper_parameters = {name: value for name, value in self.hparams.items() if _is_plain(value)}
+        self.provenance = replace(self.provenance, learned_from=learned_from, hyper_parameters=hyper_parameters)
+
+    def teardown(self, stage: str) -> None:
+        """Leave the user's data module as it was."""
+        if stage == "fit" and self._target() is not None:
+            vars(self.trainer.datamodule).pop("train_dataloader", None)  # type: ignore[attr-defined]
+
+    def configure_optimizers(self) -> Any:
+        """Adam over adapters and projectors; the learning rate halves at the milestones, counted in optimiser steps."""
+        learned = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.Adam(learned, lr=self.learning_rate, betas=(0.5, 0.999))
+        scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, list(self.milestones), gamma=0.5)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_train_epoch_start(self) -> None:
+        """Start collecting the auxiliary images' scores, from which the adapters' default calibration is made."""
+        self._recent_losses.clear()
+        self._auxiliary_statistics = CalibrationStatistics().to(self.device)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Mapping[str, Any]:
+        """``L = L_cls + sum over taps (L_seg) + 0.1 sum over taps (L_dec)``.
+
+        Raises:
+            FloatingPointError: If the loss is not finite; names the images.
+        """
+        grid, image_size = self.model.backbone.grid, self.model.backbone.image_size
+        anchors = self._anchors_of(batch)
+        taps, detection = self.model.features(batch.image)
+        mask, known = batch.gt_mask.bool(), self._known_masks(batch)
+        with torch.no_grad():
+            token_mask = functional.interpolate(mask[:, None].float(), grid, mode="nearest").flatten(1)
+            if known is not None:
+                token_mask = token_mask.masked_fill(~known[:, None], torch.nan)
+
+        classification = losses.classification_loss(detection.float(), anchors, batch.gt_label)
+        logits = [segmentation_logits(tokens, anchors, grid, image_size) for tokens in taps]
+        if known is not None:
+            logits, mask = [tap[known] for tap in logits], mask[known]
+        segmentation = torch.stack([losses.segmentation_loss(tap, mask) for tap in logits]).sum()
+        decoupling, directions = self.prototypes.decoupling_loss(taps, token_mask)
+        loss = classification + segmentation + self.decoupling_weight * decoupling
+        self._watch(loss, batch, batch_idx)
+        self._collect(taps, detection, anchors, batch, token_mask)
+
+        self.log("train_loss", loss, prog_bar=True, on_epoch=True, batch_size=len(batch))
+        parts = {
+            "train_loss_cls": classification,
+            "train_loss_seg": segmentation,
+            "train_loss_dec": decoupling,
+            "prototype_cosine": self.prototypes.cosine,
+        }
+        self.log_dict(parts, batch_size=len(batch))
+        return {"loss": loss, "directions": directions}
+
+    @staticmethod
+    def _known_masks(batch: Batch) -> Tensor | None:
+        """Which images' masks are known ``(B,)``; ``None`` where all are, to keep the usual step free of indexing."""
+        known = getattr(batch, "has_mask", None)
+        return None if known is None or known.all() else known
+
+    def on_train_batch_end(self, outputs: Mapping[str, Any], batch: Batch, batch_idx: int) -> None:
+        """Move the prototypes, once a batch, after the optimiser's step."""
+        del batch, batch_idx
+        self.prototypes.update(TokenDirections(*outputs["directions"]))
+
+    def on_train_epoch_end(self) -> None:
+        """Set the adapters' default calibration; without a validation split it is the one in force."""
+        self._check_losses()
+        statistics, self._auxiliary_statistics = self._auxiliary_statistics, None
+        self.provenance = replace(self.provenance, epochs=self.current_epoch + 1)
+        if isinstance(self.post_processor, DPCLIPPostProcessor) and statistics is not None:
+            self.post_processor.auxiliary_calibration.set_from(statistics, self.model.domain)
+            if not sum(self.trainer.num_val_batches):
+                self._use_auxiliary_calibration()
+
+    def _use_auxiliary_calibration(self) -> None:
+        if isinstance(self.post_processor, DPCLIPPostProcessor):
+            self.post_processor.calibration.copy_from(self.post_processor.auxiliary_calibration)
+
+    @torch.no_grad()
+    def _collect(
+        self, taps: list[Tensor], detection: Tensor, anchors: Tensor, batch: Batch, token_mask: Tensor
+    ) -> None:
+        """Remember scores on the token grid: a resized map has the same range, and costs 190 times as much."""
+        if self._auxiliary_statistics is not None:
+            maps = anomaly_grid(taps, anchors, self.model.backbone.grid, self.model.domain)
+            masks = (token_mask == 1).unflatten(1, self.model.backbone.grid)
+            scores = detection_score(detection, anchors)
+            self._auxiliary_statistics.update(maps, scores, batch.gt_label, masks)
+
+    def _watch(self, loss: Tensor, batch: Batch, batch_idx: int) -> None:
+        """Remember a loss, and check now and then: reading a value makes the host wait for an accelerator."""
+        self._recent_losses.append((batch_idx, list(batch.image_path), loss.detach()))
+        if self.device.type == "cpu" or len(self._recent_losses) >= self.trainer.log_every_n_steps:
+            self._check_losses()
+
+    def _check_losses(self) -> None:
+        recent, self._recent_losses = self._recent_losses, []
+        if not recent or torch.stack([loss for _, _, loss in recent]).isfinite().all():
+            return
+        batch_idx, paths = next((index, paths) for index, paths, loss in recent if not loss.isfinite())
+        raise FloatingPointError(
+            f"the loss of batch {batch_idx} in epoch {self.current_epoch} is not finite; its images are {', '.join(paths)}. "
+            f"Training stops before a checkpoint is written: check these images and masks, or lower learning_rate "
+            f"(now {self.learning_rate})"
+        )
+
+    # Validation, test and prediction
+
+    def on_validation_start(self) -> None:
+        """Make the target's text anchors."""
+        self._follow_target()
+
+    def on_test_start(self) -> None:
+        """Make the target's text anchors; warn if the adapters have seen the target, or nothing is calibrated."""
+        self._follow_target()
+        target = self._target()
+        if target is not None:
+            warn_if_learned_from(self.provenance.learned_from, target)
+        self._warn_if_uncalibrated()
+
+    def on_predict_start(self) -> None:
+        """Make the target's text anchors; warn if nothing is calibrated."""
+        self._follow_target()
+        self._warn_if_uncalibrated()
+
+    def _warn_if_uncalibrated(self) -> None:
+        if isinstance(self.post_processor, DPCLIPPostProcessor) and not self.post_processor.calibration.is_set:
+            logger.warning(
+                "these adapters carry no calibration and there is no validation split: the threshold is 0.5, the point of "
+                "indifference. Run `anomalib validate` on images of the target for a better one"
+            )
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> Batch:
+        """Raw maps and detection scores, each image against the anchors of its class."""
+        del batch_idx
+        return batch.update(**self.model.predict(batch.image, self._anchors_of(batch))._asdict())
+
+    def test_step(self, batch: Batch, batch_idx: int, *args: Any, **kwargs: Any) -> Batch:
+        """As `validation_step`."""
+        del args, kwargs
+        return self.validation_step(batch, batch_idx)
+
+    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Batch:
+        """As `validation_step`."""
+        del dataloader_idx
+        return self.validation_step(batch, batch_idx)
+
+    # Saving and loading
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Everything but the frozen backbone, which comes from its own weights."""
+        state = super().state_dict(*args, **kwargs)
+        prefix = kwargs.get("prefix", args[1] if len(args) > 1 else "") + "model.backbone."
+        for name in [name for name in state if name.startswith(prefix)]:
+            del state[name]
+        return state
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Load a state that has no backbone; anything else that is missing or too much is an error."""
+        backbone = {f"model.backbone.{name}": value for name, value in self.model.backbone.state_dict().items()}
+        return super().load_state_dict({**backbone, **state_dict}, strict=strict, assign=assign)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add where the adapters come from, and what the anchors show."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["dpclip"] = asdict(self.provenance) | {"domain": self.model.domain}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take over provenance and domain.
+
+        Raises:
+            ValueError: If the checkpoint is not DP-CLIP's, or was made with another backbone.
+        """
+        super().on_load_checkpoint(checkpoint)
+        saved = checkpoint.get("dpclip")
+        if saved is None:
+            raise ValueError("the checkpoint is not one of DPCLIP: it lacks its provenance. Which model wrote it?")
+        self.provenance = Provenance.from_dict(saved, Path("the checkpoint"))
+        if self.provenance.fingerprint != self.model.backbone_fingerprint:
+            raise ValueError(
+                f"the checkpoint belongs to backbone {self.provenance.backbone} with weights {self.provenance.pretrained}: "
+                f"give --model.backbone, --model.pretrained and --model.quick_gelu the values it was trained with"
+            )
+        if self._chosen_domain is None:
+            self._set_domain(saved.get("domain", "industrial"))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle without the text tower, which an exported model does not need."""
+        return {**super().__getstate__(), "_text": None}
+
+
+def _require_positive(**values: float) -> None:
+    for name, value in values.items():
+        if value <= 0:
+            raise ValueError(f"{name} must be positive, not {value}")
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, str | int | float | bool | list | tuple | type(None))

@@ -1,0 +1,29 @@
+"""The field's figures, image and pixel, in bounded memory and undefined (NaN) where they have no meaning."""
+
+from anomalib_dpclip.metrics.evaluator import field_metrics
+from anomalib_dpclip.metrics.image_metrics import ImageMetric
+from anomalib_dpclip.metrics.pixel_figures import (
+    aupro,
+    auroc,
+    average_precision,
+    f1_max,
+    f1_threshold,
+    false_alarm_threshold,
+)
+from anomalib_dpclip.metrics.pixel_histogram import PixelCounts, PixelHistogram, count_pixels
+from anomalib_dpclip.metrics.pixel_metrics import PixelMetric
+
+__all__ = [
+    "ImageMetric",
+    "PixelCounts",
+    "PixelHistogram",
+    "PixelMetric",
+    "aupro",
+    "auroc",
+    "average_precision",
+    "count_pixels",
+    "f1_max",
+    "f1_threshold",
+    "false_alarm_threshold",
+    "field_metrics",
+]

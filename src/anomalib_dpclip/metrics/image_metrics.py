@@ -1,0 +1,63 @@
+"""Image figures as metrics of anomalib's `Evaluator`, undefined where one kind of image is missing."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from anomalib.data import Batch
+from anomalib.metrics import AnomalibMetric
+from torchmetrics import Metric
+from torchmetrics.functional.classification import binary_precision_recall_curve
+from torchmetrics.utilities import dim_zero_cat
+
+from anomalib_dpclip.metrics.unit_interval import check_unit_interval
+
+
+class ImageMetric(AnomalibMetric, Metric):
+    """One figure of all images' scores and labels.
+
+    With normal images only, or anomalous ones only, it is NaN: torchmetrics would answer 0 or 1 there, which reads
+    like a measurement. Batches without scores or labels are passed over.
+
+    Args:
+        name: What to log it as, e.g. ``"image_AUROC"``.
+        figure: From scores ``(N,)`` float and labels ``(N,)`` int to the figure; a module's function, so that a model
+            that holds the metric can be pickled.
+    """
+
+    full_state_update = False
+
+    scores: list[torch.Tensor]
+    labels: list[torch.Tensor]
+
+    def __init__(self, name: str, figure: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> None:
+        super().__init__(fields=("pred_score", "gt_label"))
+        self.name = name
+        self.figure = figure
+        self.add_state("scores", [], dist_reduce_fx="cat", persistent=False)
+        self.add_state("labels", [], dist_reduce_fx="cat", persistent=False)
+
+    def update(self, batch: Batch) -> None:
+        """Add a batch with ``pred_score`` in [0, 1] and ``gt_label``, both ``(B,)``.
+
+        Raises:
+            ValueError: A score leaves [0, 1].
+        """
+        if batch.pred_score is not None and batch.gt_label is not None:
+            check_unit_interval(batch.pred_score, "image scores")
+            self.scores.append(batch.pred_score.detach().float().flatten())
+            self.labels.append(batch.gt_label.int().flatten())
+
+    def compute(self) -> torch.Tensor:
+        """The figure, in [0, 1] or NaN, ``()``."""
+        labels = dim_zero_cat(self.labels) if self.labels else torch.empty(0)
+        if len(labels.unique()) < 2:  # noqa: PLR2004
+            return torch.tensor(math.nan, device=self.device)
+        return self.figure(dim_zero_cat(self.scores), labels)
+
+
+def image_f1_max(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Highest F1 score that any threshold gives, ``()``."""
+    precision, recall, _ = binary_precision_recall_curve(scores, labels)
+    # Where nothing is found both are 0, and so is F1.
+    return (2 * precision * recall / (precision + recall).clamp(min=torch.finfo(recall.dtype).tiny)).max()

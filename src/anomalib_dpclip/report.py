@@ -1,0 +1,204 @@
+"""From benchmark rows to what a person reads: a Markdown report and two charts, made from the CSV alone."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from anomalib_dpclip import published
+from anomalib_dpclip.benchmark_rows import DONE, FIGURES, read_provenance, read_rows
+
+AVERAGE = "Average"
+NOT_AVAILABLE = "n/a"
+
+TITLES = {
+    "image_AUROC": "Image AUROC",
+    "image_AP": "Image AP",
+    "image_F1Max": "Image F1-max",
+    "pixel_AUROC": "Pixel AUROC",
+    "pixel_AP": "Pixel AP",
+    "pixel_AUPRO": "Pixel AUPRO",
+    "pixel_F1Max": "Pixel F1-max",
+}
+
+LEGEND = (
+    "Percent; mean over categories, then mean ± standard deviation over seeds (where there are several). "
+    "**Bold**: best of its column. n/a: undefined or not measured. †: of fewer categories or data sets than others'."
+)
+
+
+def report(files: list[Path], out: Path | None = None) -> None:
+    """Tabulate and draw benchmark results.
+
+    Args:
+        files: CSV files that `dpclip benchmark` wrote.
+        out: Folder for report.md, overview.png and categories.png. By default the Markdown is printed.
+
+    Raises:
+        FileNotFoundError: A file is not there.
+        ValueError: A file is not one of benchmark results, or none of its jobs succeeded.
+    """
+    rows = read_rows(*files)
+    figures = summarize(rows)
+    markdown = _markdown(rows, figures, files)
+    if out is None:
+        print(markdown)  # noqa: T201 printing is what was asked for
+        return
+    from anomalib_dpclip.report_charts import category_chart, overview_chart
+
+    out.mkdir(parents=True, exist_ok=True)
+    pictures = "![Overview](overview.png)\n\n![Categories](categories.png)\n"
+    _replace(out / "report.md", lambda path: path.write_text(f"{markdown}\n{pictures}", encoding="utf-8"))
+    _replace(out / "overview.png", overview_chart(figures).savefig)
+    _replace(out / "categories.png", category_chart(rows).savefig)
+
+
+def summarize(rows: pd.DataFrame) -> pd.DataFrame:
+    """Every figure of every model on every data set, measured and published.
+
+    Args:
+        rows: As `read_rows` gives them.
+
+    Returns:
+        One row a figure, in percent: ``label``, ``data_set`` (`AVERAGE` for the mean over several), ``figure``,
+        ``mean``, ``std`` (NaN for one seed), ``partial`` (of fewer categories or data sets than another model's),
+        ``published``.
+
+    Raises:
+        ValueError: No job succeeded.
+    """
+    done = rows[rows["status"] == DONE]
+    if done.empty:
+        raise ValueError("no job of these results succeeded: their reason column says why")
+    values = done.melt(["label", "data_set", "category", "seed"], list(FIGURES), "figure", "value").dropna()
+    values["value"] *= 100
+    means = _mean_over(values, "category", ["label", "data_set", "seed", "figure"])
+    if len(means["data_set"].unique()) > 1:
+        average = _mean_over(means, "data_set", ["label", "seed", "figure"]).assign(data_set=AVERAGE)
+        means = pd.concat([means, average])
+    over_seeds = means.groupby(["label", "data_set", "figure"], sort=False)
+    measured = over_seeds["value"].agg(["mean", "std"]).assign(partial=over_seeds["partial"].any()).reset_index()
+    return pd.concat([measured.assign(published=False), _published(list(rows["data_set"].unique()))], ignore_index=True)
+
+
+def _mean_over(values: pd.DataFrame, what: str, keys: list[str]) -> pd.DataFrame:
+    """Mean over categories or data sets, ``partial`` where another model has more of them."""
+    groups = values.groupby(keys, sort=False)
+    means = groups["value"].mean().rename("value").to_frame()
+    means["partial"] = groups["partial"].any() if "partial" in values else False
+    counted = groups[what].nunique()
+    comparable = [key for key in keys if key not in {"label", "seed"}]
+    available = values.groupby(comparable)[what].nunique()
+    wanted = means.reset_index()[comparable].merge(available.rename("wanted").reset_index())["wanted"]
+    means["partial"] |= counted.to_numpy() < wanted.to_numpy()
+    return means.reset_index()
+
+
+def _published(data_sets: list[str]) -> pd.DataFrame:
+    """The paper's figures for the data sets that occur; its averages where all of them do."""
+    by_name = {published.table_name(name): name for name in data_sets}
+    label = f"{published.DPCLIP} (published)"
+    records = [(label, by_name[name], figures) for name, figures in published.BY_DATA_SET.items() if name in by_name]
+    if set(by_name) == set(published.BY_DATA_SET):
+        records += [(f"{method} (published)", AVERAGE, figures) for method, figures in published.AVERAGES.items()]
+    return pd.DataFrame(
+        [
+            (label, data_set, figure, value, float("nan"), False, True)
+            for label, data_set, figures in records
+            for figure, value in figures._asdict().items()
+        ],
+        columns=["label", "data_set", "figure", "mean", "std", "partial", "published"],
+    ).dropna(subset="mean")
+
+
+def _markdown(rows: pd.DataFrame, figures: pd.DataFrame, files: list[Path]) -> str:
+    labels, data_sets = list(figures["label"].unique()), list(figures["data_set"].unique())
+    cells = figures.set_index(["label", "data_set", "figure"])
+    parts = ["# Benchmark results", LEGEND]
+    if len(data_sets) == 1:
+        columns = {TITLES[figure]: (data_sets[0], figure) for figure in FIGURES}
+        parts += [f"## {data_sets[0]}", _table(cells, labels, columns)]
+    else:
+        for figure in FIGURES:
+            columns = {data_set: (data_set, figure) for data_set in data_sets if data_set != AVERAGE}
+            parts += [f"## {TITLES[figure]}", _table(cells, labels, {**columns, AVERAGE: (AVERAGE, figure)})]
+    parts += ["## Cost", _costs(rows)]
+    failed = rows[rows["status"] != DONE]
+    if len(failed):
+        jobs = [
+            f"- {_escape(f'{r.label} / {r.data_set} / {r.category} / seed {r.seed}')}: {r.reason}"
+            for r in failed.itertuples()
+        ]
+        parts += ["## Failed jobs", "\n".join(jobs)]
+    parts.append("## How this was measured")
+    parts += ["\n".join([f"{file.name}:", "", *(f"- {line}" for line in read_provenance(file))]) for file in files]
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(cells: pd.DataFrame, labels: list[str], columns: dict[str, tuple[str, str]]) -> str:
+    """Models x columns, each column a pair of data set and figure."""
+    shown: dict[str, list[str]] = {label: [] for label in labels}
+    for data_set, figure in columns.values():
+        found = {
+            label: cells.loc[(label, data_set, figure)] for label in labels if (label, data_set, figure) in cells.index
+        }
+        # Compared as printed: a difference that is not shown is no reason to be bold.
+        best = max((round(cell["mean"], 1) for cell in found.values()), default=None)
+        for label in labels:
+            shown[label].append(_format(found[label], best) if label in found else NOT_AVAILABLE)
+    rows = [[_escape(label), *texts] for label, texts in shown.items() if set(texts) != {NOT_AVAILABLE}]
+    return _grid(["Model", *columns], rows)
+
+
+def _format(cell: Any, best: float | None) -> str:
+    mean = f"{cell['mean']:.1f}"
+    text = f"**{mean}**" if round(cell["mean"], 1) == best else mean
+    spread = "" if pd.isna(cell["std"]) else f" ± {cell['std']:.1f}"
+    return f"{text}{spread}{'†' if cell['partial'] else ''}"
+
+
+def _costs(rows: pd.DataFrame) -> str:
+    groups = rows[rows["status"] == DONE].groupby(["label", "accelerator"], sort=False)
+    costs = groups.agg(
+        seeds=("seed", "nunique"),
+        jobs=("key", "nunique"),
+        speed=("images_per_second", "mean"),
+        minutes=("training_minutes", "mean"),
+        memory=("peak_memory_mb", "max"),
+    )
+    heading = ["Model", "On", "Seeds", "Jobs", "Images per second", "Training minutes", "Peak memory (MiB)"]
+    return _grid(
+        heading,
+        [
+            [
+                _escape(label),
+                accelerator,
+                *(_number(value, digits) for value, digits in zip(row, (0, 0, 1, 1, 0), strict=True)),
+            ]
+            for (label, accelerator), *row in costs.itertuples()
+        ],
+    )
+
+
+def _number(value: float, digits: int) -> str:
+    return NOT_AVAILABLE if pd.isna(value) else f"{value:.{digits}f}"
+
+
+def _grid(heading: list[str], rows: list[list[str]]) -> str:
+    rule = ["---", *["---:"] * (len(heading) - 1)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in [heading, rule, *rows])
+
+
+def _escape(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def _replace(path: Path, write: Callable[[Path], Any]) -> None:
+    """Write beside the target and rename, so that nobody ever sees half of it."""
+    temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")
+    try:
+        write(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

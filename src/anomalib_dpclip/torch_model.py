@@ -1,0 +1,157 @@
+"""DP-CLIP as a plain torch module: wiring from images to tokens, maps and scores. The maths is in the modules it imports."""
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, get_args
+
+import torch
+from anomalib.data import InferenceBatch
+from torch import Tensor, nn
+
+from anomalib_dpclip.adapters import LayerAdapter, Pooling, Projector
+from anomalib_dpclip.anomaly_map import BLUR, Domain, anomaly_grid, detection_score, resize_map
+from anomalib_dpclip.clip_backbone import VisionTower, fingerprint
+
+if TYPE_CHECKING:
+    from open_clip import CLIP
+
+
+class DPCLIPModel(nn.Module):
+    """A frozen CLIP vision tower with layer adapters, one segmentation projector a tap, and a detection projector.
+
+    Args:
+        clip: Any open_clip CLIP with a native vision transformer. Only its vision tower becomes part of this module.
+        adapter_layers: Layers (0-based) followed by an adapter. Default: the first quarter.
+        tap_layers: Layers (1-based) after which tokens are tapped. Default: the quarter points of the depth.
+        adapter_weight: Share of the adapted tokens after an adapted layer.
+        projector_activation: Whether the projectors end in a LeakyReLU.
+        grn_pooling: What the GRN of the layer adapters pools over: ``"tokens"``, ``"batch"`` (as published) or ``"none"``
+            (no GRN anywhere).
+        domain: ``"industrial"`` or ``"medical"``: which blur the anomaly map gets.
+
+    Attributes:
+        anchors: Text anchors ``(E, 2)`` of the current class, columns normal and abnormal (buffer).
+        backbone_fingerprint: Identifies the CLIP's weights and activation.
+
+    Raises:
+        ValueError: For layers outside the tower, an unknown pooling or domain, or an image too small for the blur.
+    """
+
+    anchors: Tensor
+
+    adapter_prefixes = ("layer_adapters.", "seg_proj.", "det_proj.")
+    """Beginnings of the names of everything that is learned."""
+
+    def __init__(
+        self,
+        clip: "CLIP",
+        adapter_layers: Sequence[int] | None = None,
+        tap_layers: Sequence[int] | None = None,
+        adapter_weight: float = 0.1,
+        projector_activation: bool = False,
+        grn_pooling: Pooling = "tokens",
+        domain: Domain = "industrial",
+    ) -> None:
+        super().__init__()
+        self.backbone_fingerprint = fingerprint(clip)
+        self.backbone = VisionTower(clip.visual)
+        depth, width, embed_dim = self.backbone.depth, self.backbone.width, self.backbone.embed_dim
+        quarter = math.ceil(depth / 4)
+        self.adapter_layers = tuple(range(quarter) if adapter_layers is None else adapter_layers)
+        self.tap_layers = tuple(
+            [math.ceil(depth * quarters / 4) for quarters in (1, 2, 3, 4)] if tap_layers is None else tap_layers
+        )
+        self._check_layers(depth)
+        if not 0 <= adapter_weight <= 1:
+            raise ValueError(f"adapter_weight must lie in [0, 1], not {adapter_weight}")
+        self.adapter_weight, self.projector_activation = adapter_weight, projector_activation
+        self.grn_pooling = grn_pooling
+        self.domain = domain
+
+        # The attribute names are those of the published checkpoints.
+        self.layer_adapters = nn.ModuleList(
+            LayerAdapter(width, weight=adapter_weight, pooling=grn_pooling) for _ in self.adapter_layers
+        )
+        use_grn = grn_pooling != "none"
+        self.seg_proj = nn.ModuleList(
+            Projector(width, embed_dim, activation=projector_activation, use_grn=use_grn) for _ in self.tap_layers
+        )
+        self.det_proj = Projector(width, embed_dim, activation=projector_activation, use_grn=use_grn)
+        self.register_buffer("anchors", torch.zeros(embed_dim, 2))
+
+    def _check_layers(self, depth: int) -> None:
+        for name, layers, first, last in (
+            ("adapter_layers", self.adapter_layers, 0, depth - 1),
+            ("tap_layers", self.tap_layers, 1, depth),
+        ):
+            wrong = [layer for layer in layers if not first <= layer <= last]
+            if wrong or list(layers) != sorted(set(layers)):
+                raise ValueError(
+                    f"{name}={list(layers)} must be ascending and within {first}..{last}, the backbone has {depth} layers"
+                )
+        if not self.tap_layers:
+            raise ValueError("tap_layers must name at least one layer")
+
+    @property
+    def domain(self) -> Domain:
+        """Domain whose blur is applied to anomaly maps."""
+        return self._domain
+
+    @domain.setter
+    def domain(self, domain: Domain) -> None:
+        if domain not in get_args(Domain):
+            raise ValueError(f"domain must be one of {', '.join(get_args(Domain))}, not {domain!r}")
+        reach = BLUR[domain].kernel_size // 2
+        if min(self.backbone.grid) <= reach:
+            side = (reach + 1) * self.backbone.patch_size
+            raise ValueError(f"image_size must be at least {side} for the {domain} blur on {self.backbone.grid} tokens")
+        self._domain = domain
+
+    def features(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Tap tokens and detection feature.
+
+        Args:
+            images: Normalised images ``(B, 3, H, W)`` of the backbone's size.
+
+        Returns:
+            Unit tokens ``(B, L, E)``, one tensor a tap, and the detection features ``(B, E)``, of length at most 1.
+
+        Raises:
+            ValueError: If the images have another size than the backbone.
+        """
+        if tuple(images.shape[-2:]) != self.backbone.image_size:
+            raise ValueError(
+                f"images are {tuple(images.shape[-2:])}, the model takes {self.backbone.image_size}: resize them, or set "
+                f"image_size"
+            )
+        tokens = self.backbone.embed(images)
+        taps: list[Tensor] = []
+        for index in range(self.tap_layers[-1]):
+            tokens = self.backbone.layer(index, tokens)
+            if index in self.adapter_layers:
+                tokens = self.layer_adapters[self.adapter_layers.index(index)](tokens)
+            if index + 1 in self.tap_layers:
+                taps.append(self.backbone.final_norm(tokens[:, 1:]))
+        detection = self.det_proj(taps[-1]).mean(dim=1)
+        return [project(tap) for project, tap in zip(self.seg_proj, taps, strict=True)], detection
+
+    def predict(self, images: Tensor, anchors: Tensor) -> InferenceBatch:
+        """Raw anomaly maps and detection scores against given anchors.
+
+        Args:
+            images: Normalised images ``(B, 3, H, W)``.
+            anchors: ``(E, 2)``, or ``(B, E, 2)`` where each image has its own class.
+
+        Returns:
+            ``anomaly_map`` ``(B, H, W)`` and ``pred_score`` ``(B,)`` (the detection score), both in [0, 1].
+        """
+        taps, detection = self.features(images)
+        maps = anomaly_grid(taps, anchors, self.backbone.grid, self.domain)
+        return InferenceBatch(
+            anomaly_map=resize_map(maps, self.backbone.image_size),
+            pred_score=detection_score(detection, anchors),
+        )
+
+    def forward(self, images: Tensor) -> InferenceBatch | tuple[list[Tensor], Tensor]:
+        """`predict` against the current class's anchors in evaluation mode, `features` in training mode."""
+        return self.features(images) if self.training else self.predict(images, self.anchors)
