@@ -80,3 +80,72 @@ def parity() -> Parity:
 def relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:
     """Largest error over the largest value, as the reference's own agreement was stated."""
     return ((actual - expected).abs().max() / expected.abs().max()).item()
+
+
+@pytest.fixture(scope="session")
+def surfaces_root(tmp_path_factory) -> Path:
+    """Two drawn materials: brick to learn from, weave to test on."""
+    from anomalib_dpclip import Surfaces
+
+    root = tmp_path_factory.mktemp("surfaces")
+    for category in ("brick", "weave"):
+        Surfaces(root=root, category=category).prepare_data()
+    return root
+
+
+@pytest.fixture
+def target(surfaces_root):
+    """Data module of the material to test on, cut down to some images of each kind."""
+    from anomalib_dpclip import Surfaces
+
+    class FewSurfaces(Surfaces):
+        def _setup(self, stage=None):
+            super()._setup(stage)
+            self.test_data.subsample(range(0, len(self.test_data), 10), inplace=True)
+
+        @property
+        def name(self):
+            return "Surfaces"
+
+    return FewSurfaces(root=surfaces_root, category="weave", eval_batch_size=8)
+
+
+@pytest.fixture
+def make_model(surfaces_root):
+    """DPCLIP on the mini backbone, learning from a few bricks."""
+    from anomalib_dpclip import DPCLIP
+
+    def make(**arguments):
+        defaults = {
+            "backbone": "mini",
+            "auxiliary": "Surfaces/brick",
+            "auxiliary_root": str(surfaces_root),
+            "shots": 8,
+            "batch_size": 4,
+            "learning_rate": 2e-3,
+            "visualizer": False,
+        }
+        return DPCLIP(**defaults | arguments)
+
+    return make
+
+
+@pytest.fixture
+def make_engine(tmp_path):
+    """anomalib's engine, quiet and in a temporary folder."""
+    from anomalib.engine import Engine
+
+    def make(**arguments):
+        defaults = {
+            "accelerator": "cpu",
+            "devices": 1,
+            "max_epochs": 2,
+            "default_root_dir": tmp_path / "results",
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+            "logger": False,
+            "log_every_n_steps": 1,
+        }
+        return Engine(**defaults | arguments)
+
+    return make

@@ -4,16 +4,27 @@ The only moment early enough to register with anomalib without anybody importing
 would break every `import torch`), and imports nothing but wrapt: registration waits until anomalib itself is imported.
 """
 
+# The last imports of `anomalib.data` and `anomalib.models`: all that registration needs is there by then. A hook on the
+# packages themselves would come too early, since torch is first imported while they are half-loaded.
+HOST_MODULES = ("anomalib.data.predict", "anomalib.models.video")
+
+# Where one of these is imported first it imports anomalib itself, whose hook then finds it half-loaded; its own comes after.
+OWN_MODULES = (
+    "anomalib_dpclip.data.json_lines",
+    "anomalib_dpclip.data.mvtec",
+    "anomalib_dpclip.data.photos",
+    "anomalib_dpclip.data.surfaces",
+    "anomalib_dpclip.lightning_model",
+)
+
 
 def autoload() -> None:
-    """Ask to be called when anomalib's last data and model modules have been imported."""
+    """Ask to be called when anomalib's data and models have been imported."""
     try:
         import wrapt
 
-        # The last imports of `anomalib.data` and `anomalib.models`: all that registration needs is there by then. A hook
-        # on the packages themselves would come too early, since torch is first imported while they are half-loaded.
-        wrapt.register_post_import_hook("anomalib_dpclip._register:register_data", "anomalib.data.predict")
-        wrapt.register_post_import_hook("anomalib_dpclip._register:register_models", "anomalib.models.video")
+        for module in (*HOST_MODULES, *OWN_MODULES):
+            wrapt.register_post_import_hook("anomalib_dpclip._register:register", module)
     except Exception as error:  # noqa: BLE001  (whatever it is, `import torch` must go on)
         import warnings
 

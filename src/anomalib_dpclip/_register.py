@@ -2,30 +2,35 @@
 
 import sys
 import warnings
-from importlib.metadata import distribution
+from importlib.metadata import EntryPoint, distribution
 from types import ModuleType
 
-
-def register_data(module: ModuleType) -> None:
-    """Add our data modules to `anomalib.data`; called after the import of its last submodule."""
-    del module
-    _register("anomalib.data")
+# A package of the host, and its last submodule, after which our own modules can be imported.
+_READY_AFTER = {"anomalib.data": "anomalib.data.predict", "anomalib.models": "anomalib.models.video"}
 
 
-def register_models(module: ModuleType) -> None:
-    """Add our models to `anomalib.models`; called after the import of its last submodule."""
-    del module
-    _register("anomalib.models")
-
-
-def _register(group: str) -> None:
-    """Load our own distribution's entry points of a group into the package of the same name.
+def register(module: ModuleType) -> None:
+    """Load our own distribution's entry points into the host's packages of the same names, as far as those are imported.
 
     The names are declared as entry points, so that a loader of the host's own would find the same ones.
+
+    Args:
+        module: Module whose import has just ended.
     """
-    try:
-        package = sys.modules[group]
-        for entry_point in distribution("anomalib-dpclip").entry_points.select(group=group):
-            setattr(package, entry_point.name, entry_point.load())
-    except Exception as error:  # noqa: BLE001  (whatever it is, anomalib must work as without this package)
-        warnings.warn(f"anomalib-dpclip could not register with {group}: {error!r}", RuntimeWarning, stacklevel=2)
+    del module
+    for group, last_submodule in _READY_AFTER.items():
+        if last_submodule not in sys.modules:
+            continue
+        try:
+            package = sys.modules[group]
+            for entry_point in distribution("anomalib-dpclip").entry_points.select(group=group):
+                if not _is_half_loaded(entry_point):
+                    setattr(package, entry_point.name, entry_point.load())
+        except Exception as error:  # noqa: BLE001  (whatever it is, anomalib must work as without this package)
+            warnings.warn(f"anomalib-dpclip could not register with {group}: {error!r}", RuntimeWarning, stacklevel=2)
+
+
+def _is_half_loaded(entry_point: EntryPoint) -> bool:
+    """Whether our module is being imported at this moment: then its own hook will call again."""
+    module = sys.modules.get(entry_point.module)
+    return module is not None and not hasattr(module, entry_point.attr)

@@ -60,12 +60,10 @@ def segmentation_logits(tokens: Tensor, anchors: Tensor, grid: tuple[int, int], 
     return functional.interpolate(logits, image_size, mode="bilinear", align_corners=True).squeeze(1)
 
 
-def anomaly_grid(taps: Sequence[Tensor], anchors: Tensor, grid: tuple[int, int], domain: Domain) -> Tensor:
-    """Anomaly map on the token grid, put on [0, 1]: ``0.5 + mean over taps (s_A - s_N) / 4``, blurred.
+def difference_grid(taps: Sequence[Tensor], anchors: Tensor, grid: tuple[int, int], domain: Domain) -> Tensor:
+    """Similarity difference on the token grid, averaged over the taps and blurred.
 
-    The published map is the sum over taps of ``(100 s_A + 1 - 100 s_N) / 2``, each blurred and resized: an affine function
-    of this one, ``200 T (map - 0.5) + T / 2`` for ``T`` taps. Blur and resize are linear, so taps are averaged first. 0.5
-    is the point of indifference, and no value can leave [0, 1], as the host's ranking metrics need.
+    Blur and resize are linear, so the taps are averaged first: the same map, and as many times cheaper as there are taps.
 
     Args:
         taps: Unit tokens ``(B, L, E)``, one tensor a tap.
@@ -74,19 +72,33 @@ def anomaly_grid(taps: Sequence[Tensor], anchors: Tensor, grid: tuple[int, int],
         domain: Which blur.
 
     Returns:
-        Maps ``(B, rows, columns)`` in [0, 1].
+        Differences ``(B, rows, columns)`` in [-2, 2].
     """
     difference = torch.stack([similarity_difference(tokens, anchors) for tokens in taps]).mean(0)
     blur = BLUR[domain]
-    smooth = gaussian_blur(to_grid(difference, grid), [blur.kernel_size] * 2, [blur.sigma] * 2).squeeze(1)
+    return gaussian_blur(to_grid(difference, grid), [blur.kernel_size] * 2, [blur.sigma] * 2).squeeze(1)
+
+
+def resize_map(values: Tensor, image_size: tuple[int, int]) -> Tensor:
+    """Bilinear resize of maps ``(B, rows, columns)`` to ``(B, H, W)``, corners on corners."""
+    return functional.interpolate(values.unsqueeze(1), image_size, mode="bilinear", align_corners=True).squeeze(1)
+
+
+def anomaly_map(difference: Tensor) -> Tensor:
+    """Anomaly map of the method, put on [0, 1]: ``0.5 + difference / 4``.
+
+    The published map is the sum over taps of ``(100 s_A + 1 - 100 s_N) / 2``: an affine function of this one,
+    ``200 T (map - 0.5) + T / 2`` for ``T`` taps. 0.5 is the point of indifference, and no value can leave [0, 1], as the
+    host's ranking metrics need.
+
+    Args:
+        difference: Differences averaged over the taps, in [-2, 2], of any shape.
+
+    Returns:
+        Values in [0, 1].
+    """
     # Rounding can pass a bound by one unit in the last place.
-    return (0.5 + smooth / 4).clamp(0, 1)
-
-
-def resize_map(anomaly_map: Tensor, image_size: tuple[int, int]) -> Tensor:
-    """Bilinear resize of maps ``(B, rows, columns)`` to ``(B, H, W)``, corners on corners; no value leaves their range."""
-    resized = functional.interpolate(anomaly_map.unsqueeze(1), image_size, mode="bilinear", align_corners=True)
-    return resized.squeeze(1).clamp(0, 1)
+    return (0.5 + difference / 4).clamp(0, 1)
 
 
 def detection_score(detection: Tensor, anchors: Tensor) -> Tensor:

@@ -75,7 +75,8 @@ class AuxiliaryDataset(Dataset):
     """Labelled images as the method trains on them: jittered, resized, rotated, shifted and flipped.
 
     An index is a pair (epoch, image): every random choice follows from it and the seed alone, so that a run can be repeated
-    and resumed exactly, whatever the number of workers.
+    and resumed exactly, whatever the number of workers. A plain index counts as of epoch 0 (Lightning's `overfit_batches`
+    brings a sampler of its own).
 
     Args:
         samples: As `auxiliary_samples` gives them.
@@ -96,13 +97,13 @@ class AuxiliaryDataset(Dataset):
         """Number of images."""
         return len(self.samples)
 
-    def __getitem__(self, index: tuple[int, int]) -> NamedImageItem:
+    def __getitem__(self, index: tuple[int, int] | int) -> NamedImageItem:
         """Image ``(3, H, W)`` in [0, 1], mask ``(H, W)``, label and class name of a pair (epoch, image).
 
         Raises:
             ImageReadError: If image or mask cannot be read; names the file.
         """
-        epoch, position = index
+        epoch, position = index if isinstance(index, tuple) else (0, index)
         sample = self.samples.iloc[position]
         image = read_image(sample.image_path)
         has_mask = sample.label_index == 0 or _is_path(sample.mask_path)
@@ -122,7 +123,8 @@ class AuxiliaryDataset(Dataset):
             gt_label=torch.tensor(int(sample.label_index)),
             image_path=sample.image_path,
             class_name=sample.class_name,
-            has_mask=torch.tensor(has_mask),
+            # Left out where all masks are known: a training step then has nothing to ask the device for.
+            has_mask=None if self.fully_masked else torch.tensor(has_mask),
         )
 
 

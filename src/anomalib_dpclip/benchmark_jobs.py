@@ -58,24 +58,24 @@ class AdaptersJob(BenchmarkJob):
 
     def run(self, task_id: int | None = None) -> dict[str, Adapters]:
         """Train, unless done before."""
-        error = None if self.path.exists() else _quietly(lambda: self._train(task_id))
-        if error is not None:
+        error = "" if self.path.exists() else _quietly(lambda: self._train(task_id))
+        if error:
             return {self.key: Adapters("", math.nan, f"training of the adapters: {error}")}
         return {self.key: Adapters(str(self.path), **json.loads(self.record.read_text(encoding="utf-8")))}
 
     def _train(self, task_id: int | None) -> None:
         from anomalib_dpclip.checkpoint import save_adapters
 
+        stopwatch = Stopwatch()
         with TemporaryDirectory() as folder:
             seed_everything(self.config.seed)
             model, datamodule = _build_model(self.config), get_datamodule(self.config.data)
             model.visualizer = None
             # Adapters do not depend on the target: validating on it would only cost time.
-            engine = _engine(self.config, task_id, folder, limit_val_batches=0)
-            started = time.monotonic()
+            engine = _engine(self.config, task_id, folder, callbacks=[stopwatch], limit_val_batches=0)
             engine.fit(model=model, datamodule=datamodule)
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            minutes = {"training_minutes": (time.monotonic() - started) / 60}
+            minutes = {"training_minutes": stopwatch.fit_seconds / 60}
             self.record.write_text(json.dumps(minutes), encoding="utf-8")
             save_adapters(model, self.path)  # last and whole or not at all: where it is, the training is done
 
@@ -115,9 +115,8 @@ class RowJob(BenchmarkJob):
             "accelerator": config.accelerator,
             "key": config.key,
         }
-        reason: str | None = self.adapters.reason if self.adapters else ""
-        if not reason:
-            reason = _quietly(lambda: row.update(self._measure(task_id)))
+        reason = self.adapters.reason if self.adapters else ""
+        reason = reason or _quietly(lambda: row.update(self._measure(task_id)))
         row |= {"status": FAILED, "reason": reason} if reason else {"status": DONE}
         append_row(self.results, row)
         auroc = (
@@ -130,7 +129,7 @@ class RowJob(BenchmarkJob):
     def _measure(self, task_id: int | None) -> dict[str, float]:
         """Figures and costs."""
         memory = PeakMemory((task_id or 0) if self.config.accelerator == "cuda" else None)
-        throughput = Throughput()
+        stopwatch = Stopwatch()
         with TemporaryDirectory() as folder:
             seed_everything(self.config.seed)
             model = _build_model(self.config, self.adapters.path if self.adapters else None)
@@ -138,17 +137,14 @@ class RowJob(BenchmarkJob):
             val_metrics = list(model.evaluator.val_metrics) if model.evaluator else []
             model.evaluator = Evaluator(val_metrics=val_metrics, test_metrics=field_metrics())
             model.visualizer = None  # one picture an image would be most of the time measured
-            engine = _engine(self.config, task_id, folder, callbacks=[throughput])
-            training_minutes = self.adapters.training_minutes if self.adapters else 0.0
+            engine = _engine(self.config, task_id, folder, callbacks=[stopwatch])
             if model.learning_type == LearningType.ONE_CLASS:  # others are only validated, which testing does too
-                started = time.monotonic()
                 engine.fit(model=model, datamodule=datamodule)
-                training_minutes = (time.monotonic() - started) / 60
             (figures,) = engine.test(model=model, datamodule=datamodule)
         return {
             **{metric.name: figures[metric.name] for metric in field_metrics()},
-            "images_per_second": throughput.images_per_second,
-            "training_minutes": training_minutes,
+            "images_per_second": stopwatch.images / stopwatch.test_seconds,
+            "training_minutes": self.adapters.training_minutes if self.adapters else stopwatch.fit_seconds / 60,
             "peak_memory_mb": memory.mebibytes(),
         }
 
@@ -162,12 +158,24 @@ class RowJob(BenchmarkJob):
         """Nothing left to do: each job has appended its row."""
 
 
-class Throughput(Callback):
-    """Images a second of a test run: reading, model, post-processing and metrics, from its start to its last batch."""
+class Stopwatch(Callback):
+    """Times fitting and testing themselves, without what comes before: downloads, drawing, reading of file lists."""
 
     def __init__(self) -> None:
         self.images = 0
-        self.seconds = 0.0
+        self.fit_seconds = 0.0
+        self.test_seconds = 0.0
+        self._started = 0.0
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        del trainer, pl_module
+        self._started = time.monotonic()
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop the clock."""
+        del trainer, pl_module
+        self.fit_seconds = time.monotonic() - self._started
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
@@ -184,12 +192,7 @@ class Throughput(Callback):
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop the clock."""
         del trainer, pl_module
-        self.seconds = time.monotonic() - self._started
-
-    @property
-    def images_per_second(self) -> float:
-        """NaN before a test run."""
-        return self.images / self.seconds if self.seconds else math.nan
+        self.test_seconds = time.monotonic() - self._started
 
 
 def _build_model(config: JobConfig, weights: str | None = None) -> AnomalibModule:
@@ -210,8 +213,8 @@ def _engine(config: JobConfig, task_id: int | None, folder: str, **arguments: An
     )
 
 
-def _quietly(work: Callable[[], None]) -> str | None:
-    """Do something without its output, as the host does; return the error in a line, if there was one."""
+def _quietly(work: Callable[[], None]) -> str:
+    """Do something without its output, as the host does; return what went wrong, or nothing."""
     output = io.StringIO()
     try:
         with redirect_stdout(output), redirect_stderr(output):
@@ -219,5 +222,5 @@ def _quietly(work: Callable[[], None]) -> str | None:
     except Exception as error:
         # Whatever goes wrong inside some model must not end the others' jobs; the traceback is in the pipeline's log.
         logger.exception("A benchmark job failed.")
-        return f"{type(error).__name__}: {error}"
-    return None
+        return " ".join(f"{type(error).__name__}: {str(error) or error.__cause__}".split())
+    return ""

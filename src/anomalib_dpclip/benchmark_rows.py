@@ -134,9 +134,10 @@ def _read(path: Path) -> pd.DataFrame:
         raise FileNotFoundError(msg)
     numbers = (*FIGURES, *COSTS)
     try:
+        # Whole lines only: the last row may be being written just now.
+        lines = path.read_text(encoding="utf-8").rpartition("\n")[0].split("\n")
         table = pd.read_csv(
-            path,
-            skiprows=len(read_provenance(path)),
+            io.StringIO("\n".join(itertools.dropwhile(_is_comment, lines))),
             dtype={name: str for name in COLUMNS if name not in numbers},
             keep_default_na=False,  # only an empty figure is undefined: a category may well be called "NA"
             na_values=dict.fromkeys(numbers, ""),
@@ -147,4 +148,4 @@ def _read(path: Path) -> pd.DataFrame:
     if missing := set(COLUMNS) - set(table.columns):
         msg = f"{path}: not a CSV of benchmark results, it lacks the columns {sorted(missing)}"
         raise ValueError(msg)
-    return table.loc[table["key"].fillna("") != "", list(COLUMNS)]  # a row still being written has no key yet
+    return table[list(COLUMNS)]

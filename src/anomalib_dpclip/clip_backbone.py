@@ -58,6 +58,7 @@ class VisionTower(nn.Module):
         height, width = visual.image_size if isinstance(visual.image_size, tuple) else [visual.image_size] * 2
         self.image_size = (int(height), int(width))
         self.grid = (self.image_size[0] // self.patch_size, self.image_size[1] // self.patch_size)
+        self.eval()
 
     def train(self, mode: bool = True) -> "VisionTower":
         """Stay in evaluation mode."""

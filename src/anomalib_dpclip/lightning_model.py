@@ -15,16 +15,18 @@ from anomalib.visualization import Visualizer
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.data import DataLoader
 
 from anomalib_dpclip import losses
 from anomalib_dpclip.adapters import Pooling
-from anomalib_dpclip.anomaly_map import Domain, anomaly_grid, detection_score, segmentation_logits
+from anomalib_dpclip.anomaly_map import Domain, anomaly_map, detection_score, difference_grid, segmentation_logits
 from anomalib_dpclip.auxiliary import AuxiliaryDataset, auxiliary_loader, auxiliary_samples, default_auxiliary
 from anomalib_dpclip.calibration import CalibrationStatistics
 from anomalib_dpclip.checkpoint import Provenance, architecture_of, load_adapters, package_versions
 from anomalib_dpclip.class_names import UNKNOWN_CLASS, describe, domain_of
 from anomalib_dpclip.clip_backbone import TextTower, load_clip
 from anomalib_dpclip.data.labelled_sets import prepare_labelled_set
+from anomalib_dpclip.export import DPCLIPExport
 from anomalib_dpclip.leakage import require_disjoint, warn_if_learned_from
 from anomalib_dpclip.metrics import field_metrics
 from anomalib_dpclip.post_processor import DPCLIPPostProcessor
@@ -41,12 +43,14 @@ EPOCHS = 20
 LIGHTNING_DEFAULT_EPOCHS = 1000
 """What Lightning sets when nobody asks for a number of epochs; it cannot be told apart from asking for 1000."""
 
+UNADAPTED = "clip"
+"""Value of ``weights`` for the backbone without adapters."""
+
 # Neither belongs to the model, and a path of one machine would keep a checkpoint from being loaded on another.
 _NOT_HYPER_PARAMETERS = ["weights", "auxiliary", "auxiliary_root"]
-_COMPONENTS = ["pre_processor", "post_processor", "evaluator", "visualizer"]
 
 
-class DPCLIP(AnomalibModule):
+class DPCLIP(DPCLIPExport, AnomalibModule):
     """Zero-shot anomaly detection with a frozen CLIP, channel purification and feature decoupling (DP-CLIP).
 
     Without `weights` it learns its adapters on an auxiliary labelled set, never on the target given by ``--data``, which is
@@ -58,7 +62,8 @@ class DPCLIP(AnomalibModule):
             TorchScript archive or state dict, ``.safetensors``). ``random`` leaves them untrained (speed measurements only).
         quick_gelu: Use QuickGELU in the towers, with which OpenAI trained its weights; the published figures are GELU's.
         image_size: Side of the input in pixels, a multiple of the patch size. Default: 518 or the nearest multiple (mini: 140).
-        weights: Trained adapters: ``.safetensors`` of this package, a Lightning ``.ckpt``, or a published ``.pth``.
+        weights: Trained adapters: ``.safetensors`` of this package, a Lightning ``.ckpt``, or a published ``.pth``; ``clip``
+            for CLIP's own projection and no adapters, the unadapted baseline.
         class_name: What the images show, for the prompts, e.g. ``metal nut``. Default: from the data set and its category.
         domain: ``industrial`` or ``medical``: blur of the maps and fusion of the scores. Default: from the data set.
         auxiliary: Labelled set to learn from: the name of one of anomalib's image data modules, with ``/category`` for one
@@ -146,8 +151,9 @@ class DPCLIP(AnomalibModule):
             visualizer=visualizer,
         )
         for name in _NOT_HYPER_PARAMETERS:
-            self.hparams.pop(name, None)
-        self.save_hyperparameters(ignore=_NOT_HYPER_PARAMETERS + _COMPONENTS)  # renews the copy that loggers are given
+            if self.hparams.get(name) != UNADAPTED:
+                self.hparams.pop(name, None)
+        self.save_hyperparameters(self.hparams)  # renews the copy that loggers are given
 
         self.model = model
         self.prototypes = Prototypes(model.backbone.embed_dim, prototype_momentum)
@@ -173,7 +179,9 @@ class DPCLIP(AnomalibModule):
         )
         self._set_domain(domain or "industrial")
         self.weights = weights
-        if weights is not None:
+        if weights == UNADAPTED:
+            self.model.use_clip_projection()
+        elif weights is not None:
             self.provenance = load_adapters(self, weights)
             self._use_auxiliary_calibration()
         if weights is not None or class_name is not None:
@@ -282,27 +290,35 @@ class DPCLIP(AnomalibModule):
                     prepare_labelled_set(source, root)
 
     def setup(self, stage: str) -> None:
-        """Before fitting: put the auxiliary set in the place of the target's training images."""
-        if stage != "fit" or self._target() is None:
+        """Put the auxiliary set in the place of the target's training images; allow a target without validation images."""
+        target = self._target()
+        if target is None:
             return
-        if self.trainer.max_epochs == LIGHTNING_DEFAULT_EPOCHS:
-            self.trainer.fit_loop.max_epochs = EPOCHS
-        samples = auxiliary_samples(*self._auxiliary_sources(), self.shots, self.seed, self.auxiliary_unmasked)
-        require_disjoint(samples, self._target())
-        dataset = AuxiliaryDataset(samples, self.model.backbone.image_size, CLIP_MEAN, self.seed)
-        loader = auxiliary_loader(
-            dataset, self.batch_size, self.num_workers, self.seed, self.trainer.world_size, self.trainer.global_rank
-        )
-        # An instance attribute hides the data module's own method; `teardown` uncovers it again.
-        self.trainer.datamodule.train_dataloader = lambda: loader  # type: ignore[attr-defined]
-        learned_from = sorted({f"{row.data_set}/{row.class_name}" for row in samples.itertuples()})
-        hyper_parameters = {name: value for name, value in self.hparams.items() if _is_plain(value)}
-        self.provenance = replace(self.provenance, learned_from=learned_from, hyper_parameters=hyper_parameters)
+        # Instance attributes hide the data module's own methods; `teardown` uncovers them again.
+        if not hasattr(target, "val_data"):
+            target.val_dataloader = lambda: []  # type: ignore[method-assign]
+        if stage == "fit":
+            if self.trainer.max_epochs == LIGHTNING_DEFAULT_EPOCHS:
+                self.trainer.fit_loop.max_epochs = EPOCHS
+            loader = self._auxiliary_loader(target)
+            target.train_dataloader = lambda: loader  # type: ignore[method-assign]
 
     def teardown(self, stage: str) -> None:
         """Leave the user's data module as it was."""
-        if stage == "fit" and self._target() is not None:
-            vars(self.trainer.datamodule).pop("train_dataloader", None)  # type: ignore[attr-defined]
+        del stage
+        for name in ("train_dataloader", "val_dataloader"):
+            vars(self._target() or self).pop(name, None)
+
+    def _auxiliary_loader(self, target: AnomalibDataModule) -> DataLoader:
+        samples = auxiliary_samples(*self._auxiliary_sources(), self.shots, self.seed, self.auxiliary_unmasked)
+        require_disjoint(samples, target)
+        learned_from = sorted({f"{row.data_set}/{row.class_name}" for row in samples.itertuples()})
+        hyper_parameters = {name: value for name, value in self.hparams.items() if _is_plain(value)}
+        self.provenance = replace(self.provenance, learned_from=learned_from, hyper_parameters=hyper_parameters)
+        dataset = AuxiliaryDataset(samples, self.model.backbone.image_size, CLIP_MEAN, self.seed)
+        return auxiliary_loader(
+            dataset, self.batch_size, self.num_workers, self.seed, self.trainer.world_size, self.trainer.global_rank
+        )
 
     def configure_optimizers(self) -> Any:
         """Adam over adapters and projectors; the learning rate halves at the milestones, counted in optimiser steps."""
@@ -325,7 +341,7 @@ class DPCLIP(AnomalibModule):
         grid, image_size = self.model.backbone.grid, self.model.backbone.image_size
         anchors = self._anchors_of(batch)
         taps, detection = self.model.features(batch.image)
-        mask, known = batch.gt_mask.bool(), self._known_masks(batch)
+        mask, known = batch.gt_mask.bool(), getattr(batch, "has_mask", None)
         with torch.no_grad():
             token_mask = functional.interpolate(mask[:, None].float(), grid, mode="nearest").flatten(1)
             if known is not None:
@@ -350,12 +366,6 @@ class DPCLIP(AnomalibModule):
         }
         self.log_dict(parts, batch_size=len(batch))
         return {"loss": loss, "directions": directions}
-
-    @staticmethod
-    def _known_masks(batch: Batch) -> Tensor | None:
-        """Which images' masks are known ``(B,)``; ``None`` where all are, to keep the usual step free of indexing."""
-        known = getattr(batch, "has_mask", None)
-        return None if known is None or known.all() else known
 
     def on_train_batch_end(self, outputs: Mapping[str, Any], batch: Batch, batch_idx: int) -> None:
         """Move the prototypes, once a batch, after the optimiser's step."""
@@ -382,7 +392,7 @@ class DPCLIP(AnomalibModule):
     ) -> None:
         """Remember scores on the token grid: a resized map has the same range, and costs 190 times as much."""
         if self._auxiliary_statistics is not None:
-            maps = anomaly_grid(taps, anchors, self.model.backbone.grid, self.model.domain)
+            maps = anomaly_map(difference_grid(taps, anchors, self.model.backbone.grid, self.model.domain))
             masks = (token_mask == 1).unflatten(1, self.model.backbone.grid)
             scores = detection_score(detection, anchors)
             self._auxiliary_statistics.update(maps, scores, batch.gt_label, masks)

@@ -2,8 +2,8 @@
 
 from typing import Any
 
+import torch
 from anomalib.pre_processing import PreProcessor
-from anomalib.pre_processing.utils.transform import get_exportable_transform
 from torch import Tensor
 from torchvision.transforms import v2
 
@@ -21,6 +21,52 @@ class Clamp(v2.Transform):
         return inpt.clamp(0, 1) if inpt.is_floating_point() else inpt
 
 
+class ExportableResize(v2.Transform):
+    """What ``v2.Resize(size, BICUBIC, antialias=True)`` gives, as two matrix products.
+
+    Runtimes do not agree on antialiased bicubic resizing (OpenVINO leaves the antialiasing out, and so does anomalib
+    wherever it exports); they all multiply matrices alike.
+
+    Args:
+        size: Height and width of the result.
+    """
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.size = size
+
+    def transform(self, inpt: Tensor, params: dict[str, Any]) -> Tensor:
+        """Resize images ``(..., H, W)``."""
+        del params
+        rows, columns = (
+            bicubic_weights(torch.arange(length, dtype=inpt.dtype, device=inpt.device), target)
+            for length, target in zip(inpt.shape[-2:], self.size, strict=True)
+        )
+        return rows @ inpt @ columns.T
+
+
+def bicubic_weights(positions: Tensor, target: int) -> Tensor:
+    """Share of each pixel of a line in each pixel of the resized line, as PIL and torch interpolate with antialiasing.
+
+    The kernel is Keys' cubic convolution with a = -0.5 (1981), stretched by the factor by which the line shrinks.
+
+    Args:
+        positions: ``0, 1, ..., L - 1`` for a line of ``L`` pixels. A tensor, for ``L`` is only known where an exported
+            model runs.
+        target: Pixels of the resized line.
+
+    Returns:
+        Weights ``(target, L)``, whose rows sum to 1.
+    """
+    scale = (positions[-1] + 1) / target
+    centers = (torch.arange(target, dtype=positions.dtype, device=positions.device) + 0.5) * scale
+    distance = ((positions + 0.5 - centers.unsqueeze(1)) / scale.clamp(min=1)).abs()
+    near = (1.5 * distance - 2.5) * distance.square() + 1
+    far = ((-0.5 * distance + 2.5) * distance - 4) * distance + 2
+    weights = torch.where(distance < 1, near, torch.where(distance < 2, far, 0))  # noqa: PLR2004  the kernel's pieces
+    return weights / weights.sum(dim=1, keepdim=True)
+
+
 class CLIPPreProcessor(PreProcessor):
     """Resize to the model's size (bicubic, antialiased, no crop) and normalise with CLIP's mean and standard deviation.
 
@@ -29,8 +75,13 @@ class CLIPPreProcessor(PreProcessor):
     """
 
     def __init__(self, image_size: tuple[int, int]) -> None:
-        super().__init__(_transform(image_size))
+        super().__init__()
+        self._set_size(image_size)
+
+    def _set_size(self, image_size: tuple[int, int]) -> None:
         self.image_size = image_size
+        self.transform = _transform(v2.Resize(list(image_size), v2.InterpolationMode.BICUBIC, antialias=True))
+        self.export_transform = _transform(ExportableResize(image_size))
 
     def checkpoint_config(self) -> dict[str, Any]:
         """The size, from which all follows."""
@@ -39,16 +90,8 @@ class CLIPPreProcessor(PreProcessor):
     def load_checkpoint_config(self, config: dict[str, Any]) -> None:
         """Restore what `checkpoint_config` gave."""
         height, width = config["image_size"]
-        self.image_size = (int(height), int(width))
-        self.transform = _transform(self.image_size)
-        self.export_transform = get_exportable_transform(self.transform)
+        self._set_size((int(height), int(width)))
 
 
-def _transform(image_size: tuple[int, int]) -> v2.Transform:
-    return v2.Compose(
-        [
-            v2.Resize(list(image_size), interpolation=v2.InterpolationMode.BICUBIC, antialias=True),
-            Clamp(),
-            v2.Normalize(mean=list(CLIP_MEAN), std=list(CLIP_STD)),
-        ]
-    )
+def _transform(resize: v2.Transform) -> v2.Transform:
+    return v2.Compose([resize, Clamp(), v2.Normalize(mean=list(CLIP_MEAN), std=list(CLIP_STD))])

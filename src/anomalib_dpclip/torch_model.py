@@ -9,7 +9,7 @@ from anomalib.data import InferenceBatch
 from torch import Tensor, nn
 
 from anomalib_dpclip.adapters import LayerAdapter, Pooling, Projector
-from anomalib_dpclip.anomaly_map import BLUR, Domain, anomaly_grid, detection_score, resize_map
+from anomalib_dpclip.anomaly_map import BLUR, Domain, anomaly_map, detection_score, difference_grid, resize_map
 from anomalib_dpclip.clip_backbone import VisionTower, fingerprint
 
 if TYPE_CHECKING:
@@ -107,6 +107,20 @@ class DPCLIPModel(nn.Module):
             raise ValueError(f"image_size must be at least {side} for the {domain} blur on {self.backbone.grid} tokens")
         self._domain = domain
 
+    @torch.no_grad()
+    def use_clip_projection(self) -> None:
+        """Become the unadapted CLIP: adapters off, and every projector CLIP's own projection into the joint space.
+
+        GRN starts as the identity, so this is exact; it is the baseline that the learned adapters are compared with.
+        """
+        self.adapter_weight, self.projector_activation = 0.0, False
+        for adapter in self.layer_adapters:
+            adapter.weight = 0.0
+        projection = self.backbone.visual.proj
+        for projector in (*self.seg_proj, self.det_proj):
+            projector.fc.weight.copy_(projection.T)
+            projector.activation = nn.Identity()
+
     def features(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
         """Tap tokens and detection feature.
 
@@ -146,9 +160,9 @@ class DPCLIPModel(nn.Module):
             ``anomaly_map`` ``(B, H, W)`` and ``pred_score`` ``(B,)`` (the detection score), both in [0, 1].
         """
         taps, detection = self.features(images)
-        maps = anomaly_grid(taps, anchors, self.backbone.grid, self.domain)
+        difference = difference_grid(taps, anchors, self.backbone.grid, self.domain)
         return InferenceBatch(
-            anomaly_map=resize_map(maps, self.backbone.image_size),
+            anomaly_map=anomaly_map(resize_map(difference, self.backbone.image_size)),
             pred_score=detection_score(detection, anchors),
         )
 

@@ -102,12 +102,22 @@ def test_wrong_names_and_sizes_are_named():
         render_surface("weave", "pink", 20, rng)
     with pytest.raises(ValueError, match=r"'dent'.*scratch"):
         damage_surface(image, "dent", 5, rng)
-    with pytest.raises(ValueError, match="positive, not 0"):
+    with pytest.raises(ValueError, match="at least 4, not 0"):
         damage_surface(image, "hole", 0, rng)
     with pytest.raises(ValueError, match=r"'silk'.*brushed_metal"):
         Surfaces(category="silk")
     with pytest.raises(ValueError, match="image_size"):
         Surfaces(image_size=0)
+    with pytest.raises(ValueError, match=r"defect_size.*at least 4"):
+        Surfaces(defect_size=3)
+
+
+@pytest.mark.parametrize("defect", DEFECTS)
+@pytest.mark.parametrize("extent", [4, 300])
+def test_the_smallest_and_a_huge_defect_can_be_drawn(defect, extent):
+    for seed in range(5):
+        _, mask = damage_surface(np.full((140, 140, 3), 0.5), defect, extent, np.random.default_rng(seed))
+        assert mask.any()
 
 
 def test_the_split_of_materials():

@@ -78,7 +78,7 @@ def read_metadata(path: str | Path, root: str | Path) -> pd.DataFrame:
             mask = folder.locate(sample.mask_path) if sample.mask_path else None
         except ValueError as error:
             raise ValueError(
-                f"{path}:{line}: {error} (`dpclip metadata --check {path} --root {root}` lists all problems)"
+                f"{path}:{line}: {error} (`dpclip metadata {root} --check {path}` lists all problems)"
             ) from error
         samples.append(sample._replace(image_path=image, mask_path=mask))
     if not samples:

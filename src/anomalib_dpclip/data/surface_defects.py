@@ -15,6 +15,9 @@ from anomalib_dpclip.data.surface_textures import COLORS, Field
 
 Mask = NDArray[np.bool_]
 
+MIN_EXTENT = 4
+"""Pixels; anything smaller might fall between them."""
+
 
 def _blob(size: int, extent: float, rng: np.random.Generator, elongation: float = 1.0) -> Mask:
     """Draw a filled outline: an ellipse ``extent`` pixels across, its radius waved a little."""
@@ -122,11 +125,11 @@ def damage_surface(image: Field, defect: str, extent: float, rng: np.random.Gene
         The damaged image, (H, W, 3) in [0, 1], and the mask, (H, W): outside it the image is unchanged.
 
     Raises:
-        ValueError: If there is no such kind of defect, or its extent is not positive.
+        ValueError: If there is no such kind of defect, or its extent is below `MIN_EXTENT`.
     """
     if defect not in _DEFECTS:
         raise ValueError(f"unknown defect {defect!r}: choose one of {', '.join(DEFECTS)}")
-    if extent <= 0:
-        raise ValueError(f"the extent of a defect is in pixels and must be positive, not {extent}")
+    if extent < MIN_EXTENT:
+        raise ValueError(f"the extent of a defect is in pixels and must be at least {MIN_EXTENT}, not {extent}")
     drawn, mask = _DEFECTS[defect](image, extent, rng)
     return np.where(mask[..., None], np.clip(drawn, 0, 1), image), mask

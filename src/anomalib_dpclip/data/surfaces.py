@@ -16,7 +16,7 @@ from anomalib.data.utils import Split, TestSplitMode, ValSplitMode
 from PIL import Image
 from torchvision.transforms.v2 import Transform
 
-from anomalib_dpclip.data.surface_defects import DEFECTS, damage_surface
+from anomalib_dpclip.data.surface_defects import DEFECTS, MIN_EXTENT, damage_surface
 from anomalib_dpclip.data.surface_textures import COLORS, MATERIALS, render_surface
 
 logger = logging.getLogger(__name__)
@@ -84,7 +84,7 @@ class Surfaces(AnomalibDataModule):
         seed: Seed of the drawing and of random splits.
 
     Raises:
-        ValueError: If there is no such category, or a size is not positive.
+        ValueError: If there is no such category, or a size is too small.
     """
 
     categories = tuple(category_of(material) for material in MATERIALS)
@@ -126,10 +126,10 @@ class Surfaces(AnomalibDataModule):
         )
         if category not in self.categories:
             raise ValueError(f"unknown category {category!r} of Surfaces: choose one of {', '.join(self.categories)}")
-        if image_size <= 0 or defect_size <= 0:
-            raise ValueError(
-                f"image_size and defect_size are in pixels and must be positive: {image_size}, {defect_size}"
-            )
+        if image_size <= 0:
+            raise ValueError(f"image_size is in pixels and must be positive, not {image_size}")
+        if defect_size < MIN_EXTENT:
+            raise ValueError(f"defect_size is in pixels and must be at least {MIN_EXTENT}, not {defect_size}")
         self.root = Path(root)
         self.category = category
         self.image_size = image_size
@@ -150,7 +150,7 @@ class Surfaces(AnomalibDataModule):
             unfinished = Path(tempfile.mkdtemp(prefix=f".{self.category}-", dir=self.root))
             try:
                 self._draw(unfinished)
-                unfinished.chmod(0o755)
+                unfinished.chmod(0o755)  # mkdtemp makes a private folder
                 if not folder.exists():  # another process may have been quicker
                     unfinished.rename(folder)
             finally:

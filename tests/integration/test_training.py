@@ -1,0 +1,252 @@
+"""Learning, testing and predicting through anomalib's engine."""
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+from anomalib import LearningType
+from anomalib.data import AnomalibDataModule
+from lightning import seed_everything
+from PIL import Image
+
+from anomalib_dpclip import DPCLIP, JSONLines, Surfaces, load_adapters, save_adapters
+from anomalib_dpclip.checkpoint import adapter_tensors
+
+
+def adapters_of(model):
+    return {name: value.clone() for name, value in adapter_tensors(model.model).items()}
+
+
+def assert_equal_states(first, second):
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name
+
+
+@pytest.fixture
+def trained(make_model, make_engine, target):
+    model, engine = make_model(), make_engine()
+    results = engine.train(model=model, datamodule=target)
+    return model, engine, results
+
+
+def test_train_learns_from_the_auxiliary_set_and_tests_on_the_target(make_model, make_engine, target):
+    model, engine = make_model(), make_engine()
+    before, backbone_before = adapters_of(model), {k: v.clone() for k, v in model.model.backbone.state_dict().items()}
+    (figures,) = engine.train(model=model, datamodule=target)
+
+    assert all(not torch.equal(value, before[name]) for name, value in adapters_of(model).items())
+    assert_equal_states(model.model.backbone.state_dict(), backbone_before)
+    assert not any(parameter.requires_grad for parameter in model.model.backbone.parameters())
+    assert not any(module.training for module in model.model.backbone.modules())
+    assert set(figures) == {
+        *("image_AUROC", "image_AP", "image_F1Max"),
+        *("pixel_AUROC", "pixel_AP", "pixel_AUPRO", "pixel_F1Max"),
+    }
+    assert all(0 <= value <= 1 for value in figures.values())
+    assert engine.trainer.global_step == 2 * 2  # epochs x batches of the eight auxiliary images
+    assert model.prototypes.initialised
+    assert model.provenance.learned_from == ["Surfaces/brick"]
+    assert model.provenance.epochs == 2
+    assert model.post_processor.calibration.is_set
+    assert model.post_processor.auxiliary_calibration.is_set
+    assert "train_dataloader" not in vars(target), "the user's data module is left as it was"
+
+
+def test_epochs_default_to_the_method_s(make_model, make_engine, target):
+    engine = make_engine(max_epochs=None, limit_train_batches=1, limit_val_batches=0)
+    engine.fit(model=make_model(), datamodule=target)
+    assert engine.trainer.current_epoch == 20
+
+
+def test_the_seed_argument_alone_decides(make_model, make_engine, target):
+    states = []
+    for global_seed in (1, 2):
+        seed_everything(global_seed)
+        model = make_model()
+        make_engine(max_epochs=1).fit(model=model, datamodule=target)
+        states.append(adapters_of(model))
+    assert_equal_states(*states)
+    assert not torch.equal(adapters_of(make_model(seed=5))["det_proj.fc.weight"], adapters_of(make_model())["det_proj.fc.weight"])
+
+
+def test_checkpoint_has_no_backbone_and_loads(trained, target):
+    model, engine, _ = trained
+    checkpoint = torch.load(engine.best_model_path, weights_only=False)
+    assert not [name for name in checkpoint["state_dict"] if "backbone" in name]
+    assert not {"weights", "auxiliary", "auxiliary_root"} & checkpoint["hyper_parameters"].keys()
+
+    loaded = DPCLIP.load_from_checkpoint(engine.best_model_path)
+    image = torch.rand(2, 3, 140, 140)
+    model.eval()
+    loaded.eval()
+    with torch.no_grad():
+        for first, second in zip(loaded(image), model(image), strict=True):
+            assert torch.equal(first, second)
+
+
+def test_resumed_training_equals_uninterrupted_training(make_model, make_engine, target, tmp_path):
+    straight, straight_engine = make_model(), make_engine(max_epochs=3)
+    straight_engine.fit(model=straight, datamodule=target)
+
+    first, engine = make_model(), make_engine(max_epochs=1, default_root_dir=tmp_path / "first")
+    engine.fit(model=first, datamodule=target)
+    resumed, second_engine = make_model(), make_engine(max_epochs=3, default_root_dir=tmp_path / "second")
+    second_engine.fit(model=resumed, datamodule=target, ckpt_path=engine.best_model_path)
+
+    assert_equal_states(adapters_of(resumed), adapters_of(straight))
+    assert_equal_states(resumed.prototypes.state_dict(), straight.prototypes.state_dict())
+    for part in ("calibration", "auxiliary_calibration"):
+        assert_equal_states(
+            getattr(resumed.post_processor, part).state_dict(), getattr(straight.post_processor, part).state_dict()
+        )
+    first_optimizer, second_optimizer = (
+        torch.load(path, weights_only=False)["optimizer_states"][0]["state"]
+        for path in (straight_engine.best_model_path, second_engine.best_model_path)
+    )
+    for index, state in first_optimizer.items():
+        assert_equal_states(state, second_optimizer[index])
+
+
+@pytest.mark.parametrize("suffix", ["ckpt", "safetensors", "pth"])
+def test_adapters_travel_in_every_format(trained, target, make_engine, tmp_path, suffix):
+    model, engine, (figures,) = trained
+    path = Path(engine.best_model_path) if suffix == "ckpt" else save_adapters(model, tmp_path / f"adapters.{suffix}")
+    other = DPCLIP(backbone="mini", weights=path, visualizer=False)
+    assert_equal_states(adapters_of(other), adapters_of(model))
+    assert other.learning_type == LearningType.ZERO_SHOT
+    carried = suffix != "pth"
+    assert bool(other.post_processor.calibration.is_set) is carried
+    assert other.provenance.learned_from == (["Surfaces/brick"] if carried else [])
+    (again,) = make_engine().train(model=other, datamodule=target)
+    assert again == pytest.approx(figures), "calibrated on the same validation images, it gives the same figures"
+
+
+def test_load_adapters_into_the_bare_torch_model(trained, tmp_path):
+    model, _, _ = trained
+    path = save_adapters(model, tmp_path / "adapters.safetensors")
+    bare = DPCLIP(backbone="mini").model
+    load_adapters(bare, path)
+    assert_equal_states(adapter_tensors(bare), adapter_tensors(model.model))
+
+
+def test_an_image_learned_from_and_tested_on_is_an_error(make_model, make_engine, surfaces_root):
+    with pytest.raises(ValueError, match=r"brick.*is to be tested on and, as .*brick.*, learned from"):
+        make_engine().fit(model=make_model(), datamodule=Surfaces(root=surfaces_root, category="brick"))
+
+
+def test_testing_on_what_was_learned_warns(trained, make_engine, surfaces_root, caplog, tmp_path):
+    model, _, _ = trained
+    path = save_adapters(model, tmp_path / "adapters.safetensors")
+    with caplog.at_level(logging.WARNING):
+        make_engine(limit_val_batches=1, limit_test_batches=1).test(
+            model=DPCLIP(backbone="mini", weights=path, visualizer=False),
+            datamodule=Surfaces(root=surfaces_root, category="brick"),
+        )
+    assert "have learned from Surfaces/brick" in caplog.text
+
+
+def test_without_validation_images_the_adapters_calibration_is_in_force(make_model, make_engine, surfaces_root):
+    model = make_model()
+    target = Surfaces(root=surfaces_root, category="weave", val_split_mode="none")
+    make_engine(max_epochs=1).fit(model=model, datamodule=target)
+    for name, value in model.post_processor.auxiliary_calibration.state_dict().items():
+        assert torch.equal(value, model.post_processor.calibration.state_dict()[name])
+    assert model.post_processor.calibration.is_set
+
+
+def test_predict_on_a_bare_folder_needs_no_data_set(trained, make_engine, tmp_path):
+    model, _, _ = trained
+    weights = save_adapters(model, tmp_path / "adapters.safetensors")
+    Image.new("RGB", (200, 100), "grey").save(tmp_path / "photo.png")
+    predictor = DPCLIP(backbone="mini", weights=weights, class_name="metal", visualizer=False)
+    (batch,) = make_engine().predict(model=predictor, data_path=tmp_path / "photo.png")
+    assert batch.anomaly_map.shape == (1, 140, 140)
+    assert 0 <= batch.pred_score.item() <= 1
+    assert torch.equal(predictor.model.anchors, predictor.anchors_for("metal"))
+
+
+def test_a_batch_may_mix_classes(make_model, surfaces_root, target):
+    model = make_model(auxiliary=["Surfaces/brick", "Surfaces/weave"]).train()
+    from anomalib_dpclip.data.items import NamedImageBatch
+
+    images = torch.rand(2, 3, 140, 140)
+    batch = NamedImageBatch(image=images, class_name=["brick", "weave"])
+    anchors = model._anchors_of(batch)
+    assert torch.equal(anchors[0], model.anchors_for("brick"))
+    assert torch.equal(anchors[1], model.anchors_for("weave"))
+
+
+def test_non_finite_loss_stops_and_names_the_images(make_model, make_engine, target):
+    model = make_model()
+    with torch.no_grad():
+        model.model.det_proj.fc.weight.fill_(torch.nan)
+    with pytest.raises(FloatingPointError, match=r"batch 0 in epoch 0 is not finite; its images are .*brick.*png"):
+        make_engine().fit(model=model, datamodule=target)
+
+
+@pytest.mark.parametrize("part", ["pre_processor", "post_processor", "evaluator", "visualizer"])
+def test_disabled_components_survive_save_and_load(make_model, make_engine, target, part):
+    engine = make_engine(max_epochs=1, limit_val_batches=0)
+    model = make_model(**{part: False})
+    if part == "pre_processor":
+        target.train_augmentations = None
+    engine.fit(model=model, datamodule=target)
+    assert getattr(DPCLIP.load_from_checkpoint(engine.best_model_path), part) is None
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {"fast_dev_run": True},
+        {"limit_train_batches": 1, "limit_val_batches": 1, "limit_test_batches": 1},
+        {"accumulate_grad_batches": 2},
+        {"gradient_clip_val": 0.1},
+        {"precision": "bf16-mixed"},
+        {"overfit_batches": 1},
+    ],
+    ids=lambda flags: next(iter(flags)),
+)
+def test_lightning_s_own_flags(make_model, make_engine, target, flags):
+    (figures,) = make_engine(**{"max_epochs": 1} | flags).train(model=make_model(), datamodule=target)
+    assert "image_AUROC" in figures
+
+
+def test_auxiliary_images_without_masks_are_opt_in(make_model, make_engine, target, surfaces_root, tmp_path):
+    import json
+
+    lines = []
+    for index in range(4):
+        lines.append({"image_path": f"brick/test/hole/{index:03}.png", "label": 1, "class_name": "brick"})
+        if index < 2:
+            lines[-1]["mask_path"] = f"brick/ground_truth/hole/{index:03}_mask.png"
+        lines.append({"image_path": f"brick/test/good/{index:03}.png", "label": 0, "class_name": "brick"})
+    metadata = tmp_path / "partly.jsonl"
+    metadata.write_text("\n".join(map(json.dumps, lines)))
+    arguments = {"auxiliary": str(metadata), "auxiliary_root": str(surfaces_root), "shots": None}
+    with pytest.raises(ValueError, match="2 of 4 anomalous images .* have no mask.*--model.auxiliary_unmasked true"):
+        make_engine().fit(model=make_model(**arguments), datamodule=target)
+    model = make_model(**arguments, auxiliary_unmasked=True)
+    make_engine(max_epochs=1).fit(model=model, datamodule=target)
+    assert model.prototypes.initialised
+
+
+def test_json_lines_as_target(trained, make_engine, surfaces_root, tmp_path):
+    import json
+
+    model, _, _ = trained
+    lines = []
+    for index in range(3):
+        for folder, label in (("good", 0), ("hole", 1)):
+            line = {"image_path": f"weave/test/{folder}/{index:03}.png", "label": label, "class_name": "weave"}
+            lines.append(line)
+    metadata = tmp_path / "Mine" / "full-shot.jsonl"
+    metadata.parent.mkdir()
+    metadata.write_text("\n".join(map(json.dumps, lines)))
+    weights = save_adapters(model, tmp_path / "adapters.safetensors")
+    target = JSONLines(metadata=metadata, root=surfaces_root, category="weave", num_workers=0)
+    assert isinstance(target, AnomalibDataModule)
+    (figures,) = make_engine().test(model=DPCLIP(backbone="mini", weights=weights, visualizer=False), datamodule=target)
+    assert 0 <= figures["image_AUROC"] <= 1
+    assert torch.tensor(figures["pixel_AUROC"]).isnan(), "no masks, no pixel figure"
