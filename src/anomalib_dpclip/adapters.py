@@ -15,6 +15,11 @@ Pooling = Literal["tokens", "batch", "none"]
 """Axis over which the GRN of a layer adapter pools: an image's own tokens, the images of the batch, or no GRN at all."""
 
 
+def unit(tokens: Tensor) -> Tensor:
+    """L2-normalise tokens ``(B, L, C)``; one of zero norm has no direction and stays zero, in half precision too."""
+    return functional.normalize(tokens, dim=-1, eps=max(1e-12, torch.finfo(tokens.dtype).tiny))
+
+
 class ChannelPurification(nn.Module):
     """``Linear(bias=False) -> GRN -> LeakyReLU(0.01)`` over tokens.
 
@@ -63,9 +68,7 @@ class LayerAdapter(ChannelPurification):
     def forward(self, tokens: Tensor) -> Tensor:
         """Adapt all tokens ``(B, L, C)`` of a layer, class token included."""
         adapted = super().forward(tokens)
-        # A token that the activation maps to zero has no direction to rescale; it then contributes zero instead of NaN.
-        length = adapted.norm(dim=-1, keepdim=True).clamp_min(torch.finfo(adapted.dtype).tiny)
-        adapted = adapted * (tokens.norm(dim=-1, keepdim=True) / length)
+        adapted = unit(adapted) * tokens.norm(dim=-1, keepdim=True)
         return self.weight * adapted + (1 - self.weight) * tokens
 
 
@@ -84,4 +87,4 @@ class Projector(ChannelPurification):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Project tokens ``(B, L, C)`` to unit vectors ``(B, L, E)``."""
-        return functional.normalize(super().forward(tokens), dim=-1)
+        return unit(super().forward(tokens))

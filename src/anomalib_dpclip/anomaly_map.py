@@ -8,6 +8,8 @@ from torch import Tensor
 from torch.nn import functional
 from torchvision.transforms.v2.functional import gaussian_blur
 
+from anomalib_dpclip.precision import full_precision
+
 Domain = Literal["industrial", "medical"]
 
 TEMPERATURE = 100.0
@@ -36,7 +38,8 @@ def similarity_difference(tokens: Tensor, anchors: Tensor) -> Tensor:
     """
     # One product with the difference of the anchors, not two and a subtraction.
     direction = anchors[..., 1] - anchors[..., 0]
-    return (tokens.float() @ direction.unsqueeze(-1)).squeeze(-1)
+    with full_precision(tokens):
+        return (tokens.float() @ direction.float().unsqueeze(-1)).squeeze(-1)
 
 
 def to_grid(values: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -76,7 +79,8 @@ def difference_grid(taps: Sequence[Tensor], anchors: Tensor, grid: tuple[int, in
     """
     difference = torch.stack([similarity_difference(tokens, anchors) for tokens in taps]).mean(0)
     blur = BLUR[domain]
-    return gaussian_blur(to_grid(difference, grid), [blur.kernel_size] * 2, [blur.sigma] * 2).squeeze(1)
+    with full_precision(difference):
+        return gaussian_blur(to_grid(difference, grid), [blur.kernel_size] * 2, [blur.sigma] * 2).squeeze(1)
 
 
 def resize_map(values: Tensor, image_size: tuple[int, int]) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from anomalib.data import AnomalibDataModule, AnomalibDataset
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 from torchvision.tv_tensors import Image as ImageTensor
+from torchvision.tv_tensors import Mask
 
 from anomalib_dpclip.augmentation import colour_jitter, geometric, resize_image, resize_mask
 from anomalib_dpclip.class_names import data_set_key, describe
@@ -59,7 +60,9 @@ def auxiliary_samples(
     anomalous = samples[samples.label_index == 1]
     names = ", ".join(samples.data_set.unique())
     if anomalous.empty:
-        raise ValueError(f"the auxiliary set {names} has no anomalous image: DP-CLIP learns what damage looks like from them")
+        raise ValueError(
+            f"the auxiliary set {names} has no anomalous image: DP-CLIP learns what damage looks like from them"
+        )
     unmasked = anomalous[~anomalous.mask_path.map(_is_path)]
     if len(unmasked) == len(anomalous) or (len(unmasked) and not allow_unmasked):
         raise ValueError(
@@ -114,18 +117,22 @@ class AuxiliaryDataset(Dataset):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(np.random.SeedSequence([self.seed, epoch, position]).generate_state(1)[0]))
             image_tensor = ImageTensor(resize_image(self.colour_jitter(image), self.image_size))
-            image_tensor, mask_tensor = self.geometric(
-                image_tensor, resize_mask(torch.from_numpy(mask), self.image_size)
-            )
+            mask_tensor = resize_mask(torch.from_numpy(mask), self.image_size)
+            image_tensor, mask_tensor, label = self._labelled(image_tensor, mask_tensor, int(sample.label_index))
+            image_tensor, mask_tensor = self.geometric(image_tensor, mask_tensor)
         return NamedImageItem(
             image=image_tensor,
             gt_mask=mask_tensor,
-            gt_label=torch.tensor(int(sample.label_index)),
+            gt_label=torch.tensor(label),
             image_path=sample.image_path,
             class_name=sample.class_name,
             # Left out where all masks are known: a training step then has nothing to ask the device for.
             has_mask=None if self.fully_masked else torch.tensor(has_mask),
         )
+
+    def _labelled(self, image: ImageTensor, mask: Mask, label: int) -> tuple[ImageTensor, Mask, int]:
+        """Image, mask and label as they are learned from; a subclass may change them, by chance that the seed decides."""
+        return image, mask, label
 
 
 class EpochSampler(DistributedSampler):

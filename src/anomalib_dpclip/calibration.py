@@ -39,7 +39,7 @@ def piecewise_linear(values: Tensor, knots: Tensor) -> Tensor:
     for index in range(len(NORMALISED_KNOTS) - 1):
         low, high = knots[index], knots[index + 1]
         rise = NORMALISED_KNOTS[index + 1] - NORMALISED_KNOTS[index]
-        # Shares are clamped to their segment: the sum of five monotone terms stays monotone when rounded.
+        # Shares are clamped to their segment: a sum of monotone terms stays monotone when rounded.
         result = result + rise * ((values - low) / (high - low)).clamp(0, 1)
     return result
 
@@ -73,10 +73,10 @@ def best_f1_threshold(scores: Tensor, labels: Tensor) -> float:
 def false_alarm_threshold(normal_scores: Tensor, rate: float) -> float:
     """Threshold that at most a share ``rate`` of the normal scores ``(N,)`` exceeds; from normal images alone."""
     ranked = normal_scores.sort(descending=True).values
-    allowed = int(rate * len(ranked))
-    if allowed == 0:
-        return ranked[0].item() + MIN_GAP
-    return _halfway_below(ranked, allowed - 1)
+    # As many scores may lie above the threshold: it lies halfway to the next higher one, however many are equal.
+    value = ranked[int(rate * len(ranked))].item()
+    higher = ranked[ranked > value]
+    return (value + higher[-1].item()) / 2 if len(higher) else value + MIN_GAP
 
 
 def _halfway_below(ranked: Tensor, index: int) -> float:
@@ -143,7 +143,9 @@ class Calibration(nn.Module):
         self.load_state_dict(other.state_dict())
 
     @torch.no_grad()
-    def set_from(self, statistics: "CalibrationStatistics", domain: Domain, false_alarm_rate: float | None = None) -> None:
+    def set_from(
+        self, statistics: "CalibrationStatistics", domain: Domain, false_alarm_rate: float | None = None
+    ) -> None:
         """Set ranges and thresholds from what was seen of a data set.
 
         Thresholds are those of the best F1 score, or with a false-alarm rate those that this share of the normal images
@@ -219,7 +221,9 @@ def _thresholds(
     normal, anomalous = seen.label == 0, seen.label == 1
     rate = false_alarm_rate
     if rate is not None and not normal.any():
-        logger.warning("false_alarm_rate=%s needs normal validation images and there are none: using the F1 score", rate)
+        logger.warning(
+            "false_alarm_rate=%s needs normal validation images and there are none: using the F1 score", rate
+        )
         rate = None
     if rate is None and not anomalous.any():
         if not normal.any():

@@ -56,9 +56,9 @@ _DESCRIPTIONS: dict[str, dict[str, str]] = {
         "03": "oval concentric circular rings in gradient shades of blue and white",
     },
     "bmad": {"brain": "scan", "liver": "scan", "retina": "scan", "retina_resc": "scan", "retina_oct2017": "scan"},
-    "colon": {
-        name: "colon endoscopy image" for name in ("colon_clinicdb", "colon_colondb", "cvc-300", "colon_kvasir", "kvasir")
-    },
+    "colon": dict.fromkeys(
+        ("colon_clinicdb", "colon_colondb", "cvc-300", "colon_kvasir", "kvasir"), "colon endoscopy image"
+    ),
 }
 _MEDICAL = {"bmad", "colon"}
 

@@ -14,7 +14,9 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "metadata": Command("data.metadata_command:metadata", "list a labelled set in a JSON-lines file, or check such a file"),
+    "metadata": Command(
+        "data.metadata_command:metadata", "list a labelled set in a JSON-lines file, or check such a file"
+    ),
     "elpv": Command("data.elpv:convert_elpv", "list the solar cells of the package elpv-dataset in a JSON-lines file"),
     "adapters": Command("adapters_command:adapters", "show what an adapter file holds, or convert it"),
     "benchmark": Command("benchmark:benchmark", "compare models over categories and seeds, resuming where it stopped"),

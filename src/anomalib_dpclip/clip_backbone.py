@@ -42,7 +42,7 @@ class VisionTower(nn.Module):
         ValueError: If the tower is not a native open_clip vision transformer.
     """
 
-    def __init__(self, visual: nn.Module) -> None:
+    def __init__(self, visual: Any) -> None:
         super().__init__()
         missing = [name for name in ("conv1", "class_embedding", "transformer", "ln_post") if not hasattr(visual, name)]
         if missing or not hasattr(visual.transformer, "resblocks"):
@@ -244,6 +244,7 @@ def _read_file(path: Path) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     try:
+        state: Any
         if path.suffix == ".safetensors":
             state = load_file(path)
         else:

@@ -18,6 +18,8 @@ class DPCLIPExport(ExportMixin):
     text tower.
     """
 
+    model: Any
+
     def to_torch(self, export_root: Path | str, model_file_name: str = "model") -> Path:
         """Write ``weights/torch/{model_file_name}.pt``, a pickled module.
 
@@ -60,8 +62,9 @@ class DPCLIPExport(ExportMixin):
             ValueError: If there is no class to detect anomalies of.
         """
         self._require_anchors()
-        # A line for each of a thousand shared constants would bury what the host has to say.
-        logging.getLogger("onnx_ir").setLevel(logging.WARNING)
+        # Their line for each of a thousand constants would bury what the host has to say.
+        for name in ("onnx_ir", "onnxscript"):
+            logging.getLogger(name).setLevel(logging.WARNING)
         arguments = {"opset_version": OPSET, "external_data": False, **kwargs}
         return super().to_onnx(export_root, model_file_name, input_size, **arguments)
 

@@ -4,11 +4,11 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from anomalib import LearningType
-from anomalib.data import AnomalibDataModule, AnomalibDataset, Batch
+from anomalib.data import AnomalibDataModule, AnomalibDataset, ImageBatch
 from anomalib.metrics import Evaluator
 from anomalib.models.components import AnomalibModule
 from anomalib.visualization import Visualizer
@@ -33,6 +33,7 @@ from anomalib_dpclip.post_processor import DPCLIPPostProcessor
 from anomalib_dpclip.pre_processor import CLIP_MEAN, CLIPPreProcessor
 from anomalib_dpclip.prompting import ABNORMAL_STATES, NORMAL_STATES, TEMPLATES, text_anchors
 from anomalib_dpclip.prototypes import Prototypes, TokenDirections
+from anomalib_dpclip.synthetic_auxiliary import SYNTHETIC, SyntheticAuxiliaryDataset, synthetic_samples
 from anomalib_dpclip.torch_model import DPCLIPModel
 
 logger = logging.getLogger(__name__)
@@ -50,7 +51,7 @@ UNADAPTED = "clip"
 _NOT_HYPER_PARAMETERS = ["weights", "auxiliary", "auxiliary_root"]
 
 
-class DPCLIP(DPCLIPExport, AnomalibModule):
+class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]  # the host's exports differ from Lightning's
     """Zero-shot anomaly detection with a frozen CLIP, channel purification and feature decoupling (DP-CLIP).
 
     Without `weights` it learns its adapters on an auxiliary labelled set, never on the target given by ``--data``, which is
@@ -69,6 +70,8 @@ class DPCLIP(DPCLIPExport, AnomalibModule):
         auxiliary: Labelled set to learn from: the name of one of anomalib's image data modules, with ``/category`` for one
             category only; the path of a JSON-lines file; a list of these; in Python also a data set or data module.
             Default: VisA, or MVTecAD when VisA is the target, or the six auxiliary materials when Surfaces is.
+            ``synthetic`` needs no labelled set: it learns from the target's own normal training images, half of them with
+            synthetic defects put in. Then the figures are one-class, not zero-shot: the target's normal images are known.
         auxiliary_root: Folder of the auxiliary set, or a list of one folder a set. Default: the data module's own.
         auxiliary_unmasked: Allow anomalous auxiliary images without masks; they train the classification loss only.
         shots: Learn from so many images of each category only, half of them anomalous where there are enough.
@@ -102,6 +105,9 @@ class DPCLIP(DPCLIPExport, AnomalibModule):
         >>> model.model.anchors.shape
         torch.Size([64, 2])
     """
+
+    model: DPCLIPModel
+    prototypes: Prototypes
 
     def __init__(
         self,
@@ -142,7 +148,13 @@ class DPCLIP(DPCLIPExport, AnomalibModule):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = DPCLIPModel(
-                clip, adapter_layers, tap_layers, adapter_weight, projector_activation, grn_pooling, domain or "industrial"
+                clip,
+                adapter_layers,
+                tap_layers,
+                adapter_weight,
+                projector_activation,
+                grn_pooling,
+                domain or "industrial",
             )
         super().__init__(
             pre_processor=CLIPPreProcessor(model.backbone.image_size) if pre_processor is True else pre_processor,
@@ -227,9 +239,8 @@ class DPCLIP(DPCLIPExport, AnomalibModule):
         """
         if class_name not in self._anchors:
             if self._text is None:  # after pickling, which leaves the text tower out
-                hparams = self.hparams
                 _, self._text = load_clip(
-                    hparams.backbone, hparams.pretrained, hparams.image_size, hparams.quick_gelu
+                    **{name: self.hparams[name] for name in ("backbone", "pretrained", "image_size", "quick_gelu")}
                 )
             self._anchors[class_name] = text_anchors(self._text, class_name, *self._prompts)
         return self._anchors[class_name]
@@ -237,7 +248,7 @@ class DPCLIP(DPCLIPExport, AnomalibModule):
     def _set_class(self, class_name: str) -> None:
         self.model.anchors.copy_(self.anchors_for(class_name))
 
-    def _anchors_of(self, batch: Batch) -> Tensor:
+    def _anchors_of(self, batch: ImageBatch) -> Tensor:
         """Anchors of each image's class ``(B, E, 2)``, or the current class's ``(E, 2)`` where images carry none."""
         names = getattr(batch, "class_name", None)
         if names is None or (self.class_name is not None and not self.training):
@@ -270,23 +281,25 @@ class DPCLIP(DPCLIPExport, AnomalibModule):
 
     def _auxiliary_sources(self) -> tuple[list, list]:
         target = self._target()
-        sources = self.auxiliary
+        sources: Any = self.auxiliary
         if sources is None:
             sources = default_auxiliary(target.name if target else None)
         sources = list(sources) if isinstance(sources, list | tuple) else [sources]
-        roots = self.auxiliary_root
+        roots: Any = self.auxiliary_root
         if roots is None and self.auxiliary is None and type(target).__name__ == sources[0]:
             roots = str(target.root)  # type: ignore[union-attr]  # Surfaces: both parts lie in one folder
         roots = list(roots) if isinstance(roots, list | tuple) else [roots] * len(sources)
         if len(roots) != len(sources):
-            raise ValueError(f"auxiliary_root names {len(roots)} folders for {len(sources)} auxiliary sets: name one each")
+            raise ValueError(
+                f"auxiliary_root names {len(roots)} folders for {len(sources)} auxiliary sets: name one each"
+            )
         return sources, roots
 
     def prepare_data(self) -> None:
         """Download the auxiliary set before it is learned from."""
         if self.trainer.state.fn == TrainerFn.FITTING:
             for source, root in zip(*self._auxiliary_sources(), strict=True):
-                if isinstance(source, str):
+                if isinstance(source, str) and source != SYNTHETIC:
                     prepare_labelled_set(source, root)
 
     def setup(self, stage: str) -> None:
@@ -296,7 +309,7 @@ class DPCLIP(DPCLIPExport, AnomalibModule):
             return
         # Instance attributes hide the data module's own methods; `teardown` uncovers them again.
         if not hasattr(target, "val_data"):
-            target.val_dataloader = lambda: []  # type: ignore[method-assign]
+            target.val_dataloader = list  # type: ignore[method-assign]
         if stage == "fit":
             if self.trainer.max_epochs == LIGHTNING_DEFAULT_EPOCHS:
                 self.trainer.fit_loop.max_epochs = EPOCHS
@@ -332,7 +345,7 @@ class DPCLIP(DPCLIPExport, AnomalibModule):
         self._recent_losses.clear()
         self._auxiliary_statistics = CalibrationStatistics().to(self.device)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Mapping[str, Any]:
+    def training_step(self, batch: ImageBatch, batch_idx: int) -> Mapping[str, Any]:
         """``L = L_cls + sum over taps (L_seg) + 0.1 sum over taps (L_dec)``.
 
         Raises:
@@ -367,7 +380,7 @@ class DPCLIP(DPCLIPExport, AnomalibModule):
         self.log_dict(parts, batch_size=len(batch))
         return {"loss": loss, "directions": directions}
 
-    def on_train_batch_end(self, outputs: Mapping[str, Any], batch: Batch, batch_idx: int) -> None:
+    def on_train_batch_end(self, outputs: Mapping[str, Any], batch: ImageBatch, batch_idx: int) -> None:
         """Move the prototypes, once a batch, after the optimiser's step."""
         del batch, batch_idx
         self.prototypes.update(TokenDirections(*outputs["directions"]))
@@ -388,7 +401,7 @@ class DPCLIP(DPCLIPExport, AnomalibModule):
 
     @torch.no_grad()
     def _collect(
-        self, taps: list[Tensor], detection: Tensor, anchors: Tensor, batch: Batch, token_mask: Tensor
+        self, taps: list[Tensor], detection: Tensor, anchors: Tensor, batch: ImageBatch, token_mask: Tensor
     ) -> None:
         """Remember scores on the token grid: a resized map has the same range, and costs 190 times as much."""
         if self._auxiliary_statistics is not None:
@@ -397,10 +410,10 @@ class DPCLIP(DPCLIPExport, AnomalibModule):
             scores = detection_score(detection, anchors)
             self._auxiliary_statistics.update(maps, scores, batch.gt_label, masks)
 
-    def _watch(self, loss: Tensor, batch: Batch, batch_idx: int) -> None:
+    def _watch(self, loss: Tensor, batch: ImageBatch, batch_idx: int) -> None:
         """Remember a loss, and check now and then: reading a value makes the host wait for an accelerator."""
         self._recent_losses.append((batch_idx, list(batch.image_path), loss.detach()))
-        if self.device.type == "cpu" or len(self._recent_losses) >= self.trainer.log_every_n_steps:
+        if self.device.type == "cpu" or len(self._recent_losses) >= self.trainer.log_every_n_steps:  # type: ignore[attr-defined]
             self._check_losses()
 
     def _check_losses(self) -> None:
@@ -440,17 +453,17 @@ class DPCLIP(DPCLIPExport, AnomalibModule):
                 "indifference. Run `anomalib validate` on images of the target for a better one"
             )
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> Batch:
+    def validation_step(self, batch: ImageBatch, batch_idx: int) -> ImageBatch:
         """Raw maps and detection scores, each image against the anchors of its class."""
         del batch_idx
         return batch.update(**self.model.predict(batch.image, self._anchors_of(batch))._asdict())
 
-    def test_step(self, batch: Batch, batch_idx: int, *args: Any, **kwargs: Any) -> Batch:
+    def test_step(self, batch: ImageBatch, batch_idx: int, *args: Any, **kwargs: Any) -> ImageBatch:
         """As `validation_step`."""
         del args, kwargs
         return self.validation_step(batch, batch_idx)
 
-    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Batch:
+    def predict_step(self, batch: ImageBatch, batch_idx: int, dataloader_idx: int = 0) -> ImageBatch:
         """As `validation_step`."""
         del dataloader_idx
         return self.validation_step(batch, batch_idx)

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from anomalib_dpclip.precision import full_precision
+
 FOCAL_SMOOTHING = 1e-5
 """The one-hot target is clamped to [1e-5, 1 - 1e-5], and the same is added to the true-class probability."""
 
@@ -68,4 +70,5 @@ def classification_loss(detection: Tensor, anchors: Tensor, label: Tensor) -> Te
     Returns:
         Scalar loss.
     """
-    return functional.cross_entropy(torch.einsum("be,bek->bk", detection, anchors), label.long())
+    with full_precision(detection):
+        return functional.cross_entropy(torch.einsum("be,bek->bk", detection.float(), anchors.float()), label.long())

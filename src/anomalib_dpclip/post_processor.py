@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from anomalib.data import Batch, InferenceBatch
+from anomalib.data import ImageBatch, InferenceBatch
 from anomalib.post_processing import PostProcessor
 from lightning import LightningModule, Trainer
 from torch import Tensor
@@ -90,7 +90,7 @@ class DPCLIPPostProcessor(PostProcessor):
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        outputs: Batch,
+        outputs: ImageBatch,
         *args: Any,
         **kwargs: Any,
     ) -> None:
@@ -146,6 +146,6 @@ class DPCLIPPostProcessor(PostProcessor):
         )
 
     @torch.no_grad()
-    def post_process_batch(self, batch: Batch) -> None:
+    def post_process_batch(self, batch: ImageBatch) -> None:
         """Post-process a batch of predictions in place."""
         batch.update(**self(InferenceBatch(anomaly_map=batch.anomaly_map, pred_score=batch.pred_score))._asdict())

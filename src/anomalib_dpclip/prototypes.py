@@ -8,6 +8,8 @@ from torch import Tensor, distributed, nn
 from torch.distributed.nn.functional import all_reduce
 from torch.nn import functional
 
+from anomalib_dpclip.precision import full_precision
+
 
 class TokenDirections(NamedTuple):
     """Unit mean directions of a batch's tokens at one tap.
@@ -35,7 +37,8 @@ def token_directions(tokens: Tensor, token_mask: Tensor) -> TokenDirections:
     """
     tokens = tokens.float()
     abnormal, normal = (token_mask == 1).to(tokens.dtype), (token_mask == 0).to(tokens.dtype)
-    sums = torch.stack([torch.einsum("ble,bl->e", tokens, kind) for kind in (normal, abnormal)])
+    with full_precision(tokens):
+        sums = torch.stack([torch.einsum("ble,bl->e", tokens, kind) for kind in (normal, abnormal)])
     counts = torch.stack([normal.sum(), abnormal.sum()])
     if distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1:
         # Differentiable: its backward sums the ranks' gradients and DDP divides by their number, which together is the

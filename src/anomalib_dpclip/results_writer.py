@@ -1,4 +1,4 @@
-"""Predictions in a CSV file that grows with them: it outlives a run that was stopped, and a later run goes on from it."""
+"""Predictions in a CSV file that grows with them: a run that is stopped leaves it, and a later one goes on from it."""
 
 import csv
 import hashlib
@@ -15,7 +15,7 @@ from anomalib.data import ImageBatch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 
-from anomalib_dpclip.data.images import ImageReadError, load_image
+from anomalib_dpclip.data.images import ImageReadError, read_image
 
 logger = logging.getLogger(__name__)
 
@@ -79,11 +79,18 @@ def model_digest(model: LightningModule, data: Mapping[str, Any]) -> str:
         data: Settings of the data module that change predictions.
     """
     post_processor = getattr(model, "post_processor", None)
-    settings = [dict(model.hparams), post_processor.checkpoint_config() if post_processor is not None else {}, dict(data)]
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
+    settings = [
+        dict(model.hparams),
+        post_processor.checkpoint_config() if post_processor is not None else {},
+        dict(data),
+    ]
+    # Objects count by their class: their addresses differ from run to run.
+    plain = json.dumps(settings, sort_keys=True, default=lambda value: type(value).__name__)
+    digest = hashlib.sha256(plain.encode())
     for name, value in model.state_dict().items():
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+        if isinstance(value, torch.Tensor):
+            digest.update(name.encode())
+            digest.update(value.cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:12]
 
 
@@ -119,7 +126,7 @@ class ResultsWriter(BasePredictionWriter):
         _append(self.folder / (RESULTS if rank == 0 else f"results-rank{rank}.csv"), rows)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Merge the files of all processes (those that the first one sees: not those on the disks of other machines)."""
+        """Merge the files of all processes; those on disks that the first process cannot see stay where they are."""
         del pl_module
         trainer.strategy.barrier()
         if trainer.is_global_zero and _rank_files(self.folder):
@@ -136,8 +143,8 @@ class ResultsWriter(BasePredictionWriter):
     def _unreadable(self, path: str) -> Result:
         """A row for an image that the data set left out: reading it once more tells why."""
         try:
-            load_image(path)
-            reason = f"cannot read image {path}: it changed meanwhile, or its values have no place in 0..255"
+            read_image(path)
+            reason = f"cannot read image {path}: it was being written, run again for it"
         except ImageReadError as error:
             reason = str(error)
         logger.warning("%s; going on without it", reason)

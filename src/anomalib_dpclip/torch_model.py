@@ -53,8 +53,8 @@ class DPCLIPModel(nn.Module):
         domain: Domain = "industrial",
     ) -> None:
         super().__init__()
-        self.backbone_fingerprint = fingerprint(clip)
         self.backbone = VisionTower(clip.visual)
+        self.backbone_fingerprint = fingerprint(clip)
         depth, width, embed_dim = self.backbone.depth, self.backbone.width, self.backbone.embed_dim
         quarter = math.ceil(depth / 4)
         self.adapter_layers = tuple(range(quarter) if adapter_layers is None else adapter_layers)
@@ -115,7 +115,7 @@ class DPCLIPModel(nn.Module):
         """
         self.adapter_weight, self.projector_activation = 0.0, False
         for adapter in self.layer_adapters:
-            adapter.weight = 0.0
+            adapter.weight = 0.0  # type: ignore[assignment]  # a share, no parameter
         projection = self.backbone.visual.proj
         for projector in (*self.seg_proj, self.det_proj):
             projector.fc.weight.copy_(projection.T)

@@ -68,7 +68,9 @@ def test_the_seed_argument_alone_decides(make_model, make_engine, target):
         make_engine(max_epochs=1).fit(model=model, datamodule=target)
         states.append(adapters_of(model))
     assert_equal_states(*states)
-    assert not torch.equal(adapters_of(make_model(seed=5))["det_proj.fc.weight"], adapters_of(make_model())["det_proj.fc.weight"])
+    assert not torch.equal(
+        adapters_of(make_model(seed=5))["det_proj.fc.weight"], adapters_of(make_model())["det_proj.fc.weight"]
+    )
 
 
 def test_checkpoint_has_no_backbone_and_loads(trained, target):

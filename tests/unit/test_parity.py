@@ -3,15 +3,12 @@
 import open_clip
 import pytest
 import torch
+from tests.conftest import relative_error
 
 from anomalib_dpclip.class_names import describe
 from anomalib_dpclip.clip_backbone import TextTower
-from anomalib_dpclip.losses import classification_loss, dice_loss, focal_loss, segmentation_loss
-from anomalib_dpclip.anomaly_map import segmentation_logits
+from anomalib_dpclip.losses import dice_loss, focal_loss
 from anomalib_dpclip.prompting import text_anchors
-from anomalib_dpclip.prototypes import Prototypes
-from anomalib_dpclip.torch_model import DPCLIPModel
-from tests.conftest import relative_error
 
 TOLERANCE = 1e-5
 
@@ -76,5 +73,9 @@ def test_an_image_never_depends_on_its_batch(parity):
     with torch.no_grad():
         together = model(images)
         alone = [model(image.unsqueeze(0)) for image in images]
-    torch.testing.assert_close(torch.cat([single.anomaly_map for single in alone]), together.anomaly_map, atol=1e-6, rtol=0)
-    torch.testing.assert_close(torch.cat([single.pred_score for single in alone]), together.pred_score, atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        torch.cat([single.anomaly_map for single in alone]), together.anomaly_map, atol=1e-6, rtol=0
+    )
+    torch.testing.assert_close(
+        torch.cat([single.pred_score for single in alone]), together.pred_score, atol=1e-6, rtol=0
+    )

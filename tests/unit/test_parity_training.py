@@ -2,12 +2,12 @@
 
 import pytest
 import torch
+from tests.conftest import relative_error
 from torch.nn import functional
 
 from anomalib_dpclip.anomaly_map import segmentation_logits
 from anomalib_dpclip.losses import classification_loss, segmentation_loss
 from anomalib_dpclip.prototypes import Prototypes
-from tests.conftest import relative_error
 
 
 @pytest.mark.parametrize("pooling", ["tokens", "batch"])

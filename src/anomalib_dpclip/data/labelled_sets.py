@@ -35,7 +35,7 @@ def network_timeout(seconds: float = DOWNLOAD_TIMEOUT) -> Iterator[None]:
         socket.setdefaulttimeout(before)
 
 
-def data_module_class(name: str) -> type[AnomalibDataModule]:
+def data_module_class(name: str) -> Any:
     """Data module class of a name, whatever its case.
 
     Args:
