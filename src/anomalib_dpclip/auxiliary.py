@@ -51,6 +51,8 @@ def auxiliary_samples(
         FileNotFoundError: If a set is not there.
         ValueError: If anomalous images lack masks, or there is none.
     """
+    if not sources:
+        raise ValueError("auxiliary names no set to learn from")
     frames = [_samples_of(source, root) for source, root in zip(sources, roots, strict=True)]
     if shots is not None:
         frames = [few_shot(frame, shots, seed) for frame in frames]
@@ -60,9 +62,7 @@ def auxiliary_samples(
     anomalous = samples[samples.label_index == 1]
     names = ", ".join(samples.data_set.unique())
     if anomalous.empty:
-        raise ValueError(
-            f"the auxiliary set {names} has no anomalous image: DP-CLIP learns what damage looks like from them"
-        )
+        raise ValueError(f"the auxiliary set {names} has no anomalous image: DP-CLIP learns what damage looks like from them")
     unmasked = anomalous[~anomalous.mask_path.map(_is_path)]
     if len(unmasked) == len(anomalous) or (len(unmasked) and not allow_unmasked):
         raise ValueError(

@@ -143,9 +143,7 @@ class Calibration(nn.Module):
         self.load_state_dict(other.state_dict())
 
     @torch.no_grad()
-    def set_from(
-        self, statistics: "CalibrationStatistics", domain: Domain, false_alarm_rate: float | None = None
-    ) -> None:
+    def set_from(self, statistics: "CalibrationStatistics", domain: Domain, false_alarm_rate: float | None = None) -> None:
         """Set ranges and thresholds from what was seen of a data set.
 
         Thresholds are those of the best F1 score, or with a false-alarm rate those that this share of the normal images
@@ -221,9 +219,7 @@ def _thresholds(
     normal, anomalous = seen.label == 0, seen.label == 1
     rate = false_alarm_rate
     if rate is not None and not normal.any():
-        logger.warning(
-            "false_alarm_rate=%s needs normal validation images and there are none: using the F1 score", rate
-        )
+        logger.warning("false_alarm_rate=%s needs normal validation images and there are none: using the F1 score", rate)
         rate = None
     if rate is None and not anomalous.any():
         if not normal.any():

@@ -44,8 +44,10 @@ class VisionTower(nn.Module):
 
     def __init__(self, visual: Any) -> None:
         super().__init__()
-        missing = [name for name in ("conv1", "class_embedding", "transformer", "ln_post") if not hasattr(visual, name)]
-        if missing or not hasattr(visual.transformer, "resblocks"):
+        parts = ("conv1", "class_embedding", "transformer", "ln_post", "proj")
+        # A tower that pools by attention normalises after it: its tokens have no place in the joint space.
+        native = all(hasattr(visual, name) for name in parts) and getattr(visual, "attn_pool", None) is None
+        if not native or not hasattr(visual.transformer, "resblocks"):
             raise ValueError(
                 f"backbone must have a native open_clip vision transformer (such as ViT-L-14-336), not a "
                 f"{type(visual).__name__}"
@@ -131,12 +133,14 @@ def load_clip(
     import open_clip
 
     if backbone == MINI:
-        from anomalib_dpclip.mini_clip import MINI_IMAGE_SIZE, MiniTokenizer, load_mini_clip
+        from anomalib_dpclip.mini_clip import MINI_IMAGE_SIZE, MiniTokenizer, build_mini_clip, load_mini_clip
 
         if quick_gelu:
             raise ValueError("quick_gelu=True does not fit backbone='mini', which was trained with GELU")
-        clip = load_mini_clip()
-        if (image_size or MINI_IMAGE_SIZE) != MINI_IMAGE_SIZE:
+        if pretrained not in {"openai", RANDOM}:  # the first is the default of the other backbones
+            raise ValueError(f"pretrained={pretrained!r} does not fit backbone='mini', which comes with its own weights")
+        clip = build_mini_clip() if pretrained == RANDOM else load_mini_clip()
+        if image_size not in {None, MINI_IMAGE_SIZE}:
             clip = _resized(clip, _checked_image_size(image_size, clip.visual.conv1.kernel_size[0]))
         return clip.requires_grad_(False).eval(), TextTower(clip, MiniTokenizer())
 
@@ -255,8 +259,8 @@ def _read_file(path: Path) -> dict[str, Tensor]:
                 state = torch.jit.load(path, map_location="cpu").state_dict()
     except (RuntimeError, pickle.UnpicklingError, SafetensorError, EOFError, ValueError) as error:
         raise ValueError(f"{path} is not a file of CLIP weights that can be read: {error}") from error
-    state = state.get("state_dict", state) if isinstance(state, dict) else {}
-    if not all(isinstance(value, Tensor) for value in state.values()) or not state:
+    state = state.get("state_dict", state) if isinstance(state, dict) else None
+    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"{path} holds no state dict of CLIP weights")
     return {name.removeprefix("module."): value for name, value in state.items()}
 

@@ -285,6 +285,8 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]  # the host's 
         if sources is None:
             sources = default_auxiliary(target.name if target else None)
         sources = list(sources) if isinstance(sources, list | tuple) else [sources]
+        if SYNTHETIC in sources and len(sources) > 1:
+            raise ValueError(f"--model.auxiliary {SYNTHETIC} stands alone: it cannot be mixed with labelled sets")
         roots: Any = self.auxiliary_root
         if roots is None and self.auxiliary is None and type(target).__name__ == sources[0]:
             roots = str(target.root)  # type: ignore[union-attr]  # Surfaces: both parts lie in one folder
@@ -323,12 +325,18 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]  # the host's 
             vars(self._target() or self).pop(name, None)
 
     def _auxiliary_loader(self, target: AnomalibDataModule) -> DataLoader:
-        samples = auxiliary_samples(*self._auxiliary_sources(), self.shots, self.seed, self.auxiliary_unmasked)
+        sources, roots = self._auxiliary_sources()
+        dataset_class = AuxiliaryDataset
+        if sources == [SYNTHETIC]:
+            samples = synthetic_samples(target, self.class_name, self.shots, self.seed)
+            dataset_class = SyntheticAuxiliaryDataset
+        else:
+            samples = auxiliary_samples(sources, roots, self.shots, self.seed, self.auxiliary_unmasked)
         require_disjoint(samples, target)
         learned_from = sorted({f"{row.data_set}/{row.class_name}" for row in samples.itertuples()})
         hyper_parameters = {name: value for name, value in self.hparams.items() if _is_plain(value)}
         self.provenance = replace(self.provenance, learned_from=learned_from, hyper_parameters=hyper_parameters)
-        dataset = AuxiliaryDataset(samples, self.model.backbone.image_size, CLIP_MEAN, self.seed)
+        dataset = dataset_class(samples, self.model.backbone.image_size, CLIP_MEAN, self.seed)
         return auxiliary_loader(
             dataset, self.batch_size, self.num_workers, self.seed, self.trainer.world_size, self.trainer.global_rank
         )

@@ -38,6 +38,8 @@ class ExportableResize(v2.Transform):
     def transform(self, inpt: Tensor, params: dict[str, Any]) -> Tensor:
         """Resize images ``(..., H, W)``."""
         del params
+        if tuple(inpt.shape[-2:]) == self.size:
+            return inpt
         rows, columns = (
             bicubic_weights(torch.arange(length, dtype=inpt.dtype, device=inpt.device), target)
             for length, target in zip(inpt.shape[-2:], self.size, strict=True)

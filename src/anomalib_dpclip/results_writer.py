@@ -65,7 +65,7 @@ def write_results(folder: Path, results: Iterable[Result]) -> None:
     """Write results in the place of all that the folder has, those of other processes included."""
     folder.mkdir(parents=True, exist_ok=True)
     unfinished = folder / f".{RESULTS}.{os.getpid()}.tmp"
-    _append(unfinished, results)
+    _append(unfinished, sorted(results))
     unfinished.replace(folder / RESULTS)
     for file in _rank_files(folder):
         file.unlink()
