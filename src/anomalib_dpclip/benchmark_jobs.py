@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import pandas as pd
 from anomalib import LearningType
@@ -27,6 +27,9 @@ from anomalib_dpclip.benchmark_config import JobConfig
 from anomalib_dpclip.benchmark_rows import DONE, FAILED, append_row
 from anomalib_dpclip.metrics import field_metrics
 from anomalib_dpclip.peak_memory import PeakMemory
+
+if TYPE_CHECKING:
+    from anomalib_dpclip.lightning_model import DPCLIP
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +80,7 @@ class AdaptersJob(BenchmarkJob):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             minutes = {"training_minutes": stopwatch.fit_seconds / 60}
             self.record.write_text(json.dumps(minutes), encoding="utf-8")
-            save_adapters(model, self.path)  # last and whole or not at all: where it is, the training is done
+            save_adapters(cast("DPCLIP", model), self.path)  # last and whole or not at all: where it is, the training is done
 
     @staticmethod
     def collect(results: list[dict[str, Adapters]]) -> dict[str, Adapters]:
@@ -119,9 +122,7 @@ class RowJob(BenchmarkJob):
         reason = reason or _quietly(lambda: row.update(self._measure(task_id)))
         row |= {"status": FAILED, "reason": reason} if reason else {"status": DONE}
         append_row(self.results, row)
-        auroc = (
-            f"image AUROC {row.get('image_AUROC', math.nan):.3f}, pixel AUROC {row.get('pixel_AUROC', math.nan):.3f}"
-        )
+        auroc = f"image AUROC {row.get('image_AUROC', math.nan):.3f}, pixel AUROC {row.get('pixel_AUROC', math.nan):.3f}"
         name = f"{config.label} / {config.data_set} / {config.category} / seed {config.seed}"
         tqdm.write(f"{name}: {f'failed: {reason}' if reason else auroc}")
         return row
@@ -134,7 +135,7 @@ class RowJob(BenchmarkJob):
             seed_everything(self.config.seed)
             model = _build_model(self.config, self.adapters.path if self.adapters else None)
             datamodule = get_datamodule(self.config.data)
-            val_metrics = list(model.evaluator.val_metrics) if model.evaluator else []
+            val_metrics = list(getattr(model.evaluator, "val_metrics", ()))  # some models stop early by them
             model.evaluator = Evaluator(val_metrics=val_metrics, test_metrics=field_metrics())
             model.visualizer = None  # one picture an image would be most of the time measured
             engine = _engine(self.config, task_id, folder, callbacks=[stopwatch])
@@ -182,9 +183,7 @@ class Stopwatch(Callback):
         del trainer, pl_module
         self._started = time.monotonic()
 
-    def on_test_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, *_: Any
-    ) -> None:
+    def on_test_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, *_: Any) -> None:
         """Count a batch."""
         del trainer, pl_module, outputs
         self.images += len(batch.image)
@@ -208,9 +207,7 @@ def _build_model(config: JobConfig, weights: str | None = None) -> AnomalibModul
 
 def _engine(config: JobConfig, task_id: int | None, folder: str, **arguments: Any) -> Engine:
     devices = "auto" if task_id is None else [task_id]
-    return Engine(
-        accelerator=config.accelerator, devices=devices, default_root_dir=folder, **{**config.trainer, **arguments}
-    )
+    return Engine(accelerator=config.accelerator, devices=devices, default_root_dir=folder, **{**config.trainer, **arguments})
 
 
 def _quietly(work: Callable[[], None]) -> str:

@@ -1,6 +1,7 @@
 """What raw maps and detection scores mean on a data set: score fusion, strictly monotone normalisation, thresholds."""
 
 import logging
+import math
 from typing import NamedTuple
 
 import torch
@@ -234,8 +235,8 @@ def _thresholds(
         return Thresholds(false_alarm_threshold(fused[normal], rate), false_alarm_threshold(seen.peak[normal], rate))
     known = normal | anomalous
     image = best_f1_threshold(fused[known], anomalous[known].long())
-    pixel = f1_threshold(statistics.pixels.compute())
-    if pixel != pixel:  # NaN: no masks. The map's peak is an image score too.
+    pixel = f1_threshold(statistics.pixels.compute()) if statistics.pixels.update_called else math.nan
+    if math.isnan(pixel):  # No masks. The map's peak is an image score too.
         pixel = best_f1_threshold(seen.peak[known], anomalous[known].long())
     return Thresholds(image, pixel)
 

@@ -3,24 +3,32 @@
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import NamedTuple
 
 
 class Command(NamedTuple):
-    """A subcommand: the function behind it, ``module:name``, imported only when asked for, and what it is for."""
+    """A subcommand.
+
+    Attributes:
+        function: The function behind it, ``module:name``, imported only when asked for.
+        purpose: What it is for, in a line.
+        positional: Whether required arguments are positional, not options.
+        several: Name of a positional argument that takes one value or more.
+    """
 
     function: str
     purpose: str
+    positional: bool = True
+    several: str | None = None
 
 
 COMMANDS = {
-    "metadata": Command(
-        "data.metadata_command:metadata", "list a labelled set in a JSON-lines file, or check such a file"
-    ),
+    "metadata": Command("data.metadata_command:metadata", "list a labelled set in a JSON-lines file, or check such a file"),
     "elpv": Command("data.elpv:convert_elpv", "list the solar cells of the package elpv-dataset in a JSON-lines file"),
     "adapters": Command("adapters_command:adapters", "show what an adapter file holds, or convert it"),
-    "benchmark": Command("benchmark:benchmark", "compare models over categories and seeds, resuming where it stopped"),
-    "report": Command("report:report", "turn benchmark rows into tables and charts"),
+    "benchmark": Command("benchmark:benchmark", "compare models over categories and seeds, resuming where it stopped", False),
+    "report": Command("report:report", "turn benchmark rows into tables and charts", several="files"),
     "bench": Command("bench.command:bench", "measure speed and memory"),
     "app": Command("app:app", "try the model on photos in a browser"),
     "pretrain-mini": Command("pretrain_mini:pretrain_mini", "pre-train the mini backbone anew"),
@@ -41,13 +49,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if name not in COMMANDS:
         sys.exit(f"dpclip: unknown command {name!r}\n\n{_overview()}")
 
-    from jsonargparse import auto_cli
+    from jsonargparse import ArgumentParser
 
-    module, _, function = COMMANDS[name].function.partition(":")
-    command = getattr(import_module(f"anomalib_dpclip.{module}"), function)
-    sys.argv[0] = f"dpclip {name}"  # the program's name in jsonargparse's usage
+    command = COMMANDS[name]
+    module, _, function_name = command.function.partition(":")
+    function = getattr(import_module(f"anomalib_dpclip.{module}"), function_name)
+    parser = ArgumentParser(prog=f"dpclip {name}", description=function.__doc__.partition("\n")[0])
+    skip = {command.several} if command.several else None
+    if command.several:
+        parser.add_argument(command.several, nargs="+", type=Path)
+    parser.add_function_arguments(function, as_positional=command.positional, skip=skip)
+    values = parser.instantiate_classes(parser.parse_args(rest))
     try:
-        status = auto_cli(command, args=rest, as_positional=True)
+        status = function(**values.as_dict())
     except (ValueError, OSError, ModuleNotFoundError) as error:
         # The user's to mend: the message says what and how, a stack trace would bury it.
         sys.exit(f"dpclip {name}: {error}")

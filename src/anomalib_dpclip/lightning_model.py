@@ -14,12 +14,10 @@ from anomalib.models.components import AnomalibModule
 from anomalib.visualization import Visualizer
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.utils.data import DataLoader
 
-from anomalib_dpclip import losses
 from anomalib_dpclip.adapters import Pooling
-from anomalib_dpclip.anomaly_map import Domain, anomaly_map, detection_score, difference_grid, segmentation_logits
+from anomalib_dpclip.anomaly_map import Domain, anomaly_map, detection_score, difference_grid
 from anomalib_dpclip.auxiliary import AuxiliaryDataset, auxiliary_loader, auxiliary_samples, default_auxiliary
 from anomalib_dpclip.calibration import CalibrationStatistics
 from anomalib_dpclip.checkpoint import Provenance, architecture_of, load_adapters, package_versions
@@ -29,6 +27,7 @@ from anomalib_dpclip.data.labelled_sets import prepare_labelled_set
 from anomalib_dpclip.export import DPCLIPExport
 from anomalib_dpclip.leakage import require_disjoint, warn_if_learned_from
 from anomalib_dpclip.metrics import field_metrics
+from anomalib_dpclip.objective import Objective, training_objective
 from anomalib_dpclip.post_processor import DPCLIPPostProcessor
 from anomalib_dpclip.pre_processor import CLIP_MEAN, CLIPPreProcessor
 from anomalib_dpclip.prompting import ABNORMAL_STATES, NORMAL_STATES, TEMPLATES, text_anchors
@@ -85,6 +84,7 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]  # the host's 
             then depend on the batch), or ``none`` for no GRN at all.
         decoupling_weight: Weight of the decoupling loss; 0 leaves it out.
         prototype_momentum: Momentum of the global prototypes, in [0, 1].
+        checkpointing: Compute layers again in the backward pass instead of remembering them: less memory, more time.
         learning_rate: Of Adam.
         milestones: Optimiser steps at which the learning rate is halved.
         normal_states: Phrases for a normal object, each with one ``{}`` for the class name.
@@ -131,6 +131,7 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]  # the host's 
         grn_pooling: Pooling = "tokens",
         decoupling_weight: float = 0.1,
         prototype_momentum: float = 0.999,
+        checkpointing: bool = False,
         learning_rate: float = 5e-4,
         milestones: Sequence[int] = (16000, 32000),
         normal_states: Sequence[str] = NORMAL_STATES,
@@ -178,6 +179,7 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]  # the host's 
         self._auxiliary_statistics: CalibrationStatistics | None = None
 
         self.decoupling_weight = decoupling_weight
+        model.checkpointing = checkpointing
         self.learning_rate, self.milestones = learning_rate, tuple(milestones)
         self.auxiliary, self.auxiliary_root = auxiliary, auxiliary_root
         self.auxiliary_unmasked, self.shots = auxiliary_unmasked, shots
@@ -311,7 +313,7 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]  # the host's 
             return
         # Instance attributes hide the data module's own methods; `teardown` uncovers them again.
         if not hasattr(target, "val_data"):
-            target.val_dataloader = list  # type: ignore[method-assign]
+            target.val_dataloader = self.val_dataloader  # type: ignore[method-assign]
         if stage == "fit":
             if self.trainer.max_epochs == LIGHTNING_DEFAULT_EPOCHS:
                 self.trainer.fit_loop.max_epochs = EPOCHS
@@ -359,34 +361,28 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]  # the host's 
         Raises:
             FloatingPointError: If the loss is not finite; names the images.
         """
-        grid, image_size = self.model.backbone.grid, self.model.backbone.image_size
         anchors = self._anchors_of(batch)
-        taps, detection = self.model.features(batch.image)
-        mask, known = batch.gt_mask.bool(), getattr(batch, "has_mask", None)
-        with torch.no_grad():
-            token_mask = functional.interpolate(mask[:, None].float(), grid, mode="nearest").flatten(1)
-            if known is not None:
-                token_mask = token_mask.masked_fill(~known[:, None], torch.nan)
-
-        classification = losses.classification_loss(detection.float(), anchors, batch.gt_label)
-        logits = [segmentation_logits(tokens, anchors, grid, image_size) for tokens in taps]
-        if known is not None:
-            logits, mask = [tap[known] for tap in logits], mask[known]
-        segmentation = torch.stack([losses.segmentation_loss(tap, mask) for tap in logits]).sum()
-        decoupling, directions = self.prototypes.decoupling_loss(taps, token_mask)
-        loss = classification + segmentation + self.decoupling_weight * decoupling
-        self._watch(loss, batch, batch_idx)
-        self._collect(taps, detection, anchors, batch, token_mask)
-
-        self.log("train_loss", loss, prog_bar=True, on_epoch=True, batch_size=len(batch))
+        objective = training_objective(
+            self.model,
+            self.prototypes,
+            batch.image,
+            batch.gt_mask.bool(),
+            batch.gt_label,
+            anchors,
+            getattr(batch, "has_mask", None),
+            self.decoupling_weight,
+        )
+        self._watch(objective.total, batch, batch_idx)
+        self._collect(objective, anchors, batch.gt_label)
+        self.log("train_loss", objective.total, prog_bar=True, on_epoch=True, batch_size=len(batch))
         parts = {
-            "train_loss_cls": classification,
-            "train_loss_seg": segmentation,
-            "train_loss_dec": decoupling,
+            "train_loss_cls": objective.classification,
+            "train_loss_seg": objective.segmentation,
+            "train_loss_dec": objective.decoupling,
             "prototype_cosine": self.prototypes.cosine,
         }
         self.log_dict(parts, batch_size=len(batch))
-        return {"loss": loss, "directions": directions}
+        return {"loss": objective.total, "directions": objective.directions}
 
     def on_train_batch_end(self, outputs: Mapping[str, Any], batch: ImageBatch, batch_idx: int) -> None:
         """Move the prototypes, once a batch, after the optimiser's step."""
@@ -408,15 +404,13 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]  # the host's 
             self.post_processor.calibration.copy_from(self.post_processor.auxiliary_calibration)
 
     @torch.no_grad()
-    def _collect(
-        self, taps: list[Tensor], detection: Tensor, anchors: Tensor, batch: ImageBatch, token_mask: Tensor
-    ) -> None:
+    def _collect(self, objective: Objective, anchors: Tensor, label: Tensor) -> None:
         """Remember scores on the token grid: a resized map has the same range, and costs 190 times as much."""
         if self._auxiliary_statistics is not None:
-            maps = anomaly_map(difference_grid(taps, anchors, self.model.backbone.grid, self.model.domain))
-            masks = (token_mask == 1).unflatten(1, self.model.backbone.grid)
-            scores = detection_score(detection, anchors)
-            self._auxiliary_statistics.update(maps, scores, batch.gt_label, masks)
+            grid = self.model.backbone.grid
+            maps = anomaly_map(difference_grid(objective.taps, anchors, grid, self.model.domain))
+            masks = (objective.token_mask == 1).unflatten(1, grid)
+            self._auxiliary_statistics.update(maps, detection_score(objective.detection, anchors), label, masks)
 
     def _watch(self, loss: Tensor, batch: ImageBatch, batch_idx: int) -> None:
         """Remember a loss, and check now and then: reading a value makes the host wait for an accelerator."""

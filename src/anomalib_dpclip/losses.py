@@ -27,7 +27,7 @@ def focal_loss(logits: Tensor, mask: Tensor, gamma: float = 2.0) -> Tensor:
     """
     true_class = torch.sigmoid(torch.where(mask, logits, -logits))
     p_t = true_class * (1 - FOCAL_SMOOTHING) + (1 - true_class) * FOCAL_SMOOTHING + FOCAL_SMOOTHING
-    return (-((1 - p_t) ** gamma) * p_t.log()).mean()
+    return _mean(-((1 - p_t) ** gamma) * p_t.log())
 
 
 def dice_loss(probability: Tensor, target: Tensor, smooth: float = 1.0) -> Tensor:
@@ -43,7 +43,7 @@ def dice_loss(probability: Tensor, target: Tensor, smooth: float = 1.0) -> Tenso
     """
     probability, target = probability.flatten(1), target.flatten(1).to(probability.dtype)
     overlap = (probability * target).sum(1)
-    return (1 - (2 * overlap + smooth) / (probability.sum(1) + target.sum(1) + smooth)).mean()
+    return _mean(1 - (2 * overlap + smooth) / (probability.sum(1) + target.sum(1) + smooth))
 
 
 def segmentation_loss(logits: Tensor, mask: Tensor) -> Tensor:
@@ -72,3 +72,8 @@ def classification_loss(detection: Tensor, anchors: Tensor, label: Tensor) -> Te
     """
     with full_precision(detection):
         return functional.cross_entropy(torch.einsum("be,bek->bk", detection.float(), anchors.float()), label.long())
+
+
+def _mean(values: Tensor) -> Tensor:
+    """Mean that is zero of nothing: a batch may hold no image whose mask is known."""
+    return values.sum() / max(1, values.numel())

@@ -97,6 +97,7 @@ class DPCLIPPostProcessor(PostProcessor):
         """Remember a batch of raw predictions."""
         del trainer, pl_module, args, kwargs
         if self._statistics is not None:
+            _require_finite(outputs)
             self._statistics.update(outputs.anomaly_map, outputs.pred_score, outputs.gt_label, outputs.gt_mask)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -147,5 +148,22 @@ class DPCLIPPostProcessor(PostProcessor):
 
     @torch.no_grad()
     def post_process_batch(self, batch: ImageBatch) -> None:
-        """Post-process a batch of predictions in place."""
+        """Post-process a batch of predictions in place.
+
+        Raises:
+            FloatingPointError: If a prediction is not finite; names its image.
+        """
+        _require_finite(batch)
         batch.update(**self(InferenceBatch(anomaly_map=batch.anomaly_map, pred_score=batch.pred_score))._asdict())
+
+
+def _require_finite(batch: ImageBatch) -> None:
+    # A comparison with NaN is false: without this such an image would be called normal. A maximum passes NaN on.
+    finite = (batch.anomaly_map.amax(dim=(-2, -1)) + batch.pred_score).isfinite()
+    if not finite.all():
+        index = int((~finite).nonzero()[0])
+        image = batch.image_path[index] if batch.image_path else f"image {index} of the batch"
+        raise FloatingPointError(
+            f"the prediction of {image} is not finite: half precision overflows where --trainer.precision bf16-mixed or "
+            f"32-true does not; otherwise the weights are damaged"
+        )

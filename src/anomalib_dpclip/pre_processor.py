@@ -65,7 +65,7 @@ def bicubic_weights(positions: Tensor, target: int) -> Tensor:
     distance = ((positions + 0.5 - centers.unsqueeze(1)) / scale.clamp(min=1)).abs()
     near = (1.5 * distance - 2.5) * distance.square() + 1
     far = ((-0.5 * distance + 2.5) * distance - 4) * distance + 2
-    weights = torch.where(distance < 1, near, torch.where(distance < 2, far, 0))  # noqa: PLR2004  the kernel's pieces
+    weights = torch.where(distance < 1, near, torch.where(distance < 2, far, 0))
     return weights / weights.sum(dim=1, keepdim=True)
 
 

@@ -18,9 +18,7 @@ def provenance(command: str) -> dict[str, str]:
     return {
         "command": command,
         "commit": _commit(),
-        "versions": ", ".join(
-            [f"python {platform.python_version()}", *(f"{name} {version(name)}" for name in PACKAGES)]
-        ),
+        "versions": ", ".join([f"python {platform.python_version()}", *(f"{name} {version(name)}" for name in PACKAGES)]),
         "machine": _machine(),
     }
 

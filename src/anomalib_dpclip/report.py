@@ -127,8 +127,7 @@ def _markdown(rows: pd.DataFrame, figures: pd.DataFrame, files: list[Path]) -> s
     failed = rows[rows["status"] != DONE]
     if len(failed):
         jobs = [
-            f"- {_escape(f'{r.label} / {r.data_set} / {r.category} / seed {r.seed}')}: {r.reason}"
-            for r in failed.itertuples()
+            f"- {_escape(f'{r.label} / {r.data_set} / {r.category} / seed {r.seed}')}: {r.reason}" for r in failed.itertuples()
         ]
         parts += ["## Failed jobs", "\n".join(jobs)]
     parts.append("## How this was measured")
@@ -140,9 +139,7 @@ def _table(cells: pd.DataFrame, labels: list[str], columns: dict[str, tuple[str,
     """Models x columns, each column a pair of data set and figure."""
     shown: dict[str, list[str]] = {label: [] for label in labels}
     for data_set, figure in columns.values():
-        found = {
-            label: cells.loc[(label, data_set, figure)] for label in labels if (label, data_set, figure) in cells.index
-        }
+        found = {label: cells.loc[(label, data_set, figure)] for label in labels if (label, data_set, figure) in cells.index}
         # Compared as printed: a difference that is not shown is no reason to be bold.
         best = max((round(cell["mean"], 1) for cell in found.values()), default=None)
         for label in labels:

@@ -2,13 +2,14 @@
 
 import matplotlib as mpl
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from anomalib_dpclip.benchmark_rows import ALL, DONE
 
 PANELS = {"image_AUROC": "Image AUROC", "pixel_AUROC": "Pixel AUROC"}
-_COLOURS = mpl.colormaps["tab20"].colors[::2] + mpl.colormaps["tab20"].colors[1::2]
+_COLOURS = [mpl.colormaps["tab20"](index) for index in (*range(0, 20, 2), *range(1, 20, 2))]  # strong ones first
 _TEXT_BOX = {"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.85}
 _MARKERS = "osD^vPX*<>"
 
@@ -30,9 +31,7 @@ def overview_chart(figures: pd.DataFrame) -> Figure:
                 colour = _COLOURS[labels.index(row.label) % len(_COLOURS)]
                 hatch = "///" if row.published else None
                 spread = None if pd.isna(row.std) else row.std
-                axis.barh(
-                    position, row.mean, xerr=spread, color=colour, hatch=hatch, edgecolor="white", label=row.label
-                )
+                axis.barh(position, row.mean, xerr=spread, color=colour, hatch=hatch, edgecolor="white", label=row.label)
                 axis.text(1, position, f"{row.mean:.1f}", va="center", fontsize=8, bbox=_TEXT_BOX)
                 position += 1
             if position > start:
@@ -89,7 +88,7 @@ def _panels(figures: pd.Series, height: float) -> tuple[Figure, dict[str, Axes]]
 
 def _finish(figure: Figure, axes: dict[str, Axes], quantity: str) -> None:
     """Titles, grid and one legend below."""
-    entries = {}
+    entries: dict[str, Artist] = {}
     for name, axis in axes.items():
         axis.set_title(PANELS[name])
         axis.set_xlabel(quantity)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, get_args
 import torch
 from anomalib.data import InferenceBatch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from anomalib_dpclip.adapters import LayerAdapter, Pooling, Projector
 from anomalib_dpclip.anomaly_map import BLUR, Domain, anomaly_map, detection_score, difference_grid, resize_map
@@ -31,6 +32,7 @@ class DPCLIPModel(nn.Module):
 
     Attributes:
         anchors: Text anchors ``(E, 2)`` of the current class, columns normal and abnormal (buffer).
+        checkpointing: Whether layers are computed again in the backward pass instead of remembered.
         backbone_fingerprint: Identifies the CLIP's weights and activation.
 
     Raises:
@@ -66,6 +68,7 @@ class DPCLIPModel(nn.Module):
             raise ValueError(f"adapter_weight must lie in [0, 1], not {adapter_weight}")
         self.adapter_weight, self.projector_activation = adapter_weight, projector_activation
         self.grn_pooling = grn_pooling
+        self.checkpointing = False
         self.domain = domain
 
         # The attribute names are those of the published checkpoints.
@@ -141,13 +144,21 @@ class DPCLIPModel(nn.Module):
         tokens = self.backbone.embed(images)
         taps: list[Tensor] = []
         for index in range(self.tap_layers[-1]):
-            tokens = self.backbone.layer(index, tokens)
-            if index in self.adapter_layers:
-                tokens = self.layer_adapters[self.adapter_layers.index(index)](tokens)
+            if self.checkpointing and torch.is_grad_enabled():
+                tokens = checkpoint(self._adapted_layer, index, tokens, use_reentrant=False)
+            else:
+                tokens = self._adapted_layer(index, tokens)
             if index + 1 in self.tap_layers:
                 taps.append(self.backbone.final_norm(tokens[:, 1:]))
         detection = self.det_proj(taps[-1]).mean(dim=1)
         return [project(tap) for project, tap in zip(self.seg_proj, taps, strict=True)], detection
+
+    def _adapted_layer(self, index: int, tokens: Tensor) -> Tensor:
+        """One transformer layer (0-based), and its adapter where it has one."""
+        tokens = self.backbone.layer(index, tokens)
+        if index in self.adapter_layers:
+            tokens = self.layer_adapters[self.adapter_layers.index(index)](tokens)
+        return tokens
 
     def predict(self, images: Tensor, anchors: Tensor) -> InferenceBatch:
         """Raw anomaly maps and detection scores against given anchors.

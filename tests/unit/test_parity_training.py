@@ -3,10 +3,8 @@
 import pytest
 import torch
 from tests.conftest import relative_error
-from torch.nn import functional
 
-from anomalib_dpclip.anomaly_map import segmentation_logits
-from anomalib_dpclip.losses import classification_loss, segmentation_loss
+from anomalib_dpclip.objective import training_objective
 from anomalib_dpclip.prototypes import Prototypes
 
 
@@ -20,27 +18,26 @@ def test_six_optimiser_steps(parity, pooling):
     scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, recipe["milestones"], recipe["gamma"])
     anchors = torch.stack([parity[f"anchors/MVTec/{name}"] for name in meta["classes"]])
     masks = parity["in/masks"][:, 0] != 0
-    grid, size = model.backbone.grid, model.backbone.image_size
 
     total, decoupled, normals, abnormals = [], [], [], []
     for _ in range(meta["epochs"]):
         for batch in meta["batch"]:
-            taps, detection = model.features(parity["in/images"][batch])
-            mask = masks[batch]
-            token_mask = functional.interpolate(mask[:, None].float(), grid, mode="nearest").flatten(1)
-            decoupling, directions = prototypes.decoupling_loss(taps, token_mask)
-            segmentation = sum(
-                segmentation_loss(segmentation_logits(tokens, anchors[batch], grid, size), mask) for tokens in taps
+            objective = training_objective(
+                model,
+                prototypes,
+                parity["in/images"][batch],
+                masks[batch],
+                parity["in/labels"][batch],
+                anchors[batch],
+                decoupling_weight=recipe["decoupling_weight"],
             )
-            classification = classification_loss(detection, anchors[batch], parity["in/labels"][batch])
-            loss = classification + segmentation + recipe["decoupling_weight"] * decoupling
             optimizer.zero_grad()
-            loss.backward()
+            objective.total.backward()
             optimizer.step()
             scheduler.step()
-            prototypes.update(directions)
-            total.append(loss.detach())
-            decoupled.append(decoupling.detach())
+            prototypes.update(objective.directions)
+            total.append(objective.total.detach())
+            decoupled.append(objective.decoupling.detach())
         normals.append(prototypes.normal.clone())
         abnormals.append(prototypes.abnormal.clone())
 

@@ -68,9 +68,7 @@ def test_ranking_figures_match_scikit_learn(blobs):
     scores, masks = blobs
     counts = count_pixels(scores, masks)
     assert auroc(counts) == pytest.approx(roc_auc_score(masks.flatten(), scores.flatten()), abs=1e-4)
-    assert average_precision(counts) == pytest.approx(
-        average_precision_score(masks.flatten(), scores.flatten()), abs=1e-4
-    )
+    assert average_precision(counts) == pytest.approx(average_precision_score(masks.flatten(), scores.flatten()), abs=1e-4)
     assert f1_max(counts) == pytest.approx(_exact_f1_max(scores, masks)[0], abs=1e-4)
 
 
@@ -79,9 +77,7 @@ def test_ties_count_as_scikit_learn_counts_them(blobs):
     scores = torch.randint(0, 5, masks.shape, generator=torch.Generator().manual_seed(1)) / 4
     counts = count_pixels(scores, masks)
     assert auroc(counts) == pytest.approx(roc_auc_score(masks.flatten(), scores.flatten()), abs=1e-12)
-    assert average_precision(counts) == pytest.approx(
-        average_precision_score(masks.flatten(), scores.flatten()), abs=1e-12
-    )
+    assert average_precision(counts) == pytest.approx(average_precision_score(masks.flatten(), scores.flatten()), abs=1e-12)
     assert f1_max(counts) == pytest.approx(_exact_f1_max(scores, masks)[0], abs=1e-12)
 
 

@@ -89,9 +89,7 @@ def test_files_are_written_whole_with_readable_charts(tmp_path):
         for label, c, seed in itertools.product(labels, categories, (1, 2))
     ]
     out = tmp_path / "report"
-    report(
-        [_write(tmp_path / "one.csv", *rows), _write(tmp_path / "two.csv", {"data_set": "MPDD", "image_AP": 0.5})], out
-    )
+    report([_write(tmp_path / "one.csv", *rows), _write(tmp_path / "two.csv", {"data_set": "MPDD", "image_AP": 0.5})], out)
     assert sorted(path.name for path in out.iterdir()) == ["categories.png", "overview.png", "report.md"]
     for name in ("overview.png", "categories.png"):
         with Image.open(out / name) as picture:

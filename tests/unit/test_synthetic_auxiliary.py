@@ -70,7 +70,7 @@ def test_no_training_image_is_an_error_that_says_what_to_do(folder):
     metadata.write_text('{"image_path": "good/0.png", "label": 0, "class_name": "gear"}\n')
     target = JSONLines(metadata=metadata, root=folder, name="gears", num_workers=0)
     target.setup()
-    with pytest.raises(ValueError, match='gears has none: add some .*"split": "train"'):
+    with pytest.raises(ValueError, match=r'gears has none: add some .*"split": "train"'):
         synthetic_samples(target)
 
 

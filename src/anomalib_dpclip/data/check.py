@@ -104,7 +104,7 @@ def _check_mask(line: int, sample: Sample, path: str, size: tuple[int, int] | No
         yield Problem(line, f"mask {sample.mask_path} is not empty, but its image is labelled normal")
     mask = load_image(path)
     greys = len(np.unique(np.asarray(mask))) if mask.mode in ("L", *SIXTEEN_BIT_MODES) else 0
-    if greys > 2:  # noqa: PLR2004
+    if greys > 2:
         message = f"mask {sample.mask_path} has {greys} grey values: all but 0 are anomalous"
         yield Problem(line, message, is_error=False)
 

@@ -59,10 +59,12 @@ def data_module_class(name: str) -> Any:
 
 
 def categories_of(cls: type[AnomalibDataModule]) -> tuple[str, ...]:
-    """All categories of a data module that can be learned from."""
-    if cls.__name__ == "BMAD":
-        return MASKED_BMAD_CATEGORIES
-    own = getattr(cls, "auxiliary_categories", None)
+    """All categories of a data module.
+
+    Raises:
+        ValueError: If it names none.
+    """
+    own = getattr(cls, "categories", None)
     if own:
         return tuple(own)
     for base in cls.__mro__:
@@ -71,6 +73,13 @@ def categories_of(cls: type[AnomalibDataModule]) -> tuple[str, ...]:
             module = importlib.import_module(base.__module__.replace(".datamodules.", ".datasets."))
             return tuple(module.CATEGORIES)
     raise ValueError(f"{cls.__name__} names no categories: pass one as {cls.__name__}/CATEGORY")
+
+
+def auxiliary_categories_of(cls: type[AnomalibDataModule]) -> tuple[str, ...]:
+    """The categories that are learned from where a data module is named as a whole: of BMAD those with masks."""
+    if cls.__name__ == "BMAD":
+        return MASKED_BMAD_CATEGORIES
+    return tuple(getattr(cls, "auxiliary_categories", ())) or categories_of(cls)
 
 
 def prepare_labelled_set(name: str, root: str | Path | None = None) -> None:
@@ -135,13 +144,12 @@ def _modules(name: str, root: str | Path | None) -> list[AnomalibDataModule]:
     """One data module a category."""
     set_name, _, category = name.partition("/")
     cls = data_module_class(set_name)
-    categories = categories_of(cls)
-    every = getattr(cls, "categories", categories)
-    if category and category not in every:
-        raise ValueError(f"{cls.__name__} has no category {category!r}: it has {', '.join(every)}")
+    if category and category not in categories_of(cls):
+        raise ValueError(f"{cls.__name__} has no category {category!r}: it has {', '.join(categories_of(cls))}")
+    categories = (category,) if category else auxiliary_categories_of(cls)
     arguments: dict[str, Any] = {"root": root} if root is not None else {}
     # No validation split: every labelled test image is learned from.
-    return [cls(category=c, val_split_mode="none", **arguments) for c in ([category] if category else categories)]
+    return [cls(category=each, val_split_mode="none", **arguments) for each in categories]
 
 
 def _is_metadata(name: str) -> bool:

@@ -148,7 +148,7 @@ def parse_line(text: bytes) -> Sample:
     except (ValueError, RecursionError) as error:  # not UTF-8, numbers of thousands of digits, absurdly deep nesting
         raise ValueError(f"not valid JSON in UTF-8: {error}") from error
     if not isinstance(fields, dict):
-        raise ValueError(  # noqa: TRY004  (the file is wrong, not the call)
+        raise ValueError(
             'not a JSON object such as {"image_path": "a.png", "label": 0, "class_name": "screw"}'
         )
     label = fields.get("label")

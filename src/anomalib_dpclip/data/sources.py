@@ -44,7 +44,7 @@ def datamodule_samples(name: str, root: str | Path, seed: int = 0) -> pd.DataFra
     from anomalib_dpclip.data.labelled_sets import categories_of, data_module_class
 
     root, datamodule_class = Path(root), data_module_class(name)
-    categories = getattr(datamodule_class, "categories", None) or categories_of(datamodule_class)
+    categories = categories_of(datamodule_class)
     # VisA's converted folders are one level further down, and empty for categories that are not there.
     found = [
         each for each in categories if any(_has_files(folder) for folder in (root / each, *root.glob(f"*/{each}")))

@@ -76,7 +76,7 @@ def _mesh(size: int, rng: np.random.Generator) -> Field:
 
 
 def _concrete(size: int, rng: np.random.Generator) -> Field:
-    pores = _noise(size, rng, 1) > 2.4  # noqa: PLR2004 - 0.8 % of the pixels of a normal distribution
+    pores = _noise(size, rng, 1) > 2.4
     return np.where(pores, 0.3, 0.65 + 0.08 * _noise(size, rng, 8) + 0.05 * rng.standard_normal((size, size)))
 
 
@@ -97,7 +97,7 @@ def _brushed_metal(size: int, rng: np.random.Generator) -> Field:
     streaks = 0.09 * _noise(size, rng, (0.6, 25)) + 0.06 * _noise(size, rng, (4, 40))
     sheen = 0.12 * np.sin(np.linspace(0, np.pi, size) + rng.uniform(0, np.pi))
     field = 0.7 + streaks + sheen[:, None]
-    return field.T if rng.random() < 0.5 else field  # noqa: PLR2004 - as often one way as the other
+    return field.T if rng.random() < 0.5 else field
 
 
 def _brick(size: int, rng: np.random.Generator) -> Field:

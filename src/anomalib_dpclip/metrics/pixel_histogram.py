@@ -46,7 +46,7 @@ def count_pixels(scores: torch.Tensor, masks: torch.Tensor) -> PixelCounts:
     Raises:
         ValueError: Shapes differ, or a score leaves [0, 1].
     """
-    if scores.shape != masks.shape or scores.ndim != 3:  # noqa: PLR2004
+    if scores.shape != masks.shape or scores.ndim != 3:
         shapes = f"{tuple(scores.shape)} and {tuple(masks.shape)}"
         msg = f"anomaly maps and masks must share one shape (B, H, W), got {shapes}: resize the masks to the maps"
         raise ValueError(msg)

@@ -1,0 +1,127 @@
+"""Training step: ours against everything the published implementation does, in time, memory and loss."""
+
+from typing import Any
+
+import pandas as pd
+import torch
+from lightning import seed_everything
+
+from anomalib_dpclip.bench import baseline
+from anomalib_dpclip.bench.timing import alternating_seconds, device, in_new_process, medians
+from anomalib_dpclip.lightning_model import DPCLIP
+from anomalib_dpclip.objective import training_objective
+from anomalib_dpclip.peak_memory import PeakMemory
+
+
+class TrainingStep:
+    """One optimiser step on random images with half of them damaged.
+
+    Args:
+        backbone: As in `DPCLIP`; untrained, which costs the same.
+        batch_size: Images a step.
+        published: Whether to do everything the published implementation does.
+        bf16: Whether to run under bf16 autocast.
+        checkpointing: Whether layers are computed again in the backward pass instead of remembered.
+        image_size: As in `DPCLIP`.
+        tap_layers: As in `DPCLIP`.
+    """
+
+    def __init__(
+        self,
+        backbone: str,
+        batch_size: int = 3,
+        published: bool = False,
+        bf16: bool = False,
+        checkpointing: bool = False,
+        image_size: int | None = None,
+        tap_layers: list[int] | None = None,
+    ) -> None:
+        seed_everything(0, verbose=False)
+        module = DPCLIP(
+            backbone=backbone,
+            pretrained="random",
+            image_size=image_size,
+            tap_layers=tap_layers,
+            checkpointing=checkpointing,
+            class_name="metal",
+        )
+        self.module = module.to(device()).train()
+        if published:
+            baseline.thaw(module.model)
+        self.published, self.bf16 = published, bf16
+        size = module.model.backbone.image_size
+        generator = torch.Generator().manual_seed(0)
+        self.images = torch.randn(batch_size, 3, *size, generator=generator).to(device())
+        self.mask = torch.zeros(batch_size, *size, dtype=torch.bool, device=device())
+        self.mask[::2, size[0] // 4 : size[0] // 2, size[1] // 4 : size[1] // 2] = True
+        self.label = self.mask.flatten(1).any(1).long()
+        self.anchors = module.model.anchors.expand(batch_size, -1, -1)
+        learned = [p for n, p in module.model.named_parameters() if n.startswith(module.model.adapter_prefixes)]
+        self.optimizer = torch.optim.Adam(learned, lr=5e-4, betas=(0.5, 0.999))
+
+    def __call__(self) -> torch.Tensor:
+        """Run the step; its loss."""
+        arguments = (self.module.model, self.module.prototypes, self.images, self.mask, self.label, self.anchors)
+        with torch.autocast(device().type, torch.bfloat16, enabled=self.bf16):
+            if self.published:
+                loss = baseline.loss(*arguments)
+            else:
+                loss = training_objective(*arguments).total
+        self.module.model.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        return loss.detach()
+
+
+VARIANTS: dict[str, dict[str, bool]] = {
+    "published, fp32": {"published": True},
+    "ours, fp32": {},
+    "ours, bf16-mixed": {"bf16": True},
+    "ours, bf16-mixed, checkpointing": {"bf16": True, "checkpointing": True},
+}
+
+
+def training(backbone: str = "ViT-L-14-336", batch_size: int = 3, repeats: int = 3) -> pd.DataFrame:
+    """Seconds, peak memory and loss of a training step, ours against the published implementation's work.
+
+    Args:
+        backbone: As in `DPCLIP`.
+        batch_size: Images a step.
+        repeats: Timed rounds.
+
+    Returns:
+        One row a variant.
+    """
+    seconds: dict[str, float] = {}
+    losses: dict[str, float] = {}
+    steps = {name: TrainingStep(backbone, batch_size, **flags) for name, flags in VARIANTS.items()}
+    for name, step in steps.items():
+        losses[name] = step().item()
+    seconds = medians(alternating_seconds(steps, repeats))
+    del steps
+    memory = {
+        name: in_new_process("bench.training:peak_memory", backbone=backbone, batch_size=batch_size, **flags)
+        for name, flags in VARIANTS.items()
+    }
+    reference = "published, fp32"
+    return pd.DataFrame(
+        {
+            "variant": list(VARIANTS),
+            "backbone": backbone,
+            "batch": batch_size,
+            "seconds": [round(seconds[name], 3) for name in VARIANTS],
+            "times as fast": [round(seconds[reference] / seconds[name], 2) for name in VARIANTS],
+            "peak MiB": [round(memory[name]) for name in VARIANTS],
+            "of its memory": [round(memory[name] / memory[reference], 2) for name in VARIANTS],
+            "first loss": [round(losses[name], 4) for name in VARIANTS],
+        }
+    )
+
+
+def peak_memory(**arguments: Any) -> float:
+    """Peak memory of two training steps in MiB, model and optimiser included."""
+    step = TrainingStep(**arguments)
+    peak = PeakMemory(torch.cuda.current_device() if torch.cuda.is_available() else None)
+    for _ in range(2):
+        step()
+    return peak.mebibytes()
