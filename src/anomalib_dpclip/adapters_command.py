@@ -48,14 +48,12 @@ def adapters(file: Path, to: Path | None = None) -> None:
 def _description(file: Path, content: Adapters) -> dict[str, str]:
     """What there is to know about the adapters, in words."""
     known = content.provenance
-    with file.open("rb") as stream:
-        sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
     values = sum(tensor.numel() for tensor in content.tensors.values())
     return {
         "file": f"{file} ({file.stat().st_size / 1e6:.1f} MB)",
-        "sha256": sha256,
+        "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
         "backbone": known.backbone or _UNKNOWN,
-        "CLIP weights": f"{known.pretrained}, fingerprint {known.fingerprint}" if known.fingerprint else _UNKNOWN,
+        "CLIP weights": f"{known.pretrained or _UNKNOWN}, fingerprint {known.fingerprint or _UNKNOWN}",
         "adapters": f"{len(content.tensors)} tensors, {values:,} values",
         "architecture": _listed(known.architecture),
         "learned from": _data_sets(known.learned_from),
@@ -63,7 +61,6 @@ def _description(file: Path, content: Adapters) -> dict[str, str]:
         "calibration": "of the images learned from" if content.calibration else "none",
         "hyper-parameters": _listed(known.hyper_parameters),
         "versions": _listed(known.versions),
-        "format": str(known.format_version) if known.fingerprint else "published, without provenance",
     }
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from anomalib_dpclip.adapter_file import Adapters, Provenance, read_adapters, write_adapters
+from anomalib_dpclip.provenance import PACKAGES
 from anomalib_dpclip.torch_model import DPCLIPModel
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def architecture_of(model: DPCLIPModel) -> dict[str, Any]:
 
 def package_versions() -> dict[str, str]:
     """Versions of the packages that results depend on."""
-    return {name: version(name) for name in ("anomalib-dpclip", "anomalib", "torch", "open_clip_torch")}
+    return {name: version(name) for name in PACKAGES}
 
 
 def adapter_tensors(model: DPCLIPModel) -> dict[str, Tensor]:

@@ -5,6 +5,8 @@ open_clip is imported inside functions: it takes a second, and whoever only list
 
 import hashlib
 import logging
+import pickle
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -150,7 +152,7 @@ def load_clip(
             f"unknown backbone {backbone!r}: it must be 'mini' or an open_clip model such as 'ViT-L-14-336' "
             f"(all names: open_clip.list_models())"
         )
-    if "patch_size" not in config.get("vision_cfg", {}) or "timm_model_name" in config["vision_cfg"]:
+    if not config.get("vision_cfg", {}).get("patch_size") or "timm_model_name" in config["vision_cfg"]:
         raise ValueError(f"backbone {backbone!r} has no native open_clip vision transformer; try 'ViT-L-14-336'")
     size = _checked_image_size(image_size, config["vision_cfg"]["patch_size"])
     state = None if pretrained == RANDOM else _read_state_dict(backbone, pretrained)
@@ -240,29 +242,38 @@ def _read_state_dict(backbone: str, pretrained: str) -> dict[str, Tensor]:
         socket.setdefaulttimeout(before)
 
 
+# What zipfile and torch raise on bytes that they cannot make sense of.
+_UNREADABLE = (zipfile.BadZipFile, pickle.UnpicklingError, OSError, RuntimeError, ValueError, EOFError, LookupError)
+
+
 def _read_file(path: Path) -> dict[str, Tensor]:
     """State dict of a safetensors file, a TorchScript archive or a plain (or training) checkpoint, never unpickling code."""
-    import pickle
-
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    state: Any
     try:
-        state: Any
         if path.suffix == ".safetensors":
             state = load_file(path)
+        elif _is_torchscript(path):
+            state = torch.jit.load(path, map_location="cpu").state_dict()
         else:
-            try:
-                state = torch.load(path, map_location="cpu", weights_only=True)
-            except (RuntimeError, pickle.UnpicklingError):
-                # OpenAI's files are TorchScript archives, which torch.load refuses.
-                state = torch.jit.load(path, map_location="cpu").state_dict()
-    except (RuntimeError, pickle.UnpicklingError, SafetensorError, EOFError, ValueError) as error:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except (*_UNREADABLE, SafetensorError) as error:
         raise ValueError(f"{path} is not a file of CLIP weights that can be read: {error}") from error
     state = state.get("state_dict", state) if isinstance(state, dict) else None
     if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"{path} holds no state dict of CLIP weights")
+    state = {str(name): value for name, value in state.items()}
     return {name.removeprefix("module."): value for name, value in state.items()}
+
+
+def _is_torchscript(path: Path) -> bool:
+    """Whether a file is a TorchScript archive, as OpenAI's are, which `torch.load` refuses."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
 def _load_state_dict(clip: "CLIP", state: dict[str, Tensor], backbone: str, source: str) -> None:
@@ -275,5 +286,5 @@ def _load_state_dict(clip: "CLIP", state: dict[str, Tensor], backbone: str, sour
         if "visual.positional_embedding" in state:
             resize_pos_embed(state, clip)
         clip.load_state_dict(state)
-    except RuntimeError as error:
+    except (RuntimeError, IndexError) as error:
         raise ValueError(f"the weights in {source!r} do not fit backbone {backbone!r}: {error}") from error

@@ -166,6 +166,8 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]  # the host's 
         for name in _NOT_HYPER_PARAMETERS:
             if self.hparams.get(name) != UNADAPTED:
                 self.hparams.pop(name, None)
+        for name, value in self.hparams.items():
+            self.hparams[name] = _plain(value)
         self.save_hyperparameters(self.hparams)  # renews the copy that loggers are given
 
         self.model = model
@@ -269,8 +271,8 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]  # the host's 
             self._set_domain(domain_of(target.name))
         if self.class_name is not None:
             self._set_class(self.class_name)
-        elif target is not None:
-            self._set_class(describe(target.name, getattr(target, "category", None)))
+        elif target is not None and (name := describe(target.name, getattr(target, "category", None))) != UNKNOWN_CLASS:
+            self._set_class(name)
         elif not self.model.anchors.any():
             logger.warning("no class name is known: prompts say 'object'. Name it with --model.class_name")
             self._set_class(UNKNOWN_CLASS)
@@ -286,13 +288,13 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]  # the host's 
         sources: Any = self.auxiliary
         if sources is None:
             sources = default_auxiliary(target.name if target else None)
-        sources = list(sources) if isinstance(sources, list | tuple) else [sources]
+        sources = list(sources) if _is_list(sources) else [sources]
         if SYNTHETIC in sources and len(sources) > 1:
             raise ValueError(f"--model.auxiliary {SYNTHETIC} stands alone: it cannot be mixed with labelled sets")
         roots: Any = self.auxiliary_root
         if roots is None and self.auxiliary is None and type(target).__name__ == sources[0]:
             roots = str(target.root)  # type: ignore[union-attr]  # Surfaces: both parts lie in one folder
-        roots = list(roots) if isinstance(roots, list | tuple) else [roots] * len(sources)
+        roots = list(roots) if _is_list(roots) else [roots] * len(sources)
         if len(roots) != len(sources):
             raise ValueError(
                 f"auxiliary_root names {len(roots)} folders for {len(sources)} auxiliary sets: name one each"
@@ -518,6 +520,16 @@ def _require_positive(**values: float) -> None:
     for name, value in values.items():
         if value <= 0:
             raise ValueError(f"{name} must be positive, not {value}")
+
+
+def _is_list(value: Any) -> bool:
+    """Whether a value is a list of any kind; benchmark configs bring OmegaConf's."""
+    return isinstance(value, Sequence) and not isinstance(value, str)
+
+
+def _plain(value: Any) -> Any:
+    """A value as a checkpoint may hold it."""
+    return list(value) if _is_list(value) else value
 
 
 def _is_plain(value: Any) -> bool:

@@ -8,14 +8,15 @@ from typing import NamedTuple
 import pytest
 import torch
 from anomalib.data import BMAD, MPDD, AnomalibDataModule, BTech, Folder, Visa
+from tests.integration import miniature_sets as miniature
 
 from anomalib_dpclip import DPCLIP, JSONLines, MVTec
 from anomalib_dpclip.cli import main
-from tests.integration import miniature_sets as miniature
 
 IMAGE_FIGURES = {"image_AUROC", "image_AP", "image_F1Max"}
 PIXEL_FIGURES = {"pixel_AUROC", "pixel_AP", "pixel_AUPRO", "pixel_F1Max"}
 LOADERS = {"eval_batch_size": 4, "num_workers": 0}
+METADATA = "its metadata file"
 
 
 class DataSet(NamedTuple):
@@ -23,10 +24,10 @@ class DataSet(NamedTuple):
 
     Attributes:
         build: Writes its folders.
-        auxiliary: Value of ``auxiliary``; a metadata file if the set is used through one.
+        auxiliary: Value of ``auxiliary``.
         classes: How many classes are learned from there, and one of them.
-        target: Data module and category it is tested with; ``None`` for JSON lines.
-        category: Category that is tested.
+        target: Data module it is tested with.
+        category: Category that is tested; all if ``None``.
         description: What prompts call that category.
         medical: Whether it is one of the medical sets.
         normal: Whether there are normal images to test on.
@@ -35,7 +36,7 @@ class DataSet(NamedTuple):
     build: Callable[[Path], None]
     auxiliary: str
     classes: tuple[int, str]
-    target: type[AnomalibDataModule] | None
+    target: type[AnomalibDataModule]
     category: str | None
     description: str
     medical: bool = False
@@ -54,29 +55,27 @@ def retina(root):
     miniature.bmad(root, ("Retina_RESC",))
 
 
-POLYP = "colon endoscopy image"
+POLYPS = ("CVC-ColonDB", "CVC-ClinicDB", "Kvasir", "CVC-300")
+COLON = "colon endoscopy image"
+METAL_NUT = "MVTecAD/metal nut which has four notched edges"
+FABRIC = "BTech/vertical fabric lines in warm, dusty pink and beige tones"
+CLAMPS = "metal clamps with black adjustment knobs"
+RINGS = "oval concentric circular rings in gradient shades of blue and white"
+
 DATA_SETS = {
-    "MVTecAD": DataSet(
-        *(miniature.mvtec, "MVTecAD", (15, "MVTecAD/metal nut which has four notched edges"), MVTec, "bottle"), "dark bottle"
-    ),
+    "MVTecAD": DataSet(miniature.mvtec, "MVTecAD", (15, METAL_NUT), MVTec, "bottle", "dark bottle"),
     "VisA": DataSet(miniature.visa, "VisA", (12, "Visa/cashew nut"), Visa, "pcb2", "integrated circuits board"),
-    "MPDD": DataSet(
-        *(miniature.mpdd, "MPDD", (6, "MPDD/scattered metal objects"), MPDD, "connector"),
-        "metal clamps with black adjustment knobs",
-    ),
-    "BTech": DataSet(
-        *(miniature.btad, "BTech", (3, "BTech/vertical fabric lines in warm, dusty pink and beige tones"), BTech, "03"),
-        "oval concentric circular rings in gradient shades of blue and white",
-    ),
+    "MPDD": DataSet(miniature.mpdd, "MPDD", (6, "MPDD/scattered metal objects"), MPDD, "connector", CLAMPS),
+    "BTech": DataSet(miniature.btad, "BTech", (3, FABRIC), BTech, "03", RINGS),
     "BMAD_Brain": DataSet(miniature.bmad, "BMAD/Brain", (1, "BMAD/scan"), BMAD, "Brain", "scan", medical=True),
     "BMAD_Liver": DataSet(miniature.bmad, "BMAD/Liver", (1, "BMAD/scan"), BMAD, "Liver", "scan", medical=True),
     "BMAD_Retina": DataSet(miniature.bmad, "BMAD", (1, "BMAD/scan"), BMAD, "Retina_RESC", "scan", medical=True),
-    "Brain": DataSet(brain, "metadata", (1, "Brain/scan"), None, "Brain", "scan", medical=True),
-    "Liver": DataSet(liver, "metadata", (1, "Liver/scan"), None, "Liver", "scan", medical=True),
-    "Retina": DataSet(retina, "metadata", (1, "Retina/scan"), None, "Retina_RESC", "scan", medical=True),
+    "Brain": DataSet(brain, METADATA, (1, "Brain/scan"), JSONLines, "Brain", "scan", medical=True),
+    "Liver": DataSet(liver, METADATA, (1, "Liver/scan"), JSONLines, "Liver", "scan", medical=True),
+    "Retina": DataSet(retina, METADATA, (1, "Retina/scan"), JSONLines, "Retina_RESC", "scan", medical=True),
     **{
-        name: DataSet(miniature.polyps, "metadata", (1, f"{name}/{POLYP}"), None, None, POLYP, medical=True, normal=False)
-        for name in ("CVC-ColonDB", "CVC-ClinicDB", "Kvasir", "CVC-300")
+        name: DataSet(miniature.polyps, METADATA, (1, f"{name}/{COLON}"), JSONLines, None, COLON, medical=True, normal=False)
+        for name in POLYPS
     },
 }
 
@@ -91,7 +90,7 @@ def roots(tmp_path_factory):
             data_set, base = DATA_SETS[name], tmp_path_factory.mktemp(name)
             root, metadata = base / "data" / name, None
             data_set.build(root)
-            if data_set.target is None:
+            if data_set.target is JSONLines:
                 metadata = base / "metadata" / name / "full-shot.jsonl"
                 source = ["--source", "BMAD"] if data_set.normal else []
                 main(["metadata", str(root), *source, "--output", str(metadata)])
@@ -110,7 +109,7 @@ def target_of(name, roots):
 
 def auxiliary_of(name, roots):
     root, metadata = roots(name)
-    return {"auxiliary": str(metadata or DATA_SETS[name].auxiliary), "auxiliary_root": str(root)}
+    return {"auxiliary": str(metadata) if metadata else DATA_SETS[name].auxiliary, "auxiliary_root": str(root)}
 
 
 def dpclip(**arguments):
@@ -140,3 +139,90 @@ def test_learn_from_one_and_test_on_the_next(learned, tested, roots, make_engine
     assert model.model.domain == model.post_processor.domain == ("medical" if target.medical else "industrial")
     assert torch.equal(model.model.anchors, model.anchors_for(target.description))
     assert available(figures) == (IMAGE_FIGURES | PIXEL_FIGURES if target.normal else PIXEL_FIGURES)
+
+
+def test_several_sets_each_with_its_folder_and_few_shots(roots, make_engine):
+    parts = [auxiliary_of(name, roots) for name in ("MVTecAD", "Kvasir", "BTech")]
+    sources = [part["auxiliary"] for part in parts[:2]] + ["BTech/01"]
+    model = dpclip(auxiliary=sources, auxiliary_root=[part["auxiliary_root"] for part in parts], shots=2)
+    engine = make_engine(max_epochs=1, limit_val_batches=0)
+    engine.fit(model=model, datamodule=target_of("MPDD", roots))
+    # Of each of the 15 + 1 categories of both kinds two images, and two of the three polyps: 34 in batches of 4.
+    assert engine.trainer.global_step == 9
+    assert len(model.provenance.learned_from) == 17
+
+
+def test_a_few_shot_file_made_beforehand(roots, make_engine, tmp_path, monkeypatch):
+    root, _ = roots("VisA")
+    monkeypatch.chdir(tmp_path)
+    main(["metadata", str(root), "--source", "VisA", "--shots", "1"])
+    model = dpclip(auxiliary="metadata/VisA/1-shot.jsonl", auxiliary_root=str(root))
+    engine = make_engine(max_epochs=1, limit_val_batches=0)
+    engine.fit(model=model, datamodule=target_of("MPDD", roots))
+    assert engine.trainer.global_step == 3, "one image of each of 12 categories"
+    assert "VisA/cashew nut" in model.provenance.learned_from
+
+
+def test_labels_of_images_only_give_image_figures_only(roots, make_engine, tmp_path):
+    """As JSON lines: anomalib's data module stops at the first anomalous image that has no mask."""
+    root, metadata = tmp_path / "BMAD", tmp_path / "metadata" / "BMAD" / "full-shot.jsonl"
+    miniature.bmad_without_masks(root, "Chest")
+    main(["metadata", str(root), "--source", "BMAD", "--output", str(metadata)])
+    chest = JSONLines(metadata=metadata, root=root, **LOADERS)
+    model = dpclip(**auxiliary_of("CVC-300", roots))
+    (figures,) = make_engine(max_epochs=1).train(model=model, datamodule=chest)
+    assert available(figures) == IMAGE_FIGURES
+    assert model.model.domain == "medical"
+
+    without_masks = dpclip(auxiliary="BMAD/Chest", auxiliary_root=str(root))
+    with pytest.raises(ValueError, match="1 of 1 anomalous images of the auxiliary set BMAD have no mask"):
+        make_engine().fit(model=without_masks, datamodule=target_of("MPDD", roots))
+
+
+def test_class_and_domain_can_be_chosen(roots, make_engine):
+    model = dpclip(**auxiliary_of("CVC-300", roots), class_name="polyp", domain="industrial")
+    make_engine(max_epochs=1).train(model=model, datamodule=target_of("Kvasir", roots))
+    assert model.model.domain == "industrial"
+    assert torch.equal(model.model.anchors, model.anchors_for("polyp"))
+
+
+def test_all_classes_of_a_file_at_once_each_with_its_own_prompts(roots, make_engine, tmp_path, monkeypatch):
+    root, _ = roots("BTech")
+    monkeypatch.chdir(tmp_path)
+    main(["metadata", str(root), "--source", "BTech"])
+    everything = JSONLines(metadata="metadata/BTech/full-shot.jsonl", root=root, **LOADERS)
+    model, asked = dpclip(**auxiliary_of("CVC-300", roots)), []
+    monkeypatch.setattr(model.model, "predict", _remembering(model.model.predict, asked))
+    (figures,) = make_engine(max_epochs=1, limit_val_batches=0).train(model=model, datamodule=everything)
+    assert available(figures) == IMAGE_FIGURES | PIXEL_FIGURES
+    paths_and_anchors = zip(sorted(everything.test_data.samples.image_path), torch.cat(asked), strict=True)
+    of_category = {Path(path).parts[-4]: anchors for path, anchors in paths_and_anchors}
+    assert torch.equal(of_category["03"], model.anchors_for(RINGS))
+    assert len(of_category) == 3
+
+
+def _remembering(predict, asked):
+    def remember(images, anchors):
+        asked.append(anchors)
+        return predict(images, anchors)
+
+    return remember
+
+
+def test_synthetic_defects_in_the_target_s_own_normal_images(roots, make_engine, caplog):
+    root, _ = roots("MVTecAD")
+    folders = {"normal_dir": "train/good", "normal_test_dir": "test/good"}
+    folders |= {"abnormal_dir": "test/broken", "mask_dir": "ground_truth/broken"}
+    adapters = []
+    for _ in range(2):
+        screws = Folder("screws", root=root / "screw", **folders, val_split_mode="same_as_test", **LOADERS)
+        model = dpclip(auxiliary="synthetic", class_name="screw")
+        (figures,) = make_engine(max_epochs=3).train(model=model, datamodule=screws)
+        assert available(figures) == IMAGE_FIGURES | PIXEL_FIGURES
+        assert model.provenance.learned_from == ["synthetic/screws/screw"]
+        adapters.append(model.model.det_proj.fc.weight.detach().clone())
+    assert torch.equal(*adapters)
+    assert "have learned from" not in caplog.text, "normal images of the target are no labelled ones"
+
+    with pytest.raises(ValueError, match="synthetic stands alone"):
+        make_engine().fit(model=dpclip(auxiliary=["synthetic", "VisA"]), datamodule=screws)

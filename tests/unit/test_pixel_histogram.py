@@ -23,7 +23,6 @@ from anomalib_dpclip.metrics import (
     count_pixels,
     f1_max,
     f1_threshold,
-    false_alarm_threshold,
     field_metrics,
 )
 from anomalib_dpclip.metrics.pixel_histogram import BINS, REGION_UNIT
@@ -118,8 +117,6 @@ def test_worked_by_hand():
     # Overlap 1/4 up to FPR 0; 0.6 takes FPR to 0.2; then 3/4 (0.5) and 1 (0.4); constant from there to 0.3.
     assert aupro(counts) == pytest.approx((0.25 * 0.2 + 1.0 * 0.1) / 0.3, abs=1e-9)
     assert f1_threshold(counts) == pytest.approx(0.35, abs=2e-6)
-    # One in five may be called anomalous: everything from 0.6 up; 0.3 must stay below.
-    assert false_alarm_threshold(counts, 0.2) == pytest.approx(0.3, abs=2e-6)
 
 
 @pytest.mark.parametrize("bins_apart", [1, 5])
@@ -128,8 +125,7 @@ def test_thresholds_separate_scores_on_bin_edges(bins_apart):
     scores = torch.tensor([[[low, low, high, high]]])
     masks = torch.tensor([[[0, 0, 1, 1]]])
     counts = count_pixels(scores, masks)
-    for threshold in (f1_threshold(counts), false_alarm_threshold(counts, 0.0)):
-        assert (scores > threshold).tolist() == [[[False, False, True, True]]]
+    assert (scores > f1_threshold(counts)).tolist() == [[[False, False, True, True]]]
 
 
 def test_f1_threshold_reaches_the_best_f1(blobs):
@@ -142,28 +138,11 @@ def test_f1_threshold_reaches_the_best_f1(blobs):
     assert threshold < optimum
 
 
-@pytest.mark.parametrize("rate", [0.0, 0.001, 0.01, 0.5])
-def test_false_alarm_threshold_keeps_the_rate_and_is_the_lowest(blobs, rate):
-    scores, masks = blobs
-    normal = scores[~masks]
-    threshold = false_alarm_threshold(count_pixels(scores, masks), rate)
-    assert (normal > threshold).double().mean() <= rate
-    assert (normal > threshold - 2 / BINS).double().mean() > rate
-
-
-def test_false_alarm_threshold_needs_normal_pixels_only():
-    scores = torch.linspace(0, 1, 101).reshape(1, 1, -1)
-    counts = count_pixels(scores, torch.zeros(1, 1, 101))
-    assert false_alarm_threshold(counts, 0.05) == pytest.approx(0.95, abs=2e-6)
-    assert false_alarm_threshold(counts, 0.0) == 1.0  # nothing exceeds the highest possible score
-
-
 @pytest.mark.parametrize("anomalous", [False, True])
 def test_one_kind_of_pixel_leaves_the_figures_undefined(anomalous):
     counts = count_pixels(torch.rand(1, 4, 4), torch.full((1, 4, 4), anomalous))
     for figure in (auroc, average_precision, aupro, f1_max, f1_threshold):
         assert math.isnan(figure(counts))
-    assert math.isnan(false_alarm_threshold(counts, 0.01)) is anomalous
 
 
 def test_identical_scores_everywhere():
@@ -187,8 +166,6 @@ def test_other_bad_arguments_are_refused():
     with pytest.raises(ValueError, match="share one shape"):
         count_pixels(torch.zeros(1, 2, 2), torch.zeros(1, 4, 4))
     counts = count_pixels(torch.zeros(1, 2, 2), torch.zeros(1, 2, 2))
-    with pytest.raises(ValueError, match="false-alarm rate"):
-        false_alarm_threshold(counts, 1.0)
     with pytest.raises(ValueError, match="fpr_limit"):
         aupro(counts, 0.0)
 

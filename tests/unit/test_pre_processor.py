@@ -27,9 +27,7 @@ def test_the_exported_resize_is_torchvisions(size):
 def test_the_exported_resize_is_pils(size):
     image = noise(*size)[0, 0]
     expected = np.array(Image.fromarray(image.numpy()).resize((21, 28), Image.Resampling.BICUBIC))
-    torch.testing.assert_close(
-        ExportableResize((28, 21))(image.unsqueeze(0))[0], torch.from_numpy(expected), atol=1e-5, rtol=0
-    )
+    torch.testing.assert_close(ExportableResize((28, 21))(image.unsqueeze(0))[0], torch.from_numpy(expected), atol=1e-5, rtol=0)
 
 
 def test_weights_by_hand():

@@ -41,9 +41,7 @@ def focal_loss(probabilities: Tensor, mask: Tensor) -> Tensor:
     return (-((1 - p_t) ** 2) * p_t.log()).mean()
 
 
-def loss(
-    model: DPCLIPModel, prototypes: Prototypes, images: Tensor, mask: Tensor, label: Tensor, anchors: Tensor
-) -> Tensor:
+def loss(model: DPCLIPModel, prototypes: Prototypes, images: Tensor, mask: Tensor, label: Tensor, anchors: Tensor) -> Tensor:
     """Total loss of a batch, as `DPCLIP.training_step` but at the published cost."""
     taps, detection = model.features(images)
     total = classification_loss(detection.float(), anchors, label)

@@ -41,7 +41,7 @@ def bench(
         arguments |= {"bf16": bf16, "compiled": compiled}
     measure = getattr(import_module(f"anomalib_dpclip.bench.{what}"), what)
     table: pd.DataFrame = measure(**arguments)
-    words = [f"--{name} {str(value).lower() if isinstance(value, bool) else value}" for name, value in arguments.items() if value]
+    words = [f"--{name} {value if value is not True else 'true'}" for name, value in arguments.items() if value]
     name = "-".join([what, *([backbone] if backbone else [])])
     write_results(table, out, name, " ".join(["dpclip bench", what, *words]))
     print(markdown_table(table))  # noqa: T201  (the command's answer)

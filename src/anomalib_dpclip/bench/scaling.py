@@ -44,5 +44,7 @@ def scaling(backbone: str = "mini", repeats: int = 5) -> pd.DataFrame:
         start = time.perf_counter()
         for index in range(classes):
             model.anchors_for("metal " * (index + 1))
-        rows.append({"setting": f"classes={classes} (anchors, once)", "ms a step": round(1000 * (time.perf_counter() - start), 1)})
+        rows.append(
+            {"setting": f"classes={classes} (anchors, once)", "ms a step": round(1000 * (time.perf_counter() - start), 1)}
+        )
     return pd.DataFrame(rows)

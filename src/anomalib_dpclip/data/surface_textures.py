@@ -76,7 +76,7 @@ def _mesh(size: int, rng: np.random.Generator) -> Field:
 
 
 def _concrete(size: int, rng: np.random.Generator) -> Field:
-    pores = _noise(size, rng, 1) > 2.4
+    pores = _noise(size, rng, 1) > 2.4  # 0.8 % of a normal distribution
     return np.where(pores, 0.3, 0.65 + 0.08 * _noise(size, rng, 8) + 0.05 * rng.standard_normal((size, size)))
 
 

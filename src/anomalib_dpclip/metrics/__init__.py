@@ -8,7 +8,6 @@ from anomalib_dpclip.metrics.pixel_figures import (
     average_precision,
     f1_max,
     f1_threshold,
-    false_alarm_threshold,
 )
 from anomalib_dpclip.metrics.pixel_histogram import PixelCounts, PixelHistogram, count_pixels
 from anomalib_dpclip.metrics.pixel_metrics import PixelMetric
@@ -24,6 +23,5 @@ __all__ = [
     "count_pixels",
     "f1_max",
     "f1_threshold",
-    "false_alarm_threshold",
     "field_metrics",
 ]

@@ -80,28 +80,6 @@ def f1_threshold(counts: PixelCounts) -> float:
     return _threshold_below(counts.normal + counts.anomalous, BINS - 1 - best_from_top)
 
 
-def false_alarm_threshold(counts: PixelCounts, rate: float) -> float:
-    """Lowest threshold that lets at most a share of the normal pixels through, for labels ``score > threshold``.
-
-    Needs no anomalous pixel. NaN without normal ones.
-
-    Args:
-        counts: Pixel counts.
-        rate: Largest share of normal pixels above the threshold, in [0, 1).
-
-    Raises:
-        ValueError: ``rate`` is out of range.
-    """
-    if not 0 <= rate < 1:
-        msg = f"the false-alarm rate must lie in [0, 1), got {rate}"
-        raise ValueError(msg)
-    if not counts.normal.any():
-        return math.nan
-    alarms = _from_top(counts.normal)
-    allowed = int((alarms <= rate * alarms[-1]).sum())  # bins, from the top, that together stay within the rate
-    return _threshold_below(counts.normal, BINS - allowed)
-
-
 def _both_kinds(counts: PixelCounts) -> bool:
     return bool(counts.normal.any()) and bool(counts.anomalous.any())
 

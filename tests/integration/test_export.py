@@ -1,0 +1,249 @@
+"""Exported files through the host's command line, run by the runtimes themselves, against the model they come from."""
+
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+import torch
+from anomalib.cli.cli import AnomalibCLI
+from anomalib.data.utils import read_image
+from anomalib.deploy import CompressionType, OpenVINOInferencer, TorchInferencer
+from anomalib.engine import Engine
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional
+
+from anomalib_dpclip import DPCLIP, Surfaces, save_adapters
+
+TOLERANCE = 1e-3
+SIDE = 140
+F32 = {"INFERENCE_PRECISION_HINT": "f32"}  # by itself OpenVINO computes in bf16 on processors that can
+
+needs_onnx = pytest.mark.skipif(not all(map(find_spec, ("onnx", "onnxscript", "onnxruntime"))), reason="needs the extra 'onnx'")
+needs_openvino = pytest.mark.skipif(
+    not all(map(find_spec, ("openvino", "onnx", "onnxscript"))), reason="needs the extra 'openvino'"
+)
+needs_nncf = pytest.mark.skipif(find_spec("nncf") is None, reason="needs nncf, of the extra 'openvino'")
+
+Outputs = dict[str, np.ndarray]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(surfaces_root, tmp_path_factory):
+    """A briefly trained and calibrated model's checkpoint."""
+    root = tmp_path_factory.mktemp("trained")
+    model = DPCLIP(backbone="mini", auxiliary="Surfaces/brick", auxiliary_root=str(surfaces_root), shots=8, visualizer=False)
+    engine = Engine(accelerator="cpu", max_epochs=1, default_root_dir=root, logger=False, enable_progress_bar=False)
+    engine.fit(model, datamodule=Surfaces(root=surfaces_root, category="weave"))
+    engine.trainer.save_checkpoint(root / "model.ckpt")
+    return root / "model.ckpt"
+
+
+@pytest.fixture(scope="module")
+def model(checkpoint):
+    return DPCLIP.load_from_checkpoint(checkpoint).eval()
+
+
+@pytest.fixture(scope="module")
+def images(surfaces_root) -> Tensor:
+    """Six weaves ``(6, 3, 140, 140)`` in [0, 1], half of them damaged."""
+    paths = [sorted((surfaces_root / "weave" / "test").glob(f"{kind}/*.png")) for kind in ("good", "hole")]
+    return torch.stack([read_image(path, as_tensor=True) for kind in paths for path in kind[:3]])
+
+
+@pytest.fixture(scope="module")
+def photo(images, tmp_path_factory):
+    """A photo of a damaged weave, of another size than the model's."""
+    path = tmp_path_factory.mktemp("photo") / "photo.png"
+    pixels = (images[-1] * 255).round().byte().permute(1, 2, 0).numpy()
+    Image.fromarray(pixels).resize((320, 240), Image.Resampling.BICUBIC).save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def export(tmp_path_factory):
+    """``anomalib export`` with some arguments; the file."""
+
+    def run(export_type: str, *arguments: str):
+        root = tmp_path_factory.mktemp(export_type)
+        AnomalibCLI(
+            args=[
+                *("export", "--model", "DPCLIP", "--model.backbone", "mini"),
+                *("--export_type", export_type, "--export_root", str(root)),
+                *arguments,
+            ]
+        )
+        suffix = {"torch": "pt", "onnx": "onnx", "openvino": "xml"}[export_type]
+        return root / "weights" / export_type / f"model.{suffix}"
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def onnx_file(export, checkpoint):
+    return export("onnx", "--ckpt_path", str(checkpoint))
+
+
+@pytest.fixture(scope="module")
+def openvino_file(export, checkpoint):
+    return export("openvino", "--ckpt_path", str(checkpoint))
+
+
+@pytest.fixture(scope="module")
+def torch_file(export, checkpoint):
+    return export("torch", "--ckpt_path", str(checkpoint))
+
+
+def run_onnx(path, images: Tensor) -> Outputs:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(None, {session.get_inputs()[0].name: images.numpy()}), strict=True))
+
+
+def run_openvino(path, images: Tensor) -> Outputs:
+    import openvino
+
+    results = openvino.Core().compile_model(path, "CPU", F32)(images.numpy())
+    return {output.get_any_name(): results[output] for output in results}
+
+
+RUNTIMES = [
+    pytest.param("onnx_file", run_onnx, marks=needs_onnx, id="onnxruntime"),
+    pytest.param("openvino_file", run_openvino, marks=needs_openvino, id="openvino"),
+]
+
+
+@torch.no_grad()
+def predicted(model: DPCLIP, images: Tensor) -> Outputs:
+    """What the model says while it is tested: resized by its pre-processor, not by what is exported in its place."""
+    outputs = model.post_processor(model.model(model.pre_processor.transform(images)))
+    return {name: value.numpy() for name, value in outputs._asdict().items()}
+
+
+def assert_same(actual: Outputs, expected: Outputs, tolerance: float = TOLERANCE) -> None:
+    for values, decisions in (("pred_score", "pred_label"), ("anomaly_map", "pred_mask")):
+        np.testing.assert_allclose(actual[values], expected[values], atol=tolerance, rtol=0)
+        clear = np.abs(expected[values] - 0.5) > tolerance
+        np.testing.assert_array_equal(actual[decisions][clear], expected[decisions][clear])
+        assert actual[decisions].dtype == bool
+
+
+def test_the_images_tell_files_apart(model, images):
+    """Scores, maps and decisions differ between and within images: agreement on them means something."""
+    outputs = predicted(model, images)
+    assert np.ptp(outputs["pred_score"]) > 100 * TOLERANCE
+    assert np.ptp(outputs["anomaly_map"]) > 100 * TOLERANCE
+    for decisions in ("pred_label", "pred_mask"):
+        assert set(np.unique(outputs[decisions])) == {False, True}
+
+
+@pytest.mark.parametrize(("file", "run"), RUNTIMES)
+@pytest.mark.parametrize("count", [1, 6])
+def test_same_answers_on_any_batch(request, model, images, file, run, count):
+    batch = images[-count:]
+    assert_same(run(request.getfixturevalue(file), batch), predicted(model, batch))
+
+
+@pytest.mark.parametrize(("file", "run"), RUNTIMES)
+@pytest.mark.parametrize("size", [(100, 100), (141, 139), (400, 250)], ids=str)
+def test_same_answers_on_images_of_any_size(request, model, images, file, run, size):
+    resized = functional.interpolate(images, size, mode="bicubic", antialias=True).clamp(0, 1)
+    assert_same(run(request.getfixturevalue(file), resized), predicted(model, resized))
+
+
+@needs_onnx
+def test_weights_alone_are_enough(export, model, images, tmp_path):
+    """Adapters, and a class named on the command line: the adapters' own calibration goes into the file."""
+    adapters = save_adapters(model, tmp_path / "adapters.safetensors")
+    arguments = ["--model.weights", str(adapters), "--model.class_name", "red brick", "--input_size", f"[{SIDE}, {SIDE}]"]
+    expected = DPCLIP(backbone="mini", weights=adapters, class_name="red brick").eval()
+    assert expected.post_processor.calibration.is_set
+    assert_same(run_onnx(export("onnx", *arguments), images), predicted(expected, images))
+
+
+@needs_openvino
+@pytest.mark.parametrize(
+    ("compression", "bytes_a_weight", "drift"),
+    [
+        pytest.param(CompressionType.FP16, 2, 0.005, id="fp16"),
+        pytest.param(CompressionType.INT8, 1, 0.03, id="int8", marks=needs_nncf),
+    ],
+)
+def test_compressed_files_are_small_and_close(images, tmp_path, compression, bytes_a_weight, drift):
+    import openvino
+
+    # Two of the six layers hold every kind of weight, and take a third of the time.
+    small = DPCLIP(backbone="mini", adapter_layers=[0], tap_layers=[1, 2], class_name="woven fabric").eval()
+    path = small.to_openvino(tmp_path, compression_type=compression)
+    constants = [node for node in openvino.Core().read_model(path).get_ops() if node.get_type_name() == "Constant"]
+    weights = sum(np.prod(node.get_output_shape(0), dtype=int) for node in constants)
+    assert path.with_suffix(".bin").stat().st_size == pytest.approx(bytes_a_weight * weights, rel=0.2)
+
+    outputs, expected = run_openvino(path, images), predicted(small, images)
+    for name in ("pred_score", "anomaly_map"):
+        assert np.abs(outputs[name] - expected[name]).max() < drift * np.ptp(expected[name])
+
+
+def numbers_in(path) -> int:
+    """How many weights a file has room for."""
+    if path.suffix == ".onnx":
+        import onnx
+
+        return sum(int(np.prod(tensor.dims, dtype=int)) for tensor in onnx.load(path).graph.initializer)
+    return path.with_suffix(".bin" if path.suffix == ".xml" else path.suffix).stat().st_size // 4
+
+
+@pytest.mark.parametrize(
+    "file",
+    ["torch_file", pytest.param("onnx_file", marks=needs_onnx), pytest.param("openvino_file", marks=needs_openvino)],
+)
+def test_the_text_tower_stays_behind(request, model, file):
+    model.anchors_for("brick")
+    vision = sum(tensor.numel() for tensor in model.model.state_dict().values())
+    clip = sum(parameter.numel() for parameter in model._text.clip.parameters())
+    text = clip - sum(parameter.numel() for parameter in model._text.clip.visual.parameters())
+    numbers = numbers_in(request.getfixturevalue(file))
+    assert 0.9 * vision < numbers < vision + text / 2
+
+
+def test_the_host_s_torch_inferencer(monkeypatch, torch_file, model, images, photo):
+    monkeypatch.setenv("TRUST_REMOTE_CODE", "1")
+    inferencer = TorchInferencer(torch_file, device="cpu")
+    outputs = inferencer.predict(images)
+    assert not outputs.anomaly_map.requires_grad
+    actual = {name: getattr(outputs, name).numpy() for name in ("pred_score", "pred_label", "anomaly_map", "pred_mask")}
+    assert_same(actual, predicted(model, images))
+    one = inferencer.predict(photo)
+    np.testing.assert_allclose(
+        one.anomaly_map, predicted(model, read_image(photo, as_tensor=True)[None])["anomaly_map"], atol=TOLERANCE
+    )
+
+
+@needs_openvino
+@pytest.mark.parametrize("file", ["openvino_file", pytest.param("onnx_file", marks=needs_onnx)])
+def test_the_host_s_openvino_inferencer(request, monkeypatch, tmp_path, file, model, photo):
+    monkeypatch.chdir(tmp_path)  # it keeps a cache where it runs
+    outputs = OpenVINOInferencer(request.getfixturevalue(file), device="CPU", config=F32).predict(photo)
+    actual = {name: getattr(outputs, name) for name in ("pred_score", "pred_label", "anomaly_map", "pred_mask")}
+    assert_same(actual, predicted(model, read_image(photo, as_tensor=True).unsqueeze(0)))
+
+
+def test_exporting_leaves_the_model_as_it_was(model, surfaces_root, tmp_path):
+    model = DPCLIP(backbone="mini", class_name="brick", auxiliary=Surfaces(root=surfaces_root, category="brick"))
+    evaluator, learned = model.evaluator, sum(parameter.requires_grad for parameter in model.parameters())
+    path = model.train().to_torch(tmp_path)
+    assert model.evaluator is evaluator
+    assert model.training
+    assert sum(parameter.requires_grad for parameter in model.parameters()) == learned > 0
+    exported = torch.load(path, weights_only=False)["model"]
+    assert exported.evaluator is None
+    assert exported.auxiliary is None
+
+
+@pytest.mark.parametrize("method", ["to_torch", "to_onnx", "to_openvino"])
+def test_a_model_that_knows_no_class_is_refused(tmp_path, method):
+    with pytest.raises(ValueError, match=r"--model\.weights.*--model\.class_name"):
+        getattr(DPCLIP(backbone="mini"), method)(tmp_path)
+    assert not list(tmp_path.rglob("*.*"))
