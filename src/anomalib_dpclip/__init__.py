@@ -6,7 +6,7 @@ Names are imported on first use, so that `import anomalib_dpclip` costs nothing.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from anomalib_dpclip._autoload import autoload as _autoload
+from anomalib_dpclip import _autoload
 
 if TYPE_CHECKING:
     from anomalib_dpclip.checkpoint import load_adapters, save_adapters
@@ -45,7 +45,7 @@ _MODULES = {
 }
 
 # For whoever has switched torch's own autoloading off; a second registration changes nothing.
-_autoload()
+_autoload.autoload()
 
 
 def __getattr__(name: str) -> Any:

@@ -6,9 +6,6 @@ They come from anywhere: nothing in them is executed, and whatever cannot be rea
 import hashlib
 import json
 import os
-import pickle
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -19,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from anomalib_dpclip.safe_load import load_plain
 from anomalib_dpclip.torch_model import DPCLIPModel
 
 FORMAT_VERSION = 1
@@ -104,9 +102,10 @@ def write_adapters(adapters: Adapters, path: str | Path) -> Path:
     try:
         if path.suffix == ".safetensors":
             tensors |= {_CALIBRATION_PREFIX + name: value.cpu() for name, value in adapters.calibration.items()}
-            provenance = json.dumps(asdict(adapters.provenance), sort_keys=True)
-            metadata = {_METADATA_KEY: provenance, _DIGEST_KEY: _digest(provenance, tensors)}
-            temporary.write_bytes(save(tensors, metadata))
+            values = asdict(adapters.provenance)
+            values[_DIGEST_KEY] = _digest(values, tensors)
+            # One entry: safetensors writes several in random order, and equal adapters should be equal files.
+            temporary.write_bytes(save(tensors, {_METADATA_KEY: json.dumps(values, sort_keys=True)}))
         else:
             torch.save({"epoch": adapters.provenance.epochs, "image_adapter": tensors}, temporary)
         temporary.replace(path)
@@ -138,12 +137,12 @@ def _read_safetensors(path: Path) -> Adapters:
         raise ValueError(f"{path} is not a safetensors file that can be read, it may be truncated: {error}") from error
     if _METADATA_KEY not in metadata:
         raise ValueError(f"{path} holds no DP-CLIP adapters (a safetensors file without their provenance)")
-    if metadata.get(_DIGEST_KEY) not in {None, _digest(metadata[_METADATA_KEY], tensors)}:
-        raise ValueError(f"{path} is damaged: its contents are not those it was written with. Fetch it again")
     try:
         values = json.loads(metadata[_METADATA_KEY])
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: its provenance cannot be read; the file is damaged: {error}") from error
+    if isinstance(values, dict) and _DIGEST_KEY in values and values.pop(_DIGEST_KEY) != _digest(values, tensors):
+        raise ValueError(f"{path} is damaged: its contents are not those it was written with. Fetch it again")
     provenance = Provenance.from_dict(values, path)
     calibration = {
         name.removeprefix(_CALIBRATION_PREFIX): value for name, value in tensors.items() if name.startswith(_CALIBRATION_PREFIX)
@@ -152,18 +151,23 @@ def _read_safetensors(path: Path) -> Adapters:
     return Adapters(adapters, calibration, provenance)
 
 
-def _digest(provenance: str, tensors: Mapping[str, Tensor]) -> str:
+def _digest(provenance: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
     """Hash of all that an adapter file holds: safetensors itself does not notice a flipped bit."""
-    digest = hashlib.sha256(provenance.encode())
+    digest = hashlib.sha256(json.dumps(provenance, sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.flatten().view(torch.uint8).numpy())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
 def _read_pickled(path: Path) -> Adapters:
     """A published ``.pth`` or a Lightning checkpoint, unpickling tensors and plain data only."""
-    content = load_plain(path)
+    from anomalib.utils.serialization import anomalib_safe_globals
+
+    with anomalib_safe_globals():
+        content = load_plain(path)
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is no checkpoint: it holds a {type(content).__name__}")
     if isinstance(content.get("image_adapter"), Mapping):
         epoch = content.get("epoch", 0)
         return Adapters(dict(content["image_adapter"]), {}, Provenance(epochs=epoch if isinstance(epoch, int) else 0))
@@ -182,44 +186,3 @@ def _read_pickled(path: Path) -> Adapters:
         name.removeprefix(calibration_prefix): value for name, value in state.items() if name.startswith(calibration_prefix)
     }
     return Adapters(adapters, calibration, Provenance.from_dict(content[_METADATA_KEY], path))
-
-
-# What zipfile and the unpickler raise on bytes that they cannot make sense of.
-_UNREADABLE = (
-    zipfile.BadZipFile,
-    zlib.error,
-    pickle.UnpicklingError,
-    RuntimeError,
-    EOFError,
-    OSError,
-    LookupError,
-    ValueError,
-    AttributeError,
-    TypeError,
-    OverflowError,
-)
-
-
-def load_plain(path: Path) -> dict[str, Any]:
-    """Load a pickled dictionary of tensors and plain data; anything else in it is refused, and nothing is executed.
-
-    Raises:
-        ValueError: If the file cannot be read so.
-    """
-    from anomalib.utils.serialization import anomalib_safe_globals
-
-    try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                if damaged := archive.testzip():  # torch does not look at the checksums it writes
-                    raise zipfile.BadZipFile(f"the checksum of {damaged} is wrong")
-        with anomalib_safe_globals():
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except _UNREADABLE as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ValueError(
-            f"{path} is not a checkpoint that can be read safely (truncated, of another kind, or with code in it): {reason}"
-        ) from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} is no checkpoint: it holds a {type(content).__name__}")
-    return content

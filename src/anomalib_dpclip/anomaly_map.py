@@ -63,8 +63,8 @@ def segmentation_logits(tokens: Tensor, anchors: Tensor, grid: tuple[int, int], 
     return functional.interpolate(logits, image_size, mode="bilinear", align_corners=True).squeeze(1)
 
 
-def difference_grid(taps: Sequence[Tensor], anchors: Tensor, grid: tuple[int, int], domain: Domain) -> Tensor:
-    """Similarity difference on the token grid, averaged over the taps and blurred.
+def tap_average(taps: Sequence[Tensor], anchors: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Similarity difference on the token grid, averaged over the taps.
 
     Blur and resize are linear, so the taps are averaged first: the same map, and as many times cheaper as there are taps.
 
@@ -72,15 +72,23 @@ def difference_grid(taps: Sequence[Tensor], anchors: Tensor, grid: tuple[int, in
         taps: Unit tokens ``(B, L, E)``, one tensor a tap.
         anchors: ``(E, 2)`` or ``(B, E, 2)``.
         grid: Rows and columns of the token grid.
-        domain: Which blur.
 
     Returns:
         Differences ``(B, rows, columns)`` in [-2, 2].
     """
-    difference = torch.stack([similarity_difference(tokens, anchors) for tokens in taps]).mean(0)
+    return torch.stack([similarity_difference(tokens, anchors) for tokens in taps]).mean(0).unflatten(-1, grid)
+
+
+def blur_grid(difference: Tensor, domain: Domain) -> Tensor:
+    """Gaussian blur of differences ``(B, rows, columns)`` on the token grid, reflected at the border."""
     blur = BLUR[domain]
     with full_precision(difference):
-        return gaussian_blur(to_grid(difference, grid), [blur.kernel_size] * 2, [blur.sigma] * 2).squeeze(1)
+        return gaussian_blur(difference.unsqueeze(1), [blur.kernel_size] * 2, [blur.sigma] * 2).squeeze(1)
+
+
+def difference_grid(taps: Sequence[Tensor], anchors: Tensor, grid: tuple[int, int], domain: Domain) -> Tensor:
+    """Similarity difference on the token grid, averaged over the taps and blurred: `blur_grid` of `tap_average`."""
+    return blur_grid(tap_average(taps, anchors, grid), domain)
 
 
 def resize_map(values: Tensor, image_size: tuple[int, int]) -> Tensor:

@@ -4,8 +4,12 @@ The descriptions are parameters of the method: prompts name what an image shows 
 """
 
 import re
+from typing import TYPE_CHECKING
 
 from anomalib_dpclip.anomaly_map import Domain
+
+if TYPE_CHECKING:  # a leaf, which also runs where the host is not wanted
+    from anomalib.data import AnomalibDataModule
 
 UNKNOWN_CLASS = "object"
 
@@ -56,9 +60,7 @@ _DESCRIPTIONS: dict[str, dict[str, str]] = {
         "03": "oval concentric circular rings in gradient shades of blue and white",
     },
     "bmad": {"brain": "scan", "liver": "scan", "retina": "scan", "retina_resc": "scan", "retina_oct2017": "scan"},
-    "colon": dict.fromkeys(
-        ("colon_clinicdb", "colon_colondb", "cvc-300", "colon_kvasir", "kvasir"), "colon endoscopy image"
-    ),
+    "colon": dict.fromkeys(("colon_clinicdb", "colon_colondb", "cvc-300", "colon_kvasir", "kvasir"), "colon endoscopy image"),
 }
 _MEDICAL = {"bmad", "colon"}
 
@@ -68,8 +70,10 @@ _ALIASES = {
     "btech": "btad",
     **dict.fromkeys(("brain", "liver", "retina", "retinaoct", "brainmri", "liverct", "resc", "retinaresc"), "bmad"),
     **dict.fromkeys(
-        ("colonclinicdb", "coloncolondb", "colonkvasir", "coloncvc300", "clinicdb", "colondb", "kvasir", "cvc300")
-        + ("cvcclinicdb", "cvccolondb"),
+        (
+            *("colonclinicdb", "coloncolondb", "colonkvasir", "coloncvc300", "cvcclinicdb", "cvccolondb"),
+            *("clinicdb", "colondb", "kvasir", "cvc300"),
+        ),
         "colon",
     ),
 }
@@ -101,6 +105,20 @@ def describe(data_set: str | None, category: str | None) -> str:
         known = "colon endoscopy image"  # one class whatever its folder is called
     words = re.sub(r"[_\s]+", " ", category or "").strip()
     return known or words or UNKNOWN_CLASS
+
+
+def classes_of(datamodule: "AnomalibDataModule") -> set[str]:
+    """Readable names of all classes that a data module tests, empty where none is known.
+
+    Args:
+        datamodule: Of one category, or one whose images carry each the name of its own, as those of JSON lines.
+    """
+    samples = getattr(getattr(datamodule, "test_data", None), "samples", None)
+    if samples is not None and "class_name" in samples:
+        categories = samples.class_name.unique()
+    else:
+        categories = [getattr(datamodule, "category", None)]
+    return {describe(datamodule.name, category) for category in categories} - {UNKNOWN_CLASS}
 
 
 def domain_of(data_set: str | None) -> Domain:

@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     module, _, function_name = command.function.partition(":")
     function = getattr(import_module(f"anomalib_dpclip.{module}"), function_name)
     parser = ArgumentParser(prog=f"dpclip {name}", description=function.__doc__.partition("\n")[0])
-    skip = {command.several} if command.several else None
+    skip: set[str | int] | None = {command.several} if command.several else None
     if command.several:
         parser.add_argument(command.several, nargs="+", type=Path)
     parser.add_function_arguments(function, as_positional=command.positional, skip=skip)

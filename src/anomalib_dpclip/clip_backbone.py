@@ -5,7 +5,6 @@ open_clip is imported inside functions: it takes a second, and whoever only list
 
 import hashlib
 import logging
-import pickle
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+
+from anomalib_dpclip.safe_load import load_plain
 
 if TYPE_CHECKING:
     from open_clip import CLIP
@@ -242,10 +243,6 @@ def _read_state_dict(backbone: str, pretrained: str) -> dict[str, Tensor]:
         socket.setdefaulttimeout(before)
 
 
-# What zipfile and torch raise on bytes that they cannot make sense of.
-_UNREADABLE = (zipfile.BadZipFile, pickle.UnpicklingError, OSError, RuntimeError, ValueError, EOFError, LookupError)
-
-
 def _read_file(path: Path) -> dict[str, Tensor]:
     """State dict of a safetensors file, a TorchScript archive or a plain (or training) checkpoint, never unpickling code."""
     from safetensors import SafetensorError
@@ -258,8 +255,8 @@ def _read_file(path: Path) -> dict[str, Tensor]:
         elif _is_torchscript(path):
             state = torch.jit.load(path, map_location="cpu").state_dict()
         else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except (*_UNREADABLE, SafetensorError) as error:
+            state = load_plain(path)
+    except (zipfile.BadZipFile, OSError, RuntimeError, ValueError, SafetensorError) as error:
         raise ValueError(f"{path} is not a file of CLIP weights that can be read: {error}") from error
     state = state.get("state_dict", state) if isinstance(state, dict) else None
     if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):

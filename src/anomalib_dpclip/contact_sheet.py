@@ -187,7 +187,7 @@ def _draw(rows: list[_Row], columns: int) -> Figure:
 
 
 def _draw_tiles(strip: SubFigure, tiles: list[Tile], columns: int) -> None:
-    axes = strip.subplots(1, columns, squeeze=False).flat
+    axes = strip.subplots(1, columns, squeeze=False)[0]
     for axis in axes:
         axis.axis("off")
     for axis, tile in zip(axes, tiles, strict=False):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 from anomalib.data import AnomalibDataModule
 
-from anomalib_dpclip.class_names import data_set_key, describe
+from anomalib_dpclip.class_names import classes_of, data_set_key
 
 logger = logging.getLogger(__name__)
 
@@ -45,10 +45,10 @@ def require_disjoint(auxiliary: pd.DataFrame, target: AnomalibDataModule | None)
 
 def warn_if_learned_from(learned_from: Sequence[str], target: AnomalibDataModule) -> None:
     """Warn where adapters have learned from the very class of the data set that they are tested on."""
-    category = describe(target.name, getattr(target, "category", None))
+    tested = classes_of(target)
     for source in learned_from:
         data_set, _, class_name = source.partition("/")
-        if data_set_key(data_set) == data_set_key(target.name) and class_name == category:
+        if data_set_key(data_set) == data_set_key(target.name) and class_name in tested:
             logger.warning(
                 "these adapters have learned from %s, which they are now tested on: this is no zero-shot figure", source
             )

@@ -21,7 +21,7 @@ from anomalib_dpclip.anomaly_map import Domain, anomaly_map, detection_score, di
 from anomalib_dpclip.auxiliary import AuxiliaryDataset, auxiliary_loader, auxiliary_samples, default_auxiliary
 from anomalib_dpclip.calibration import CalibrationStatistics
 from anomalib_dpclip.checkpoint import Provenance, architecture_of, load_adapters, package_versions
-from anomalib_dpclip.class_names import UNKNOWN_CLASS, describe, domain_of
+from anomalib_dpclip.class_names import UNKNOWN_CLASS, classes_of, domain_of
 from anomalib_dpclip.clip_backbone import TextTower, load_clip
 from anomalib_dpclip.data.labelled_sets import prepare_labelled_set
 from anomalib_dpclip.export import DPCLIPExport
@@ -62,6 +62,8 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]  # the host's 
             TorchScript archive or state dict, ``.safetensors``). ``random`` leaves them untrained (speed measurements only).
         quick_gelu: Use QuickGELU in the towers, with which OpenAI trained its weights; the published figures are GELU's.
         image_size: Side of the input in pixels, a multiple of the patch size. Default: 518 or the nearest multiple (mini: 140).
+        tiles: For small defects on large images: validate, test and predict on images of so many times `image_size`, seen in
+            overlapping tiles of `image_size`, (2 tiles - 1)^2 of them. Learning is not affected.
         weights: Trained adapters: ``.safetensors`` of this package, a Lightning ``.ckpt``, or a published ``.pth``; ``clip``
             for CLIP's own projection and no adapters, the unadapted baseline.
         class_name: What the images show, for the prompts, e.g. ``metal nut``. Default: from the data set and its category.
@@ -115,6 +117,7 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]  # the host's 
         pretrained: str = "openai",
         quick_gelu: bool = False,
         image_size: int | None = None,
+        tiles: int = 1,
         weights: str | Path | None = None,
         class_name: str | None = None,
         domain: Domain | None = None,
@@ -156,9 +159,10 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]  # the host's 
                 projector_activation,
                 grn_pooling,
                 domain or "industrial",
+                tiles,
             )
         super().__init__(
-            pre_processor=CLIPPreProcessor(model.backbone.image_size) if pre_processor is True else pre_processor,
+            pre_processor=CLIPPreProcessor(model.input_size) if pre_processor is True else pre_processor,
             post_processor=post_processor,
             evaluator=evaluator,
             visualizer=visualizer,
@@ -271,10 +275,11 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]  # the host's 
             self._set_domain(domain_of(target.name))
         if self.class_name is not None:
             self._set_class(self.class_name)
-        elif target is not None and (name := describe(target.name, getattr(target, "category", None))) != UNKNOWN_CLASS:
-            self._set_class(name)
+        elif len(names := classes_of(target) if target is not None else set()) == 1:
+            self._set_class(*names)
         elif not self.model.anchors.any():
-            logger.warning("no class name is known: prompts say 'object'. Name it with --model.class_name")
+            if not names:  # of several, each image names its own
+                logger.warning("no class name is known: prompts say 'object'. Name it with --model.class_name")
             self._set_class(UNKNOWN_CLASS)
 
     def _target(self) -> AnomalibDataModule | None:

@@ -3,7 +3,9 @@
 from typing import Any
 
 import torch
+from anomalib.data import ImageBatch
 from anomalib.pre_processing import PreProcessor
+from lightning import LightningModule, Trainer
 from torch import Tensor
 from torchvision.transforms import v2
 
@@ -85,6 +87,11 @@ class CLIPPreProcessor(PreProcessor):
         self.transform = _transform(v2.Resize(list(image_size), v2.InterpolationMode.BICUBIC, antialias=True))
         self.export_transform = _transform(ExportableResize(image_size))
 
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: ImageBatch, batch_idx: int) -> None:
+        """Normalise only: images to learn from come in the backbone's size, augmented, also where larger ones are tiled."""
+        del trainer, pl_module, batch_idx
+        batch.image = _normalize()(batch.image)
+
     def checkpoint_config(self) -> dict[str, Any]:
         """The size, from which all follows."""
         return {"image_size": list(self.image_size)}
@@ -96,4 +103,8 @@ class CLIPPreProcessor(PreProcessor):
 
 
 def _transform(resize: v2.Transform) -> v2.Transform:
-    return v2.Compose([resize, Clamp(), v2.Normalize(mean=list(CLIP_MEAN), std=list(CLIP_STD))])
+    return v2.Compose([resize, Clamp(), _normalize()])
+
+
+def _normalize() -> v2.Transform:
+    return v2.Normalize(mean=list(CLIP_MEAN), std=list(CLIP_STD))

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from anomalib_dpclip.adapters import LayerAdapter, Pooling, Projector
-from anomalib_dpclip.anomaly_map import BLUR, Domain, anomaly_map, detection_score, difference_grid, resize_map
+from anomalib_dpclip.anomaly_map import BLUR, Domain, anomaly_map, blur_grid, detection_score, resize_map, tap_average
 from anomalib_dpclip.clip_backbone import VisionTower, fingerprint
+from anomalib_dpclip.tiling import predict_tiled
 
 if TYPE_CHECKING:
     from open_clip import CLIP
@@ -29,6 +30,7 @@ class DPCLIPModel(nn.Module):
         grn_pooling: What the GRN of the layer adapters pools over: ``"tokens"``, ``"batch"`` (as published) or ``"none"``
             (no GRN anywhere).
         domain: ``"industrial"`` or ``"medical"``: which blur the anomaly map gets.
+        tiles: `predict` takes images of so many times the backbone's height and width, and sees them tile by tile.
 
     Attributes:
         anchors: Text anchors ``(E, 2)`` of the current class, columns normal and abnormal (buffer).
@@ -53,8 +55,12 @@ class DPCLIPModel(nn.Module):
         projector_activation: bool = False,
         grn_pooling: Pooling = "tokens",
         domain: Domain = "industrial",
+        tiles: int = 1,
     ) -> None:
         super().__init__()
+        if tiles < 1:
+            raise ValueError(f"tiles must be at least 1, not {tiles}")
+        self.tiles = tiles
         self.backbone = VisionTower(clip.visual)
         self.backbone_fingerprint = fingerprint(clip)
         depth, width, embed_dim = self.backbone.depth, self.backbone.width, self.backbone.embed_dim
@@ -94,6 +100,12 @@ class DPCLIPModel(nn.Module):
                 )
         if not self.tap_layers:
             raise ValueError("tap_layers must name at least one layer")
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """Height and width of the images that `predict` takes."""
+        height, width = self.backbone.image_size
+        return self.tiles * height, self.tiles * width
 
     @property
     def domain(self) -> Domain:
@@ -136,11 +148,7 @@ class DPCLIPModel(nn.Module):
         Raises:
             ValueError: If the images have another size than the backbone.
         """
-        if tuple(images.shape[-2:]) != self.backbone.image_size:
-            raise ValueError(
-                f"images are {tuple(images.shape[-2:])}, the model takes {self.backbone.image_size}: resize them, or set "
-                f"image_size"
-            )
+        _require_size(images, self.backbone.image_size, "image_size")
         tokens = self.backbone.embed(images)
         taps: list[Tensor] = []
         for index in range(self.tap_layers[-1]):
@@ -164,19 +172,33 @@ class DPCLIPModel(nn.Module):
         """Raw anomaly maps and detection scores against given anchors.
 
         Args:
-            images: Normalised images ``(B, 3, H, W)``.
+            images: Normalised images ``(B, 3, H, W)`` of `input_size`.
             anchors: ``(E, 2)``, or ``(B, E, 2)`` where each image has its own class.
 
         Returns:
             ``anomaly_map`` ``(B, H, W)`` and ``pred_score`` ``(B,)`` (the detection score), both in [0, 1].
+
+        Raises:
+            ValueError: If the images have another size.
         """
-        taps, detection = self.features(images)
-        difference = difference_grid(taps, anchors, self.backbone.grid, self.domain)
-        return InferenceBatch(
-            anomaly_map=anomaly_map(resize_map(difference, self.backbone.image_size)),
-            pred_score=detection_score(detection, anchors),
-        )
+        _require_size(images, self.input_size, "image_size or tiles")
+
+        def predict_tile(tile: Tensor) -> tuple[Tensor, Tensor]:
+            taps, detection = self.features(tile)
+            return tap_average(taps, anchors, self.backbone.grid), detection_score(detection, anchors)
+
+        if self.tiles == 1:  # tiling would give the same; exported models keep the simpler graph
+            difference, score = predict_tile(images)
+        else:
+            difference, score = predict_tiled(predict_tile, images, self.backbone.grid, self.tiles)
+        difference = blur_grid(difference, self.domain)
+        return InferenceBatch(anomaly_map=anomaly_map(resize_map(difference, self.input_size)), pred_score=score)
 
     def forward(self, images: Tensor) -> InferenceBatch | tuple[list[Tensor], Tensor]:
         """`predict` against the current class's anchors in evaluation mode, `features` in training mode."""
         return self.features(images) if self.training else self.predict(images, self.anchors)
+
+
+def _require_size(images: Tensor, size: tuple[int, int], arguments: str) -> None:
+    if tuple(images.shape[-2:]) != size:
+        raise ValueError(f"images are {tuple(images.shape[-2:])}, the model takes {size}: resize them, or set {arguments}")

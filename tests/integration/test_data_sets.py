@@ -186,7 +186,7 @@ def test_class_and_domain_can_be_chosen(roots, make_engine):
     assert torch.equal(model.model.anchors, model.anchors_for("polyp"))
 
 
-def test_all_classes_of_a_file_at_once_each_with_its_own_prompts(roots, make_engine, tmp_path, monkeypatch):
+def test_all_classes_of_a_file_at_once_each_with_its_own_prompts(roots, make_engine, tmp_path, monkeypatch, caplog):
     root, _ = roots("BTech")
     monkeypatch.chdir(tmp_path)
     main(["metadata", str(root), "--source", "BTech"])
@@ -199,6 +199,19 @@ def test_all_classes_of_a_file_at_once_each_with_its_own_prompts(roots, make_eng
     of_category = {Path(path).parts[-4]: anchors for path, anchors in paths_and_anchors}
     assert torch.equal(of_category["03"], model.anchors_for(RINGS))
     assert len(of_category) == 3
+    assert "no class name is known" not in caplog.text
+
+
+def test_the_only_class_of_a_file_is_what_later_prompts_say(roots, make_engine, tmp_path, caplog):
+    root, metadata = tmp_path / "photos", tmp_path / "metadata" / "photos" / "full-shot.jsonl"
+    miniature.polyps(root)
+    main(["metadata", str(root), "--class_name", "metal_plate", "--output", str(metadata)])
+    model = dpclip(**auxiliary_of("CVC-300", roots))
+    engine = make_engine(max_epochs=1)
+    engine.train(model=model, datamodule=JSONLines(metadata=metadata, root=root, **LOADERS))
+    reloaded = DPCLIP.load_from_checkpoint(engine.best_model_path)
+    assert torch.equal(reloaded.model.anchors, reloaded.anchors_for("metal plate"))
+    assert "no class name is known" not in caplog.text
 
 
 def _remembering(predict, asked):

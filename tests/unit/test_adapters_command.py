@@ -3,10 +3,10 @@ import hashlib
 import pytest
 import torch
 from safetensors import safe_open
+from tests.conftest import DATA
 
 from anomalib_dpclip.adapters_command import adapters
 from anomalib_dpclip.checkpoint import Adapters, Provenance, write_adapters
-from tests.conftest import DATA
 
 PUBLISHED = DATA / "published_checkpoint.pth"
 
@@ -18,7 +18,7 @@ def tensors_of(path):
 
 def shown(capsys):
     """Printed values by their names."""
-    return dict((line[:16].rstrip(), line[17:]) for line in capsys.readouterr().out.splitlines())
+    return {line[:16].rstrip(): line[17:] for line in capsys.readouterr().out.splitlines()}
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def test_executes_nothing(tmp_path):
             return (tmp_path.joinpath("executed").touch, ())
 
     torch.save({"image_adapter": Malice()}, tmp_path / "bad.pth")
-    with pytest.raises(ValueError, match=r"bad\.pth is not a checkpoint that can be read safely"):
+    with pytest.raises(ValueError, match=r"bad\.pth .*read safely"):
         adapters(tmp_path / "bad.pth")
     assert not (tmp_path / "executed").exists()
 

@@ -87,4 +87,7 @@ def test_resize_mask_invents_no_values():
     resized = resize_mask(mask, (56, 56))
     assert resized.shape == (56, 56)
     assert set(resized.unique().tolist()) == {0, 1}
-    assert torch.equal(resize_mask(torch.eye(2, dtype=torch.uint8), (4, 4)), torch.eye(2).repeat_interleave(2, 0).repeat_interleave(2, 1).to(torch.uint8))
+    assert torch.equal(
+        resize_mask(torch.eye(2, dtype=torch.uint8), (4, 4)),
+        torch.eye(2).repeat_interleave(2, 0).repeat_interleave(2, 1).to(torch.uint8),
+    )

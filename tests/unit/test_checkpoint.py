@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.tiny_clip import tiny_clip, tiny_model
 
 from anomalib_dpclip import DPCLIP
 from anomalib_dpclip.adapter_file import Adapters, Provenance, read_adapters, write_adapters
 from anomalib_dpclip.checkpoint import adapter_tensors, load_adapters, save_adapters
-from tests.tiny_clip import tiny_clip, tiny_model
 
 PUBLISHED = Path(__file__).parents[1] / "data" / "published_checkpoint.pth"
 
@@ -39,7 +39,7 @@ def test_provenance_names_the_backbone(tmp_path):
     model = tiny_model()
     provenance = load_adapters(model, save_adapters(model, tmp_path / "a.safetensors"))
     assert provenance.fingerprint == model.backbone_fingerprint
-    assert set(provenance.versions) == {"anomalib-dpclip", "anomalib", "torch", "open_clip_torch"}
+    assert set(provenance.versions) >= {"anomalib-dpclip", "anomalib", "torch", "open_clip_torch"}
     assert provenance.architecture["tap_layers"] == [1, 2, 3, 4]
 
 
@@ -138,7 +138,7 @@ def test_the_unadapted_baseline_is_not_mistaken_for_adapters(tmp_path):
     baseline = tiny_model()
     baseline.use_clip_projection()
     path = save_adapters(baseline, tmp_path / "a.safetensors")
-    with pytest.raises(ValueError, match="trained with adapter_weight=0.0, the model has 0.1"):
+    with pytest.raises(ValueError, match=r"trained with adapter_weight=0\.0, the model has 0\.1"):
         load_adapters(tiny_model(), path)
 
 

@@ -3,15 +3,17 @@
 import json
 import logging
 import pickle
+from pathlib import Path
 
 import open_clip
 import pytest
 import torch
 from safetensors.torch import save_file
+from tests.tiny_clip import CONFIG, tiny_clip
 from torch.nn import functional
 
 from anomalib_dpclip.clip_backbone import VisionTower, fingerprint, load_clip
-from tests.tiny_clip import CONFIG, tiny_clip
+from anomalib_dpclip.prompting import text_anchors
 
 NAME = "dpclip-test-tiny"
 
@@ -125,6 +127,17 @@ def test_mini_takes_other_image_sizes():
     assert text(["a photo of a brick."]).shape == (1, 64)
 
 
+@pytest.mark.parametrize("name", ["metal " * 60, "x" * 300, "", "Größe 测试 🙂"])
+@pytest.mark.parametrize("backbone", [NAME, "mini"])
+@pytest.mark.filterwarnings("ignore:the mini backbone does not know the word")
+def test_any_class_name_has_anchors(backbone, name):
+    """What exceeds the context is cut, the sentence's end kept."""
+    _, text = load_clip(backbone, "random")
+    anchors = text_anchors(text, name)
+    torch.testing.assert_close(anchors.norm(dim=0), torch.ones(2))
+    assert not torch.allclose(anchors[:, 0], anchors[:, 1], atol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -215,8 +228,7 @@ def test_bytes_of_something_else(tmp_path, suffix, content):
 def test_truncated_files(tmp_path_factory, suffix):
     folder = tmp_path_factory.mktemp("truncated")
     kind = "safetensors" if suffix == "safetensors" else "state dict"
-    with open(write(tiny_clip(), folder, kind), "rb") as file:
-        whole = file.read()
+    whole = Path(write(tiny_clip(), folder, kind)).read_bytes()
     path = folder / f"cut.{suffix}"
     for length in [*range(0, len(whole), len(whole) // 25), len(whole) - 1]:
         path.write_bytes(whole[:length])

@@ -9,6 +9,7 @@ from PIL import Image
 from anomalib_dpclip.contact_sheet import CONTACT_SHEET, SECTIONS, ContactSheet
 
 MISSED, FALSE_ALARMS, NARROW_FINDS, NARROW_PASSES, CLEAR_FINDS, CLEAR_PASSES = range(len(SECTIONS))
+COLOUR = (200, 0, 200)
 
 
 @pytest.fixture
@@ -19,7 +20,7 @@ def trainer(tmp_path):
 @pytest.fixture
 def photo(tmp_path):
     path = tmp_path / "photo.png"
-    Image.fromarray(np.full((40, 80, 3), 100, np.uint8)).save(path)
+    Image.fromarray(np.full((40, 80, 3), COLOUR, np.uint8)).save(path)
     return path
 
 
@@ -81,7 +82,8 @@ def test_tiles_have_the_shape_of_the_image(trainer, photo):
     assert tile.image.shape == (10, 20, 3)
     assert tile.heat.shape == tile.mask.shape == (10, 20)
     # The map rises from 0 to 1, and the mask covers a quarter of each side, from a quarter on.
-    assert tile.heat[0, 0] < 0.1 < 0.9 < tile.heat[-1, -1]
+    assert tile.heat[0, 0] < 0.1
+    assert tile.heat[-1, -1] > 0.9
     # Nearest neighbour: rows 2.5..5 of 10 and columns 5..10 of 20.
     assert np.flatnonzero(tile.mask.any(1)).tolist() == [3, 4]
     assert np.flatnonzero(tile.mask.any(0)).tolist() == [5, 6, 7, 8, 9]
@@ -95,8 +97,9 @@ def test_writes_one_picture(trainer, photo):
     assert [path.name for path in trainer.default_root_dir.iterdir()] == [CONTACT_SHEET]
     with Image.open(trainer.default_root_dir / CONTACT_SHEET) as image:
         pixels = np.asarray(image.convert("RGB"))
-    assert pixels.std() > 10  # neither blank nor broken
-    assert pixels.shape[0] > pixels.shape[1] > 400
+    # Where the map is low, the photo shows as it is: in the upper eighth of each of six tiles of some 150 x 75 pixels.
+    as_it_is = (abs(pixels.astype(int) - COLOUR) < 25).all(-1).sum()
+    assert 6 * 500 < as_it_is < 6 * 4000
 
 
 def test_a_second_test_starts_anew(trainer, photo):

@@ -109,9 +109,7 @@ def test_sensitivity():
     called = []
     for sensitivity in (0.0, 0.3, 0.5, 0.7, 1.0):
         post_processor = DPCLIPPostProcessor(image_sensitivity=sensitivity, pixel_sensitivity=sensitivity)
-        result = validated(post_processor, batch(maps, detection))(
-            InferenceBatch(anomaly_map=maps, pred_score=detection)
-        )
+        result = validated(post_processor, batch(maps, detection))(InferenceBatch(anomaly_map=maps, pred_score=detection))
         called.append((int(result.pred_label.sum()), int(result.pred_mask.sum())))
     assert called == sorted(called)
     assert called[0] == (0, 0)

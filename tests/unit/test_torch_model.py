@@ -3,10 +3,10 @@
 import pytest
 import torch
 from open_clip.model import CLIP
+from tests.tiny_clip import CONFIG, tiny_clip, tiny_model
 from torch.nn import functional
 
 from anomalib_dpclip.torch_model import DPCLIPModel
-from tests.tiny_clip import CONFIG, tiny_clip, tiny_model
 
 IMAGES = torch.randn(3, 3, 24, 24, generator=torch.Generator().manual_seed(0))
 

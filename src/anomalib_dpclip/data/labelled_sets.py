@@ -23,6 +23,8 @@ DOWNLOAD_TIMEOUT = 30
 MASKED_BMAD_CATEGORIES = ("Brain", "Liver", "Retina_RESC")
 """The categories of BMAD whose images have masks."""
 
+_HOST_IMAGE_MODULES = "anomalib.data.datamodules.image."
+
 
 @contextmanager
 def network_timeout(seconds: float = DOWNLOAD_TIMEOUT) -> Iterator[None]:
@@ -47,10 +49,10 @@ def data_module_class(name: str) -> Any:
     known = {
         key.lower(): value
         for key, value in vars(anomalib.data).items()
-        if inspect.isclass(value) and issubclass(value, AnomalibDataModule) and "category" in _arguments(value)
+        if inspect.isclass(value) and issubclass(value, AnomalibDataModule) and _is_of_image_categories(value)
     }
     if name.lower() not in known:
-        names = ", ".join(sorted({value.__name__ for value in known.values()} - {"JSONLines"}))
+        names = ", ".join(sorted(value.__name__ for value in known.values()))
         raise ValueError(
             f"unknown data set {name!r}: it must be the path of a .jsonl file that exists, or one of {names} "
             f"(with /category for one category only)"
@@ -69,7 +71,7 @@ def categories_of(cls: type[AnomalibDataModule]) -> tuple[str, ...]:
         return tuple(own)
     for base in cls.__mro__:
         # The host keeps the list beside the dataset class, in a module named like the data module's.
-        if base.__module__.startswith("anomalib.data.datamodules.image."):
+        if base.__module__.startswith(_HOST_IMAGE_MODULES):
             module = importlib.import_module(base.__module__.replace(".datamodules.", ".datasets."))
             return tuple(module.CATEGORIES)
     raise ValueError(f"{cls.__name__} names no categories: pass one as {cls.__name__}/CATEGORY")
@@ -148,12 +150,19 @@ def _modules(name: str, root: str | Path | None) -> list[AnomalibDataModule]:
         raise ValueError(f"{cls.__name__} has no category {category!r}: it has {', '.join(categories_of(cls))}")
     categories = (category,) if category else auxiliary_categories_of(cls)
     arguments: dict[str, Any] = {"root": root} if root is not None else {}
-    # No validation split: every labelled test image is learned from.
-    return [cls(category=each, val_split_mode="none", **arguments) for each in categories]
+    if "val_split_mode" in _arguments(cls):
+        arguments["val_split_mode"] = "none"  # every labelled test image is learned from
+    return [cls(category=each, **arguments) for each in categories]  # type: ignore[call-arg]  # as all that have a name
 
 
 def _is_metadata(name: str) -> bool:
     return name.endswith((".jsonl", ".json")) or Path(name).is_file()
+
+
+def _is_of_image_categories(cls: type[AnomalibDataModule]) -> bool:
+    """Whether a data module has images, neither videos nor point clouds, of known categories."""
+    is_image = any(base.__module__.startswith(_HOST_IMAGE_MODULES) for base in cls.__mro__)
+    return "category" in _arguments(cls) and (is_image or hasattr(cls, "categories"))
 
 
 def _arguments(cls: type) -> set[str]:

@@ -76,8 +76,8 @@ class Photos(AnomalibDataModule):
     """Data module of photos to predict, for any model: ``anomalib predict --data Photos --data.root DIR``.
 
     Takes every image file in a folder and its subfolders, in the order of their names. Not taken: folders of masks
-    (``masks``, ``mask``, ``ground_truth``), hidden files, and what the run itself writes. Images are resized one by one
-    before they are put together as a batch. An image that cannot be read is reported and left out.
+    (``masks``, ``mask``, ``ground_truth``), hidden files, links to folders, and what the run itself writes. Images are
+    resized one by one before they are put together as a batch. An image that cannot be read is reported and left out.
 
     After each batch the results are added to ``results.csv``, beside the heat maps: path, score, label, and for an
     image without results the reason. The same command a second time goes on where the first one stopped: images that
@@ -177,7 +177,7 @@ class Photos(AnomalibDataModule):
             )
         left = [path for path in paths if path not in done]
         if 0 < len(left) < trainer.world_size:
-            raise ValueError(f"{len(left)} photos for {trainer.world_size} devices: set --trainer.devices {len(left)}")
+            raise ValueError(f"{len(left)} left for {trainer.world_size} devices: set --trainer.devices {len(left)}")
         if trainer.predict_loop.return_predictions and len(left) > MANY:
             logger.warning("all predictions are kept in memory: say --return_predictions false, they are in %s", RESULTS)
         trainer.strategy.barrier()  # all processes have read what the first one now puts together

@@ -1,0 +1,137 @@
+"""Exported files: size, cost of the export, and speed and agreement in their runtimes against torch."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from lightning import seed_everything
+from torch import Tensor
+
+from anomalib_dpclip.bench.timing import alternating_seconds, in_new_process, medians
+from anomalib_dpclip.lightning_model import DPCLIP
+from anomalib_dpclip.peak_memory import PeakMemory
+
+Run = Callable[[Tensor], np.ndarray]
+"""From images to anomaly maps."""
+
+
+class Candidate(NamedTuple):
+    """A file and how it is run.
+
+    Attributes:
+        export_type: The host's export type.
+        compression: The host's compression of OpenVINO files.
+        float32: Whether OpenVINO computes in fp32; else as it likes, which is bf16 on processors that can.
+    """
+
+    export_type: str
+    compression: str | None = None
+    float32: bool = True
+
+
+CANDIDATES = {
+    "torch": Candidate("torch"),
+    "ONNX, onnxruntime": Candidate("onnx"),
+    "OpenVINO, fp32": Candidate("openvino"),
+    "OpenVINO, its own precision": Candidate("openvino", float32=False),
+    "OpenVINO FP16, its own precision": Candidate("openvino", "fp16", float32=False),
+    "OpenVINO INT8 weights, fp32": Candidate("openvino", "int8"),
+}
+
+
+def export(backbone: str = "ViT-L-14-336", repeats: int = 3) -> pd.DataFrame:
+    """Export a model in every way and run the files, on the CPU, one image of the model's size at a time.
+
+    Args:
+        backbone: As in `DPCLIP`; untrained, which costs the same. All runtimes get as many threads as torch has.
+        repeats: Timed rounds.
+
+    Returns:
+        One row a file and way to run it. The change of a map is relative to the range of torch's map.
+    """
+    model = _model(backbone)
+    size = model.model.backbone.image_size
+    image = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
+    exports, runs = {}, {}
+    with TemporaryDirectory() as folder:
+        for name, candidate in CANDIDATES.items():
+            key = candidate[:2]
+            if key not in exports:
+                place = str(Path(folder) / "-".join(filter(None, key)))
+                exports[key] = in_new_process(
+                    "bench.export:export_file", backbone=backbone, export_type=key[0], compression=key[1], folder=place
+                )
+            runs[name] = _runner(candidate, Path(exports[key]["path"]), model)
+        maps = {name: run(image) for name, run in runs.items()}
+        seconds = medians(alternating_seconds({name: (lambda run=run: run(image)) for name, run in runs.items()}, repeats))
+    return pd.DataFrame(
+        [
+            {
+                "backbone": backbone,
+                "file": name,
+                "MB": round(exports[candidate[:2]]["bytes"] / 1e6, 1),
+                "export, s": round(exports[candidate[:2]]["seconds"], 1),
+                "export, peak MiB": round(exports[candidate[:2]]["peak"]),
+                "ms an image": round(1000 * seconds[name], 1),
+                "times as fast as torch": round(seconds["torch"] / seconds[name], 2),
+                "change of the map": f"{np.abs(maps[name] - maps['torch']).max() / np.ptp(maps['torch']):.1e}",
+            }
+            for name, candidate in CANDIDATES.items()
+        ]
+    )
+
+
+def export_file(backbone: str, export_type: str, compression: str | None, folder: str) -> dict[str, Any]:
+    """Export once, in this process.
+
+    Args:
+        backbone: As in `DPCLIP`.
+        export_type: The host's export type.
+        compression: The host's compression of OpenVINO files.
+        folder: Where to.
+
+    Returns:
+        ``path``, ``bytes`` of all its files, ``seconds``, and the ``peak`` memory of the process in MiB, the model included.
+    """
+    from anomalib.engine import Engine
+
+    model, peak = _model(backbone), PeakMemory(None)
+    start = time.perf_counter()
+    path = Engine(logger=False).export(model, export_type, export_root=folder, compression_type=compression)  # type: ignore[arg-type]
+    seconds = time.perf_counter() - start
+    written = sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file())
+    return {"path": str(path), "bytes": written, "seconds": seconds, "peak": peak.mebibytes()}
+
+
+def _model(backbone: str) -> DPCLIP:
+    """The same model in every process."""
+    seed_everything(0, verbose=False)
+    return DPCLIP(backbone=backbone, pretrained="random", class_name="metal").eval()
+
+
+def _runner(candidate: Candidate, path: Path, model: DPCLIP) -> Run:
+    threads = torch.get_num_threads()
+    if candidate.export_type == "torch":
+        return lambda image: _in_torch(model, image)
+    if candidate.export_type == "onnx":
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        return lambda image: session.run(["anomaly_map"], {"input": image.numpy()})[0]
+    import openvino
+
+    config = {"INFERENCE_NUM_THREADS": threads} | ({"INFERENCE_PRECISION_HINT": "f32"} if candidate.float32 else {})
+    compiled = openvino.Core().compile_model(path, "CPU", config)
+    return lambda image: compiled(image.numpy())["anomaly_map"]
+
+
+@torch.inference_mode()
+def _in_torch(model: DPCLIP, image: Tensor) -> np.ndarray:
+    return model(image).anomaly_map.numpy()

@@ -1,0 +1,113 @@
+"""The console script: every command leads somewhere, and a user's mistake is a message, not a stack trace."""
+
+import subprocess
+import sys
+from importlib import import_module
+
+import pytest
+
+from anomalib_dpclip import cli
+
+
+@pytest.fixture(autouse=True)
+def _restore_the_program_s_name(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["dpclip"])
+
+
+def command(monkeypatch, function):
+    """Make `function` the only command, called ``try``."""
+    import anomalib_dpclip.published as module  # any light module
+
+    monkeypatch.setattr(module, "tried", function, raising=False)
+    monkeypatch.setattr(cli, "COMMANDS", {"try": cli.Command("published:tried", "try it")})
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_every_command_leads_to_a_documented_function(name):
+    module, _, function = cli.COMMANDS[name].function.partition(":")
+    documentation = getattr(import_module(f"anomalib_dpclip.{module}"), function).__doc__
+    assert documentation
+    assert "Args:" in documentation
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
+def test_the_overview_lists_all(capsys, arguments):
+    cli.main(arguments)
+    output = capsys.readouterr().out
+    assert output.startswith("usage: dpclip COMMAND")
+    assert all(f"  {name} " in output and each.purpose in output for name, each in cli.COMMANDS.items())
+
+
+def test_an_unknown_command():
+    with pytest.raises(SystemExit, match=r"dpclip: unknown command 'metdata'\n\nusage: dpclip COMMAND"):
+        cli.main(["metdata"])
+
+
+def test_arguments_reach_the_function(monkeypatch):
+    received = []
+
+    def function(path: str, count: int = 1) -> None:
+        """Try."""
+        received.append((path, count))
+
+    command(monkeypatch, function)
+    cli.main(["try", "a file.txt", "--count", "3"])
+    assert received == [("a file.txt", 3)]
+
+
+@pytest.mark.parametrize("error", [ValueError, FileNotFoundError, ModuleNotFoundError])
+def test_a_user_s_mistake_is_a_message(monkeypatch, error):
+    def function() -> None:
+        """Try."""
+        raise error("there is no such thing: fetch one")
+
+    command(monkeypatch, function)
+    with pytest.raises(SystemExit, match=r"^dpclip try: there is no such thing: fetch one$"):
+        cli.main(["try"])
+
+
+def test_a_mistake_of_ours_keeps_its_stack_trace(monkeypatch):
+    def function() -> None:
+        """Try."""
+        raise KeyError("bug")
+
+    command(monkeypatch, function)
+    with pytest.raises(KeyError):
+        cli.main(["try"])
+
+
+def test_exit_status(monkeypatch):
+    def fails() -> int:
+        """Try."""
+        return 3
+
+    def succeeds() -> int:
+        """Try."""
+        return 0
+
+    command(monkeypatch, fails)
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["try"])
+    assert stopped.value.code == 3
+    command(monkeypatch, succeeds)
+    cli.main(["try"])
+
+
+def test_usage_names_the_command(monkeypatch, capsys):
+    def function(path: str) -> None:
+        """Try."""
+        del path
+
+    command(monkeypatch, function)
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["try"])
+    assert stopped.value.code == 2
+    assert "usage: dpclip try " in capsys.readouterr().err
+
+
+def test_as_a_module():
+    process = subprocess.run(
+        [sys.executable, "-m", "anomalib_dpclip", "--help"], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.startswith("usage: dpclip COMMAND")

@@ -1,0 +1,216 @@
+"""The plugin is found in every order of imports, and a broken host or plugin never costs more than a warning.
+
+Only fresh interpreters can show this. One of them is forked once torch is there, to spare each case torch's import.
+"""
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+import textwrap
+import types
+from importlib.metadata import distribution
+from pathlib import Path
+
+import pytest
+
+from anomalib_dpclip import _autoload, _register
+
+PROJECT = Path(__file__).parents[2] / "pyproject.toml"
+HOST_GROUPS = ("anomalib.models", "anomalib.data")
+
+NAMES = """
+import sys
+print(*(f"{group}.{name}" for group, name in (
+    ("models", "DPCLIP"), ("data", "MVTec"), ("data", "Surfaces"), ("data", "JSONLines"), ("data", "Photos"),
+) if hasattr(sys.modules.get(f"anomalib.{group}"), name)))
+"""
+DATA = {"data.MVTec", "data.Surfaces", "data.JSONLines", "data.Photos"}
+EVERYTHING = DATA | {"models.DPCLIP"}
+
+ORDERS = {
+    # torch's own autoloading is off where these run: `import anomalib_dpclip` must do instead.
+    "without the plugin": ("import anomalib.models", set()),
+    "plugin first": ("import anomalib_dpclip, anomalib.data, anomalib.models", EVERYTHING),
+    "plugin, data alone": ("import anomalib_dpclip, anomalib.data", DATA),
+    "our model first": ("from anomalib_dpclip import DPCLIP", EVERYTHING),
+    "our data first": ("import anomalib_dpclip.data.surfaces, anomalib.models", EVERYTHING),
+}
+
+# Stand-ins for a host that is absent, broken, or has none of what we need.
+HOSTS = {
+    "absent": {"__init__.py": "raise ModuleNotFoundError('no anomalib here')"},
+    "broken": {"__init__.py": "raise RuntimeError('broken anomalib')"},
+    "too old": {
+        "__init__.py": "",
+        "data/__init__.py": "import anomalib.data.predict",
+        "data/predict.py": "",
+        "models/__init__.py": "import anomalib.models.video",
+        "models/video/__init__.py": "",
+    },
+}
+
+FORKED = """
+import json, os, sys, traceback, warnings
+import torch
+
+heavy = sorted({name.partition(".")[0] for name in sys.modules} & {"anomalib", "lightning", "open_clip", "timm", "pandas"})
+results = {"loaded by torch": " ".join(heavy)}
+import lightning, timm, torchmetrics, torchvision.transforms.v2, pandas, sklearn, cv2, kornia  # shared by all cases
+for name, (path, code) in json.load(sys.stdin).items():
+    read, write = os.pipe()
+    if os.fork() == 0:
+        os.dup2(write, 1)
+        os.dup2(write, 2)
+        warnings.simplefilter("ignore", DeprecationWarning)
+        try:
+            if path:
+                sys.path.insert(0, path)
+            exec(code, {})
+        except BaseException:
+            traceback.print_exc()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as pipe:
+        results[name] = pipe.read()
+    os.wait()
+print(json.dumps(results))
+"""
+
+
+def run(code, stdin="", **environment):
+    environment = {name: value for name, value in os.environ.items() if "TORCH_DEVICE" not in name} | environment
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        input=stdin,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def forked(tmp_path_factory):
+    """What each case printed, by its name."""
+    if not hasattr(os, "fork"):
+        pytest.skip("needs os.fork to try many orders of imports in reasonable time")
+    cases = {name: (None, code + NAMES) for name, (code, _) in ORDERS.items()}
+    for name, files in HOSTS.items():
+        root = tmp_path_factory.mktemp("host")
+        for file, content in files.items():
+            path = root / "anomalib" / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(content)
+        code = "import anomalib_dpclip, anomalib.data, anomalib.models; print('imported')"
+        cases[f"host {name}"] = (str(root), code)
+    cases["hook"] = (
+        None,
+        "import anomalib_dpclip; print(sorted(name for name in __import__('sys').modules if 'anomalib' in name))",
+    )
+    process = run(FORKED, stdin=json.dumps(cases), TORCH_DEVICE_BACKEND_AUTOLOAD="0")
+    assert process.returncode == 0, process.stderr
+    return json.loads(process.stdout)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_every_order_of_imports(forked, order):
+    lines = forked[order].splitlines()
+    assert lines, "nothing was printed"
+    assert set(lines[-1].split()) == ORDERS[order][1], forked[order]
+    assert "could not register" not in forked[order]
+
+
+def test_a_fresh_interpreter_needs_no_import_by_hand():
+    """Also, torch is first imported here while anomalib is half-loaded."""
+    process = run(
+        """
+        import anomalib.data
+        assert anomalib.data.MVTec.__name__ == "MVTec"
+        from anomalib.models import get_model, list_models
+        import anomalib.models
+        assert "DPCLIP" in list_models(case="pascal")
+        model = get_model({"class_path": "DPCLIP", "init_args": {"backbone": "mini"}})
+        assert type(model) is type(get_model("dpclip", backbone="mini")) is anomalib.models.DPCLIP
+        """,
+    )
+    assert process.returncode == 0, process.stderr
+    assert "could not register" not in process.stderr
+
+
+def test_import_torch_loads_nothing_heavy(forked):
+    assert forked["loaded by torch"] == ""
+    assert forked["hook"].strip() == str(["anomalib_dpclip", "anomalib_dpclip._autoload"])
+
+
+@pytest.mark.parametrize("host", ["absent", "broken"])
+def test_a_host_that_cannot_be_imported_says_so_itself(forked, host):
+    assert {"absent": "no anomalib here", "broken": "broken anomalib"}[host] in forked[f"host {host}"]
+    assert "anomalib_dpclip" not in forked[f"host {host}"]
+
+
+def test_a_host_that_is_too_old_works_as_without_us(forked):
+    output = forked["host too old"]
+    assert "imported" in output
+    for group in HOST_GROUPS:
+        assert f"anomalib-dpclip could not register with {group}" in output
+
+
+def test_import_torch_with_a_broken_host(tmp_path):
+    (tmp_path / "anomalib").mkdir()
+    (tmp_path / "anomalib" / "__init__.py").write_text("raise RuntimeError('broken anomalib')")
+    process = run("import torch; print(torch.ones(2).sum().item())", PYTHONPATH=str(tmp_path))
+    assert process.returncode == 0, process.stderr
+    assert process.stdout == "2.0\n"
+    assert process.stderr == ""
+
+
+def test_without_wrapt_there_is_a_warning_and_no_more(monkeypatch):
+    monkeypatch.setitem(sys.modules, "wrapt", None)
+    with pytest.warns(RuntimeWarning, match="anomalib-dpclip could not register with anomalib: ModuleNotFoundError"):
+        _autoload.autoload()
+
+
+def test_a_registration_that_fails_is_a_warning_and_no_more(monkeypatch):
+    def uninstalled(name):
+        raise LookupError(name)
+
+    monkeypatch.setattr(_register, "distribution", uninstalled)
+    with pytest.warns(RuntimeWarning, match="could not register with anomalib.models: LookupError"):
+        _register.register(types.ModuleType("anomalib.models"))
+
+
+def test_registering_again_changes_nothing():
+    for group in HOST_GROUPS:
+        importlib.import_module(group)
+    before = {group: dict(vars(sys.modules[group])) for group in HOST_GROUPS}
+    _register.register(types.ModuleType("anomalib.models"))
+    assert all(vars(sys.modules[group]) == names for group, names in before.items())
+
+
+def test_entry_points_are_those_of_the_project():
+    tomllib = pytest.importorskip("tomllib", reason="the standard library reads TOML from Python 3.11 on")
+    declared = tomllib.loads(PROJECT.read_text())["project"]["entry-points"]
+    installed = distribution("anomalib-dpclip").entry_points
+    for group in (*HOST_GROUPS, "torch.backends"):
+        assert {point.name: point.value for point in installed.select(group=group)} == declared[group], (
+            f"{group} differs: install the project again"
+        )
+
+
+def test_every_entry_point_leads_somewhere():
+    for group in HOST_GROUPS:
+        for point in distribution("anomalib-dpclip").entry_points.select(group=group):
+            assert point.load().__name__ == point.name
+    [bootstrap] = distribution("anomalib-dpclip").entry_points.select(group="torch.backends")
+    assert bootstrap.load() is _autoload.autoload
+
+
+def test_the_bootstrap_knows_all_modules_with_entry_points():
+    points = distribution("anomalib-dpclip").entry_points
+    assert set(_autoload.OWN_MODULES) == {point.module for group in HOST_GROUPS for point in points.select(group=group)}
+    assert set(_autoload.HOST_MODULES) == set(_register._READY_AFTER.values())
