@@ -45,10 +45,7 @@ class ChannelPurification(nn.Module):
         """Purify tokens ``(B, L, C_in)`` into ``(B, L, C_out)``."""
         # timm's layer pools over axes 1 and 2 of (N, H, W, C): a token sequence is an image of width 1.
         projected = self.fc(tokens).unsqueeze(2)
-        if self.pools_over_batch:
-            projected = self.grn(projected.transpose(0, 1)).transpose(0, 1)
-        else:
-            projected = self.grn(projected)
+        projected = self.grn(projected.transpose(0, 1)).transpose(0, 1) if self.pools_over_batch else self.grn(projected)
         return self.activation(projected.squeeze(2))
 
 

@@ -298,7 +298,7 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]  # the host's 
             raise ValueError(f"--model.auxiliary {SYNTHETIC} stands alone: it cannot be mixed with labelled sets")
         roots: Any = self.auxiliary_root
         if roots is None and self.auxiliary is None and type(target).__name__ == sources[0]:
-            roots = str(target.root)  # type: ignore[union-attr]  # Surfaces: both parts lie in one folder
+            roots = str(target.root)  # type: ignore[union-attr, attr-defined]  # Surfaces: both parts lie in one folder
         roots = list(roots) if _is_list(roots) else [roots] * len(sources)
         if len(roots) != len(sources):
             raise ValueError(

@@ -66,7 +66,7 @@ def test_names_of_one_data_set_are_one_key():
         ("", ["bottle", "my_gear"], {"dark bottle", "my gear"}),
     ],
 )
-def test_tested_classes_are_those_of_the_images_or_of_the_data_module(category, of_images, expected):
+def test_classes_are_those_of_the_images_or_of_the_data_module(category, of_images, expected):
     samples = pd.DataFrame({"image_path": ["a.png", "b.png"]} | ({"class_name": of_images} if of_images else {}))
     datamodule = SimpleNamespace(name="MVTecAD", category=category, test_data=SimpleNamespace(samples=samples))
     assert classes_of(datamodule) == expected

@@ -164,7 +164,7 @@ def test_nothing_left_to_do(root, tmp_path):
 def test_results_of_another_model_are_not_mixed_in(root, tmp_path):
     out = tmp_path / "out"
     predict(root, out)
-    with pytest.raises(ValueError, match=r"results of another model, class name or setting.*--data\.fresh true"):
+    with pytest.raises(ValueError, match=r"results of another model, class name, setting or version.*--data\.fresh true"):
         predict(root, out, Brightness(threshold=0.9))
     assert rows(out, root)[1] == ("a/1.png", "0.800000", "anomalous", "ok")
     predict(root, out, Brightness(threshold=0.9), fresh=True)

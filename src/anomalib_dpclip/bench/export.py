@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -57,18 +58,14 @@ def export(backbone: str = "ViT-L-14-336", repeats: int = 3) -> pd.DataFrame:
     model = _model(backbone)
     size = model.model.backbone.image_size
     image = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
-    exports, runs = {}, {}
     with TemporaryDirectory() as folder:
-        for name, candidate in CANDIDATES.items():
-            key = candidate[:2]
-            if key not in exports:
-                place = str(Path(folder) / "-".join(filter(None, key)))
-                exports[key] = in_new_process(
-                    "bench.export:export_file", backbone=backbone, export_type=key[0], compression=key[1], folder=place
-                )
-            runs[name] = _runner(candidate, Path(exports[key]["path"]), model)
+        # All exports come before the first file is opened: each of the two takes gigabytes.
+        exports = {
+            key: _export_elsewhere(backbone, *key, Path(folder)) for key in dict.fromkeys(c[:2] for c in CANDIDATES.values())
+        }
+        runs = {name: _runner(candidate, Path(exports[candidate[:2]]["path"]), model) for name, candidate in CANDIDATES.items()}
         maps = {name: run(image) for name, run in runs.items()}
-        seconds = medians(alternating_seconds({name: (lambda run=run: run(image)) for name, run in runs.items()}, repeats))
+        seconds = medians(alternating_seconds({name: partial(run, image) for name, run in runs.items()}, repeats))
     return pd.DataFrame(
         [
             {
@@ -84,6 +81,12 @@ def export(backbone: str = "ViT-L-14-336", repeats: int = 3) -> pd.DataFrame:
             for name, candidate in CANDIDATES.items()
         ]
     )
+
+
+def _export_elsewhere(backbone: str, export_type: str, compression: str | None, folder: Path) -> dict[str, Any]:
+    place = str(folder / f"{export_type}-{compression}")
+    arguments = {"export_type": export_type, "compression": compression, "folder": place}
+    return in_new_process("bench.export:export_file", backbone=backbone, **arguments)
 
 
 def export_file(backbone: str, export_type: str, compression: str | None, folder: str) -> dict[str, Any]:

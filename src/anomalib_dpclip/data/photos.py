@@ -172,8 +172,8 @@ class Photos(AnomalibDataModule):
         done = {} if self.fresh else {row.path: row for row in read_results(outputs).values() if row.status == DONE}
         if any(row.model != model for row in done.values()):
             raise ValueError(
-                f"{outputs / RESULTS} holds results of another model, class name or setting: start over with "
-                f"--data.fresh true, or keep them and set --default_root_dir"
+                f"{outputs / RESULTS} holds results of another model, class name, setting or version: start over "
+                f"with --data.fresh true, or keep them and set --default_root_dir"
             )
         left = [path for path in paths if path not in done]
         if 0 < len(left) < trainer.world_size:

@@ -46,9 +46,7 @@ def datamodule_samples(name: str, root: str | Path, seed: int = 0) -> pd.DataFra
     root, datamodule_class = Path(root), data_module_class(name)
     categories = categories_of(datamodule_class)
     # VisA's converted folders are one level further down, and empty for categories that are not there.
-    found = [
-        each for each in categories if any(_has_files(folder) for folder in (root / each, *root.glob(f"*/{each}")))
-    ]
+    found = [each for each in categories if any(_has_files(folder) for folder in (root / each, *root.glob(f"*/{each}")))]
     if not found:
         raise FileNotFoundError(f"no category of {name} in {root}: a folder of {', '.join(categories)} should be there")
     # Everything that the test folder holds, and nothing moved to a validation split; some modules know no such modes.
@@ -91,9 +89,7 @@ def folder_samples(root: str | Path, class_name: str | None = None) -> pd.DataFr
             f"neither {root} nor a folder in it has good/ (normal images, beside a folder for each kind of defect), or "
             f"images/ and masks/"
         )
-    samples = [
-        sample for folder in categories for sample in _category_samples(folder, class_name or folder.resolve().name)
-    ]
+    samples = [sample for folder in categories for sample in _category_samples(folder, class_name or folder.resolve().name)]
     if not samples:
         raise FileNotFoundError(f"no image in the folders of {root}: {', '.join(sorted(_EXTENSIONS))} are known")
     return to_frame(samples)
