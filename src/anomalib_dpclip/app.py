@@ -83,7 +83,7 @@ def app(
         quiet=True,  # else it invites to publish the page
         prevent_thread_lock=True,
     )
-    print(f"The page is at {blocks.local_url} until you press Ctrl+C")  # noqa: T201
+    print(f"The page is at {blocks.local_url} until you press Ctrl+C", flush=True)  # noqa: T201
     blocks.block_thread()
 
 
