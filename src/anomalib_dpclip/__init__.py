@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from anomalib_dpclip.checkpoint import load_adapters, save_adapters
     from anomalib_dpclip.data.json_lines import JSONLines
     from anomalib_dpclip.data.mvtec import MVTec
+    from anomalib_dpclip.data.photos import Photos
     from anomalib_dpclip.data.surfaces import Surfaces
     from anomalib_dpclip.lightning_model import DPCLIP
     from anomalib_dpclip.metrics import field_metrics
@@ -26,6 +27,7 @@ __all__ = [
     "DPCLIPPostProcessor",
     "JSONLines",
     "MVTec",
+    "Photos",
     "Surfaces",
     "field_metrics",
     "load_adapters",
@@ -38,6 +40,7 @@ _MODULES = {
     "DPCLIPPostProcessor": "post_processor",
     "JSONLines": "data.json_lines",
     "MVTec": "data.mvtec",
+    "Photos": "data.photos",
     "Surfaces": "data.surfaces",
     "field_metrics": "metrics",
     "load_adapters": "checkpoint",

@@ -74,7 +74,7 @@ def load_adapters(model: "DPCLIP | DPCLIPModel", path: str | Path) -> Provenance
     path = Path(path)
     adapters = read_adapters(path)
     torch_model, calibration, own = _parts(model)
-    _check_provenance(adapters.provenance, torch_model, path)
+    check_provenance(adapters.provenance, torch_model, path)
     check_tensors(adapters.tensors, adapter_tensors(torch_model), path)
     if calibration is not None:
         # Without one in the file, none: that of other adapters would be wrong here.
@@ -138,7 +138,17 @@ def check_tensors(found: Mapping[str, Any], expected: Mapping[str, Tensor], path
             raise ValueError(f"{path}: {name} holds values that are not finite numbers; the file is damaged")
 
 
-def _check_provenance(provenance: Provenance, model: DPCLIPModel, path: Path) -> None:
+def check_provenance(provenance: Provenance, model: DPCLIPModel, path: Path) -> None:
+    """Make sure that adapters belong to a model's backbone and architecture.
+
+    Args:
+        provenance: Of the adapters.
+        model: The model.
+        path: Of the adapters, for the message.
+
+    Raises:
+        ValueError: If they were trained with another backbone or another architecture; says with which.
+    """
     if provenance.fingerprint and provenance.fingerprint != model.backbone_fingerprint:
         raise ValueError(
             f"{path} holds adapters of another backbone: {provenance.backbone or 'unknown'} "

@@ -12,6 +12,7 @@ from anomalib.data import AnomalibDataModule, AnomalibDataset, ImageBatch
 from anomalib.metrics import Evaluator
 from anomalib.models.components import AnomalibModule
 from anomalib.visualization import Visualizer
+from lightning.pytorch import Callback
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -20,7 +21,7 @@ from anomalib_dpclip.adapters import Pooling
 from anomalib_dpclip.anomaly_map import Domain, anomaly_map, detection_score, difference_grid
 from anomalib_dpclip.auxiliary import AuxiliaryDataset, auxiliary_loader, auxiliary_samples, default_auxiliary
 from anomalib_dpclip.calibration import CalibrationStatistics
-from anomalib_dpclip.checkpoint import Provenance, architecture_of, load_adapters, package_versions
+from anomalib_dpclip.checkpoint import Provenance, architecture_of, check_provenance, load_adapters, package_versions
 from anomalib_dpclip.class_names import UNKNOWN_CLASS, classes_of, domain_of
 from anomalib_dpclip.clip_backbone import TextTower, load_clip
 from anomalib_dpclip.data.labelled_sets import prepare_labelled_set
@@ -34,6 +35,7 @@ from anomalib_dpclip.prompting import ABNORMAL_STATES, NORMAL_STATES, TEMPLATES,
 from anomalib_dpclip.prototypes import Prototypes, TokenDirections
 from anomalib_dpclip.synthetic_auxiliary import SYNTHETIC, SyntheticAuxiliaryDataset, synthetic_samples
 from anomalib_dpclip.torch_model import DPCLIPModel
+from anomalib_dpclip.unadapted import UnadaptedCLIP
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +67,7 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]  # the host's 
         tiles: For small defects on large images: validate, test and predict on images of so many times `image_size`, seen in
             overlapping tiles of `image_size`, (2 tiles - 1)^2 of them. Learning is not affected.
         weights: Trained adapters: ``.safetensors`` of this package, a Lightning ``.ckpt``, or a published ``.pth``; ``clip``
-            for CLIP's own projection and no adapters, the unadapted baseline.
+            for CLIP without adapters, the baseline.
         class_name: What the images show, for the prompts, e.g. ``metal nut``. Default: from the data set and its category.
         domain: ``industrial`` or ``medical``: blur of the maps and fusion of the scores. Default: from the data set.
         auxiliary: Labelled set to learn from: the name of one of anomalib's image data modules, with ``/category`` for one
@@ -110,6 +112,9 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]  # the host's 
 
     model: DPCLIPModel
     prototypes: Prototypes
+    pre_processor: Any
+    post_processor: Any
+    evaluator: Any
 
     def __init__(
         self,
@@ -151,16 +156,19 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]  # the host's 
         # Whoever calls the constructor must not find the global random state moved.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            model = DPCLIPModel(
-                clip,
-                adapter_layers,
-                tap_layers,
-                adapter_weight,
-                projector_activation,
-                grn_pooling,
-                domain or "industrial",
-                tiles,
-            )
+            if weights == UNADAPTED:
+                model: DPCLIPModel = UnadaptedCLIP(clip, domain or "industrial", tiles)
+            else:
+                model = DPCLIPModel(
+                    clip,
+                    adapter_layers,
+                    tap_layers,
+                    adapter_weight,
+                    projector_activation,
+                    grn_pooling,
+                    domain or "industrial",
+                    tiles,
+                )
         super().__init__(
             pre_processor=CLIPPreProcessor(model.input_size) if pre_processor is True else pre_processor,
             post_processor=post_processor,
@@ -199,9 +207,7 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]  # the host's 
         )
         self._set_domain(domain or "industrial")
         self.weights = weights
-        if weights == UNADAPTED:
-            self.model.use_clip_projection()
-        elif weights is not None:
+        if weights is not None and weights != UNADAPTED:
             self.provenance = load_adapters(self, weights)
             self._use_auxiliary_calibration()
         if weights is not None or class_name is not None:
@@ -232,6 +238,15 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]  # the host's 
     def configure_evaluator() -> Evaluator:
         """The figures of the field."""
         return Evaluator(test_metrics=field_metrics())
+
+    def configure_callbacks(self) -> Sequence[Callback]:
+        """The host's components and, where pictures are wanted, a contact sheet of the test run, which needs their results."""
+        callbacks: list[Any] = [*super().configure_callbacks()]  # type: ignore[misc]  # the host gives a list
+        if self.visualizer is not None:
+            from anomalib_dpclip.contact_sheet import ContactSheet
+
+            callbacks.append(ContactSheet())
+        return callbacks
 
     def val_dataloader(self) -> list:
         """None: lets the host predict on bare folders, where it would validate a zero-shot model first."""
@@ -301,9 +316,7 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]  # the host's 
             roots = str(target.root)  # type: ignore[union-attr, attr-defined]  # Surfaces: both parts lie in one folder
         roots = list(roots) if _is_list(roots) else [roots] * len(sources)
         if len(roots) != len(sources):
-            raise ValueError(
-                f"auxiliary_root names {len(roots)} folders for {len(sources)} auxiliary sets: name one each"
-            )
+            raise ValueError(f"auxiliary_root names {len(roots)} folders for {len(sources)} auxiliary sets: name one each")
         return sources, roots
 
     def prepare_data(self) -> None:
@@ -508,10 +521,12 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]  # the host's 
         if saved is None:
             raise ValueError("the checkpoint is not one of DPCLIP: it lacks its provenance. Which model wrote it?")
         self.provenance = Provenance.from_dict(saved, Path("the checkpoint"))
-        if self.provenance.fingerprint != self.model.backbone_fingerprint:
+        check_provenance(self.provenance, self.model, Path("the checkpoint"))
+        tiles = checkpoint["hyper_parameters"].get("tiles", 1)
+        if tiles != self.model.tiles:
             raise ValueError(
-                f"the checkpoint belongs to backbone {self.provenance.backbone} with weights {self.provenance.pretrained}: "
-                f"give --model.backbone, --model.pretrained and --model.quick_gelu the values it was trained with"
+                f"the checkpoint is calibrated on images of tiles={tiles}, the model takes tiles={self.model.tiles}: give it as "
+                f"--model.weights instead of --ckpt_path to calibrate anew, or set --model.tiles {tiles}"
             )
         if self._chosen_domain is None:
             self._set_domain(saved.get("domain", "industrial"))

@@ -43,6 +43,8 @@ def load_plain(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except _UNREADABLE as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if "weights_only" in str(error):  # torch goes on to say how to load it all the same
+            reason = "it holds more than tensors and plain data"
         raise ValueError(
             f"{path} cannot be read safely (truncated, damaged, of another kind, or with code in it): {reason}"
         ) from error

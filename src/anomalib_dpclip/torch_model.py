@@ -100,6 +100,11 @@ class DPCLIPModel(nn.Module):
                 )
         if not self.tap_layers:
             raise ValueError("tap_layers must name at least one layer")
+        if self.adapter_layers and self.adapter_layers[-1] >= self.tap_layers[-1]:
+            raise ValueError(
+                f"adapter_layers={list(self.adapter_layers)} go beyond the last tap, after layer {self.tap_layers[-1]}: such "
+                f"adapters would change nothing"
+            )
 
     @property
     def input_size(self) -> tuple[int, int]:
@@ -121,20 +126,6 @@ class DPCLIPModel(nn.Module):
             side = (reach + 1) * self.backbone.patch_size
             raise ValueError(f"image_size must be at least {side} for the {domain} blur on {self.backbone.grid} tokens")
         self._domain = domain
-
-    @torch.no_grad()
-    def use_clip_projection(self) -> None:
-        """Become the unadapted CLIP: adapters off, and every projector CLIP's own projection into the joint space.
-
-        GRN starts as the identity, so this is exact; it is the baseline that the learned adapters are compared with.
-        """
-        self.adapter_weight, self.projector_activation = 0.0, False
-        for adapter in self.layer_adapters:
-            adapter.weight = 0.0  # type: ignore[assignment]  # a share, no parameter
-        projection = self.backbone.visual.proj
-        for projector in (*self.seg_proj, self.det_proj):
-            projector.fc.weight.copy_(projection.T)
-            projector.activation = nn.Identity()
 
     def features(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
         """Tap tokens and detection feature.

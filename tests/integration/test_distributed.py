@@ -21,7 +21,12 @@ SCRIPT = Path(__file__).parent / "distributed_training.py"
 def run(settings):
     environment = os.environ | {"OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1"}
     done = subprocess.run(
-        [sys.executable, SCRIPT, json.dumps(settings)], env=environment, capture_output=True, text=True, timeout=240, check=False
+        [sys.executable, SCRIPT, json.dumps(settings)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return load_file(settings["output"])

@@ -227,7 +227,7 @@ def test_auxiliary_images_without_masks_are_opt_in(make_model, make_engine, targ
     metadata = tmp_path / "partly.jsonl"
     metadata.write_text("\n".join(map(json.dumps, lines)))
     arguments = {"auxiliary": str(metadata), "auxiliary_root": str(surfaces_root), "shots": None}
-    with pytest.raises(ValueError, match="2 of 4 anomalous images .* have no mask.*--model.auxiliary_unmasked true"):
+    with pytest.raises(ValueError, match=r"2 of 4 anomalous images .* have no mask.*--model.auxiliary_unmasked true"):
         make_engine().fit(model=make_model(**arguments), datamodule=target)
     model = make_model(**arguments, auxiliary_unmasked=True)
     make_engine(max_epochs=1).fit(model=model, datamodule=target)

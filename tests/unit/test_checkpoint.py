@@ -11,6 +11,7 @@ from tests.tiny_clip import tiny_clip, tiny_model
 from anomalib_dpclip import DPCLIP
 from anomalib_dpclip.adapter_file import Adapters, Provenance, read_adapters, write_adapters
 from anomalib_dpclip.checkpoint import adapter_tensors, load_adapters, save_adapters
+from anomalib_dpclip.unadapted import UnadaptedCLIP
 
 PUBLISHED = Path(__file__).parents[1] / "data" / "published_checkpoint.pth"
 
@@ -135,10 +136,8 @@ def test_adapters_of_another_architecture(tmp_path, arguments, message):
 
 
 def test_the_unadapted_baseline_is_not_mistaken_for_adapters(tmp_path):
-    baseline = tiny_model()
-    baseline.use_clip_projection()
-    path = save_adapters(baseline, tmp_path / "a.safetensors")
-    with pytest.raises(ValueError, match=r"trained with adapter_weight=0\.0, the model has 0\.1"):
+    path = save_adapters(UnadaptedCLIP(tiny_clip()), tmp_path / "a.safetensors")
+    with pytest.raises(ValueError, match=r"trained with adapter_layers=\[\], the model has \[0\]"):
         load_adapters(tiny_model(), path)
 
 

@@ -217,9 +217,7 @@ ENCODED = [_encoded(form) for form in ("PNG", "JPEG", "TIFF", "GIF", "WEBP", "BM
 @given(data=st.data())
 def test_damaged_bytes_give_an_image_or_one_error_that_names_the_file(tmp_path_factory, data):
     content = bytearray(data.draw(st.sampled_from(ENCODED)))
-    for position, value in data.draw(
-        st.lists(st.tuples(st.integers(0, len(content) - 1), st.integers(0, 255)), max_size=8)
-    ):
+    for position, value in data.draw(st.lists(st.tuples(st.integers(0, len(content) - 1), st.integers(0, 255)), max_size=8)):
         content[position] = value
     length = data.draw(st.one_of(st.just(len(content)), st.integers(0, len(content))))
     path = tmp_path_factory.getbasetemp() / "fuzzed.img"

@@ -86,9 +86,7 @@ class TestFolders:
         for index in (1, 2):
             picture(root / "images" / f"{index}.png")
             mask(root / "masks" / f"{index}.png")
-        assert listed(root, tmp_path) == {
-            f"images/{index}.png": (1, "CVC-300", f"masks/{index}.png", None) for index in (1, 2)
-        }
+        assert listed(root, tmp_path) == {f"images/{index}.png": (1, "CVC-300", f"masks/{index}.png", None) for index in (1, 2)}
 
     def test_a_mask_that_matches_no_image(self, tmp_path):
         picture(tmp_path / "good" / "1.png")
@@ -274,8 +272,7 @@ class TestCheck:
 
     def test_nothing_wrong(self, root):
         assert (
-            self.check(root, {"image_path": "good.png", "label": 0}, {"image_path": "bad.png", "mask_path": "mask.png"})
-            == []
+            self.check(root, {"image_path": "good.png", "label": 0}, {"image_path": "bad.png", "mask_path": "mask.png"}) == []
         )
 
     def test_all_problems_at_once(self, root):

@@ -73,9 +73,5 @@ def test_an_image_never_depends_on_its_batch(parity):
     with torch.no_grad():
         together = model(images)
         alone = [model(image.unsqueeze(0)) for image in images]
-    torch.testing.assert_close(
-        torch.cat([single.anomaly_map for single in alone]), together.anomaly_map, atol=1e-6, rtol=0
-    )
-    torch.testing.assert_close(
-        torch.cat([single.pred_score for single in alone]), together.pred_score, atol=1e-6, rtol=0
-    )
+    torch.testing.assert_close(torch.cat([single.anomaly_map for single in alone]), together.anomaly_map, atol=1e-6, rtol=0)
+    torch.testing.assert_close(torch.cat([single.pred_score for single in alone]), together.pred_score, atol=1e-6, rtol=0)

@@ -7,6 +7,7 @@ from tests.tiny_clip import CONFIG, tiny_clip, tiny_model
 from torch.nn import functional
 
 from anomalib_dpclip.torch_model import DPCLIPModel
+from anomalib_dpclip.unadapted import UnadaptedCLIP
 
 IMAGES = torch.randn(3, 3, 24, 24, generator=torch.Generator().manual_seed(0))
 
@@ -51,20 +52,14 @@ def test_without_adapters_the_tower_is_open_clip_s():
 
 
 @torch.no_grad()
-def test_unadapted_baseline_projects_as_clip_does():
-    model = tiny_model(projector_activation=True)
-    model.use_clip_projection()
-    for projector in (*model.seg_proj, model.det_proj):
-        torch.nn.init.zeros_(projector.grn.weight)
-        torch.nn.init.zeros_(projector.grn.bias)
-    taps, _ = model.features(IMAGES)
-    visual = model.backbone.visual
-    outputs = model.backbone.embed(IMAGES)
-    for tap, block in zip(taps, visual.transformer.resblocks, strict=True):
-        outputs = block(outputs)
-        torch.testing.assert_close(tap, functional.normalize(visual.ln_post(outputs[:, 1:]) @ visual.proj, dim=-1))
-    assert model.adapter_weight == 0
-    assert model.projector_activation is False
+def test_unadapted_baseline_is_clip_s_own_embedding():
+    clip = tiny_clip(seed=3)
+    model = UnadaptedCLIP(clip).eval()
+    (tokens,), detection = model.features(IMAGES)
+    torch.testing.assert_close(detection, clip.encode_image(IMAGES, normalize=True))
+    last = clip.visual.forward_intermediates(IMAGES, indices=1, normalize_intermediates=True, output_fmt="NLC")
+    expected = functional.normalize(last["image_intermediates"][-1] @ clip.visual.proj, dim=-1)
+    torch.testing.assert_close(tokens, expected)
 
 
 @pytest.mark.parametrize("domain", ["industrial", "medical"])

@@ -7,7 +7,7 @@ import time
 
 import pandas as pd
 
-PAIRS = {
+PAIRS: dict[str, tuple[str, dict[str, str], str, dict[str, str]]] = {
     "import torch": ("import torch", {"TORCH_DEVICE_BACKEND_AUTOLOAD": "0"}, "import torch", {}),
     "names of anomalib_dpclip beyond anomalib.models": (
         "import anomalib.models",

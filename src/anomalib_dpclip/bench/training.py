@@ -63,17 +63,14 @@ class TrainingStep:
         """Run the step; its loss."""
         arguments = (self.module.model, self.module.prototypes, self.images, self.mask, self.label, self.anchors)
         with torch.autocast(device().type, torch.bfloat16, enabled=self.bf16):
-            if self.published:
-                loss = baseline.loss(*arguments)
-            else:
-                loss = training_objective(*arguments).total
+            loss = baseline.loss(*arguments) if self.published else training_objective(*arguments).total
         self.module.model.zero_grad()
         loss.backward()
         self.optimizer.step()
         return loss.detach()
 
 
-VARIANTS: dict[str, dict[str, bool]] = {
+VARIANTS: dict[str, dict[str, Any]] = {
     "published, fp32": {"published": True},
     "ours, fp32": {},
     "ours, bf16-mixed": {"bf16": True},
@@ -92,11 +89,8 @@ def training(backbone: str = "ViT-L-14-336", batch_size: int = 3, repeats: int =
     Returns:
         One row a variant.
     """
-    seconds: dict[str, float] = {}
-    losses: dict[str, float] = {}
     steps = {name: TrainingStep(backbone, batch_size, **flags) for name, flags in VARIANTS.items()}
-    for name, step in steps.items():
-        losses[name] = step().item()
+    losses = {name: step().item() for name, step in steps.items()}
     seconds = medians(alternating_seconds(steps, repeats))
     del steps
     memory = {

@@ -48,7 +48,7 @@ def check_metadata(path: str | Path, root: str | Path, num_workers: int | None =
     for line, text in read_lines(path):
         try:
             samples[line] = parse_line(text)
-        except ValueError as error:  # noqa: PERF203  (all bad lines are wanted)
+        except ValueError as error:
             problems.append(Problem(line, str(error)))
     if not samples and not problems:
         problems.append(Problem(1, "the file lists no images"))
@@ -58,9 +58,7 @@ def check_metadata(path: str | Path, root: str | Path, num_workers: int | None =
     # Decoding releases the interpreter's lock. Leaving the pool early, as Ctrl-C does, drops what is still to do.
     with ThreadPool(num_workers) as pool:
         checked = pool.imap(lambda item: _check_sample(*item, folder), samples.items())
-        for line, (found, file, content) in zip(
-            samples, tqdm(checked, "check", len(samples), unit="image"), strict=True
-        ):
+        for line, (found, file, content) in zip(samples, tqdm(checked, "check", len(samples), unit="image"), strict=True):
             problems += found
             if file is None:
                 continue

@@ -87,9 +87,7 @@ def load_image(path: str | Path) -> Image.Image:
             image.load()
             upright = ImageOps.exif_transpose(image)
     except Image.UnidentifiedImageError as error:
-        raise ImageReadError(
-            f"cannot read image {path}: empty, damaged or none of the formats {', '.join(FORMATS)}"
-        ) from error
+        raise ImageReadError(f"cannot read image {path}: empty, damaged or none of the formats {', '.join(FORMATS)}") from error
     except Exception as error:  # decoders let out whatever the bytes provoke: OSError, SyntaxError, struct.error
         raise ImageReadError(f"cannot read image {path}: {error or type(error).__name__}") from error
     if upright.mode not in _MODES:

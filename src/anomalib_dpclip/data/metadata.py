@@ -77,9 +77,7 @@ def read_metadata(path: str | Path, root: str | Path) -> pd.DataFrame:
             image = folder.locate(sample.image_path)
             mask = folder.locate(sample.mask_path) if sample.mask_path else None
         except ValueError as error:
-            raise ValueError(
-                f"{path}:{line}: {error} (`dpclip metadata {root} --check {path}` lists all problems)"
-            ) from error
+            raise ValueError(f"{path}:{line}: {error} (`dpclip metadata {root} --check {path}` lists all problems)") from error
         samples.append(sample._replace(image_path=image, mask_path=mask))
     if not samples:
         raise ValueError(f"{path} lists no images")
@@ -142,15 +140,11 @@ def parse_line(text: bytes) -> Sample:
     try:
         fields = json.loads(text.decode("utf-8-sig"))
     except json.JSONDecodeError as error:
-        raise ValueError(
-            f"not valid JSON: {error.msg} at character {error.pos + 1}; one whole object a line"
-        ) from error
+        raise ValueError(f"not valid JSON: {error.msg} at character {error.pos + 1}; one whole object a line") from error
     except (ValueError, RecursionError) as error:  # not UTF-8, numbers of thousands of digits, absurdly deep nesting
         raise ValueError(f"not valid JSON in UTF-8: {error}") from error
     if not isinstance(fields, dict):
-        raise ValueError(
-            'not a JSON object such as {"image_path": "a.png", "label": 0, "class_name": "screw"}'
-        )
+        raise ValueError('not a JSON object such as {"image_path": "a.png", "label": 0, "class_name": "screw"}')
     label = fields.get("label")
     # In Python 1 == 1.0 == True, so this takes all spellings.
     if not isinstance(label, int | float) or label not in (0, 1):
@@ -177,9 +171,7 @@ class RootFolder:
 
     def __init__(self, root: str | Path) -> None:
         if not Path(root).is_dir():
-            raise FileNotFoundError(
-                f"no folder {root}: root must be the folder that the metadata's paths are relative to"
-            )
+            raise FileNotFoundError(f"no folder {root}: root must be the folder that the metadata's paths are relative to")
         self.root = str(root)
         self._real_root = os.path.realpath(root)
         self._folder_is_inside: dict[str, bool] = {}
