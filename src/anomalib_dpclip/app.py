@@ -56,7 +56,7 @@ def app(
         ModuleNotFoundError: If gradio is not installed.
         ValueError: If there are no weights, or a value is out of range.
         FileNotFoundError: If the adapters or CLIP's weights are not there.
-        OSError: If the port is taken.
+        OSError: If the port is taken or the host no address of this machine.
     """
     if weights is None:
         raise ValueError(
@@ -72,17 +72,23 @@ def app(
     model = DPCLIP(backbone=backbone, pretrained=pretrained, weights=weights, domain=domain)
     names = class_names or suggested_names(model.provenance.learned_from, backbone)
     blocks = page(Predictor(model), names, f"{Path(weights).name} on {backbone}")
-    blocks.launch(
-        server_name=host,
-        server_port=port,
-        max_file_size=max_megabytes * 2**20,
-        state_session_capacity=_KEPT_VISITORS,
-        share=False,
-        ssr_mode=False,
-        footer_links=[],
-        quiet=True,  # else it invites to publish the page
-        prevent_thread_lock=True,
-    )
+    try:
+        blocks.launch(
+            server_name=host,
+            server_port=port,
+            max_file_size=max_megabytes * 2**20,
+            state_session_capacity=_KEPT_VISITORS,
+            share=False,
+            ssr_mode=False,
+            footer_links=[],
+            quiet=True,  # else it invites to publish the page
+            prevent_thread_lock=True,
+        )
+    except OSError as error:
+        raise OSError(
+            f"cannot listen on {host}:{port}: the port is taken, or the host no address of this machine; choose another "
+            f"with --port or --host"
+        ) from error
     print(f"The page is at {blocks.local_url} until you press Ctrl+C", flush=True)  # noqa: T201
     blocks.block_thread()
 

@@ -72,7 +72,8 @@ class JobConfig:
         auxiliary = init_args.get("auxiliary") or default_auxiliary(_class_name(self.data))
         if auxiliary == "synthetic":  # made from the target's own images
             return None
-        return row_key(self.accelerator, self.seed, self.trainer, init_args, auxiliary)
+        learned = {name: value for name, value in init_args.items() if name != "tiles"}  # which learning does not see
+        return row_key(self.accelerator, self.seed, self.trainer, learned, auxiliary)
 
 
 def read_config(path: Path) -> dict[str, Any]:

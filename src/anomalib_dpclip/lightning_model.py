@@ -522,11 +522,12 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]  # the host's 
             raise ValueError("the checkpoint is not one of DPCLIP: it lacks its provenance. Which model wrote it?")
         self.provenance = Provenance.from_dict(saved, Path("the checkpoint"))
         check_provenance(self.provenance, self.model, Path("the checkpoint"))
-        tiles = checkpoint["hyper_parameters"].get("tiles", 1)
-        if tiles != self.model.tiles:
+        size = getattr(self.pre_processor, "image_size", self.model.input_size)
+        if size != self.model.input_size:
             raise ValueError(
-                f"the checkpoint is calibrated on images of tiles={tiles}, the model takes tiles={self.model.tiles}: give it as "
-                f"--model.weights instead of --ckpt_path to calibrate anew, or set --model.tiles {tiles}"
+                f"the checkpoint is calibrated on images of {size}, the model takes {self.model.input_size}: give it as "
+                f"--model.weights instead of --ckpt_path to calibrate anew, or set --model.image_size and --model.tiles as in "
+                f"training"
             )
         if self._chosen_domain is None:
             self._set_domain(saved.get("domain", "industrial"))

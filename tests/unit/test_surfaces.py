@@ -108,6 +108,8 @@ def test_wrong_names_and_sizes_are_named():
         Surfaces(category="silk")
     with pytest.raises(ValueError, match="image_size"):
         Surfaces(image_size=0)
+    with pytest.raises(ValueError, match="side of a square"):
+        Surfaces(image_size=(140, 280))
     with pytest.raises(ValueError, match=r"defect_size.*at least 4"):
         Surfaces(defect_size=3)
 

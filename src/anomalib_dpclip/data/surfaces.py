@@ -80,6 +80,7 @@ class Surfaces(AnomalibDataModule):
         val_split_mode: How the validation set is made.
         val_split_ratio: Share of the images for validation, where the mode asks for one.
         image_size: Side of the images in pixels. A larger image shows more of the same surface, its features as large.
+            (anomalib's `get_datamodule` passes the side twice, as height and width.)
         defect_size: Size of the defects in pixels, about the diameter of a hole.
         seed: Seed of the drawing and of random splits.
 
@@ -106,7 +107,7 @@ class Surfaces(AnomalibDataModule):
         test_split_ratio: float = 0.2,
         val_split_mode: ValSplitMode | str = ValSplitMode.SAME_AS_TEST,
         val_split_ratio: float = 0.5,
-        image_size: int = 140,
+        image_size: int | tuple[int, int] = 140,
         defect_size: float = 48,
         seed: int = 0,
     ) -> None:
@@ -126,13 +127,14 @@ class Surfaces(AnomalibDataModule):
         )
         if category not in self.categories:
             raise ValueError(f"unknown category {category!r} of Surfaces: choose one of {', '.join(self.categories)}")
-        if image_size <= 0:
-            raise ValueError(f"image_size is in pixels and must be positive, not {image_size}")
+        sides = {image_size} if isinstance(image_size, int) else set(image_size)
+        if len(sides) > 1 or min(sides) <= 0:
+            raise ValueError(f"image_size is the side of a square in pixels and must be positive, not {image_size}")
         if defect_size < MIN_EXTENT:
             raise ValueError(f"defect_size is in pixels and must be at least {MIN_EXTENT}, not {defect_size}")
         self.root = Path(root)
         self.category = category
-        self.image_size = image_size
+        (self.image_size,) = sides
         self.defect_size = defect_size
         self.drawing_seed = seed
 

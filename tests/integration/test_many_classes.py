@@ -1,0 +1,66 @@
+"""One loaded model, many classes: names and prompts change the text anchors and nothing is loaded again."""
+
+import pytest
+import torch
+from PIL import Image
+
+from anomalib_dpclip import DPCLIP, lightning_model
+
+
+@pytest.fixture
+def model(monkeypatch):
+    """A model, after which no CLIP can be loaded any more; the names whose prompts it encodes are in ``encoded``."""
+    model = DPCLIP(backbone="mini", weights="clip", visualizer=False)
+    model.encoded = []
+
+    def text_anchors(text, class_name, *prompts):
+        model.encoded.append(class_name)
+        return original(text, class_name, *prompts)
+
+    def load_clip(*args, **kwargs):
+        raise AssertionError("the backbone is loaded again")
+
+    original = lightning_model.text_anchors
+    monkeypatch.setattr(lightning_model, "text_anchors", text_anchors)
+    monkeypatch.setattr(lightning_model, "load_clip", load_clip)
+    return model
+
+
+@torch.no_grad()
+def test_switching_classes_encodes_each_once(model):
+    images = torch.rand(2, 3, 140, 140)
+    scores = [model.model.predict(images, model.anchors_for(name)).pred_score for name in ("brick", "wood", "brick")]
+    assert model.encoded == ["brick", "wood"]
+    assert torch.equal(scores[0], scores[2])
+    assert not torch.equal(scores[0], scores[1])
+
+
+def test_the_host_predicts_one_class_after_the_other(model, make_engine, tmp_path):
+    Image.new("RGB", (140, 140), "grey").save(tmp_path / "photo.png")
+    tower, scores = model.model.backbone, []
+    for name in ("brick", "wood", "brick"):
+        model.class_name = name
+        (batch,) = make_engine().predict(model=model, data_path=tmp_path / "photo.png")
+        scores.append(batch.pred_score.item())
+    assert model.model.backbone is tower
+    assert model.encoded == ["brick", "wood"]
+    assert scores[0] == scores[2] != scores[1]
+
+
+@pytest.mark.parametrize(
+    "prompts",
+    [
+        {"normal_states": ["flawless {}"]},
+        {"abnormal_states": ["cracked {}", "{} with crack"]},
+        {"templates": ["a {}."]},
+    ],
+    ids=lambda prompts: next(iter(prompts)),
+)
+def test_prompts_are_arguments(prompts):
+    arguments = {"backbone": "mini", "weights": "clip", "class_name": "brick"}
+    default, changed = (DPCLIP(**arguments).model.anchors, DPCLIP(**arguments, **prompts).model.anchors)
+    same = [torch.equal(default[:, column], changed[:, column]) for column in range(2)]
+    assert (
+        same
+        == {"normal_states": [False, True], "abnormal_states": [True, False], "templates": [False, False]}[next(iter(prompts))]
+    )

@@ -1,0 +1,116 @@
+"""Three sources of thresholds: labelled validation images, normal images alone, and what the adapters carry."""
+
+import gc
+import shutil
+
+import pytest
+import torch
+from anomalib.cli.cli import AnomalibCLI
+from anomalib.data import Folder
+from anomalib.engine import Engine
+from sklearn.metrics import f1_score
+
+from anomalib_dpclip import DPCLIP, Surfaces, save_adapters
+
+RATE = 0.1
+
+
+@pytest.fixture(scope="module")
+def weights(surfaces_root, tmp_path_factory):
+    """Adapters that have learned a little from bricks."""
+    root = tmp_path_factory.mktemp("trained")
+    model = DPCLIP(backbone="mini", auxiliary="Surfaces/brick", auxiliary_root=str(surfaces_root), shots=8, visualizer=False)
+    engine = Engine(accelerator="cpu", max_epochs=1, default_root_dir=root, logger=False, enable_progress_bar=False)
+    engine.fit(model, datamodule=Surfaces(root=surfaces_root, category="weave", val_split_mode="none"))
+    return save_adapters(model, root / "adapters.safetensors")
+
+
+@pytest.fixture(scope="module")
+def normal_photos(surfaces_root, tmp_path_factory):
+    """Forty normal weaves, and nothing else."""
+    root = tmp_path_factory.mktemp("photos")
+    (root / "good").mkdir()
+    for index in range(40):
+        shutil.copy(surfaces_root / "weave" / "test" / "good" / f"{index:03}.png", root / "good")
+    return root
+
+
+@pytest.fixture
+def recalibrate(weights, normal_photos, tmp_path):
+    """``anomalib validate`` on normal photos alone, with arguments for the post-processor; the checkpoint it writes."""
+
+    def run(*post_processor: str):
+        gc.collect()  # torch's exporter, in other tests, leaves a subclass of the same name behind
+        AnomalibCLI(
+            args=[
+                *("validate", "--model", "DPCLIP", "--model.backbone", "mini", "--model.weights", str(weights)),
+                *("--model.class_name", "weave", "--model.visualizer", "false", *post_processor),
+                *("--data", "Folder", "--data.name", "photos", "--data.root", str(normal_photos)),
+                *("--data.normal_dir", "good", "--data.normal_test_dir", "good", "--data.val_split_mode", "same_as_test"),
+                *("--data.num_workers", "0", "--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"),
+                *("--default_root_dir", str(tmp_path / "results")),
+            ]
+        )
+        return tmp_path / "results" / "weights" / "lightning" / "model.ckpt"
+
+    return run
+
+
+def labels_of(model, make_engine, normal_photos):
+    """Label of each normal photo."""
+    target = Folder(
+        name="photos", root=normal_photos, normal_dir="good", normal_test_dir="good", val_split_mode="none", num_workers=0
+    )
+    batches = make_engine().predict(model=model, datamodule=target)
+    return torch.cat([batch.pred_label for batch in batches])
+
+
+def thresholds_of(model):
+    return model.post_processor.image_threshold.item(), model.post_processor.pixel_threshold.item()
+
+
+def test_from_labelled_validation_images_it_has_the_best_f1_score(weights, make_engine, target):
+    model, engine = DPCLIP(backbone="mini", weights=weights, visualizer=False), make_engine()
+    before = thresholds_of(model)
+    engine.validate(model=model, datamodule=target)
+    assert thresholds_of(model) != before
+    batches = engine.predict(model=model, dataloaders=target.test_dataloader())
+    fields = ("pred_score", "gt_label", "pred_label")
+    scores, labels, found = (torch.cat([getattr(batch, field) for batch in batches]) for field in fields)
+    best = max(f1_score(labels, scores >= threshold) for threshold in scores)
+    assert f1_score(labels, found) == pytest.approx(best)
+
+
+def test_from_normal_images_alone_at_a_false_alarm_rate(recalibrate, make_engine, normal_photos, weights, tmp_path):
+    arguments = ("--model.post_processor", "DPCLIPPostProcessor", "--model.post_processor.false_alarm_rate", str(RATE))
+    model = DPCLIP.load_from_checkpoint(recalibrate(*arguments), visualizer=False)
+    assert labels_of(model, make_engine, normal_photos).sum() == RATE * 40
+
+    file = tmp_path / "post_processor.yaml"
+    file.write_text(f"class_path: anomalib_dpclip.DPCLIPPostProcessor\ninit_args:\n  false_alarm_rate: {RATE}\n")
+    from_file = DPCLIP.load_from_checkpoint(recalibrate("--model.post_processor", str(file)))
+    assert thresholds_of(from_file) == thresholds_of(model)
+
+
+def test_from_normal_images_alone_no_false_alarm_by_default(recalibrate, make_engine, normal_photos, caplog):
+    model = DPCLIP.load_from_checkpoint(recalibrate(), visualizer=False)
+    assert (
+        "no anomalous validation image: the thresholds are set so that no normal validation image exceeds them" in caplog.text
+    )
+    assert labels_of(model, make_engine, normal_photos).sum() == 0
+
+
+def test_recalibrating_changes_the_calibration_and_nothing_else(recalibrate, weights):
+    before, after = DPCLIP(backbone="mini", weights=weights), DPCLIP.load_from_checkpoint(recalibrate())
+    states = [{name: value.nan_to_num() for name, value in each.state_dict().items()} for each in (before, after)]
+    changed = {name for name, value in states[0].items() if not torch.equal(value, states[1][name])}
+    assert {"post_processor.calibration.map_knots", "post_processor.calibration.score_knots", "model.anchors"} <= changed
+    assert not [name for name in changed if not name.startswith(("post_processor.calibration.", "model.anchors"))]
+
+
+def test_without_validation_images_it_is_the_adapters_own(weights, make_engine, normal_photos):
+    model = DPCLIP(backbone="mini", weights=weights, class_name="weave", visualizer=False)
+    carried = model.post_processor.auxiliary_calibration
+    labels_of(model, make_engine, normal_photos)
+    assert carried.is_set
+    assert thresholds_of(model) == pytest.approx(tuple(carried.thresholds))
