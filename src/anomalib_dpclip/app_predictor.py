@@ -14,7 +14,6 @@ from torchvision.transforms.v2.functional import to_dtype, to_image
 from anomalib_dpclip.anomaly_map import resize_map
 from anomalib_dpclip.class_names import UNKNOWN_CLASS
 from anomalib_dpclip.data.images import read_image
-from anomalib_dpclip.data.items import NamedImageBatch
 from anomalib_dpclip.lightning_model import DPCLIP
 
 SHOWN_SIZE = 640
@@ -82,20 +81,15 @@ class Predictor:
 
         Raises:
             ImageReadError: If the file cannot be read as an image.
-            FloatingPointError: If the prediction is not finite.
         """
         photo = read_image(path)
         image = to_dtype(to_image(photo), torch.float32, scale=True).unsqueeze(0)
-        batch = NamedImageBatch(
-            image=self.model.pre_processor.transform(image).to(self.model.device),
-            image_path=[str(path)],
-            class_name=[(class_name or "").strip() or UNKNOWN_CLASS],
-        )
-        self.model.predict_step(batch, 0)
-        self.model.post_processor.post_process_batch(batch)
+        anchors = self.model.anchors_for((class_name or "").strip() or UNKNOWN_CLASS)
+        raw = self.model.model.predict(self.model.pre_processor.transform(image), anchors)
+        prediction = self.model.post_processor(raw)
         shown = ImageOps.contain(photo, (SHOWN_SIZE, SHOWN_SIZE), Image.Resampling.BICUBIC)
-        heat = resize_map(batch.anomaly_map.float().cpu(), (shown.height, shown.width))[0].numpy()
-        return Prediction(shown, heat, batch.pred_score.item(), self._color_range(heat))
+        heat = resize_map(prediction.anomaly_map, (shown.height, shown.width))[0].numpy()
+        return Prediction(shown, heat, prediction.pred_score.item(), self._color_range(heat))
 
     def _color_range(self, heat: npt.NDArray[np.float32]) -> tuple[float, float]:
         """All of [0, 1]; without a calibration maps fill little of it, and a photo's own range is all there is to go by."""

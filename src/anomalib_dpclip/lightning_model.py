@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +19,23 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from anomalib_dpclip.adapters import Pooling
+from anomalib_dpclip.anchor_cache import AnchorCache
 from anomalib_dpclip.anomaly_map import Domain, anomaly_map, detection_score, difference_grid
-from anomalib_dpclip.auxiliary import AuxiliaryDataset, auxiliary_loader, auxiliary_samples, default_auxiliary
+from anomalib_dpclip.auxiliary import auxiliary_loader
+from anomalib_dpclip.auxiliary_set import AuxiliarySet, is_list, learned_from
 from anomalib_dpclip.calibration import CalibrationStatistics
 from anomalib_dpclip.checkpoint import Provenance, architecture_of, check_provenance, load_adapters, package_versions
 from anomalib_dpclip.class_names import UNKNOWN_CLASS, classes_of, domain_of
 from anomalib_dpclip.clip_backbone import TextTower, load_clip
-from anomalib_dpclip.data.labelled_sets import prepare_labelled_set
 from anomalib_dpclip.export import DPCLIPExport
-from anomalib_dpclip.leakage import require_disjoint, warn_if_learned_from
+from anomalib_dpclip.leakage import warn_if_learned_from
+from anomalib_dpclip.loss_watch import LossWatch
 from anomalib_dpclip.metrics import field_metrics
 from anomalib_dpclip.objective import Objective, training_objective
 from anomalib_dpclip.post_processor import DPCLIPPostProcessor
 from anomalib_dpclip.pre_processor import CLIP_MEAN, CLIPPreProcessor
-from anomalib_dpclip.prompting import ABNORMAL_STATES, NORMAL_STATES, TEMPLATES, text_anchors
+from anomalib_dpclip.prompting import ABNORMAL_STATES, NORMAL_STATES, TEMPLATES
 from anomalib_dpclip.prototypes import Prototypes, TokenDirections
-from anomalib_dpclip.synthetic_auxiliary import SYNTHETIC, SyntheticAuxiliaryDataset, synthetic_samples
 from anomalib_dpclip.torch_model import DPCLIPModel
 from anomalib_dpclip.unadapted import UnadaptedCLIP
 
@@ -186,17 +188,16 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]  # the host's 
         self.prototypes = Prototypes(model.backbone.embed_dim, prototype_momentum)
         self.class_name = class_name
         self._chosen_domain = domain
-        self._text: TextTower | None = text
-        self._prompts = (tuple(normal_states), tuple(abnormal_states), tuple(templates))
-        self._anchors: dict[str, Tensor] = {}
-        self._recent_losses: list[tuple[int, list[str], Tensor]] = []
+        self.anchors_for = AnchorCache(
+            text, partial(_load_text, backbone, pretrained, image_size, quick_gelu), normal_states, abnormal_states, templates
+        )
+        self._losses = LossWatch(interval=1)
         self._auxiliary_statistics: CalibrationStatistics | None = None
 
         self.decoupling_weight = decoupling_weight
         model.checkpointing = checkpointing
         self.learning_rate, self.milestones = learning_rate, tuple(milestones)
-        self.auxiliary, self.auxiliary_root = auxiliary, auxiliary_root
-        self.auxiliary_unmasked, self.shots = auxiliary_unmasked, shots
+        self.auxiliary: AuxiliarySet | None = AuxiliarySet(auxiliary, auxiliary_root, shots, auxiliary_unmasked, seed)
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self.provenance = Provenance(
             backbone=backbone,
@@ -254,20 +255,6 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]  # the host's 
 
     # Text anchors
 
-    def anchors_for(self, class_name: str) -> Tensor:
-        """Text anchors ``(E, 2)`` of a class, on the CPU; encoded once and remembered.
-
-        Args:
-            class_name: Readable name.
-        """
-        if class_name not in self._anchors:
-            if self._text is None:  # after pickling, which leaves the text tower out
-                _, self._text = load_clip(
-                    **{name: self.hparams[name] for name in ("backbone", "pretrained", "image_size", "quick_gelu")}
-                )
-            self._anchors[class_name] = text_anchors(self._text, class_name, *self._prompts)
-        return self._anchors[class_name]
-
     def _set_class(self, class_name: str) -> None:
         self.model.anchors.copy_(self.anchors_for(class_name))
 
@@ -303,28 +290,10 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]  # the host's 
 
     # Learning
 
-    def _auxiliary_sources(self) -> tuple[list, list]:
-        target = self._target()
-        sources: Any = self.auxiliary
-        if sources is None:
-            sources = default_auxiliary(target.name if target else None)
-        sources = list(sources) if _is_list(sources) else [sources]
-        if SYNTHETIC in sources and len(sources) > 1:
-            raise ValueError(f"--model.auxiliary {SYNTHETIC} stands alone: it cannot be mixed with labelled sets")
-        roots: Any = self.auxiliary_root
-        if roots is None and self.auxiliary is None and type(target).__name__ == sources[0]:
-            roots = str(target.root)  # type: ignore[union-attr, attr-defined]  # Surfaces: both parts lie in one folder
-        roots = list(roots) if _is_list(roots) else [roots] * len(sources)
-        if len(roots) != len(sources):
-            raise ValueError(f"auxiliary_root names {len(roots)} folders for {len(sources)} auxiliary sets: name one each")
-        return sources, roots
-
     def prepare_data(self) -> None:
         """Download the auxiliary set before it is learned from."""
         if self.trainer.state.fn == TrainerFn.FITTING:
-            for source, root in zip(*self._auxiliary_sources(), strict=True):
-                if isinstance(source, str) and source != SYNTHETIC:
-                    prepare_labelled_set(source, root)
+            self.auxiliary.prepare(self._target())
 
     def setup(self, stage: str) -> None:
         """Put the auxiliary set in the place of the target's training images; allow a target without validation images."""
@@ -347,18 +316,11 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]  # the host's 
             vars(self._target() or self).pop(name, None)
 
     def _auxiliary_loader(self, target: AnomalibDataModule) -> DataLoader:
-        sources, roots = self._auxiliary_sources()
-        dataset_class = AuxiliaryDataset
-        if sources == [SYNTHETIC]:
-            samples = synthetic_samples(target, self.class_name, self.shots, self.seed)
-            dataset_class = SyntheticAuxiliaryDataset
-        else:
-            samples = auxiliary_samples(sources, roots, self.shots, self.seed, self.auxiliary_unmasked)
-        require_disjoint(samples, target)
-        learned_from = sorted({f"{row.data_set}/{row.class_name}" for row in samples.itertuples()})
+        dataset = self.auxiliary.dataset(target, self.class_name, self.model.backbone.image_size, CLIP_MEAN)
         hyper_parameters = {name: value for name, value in self.hparams.items() if _is_plain(value)}
-        self.provenance = replace(self.provenance, learned_from=learned_from, hyper_parameters=hyper_parameters)
-        dataset = dataset_class(samples, self.model.backbone.image_size, CLIP_MEAN, self.seed)
+        self.provenance = replace(
+            self.provenance, learned_from=learned_from(dataset.samples), hyper_parameters=hyper_parameters
+        )
         return auxiliary_loader(
             dataset, self.batch_size, self.num_workers, self.seed, self.trainer.world_size, self.trainer.global_rank
         )
@@ -372,7 +334,7 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]  # the host's 
 
     def on_train_epoch_start(self) -> None:
         """Start collecting the auxiliary images' scores, from which the adapters' default calibration is made."""
-        self._recent_losses.clear()
+        self._losses = LossWatch(interval=self.trainer.log_every_n_steps)  # type: ignore[attr-defined]
         self._auxiliary_statistics = CalibrationStatistics().to(self.device)
 
     def training_step(self, batch: ImageBatch, batch_idx: int) -> Mapping[str, Any]:
@@ -392,7 +354,7 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]  # the host's 
             getattr(batch, "has_mask", None),
             self.decoupling_weight,
         )
-        self._watch(objective.total, batch, batch_idx)
+        self._losses.add(objective.total, batch_idx, list(batch.image_path))
         self._collect(objective, anchors, batch.gt_label)
         self.log("train_loss", objective.total, prog_bar=True, on_epoch=True, batch_size=len(batch))
         parts = {
@@ -411,7 +373,7 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]  # the host's 
 
     def on_train_epoch_end(self) -> None:
         """Set the adapters' default calibration; without a validation split it is the one in force."""
-        self._check_losses()
+        self._losses.check()
         statistics, self._auxiliary_statistics = self._auxiliary_statistics, None
         self.provenance = replace(self.provenance, epochs=self.current_epoch + 1)
         if isinstance(self.post_processor, DPCLIPPostProcessor) and statistics is not None:
@@ -431,23 +393,6 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]  # the host's 
             maps = anomaly_map(difference_grid(objective.taps, anchors, grid, self.model.domain))
             masks = (objective.token_mask == 1).unflatten(1, grid)
             self._auxiliary_statistics.update(maps, detection_score(objective.detection, anchors), label, masks)
-
-    def _watch(self, loss: Tensor, batch: ImageBatch, batch_idx: int) -> None:
-        """Remember a loss, and check now and then: reading a value makes the host wait for an accelerator."""
-        self._recent_losses.append((batch_idx, list(batch.image_path), loss.detach()))
-        if self.device.type == "cpu" or len(self._recent_losses) >= self.trainer.log_every_n_steps:  # type: ignore[attr-defined]
-            self._check_losses()
-
-    def _check_losses(self) -> None:
-        recent, self._recent_losses = self._recent_losses, []
-        if not recent or torch.stack([loss for _, _, loss in recent]).isfinite().all():
-            return
-        batch_idx, paths = next((index, paths) for index, paths, loss in recent if not loss.isfinite())
-        raise FloatingPointError(
-            f"the loss of batch {batch_idx} in epoch {self.current_epoch} is not finite; its images are {', '.join(paths)}. "
-            f"Training stops before a checkpoint is written: check these images and masks, or lower learning_rate "
-            f"(now {self.learning_rate})"
-        )
 
     # Validation, test and prediction
 
@@ -532,9 +477,9 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]  # the host's 
         if self._chosen_domain is None:
             self._set_domain(saved.get("domain", "industrial"))
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Pickle without the text tower, which an exported model does not need."""
-        return {**super().__getstate__(), "_text": None}
+
+def _load_text(backbone: str, pretrained: str, image_size: int | None, quick_gelu: bool) -> TextTower:
+    return load_clip(backbone, pretrained, image_size, quick_gelu)[1]
 
 
 def _require_positive(**values: float) -> None:
@@ -543,14 +488,9 @@ def _require_positive(**values: float) -> None:
             raise ValueError(f"{name} must be positive, not {value}")
 
 
-def _is_list(value: Any) -> bool:
-    """Whether a value is a list of any kind; benchmark configs bring OmegaConf's."""
-    return isinstance(value, Sequence) and not isinstance(value, str)
-
-
 def _plain(value: Any) -> Any:
     """A value as a checkpoint may hold it."""
-    return list(value) if _is_list(value) else value
+    return list(value) if is_list(value) else value
 
 
 def _is_plain(value: Any) -> bool:

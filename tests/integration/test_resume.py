@@ -1,0 +1,120 @@
+"""A training that is killed and resumed ends, bit for bit, where one that nobody disturbed ends."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from anomalib.engine import Engine
+
+from anomalib_dpclip import DPCLIP, Surfaces
+
+SCRIPT = Path(__file__).parent / "killed_training.py"
+
+
+def model_arguments(root, num_workers):
+    """Eight images in three batches an epoch, the last one smaller; the learning rate halves in every epoch."""
+    return {
+        "backbone": "mini",
+        "auxiliary": "Surfaces/brick",
+        "auxiliary_root": str(root),
+        "shots": 8,
+        "batch_size": 3,
+        "num_workers": num_workers,
+        "milestones": [2, 5, 8],
+        "prototype_momentum": 0.9,
+        "visualizer": False,
+    }
+
+
+def engine_arguments(folder):
+    return {
+        "accelerator": "cpu",
+        "devices": 1,
+        "max_epochs": 3,
+        "limit_val_batches": 1,
+        "logger": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "default_root_dir": str(folder),
+    }
+
+
+def trained(folder, root, num_workers=0, ckpt_path=None):
+    """Train to the end and give the last checkpoint's contents."""
+    engine = Engine(**engine_arguments(folder))
+    model = DPCLIP(**model_arguments(root, num_workers))
+    engine.fit(model=model, datamodule=Surfaces(root=root, category="weave"), ckpt_path=ckpt_path)
+    return torch.load(engine.best_model_path, weights_only=False)
+
+
+def killed(folder, root, num_workers, kill):
+    """Train in another process until it is killed and give the path of its checkpoint."""
+    settings = {
+        "kill": kill,
+        "root": str(root),
+        "threads": torch.get_num_threads(),
+        "model": model_arguments(root, num_workers),
+        "engine": engine_arguments(folder),
+    }
+    done = subprocess.run(
+        [sys.executable, SCRIPT, json.dumps(settings)], capture_output=True, text=True, timeout=240, check=False
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr[-3000:]
+    (path,) = folder.rglob("model.ckpt")
+    return path
+
+
+def assert_identical(found, expected, place="checkpoint"):
+    """Compare nested values, tensors bit by bit."""
+    if isinstance(expected, torch.Tensor):
+        torch.testing.assert_close(found, expected, rtol=0, atol=0, equal_nan=True, msg=f"{place} differs")
+    elif isinstance(expected, dict):
+        assert found.keys() == expected.keys(), place
+        for name, value in expected.items():
+            assert_identical(found[name], value, f"{place}[{name!r}]")
+    elif isinstance(expected, list | tuple):
+        assert len(found) == len(expected), place
+        for index, value in enumerate(expected):
+            assert_identical(found[index], value, f"{place}[{index}]")
+    else:
+        assert found == expected, place
+
+
+@pytest.fixture(scope="module")
+def undisturbed(surfaces_root, tmp_path_factory):
+    return trained(tmp_path_factory.mktemp("undisturbed"), surfaces_root)
+
+
+@pytest.mark.parametrize("kill", ["epoch", "write"])
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_killed_and_resumed_equals_undisturbed(undisturbed, surfaces_root, tmp_path, kill, num_workers):
+    path = killed(tmp_path / "killed", surfaces_root, num_workers, kill)
+    left = torch.load(path, weights_only=False)
+    assert (left["epoch"], left["global_step"]) == (0, 3), "the first epoch's checkpoint is whole"
+
+    resumed = trained(tmp_path / "resumed", surfaces_root, num_workers, path)
+    assert (resumed["epoch"], resumed["global_step"]) == (2, 9)
+    for part in ("state_dict", "optimizer_states", "lr_schedulers"):
+        assert_identical(resumed[part], undisturbed[part], part)
+    assert not torch.equal(resumed["state_dict"]["prototypes.abnormal"], left["state_dict"]["prototypes.abnormal"]), (
+        "there was something to go on with"
+    )
+    assert resumed["lr_schedulers"][0]["_last_lr"] == [5e-4 / 8]
+
+
+def test_the_checkpoint_before_the_last_stands_in_for_it(undisturbed, surfaces_root, tmp_path, caplog):
+    """Two epochs' checkpoints are there and the newer is damaged: training goes on from the older one, to the same end."""
+    engine = Engine(**engine_arguments(tmp_path / "first") | {"max_epochs": 2})
+    model = DPCLIP(**model_arguments(surfaces_root, 0))
+    engine.fit(model=model, datamodule=Surfaces(root=surfaces_root, category="weave"))
+    path = Path(engine.best_model_path)
+    path.write_bytes(path.read_bytes()[:-1000])
+
+    resumed = trained(tmp_path / "resumed", surfaces_root, ckpt_path=path)
+    assert f"{path} cannot be read safely" in caplog.text
+    assert "model-previous.ckpt" in caplog.text
+    assert_identical(resumed["state_dict"], undisturbed["state_dict"], "state_dict")
