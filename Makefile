@@ -3,19 +3,26 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3
 
-.PHONY: quickstart test lint clean
+.PHONY: quickstart test test-app test-matrix lint clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet --editable '.[dev,onnx,openvino]'
 	touch $@
 
 quickstart: $(VENV)/.installed
-	$(BIN)/python examples/quickstart.py
+	$(BIN)/anomalib train --config configs/quickstart.yaml
+	@echo "The same backbone without adapters:"
+	$(BIN)/anomalib train --config configs/quickstart.yaml --model.weights clip --model.visualizer false
+	@echo "Heat maps and contact_sheet.png: results/DPCLIP/Surfaces/weave/v0"
 
 test: $(VENV)/.installed
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+
+# The page in real headless Chromium (Debian: apt-get install chromium chromium-driver).
+test-app: $(VENV)/.installed
+	$(BIN)/pip install --quiet '.[app]' selenium
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/integration/test_app.py tests/unit/test_app_predictor.py
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -10,10 +10,13 @@ HOST_MODULES = ("anomalib.data.predict", "anomalib.models.video")
 
 # Where one of these is imported first it imports anomalib itself, whose hook then finds it half-loaded; its own comes after.
 OWN_MODULES = (
+    "anomalib_dpclip.checkpoint_retention",
+    "anomalib_dpclip.data.items",
     "anomalib_dpclip.data.json_lines",
     "anomalib_dpclip.data.mvtec",
     "anomalib_dpclip.data.photos",
     "anomalib_dpclip.data.surfaces",
+    "anomalib_dpclip.export",
     "anomalib_dpclip.lightning_model",
 )
 

@@ -26,8 +26,21 @@ def register(module: ModuleType) -> None:
             for entry_point in distribution("anomalib-dpclip").entry_points.select(group=group):
                 if not _is_half_loaded(entry_point):
                     setattr(package, entry_point.name, entry_point.load())
+        except ImportError as error:
+            # Whatever of ours is being imported at this moment may be what is missing: its own hook calls again.
+            if not _own_import_under_way():
+                _warn(group, error)
         except Exception as error:  # noqa: BLE001  (whatever it is, anomalib must work as without this package)
-            warnings.warn(f"anomalib-dpclip could not register with {group}: {error!r}", RuntimeWarning, stacklevel=2)
+            _warn(group, error)
+
+
+def _warn(group: str, error: Exception) -> None:
+    warnings.warn(f"anomalib-dpclip could not register with {group}: {error!r}", RuntimeWarning, stacklevel=3)
+
+
+def _own_import_under_way() -> bool:
+    own = [module for name, module in sys.modules.items() if name.startswith("anomalib_dpclip.")]
+    return any(getattr(module.__spec__, "_initializing", False) for module in own)
 
 
 def _is_half_loaded(entry_point: EntryPoint) -> bool:

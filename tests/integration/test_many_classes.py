@@ -4,38 +4,48 @@ import pytest
 import torch
 from PIL import Image
 
-from anomalib_dpclip import DPCLIP, lightning_model
+from anomalib_dpclip import DPCLIP, mini_clip
+from anomalib_dpclip.clip_backbone import TextTower
 
 
 @pytest.fixture
-def model(monkeypatch):
-    """A model, after which no CLIP can be loaded any more; the names whose prompts it encodes are in ``encoded``."""
+def encoded(monkeypatch):
+    """Classes whose prompts the text tower is given, in turn."""
+    names = []
+    encode = TextTower.__call__
+
+    def spy(self, sentences):
+        names.extend(name for name in ("brick", "wood") if f"{name}." in sentences)
+        return encode(self, sentences)
+
+    monkeypatch.setattr(TextTower, "__call__", spy)
+    return names
+
+
+@pytest.fixture
+def model(encoded, monkeypatch):
+    """A model, after which the backbone cannot be loaded again."""
     model = DPCLIP(backbone="mini", weights="clip", visualizer=False)
-    model.encoded = []
 
-    def text_anchors(text, class_name, *prompts):
-        model.encoded.append(class_name)
-        return original(text, class_name, *prompts)
-
-    def load_clip(*args, **kwargs):
+    def load_mini_clip():
         raise AssertionError("the backbone is loaded again")
 
-    original = lightning_model.text_anchors
-    monkeypatch.setattr(lightning_model, "text_anchors", text_anchors)
-    monkeypatch.setattr(lightning_model, "load_clip", load_clip)
+    monkeypatch.setattr(mini_clip, "load_mini_clip", load_mini_clip)
+    with pytest.raises(AssertionError, match="loaded again"):
+        DPCLIP(backbone="mini", weights="clip")
     return model
 
 
 @torch.no_grad()
-def test_switching_classes_encodes_each_once(model):
+def test_switching_classes_encodes_each_once(model, encoded):
     images = torch.rand(2, 3, 140, 140)
     scores = [model.model.predict(images, model.anchors_for(name)).pred_score for name in ("brick", "wood", "brick")]
-    assert model.encoded == ["brick", "wood"]
+    assert encoded == ["brick", "wood"]
     assert torch.equal(scores[0], scores[2])
     assert not torch.equal(scores[0], scores[1])
 
 
-def test_the_host_predicts_one_class_after_the_other(model, make_engine, tmp_path):
+def test_the_host_predicts_one_class_after_the_other(model, encoded, make_engine, tmp_path):
     Image.new("RGB", (140, 140), "grey").save(tmp_path / "photo.png")
     tower, scores = model.model.backbone, []
     for name in ("brick", "wood", "brick"):
@@ -43,7 +53,7 @@ def test_the_host_predicts_one_class_after_the_other(model, make_engine, tmp_pat
         (batch,) = make_engine().predict(model=model, data_path=tmp_path / "photo.png")
         scores.append(batch.pred_score.item())
     assert model.model.backbone is tower
-    assert model.encoded == ["brick", "wood"]
+    assert encoded == ["brick", "wood"]
     assert scores[0] == scores[2] != scores[1]
 
 

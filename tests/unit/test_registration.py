@@ -212,5 +212,5 @@ def test_every_entry_point_leads_somewhere():
 
 def test_the_bootstrap_knows_all_modules_with_entry_points():
     points = distribution("anomalib-dpclip").entry_points
-    assert set(_autoload.OWN_MODULES) == {point.module for group in HOST_GROUPS for point in points.select(group=group)}
+    assert set(_autoload.OWN_MODULES) >= {point.module for group in HOST_GROUPS for point in points.select(group=group)}
     assert set(_autoload.HOST_MODULES) == set(_register._READY_AFTER.values())
