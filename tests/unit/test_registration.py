@@ -35,6 +35,8 @@ ORDERS = {
     "plugin first": ("import anomalib_dpclip, anomalib.data, anomalib.models", EVERYTHING),
     "plugin, data alone": ("import anomalib_dpclip, anomalib.data", DATA),
     "our model first": ("from anomalib_dpclip import DPCLIP", EVERYTHING),
+    "our items first": ("import anomalib_dpclip.data.items, anomalib.models", EVERYTHING),
+    "our export first": ("import anomalib_dpclip.export", EVERYTHING),
     "our data first": ("import anomalib_dpclip.data.surfaces, anomalib.models", EVERYTHING),
 }
 

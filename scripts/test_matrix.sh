@@ -1,0 +1,54 @@
+#!/usr/bin/env bash
+# Test the built wheel, not the checkout, in a throw-away environment for each supported kind of open_clip.
+#
+#   scripts/test_matrix.sh                              # all kinds, all tests
+#   scripts/test_matrix.sh open_clip_torch==2.24.0      # one kind
+#   TESTS=tests/unit scripts/test_matrix.sh             # some tests
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+requirements=("$@")
+if [ $# -eq 0 ]; then
+    # The oldest, what the host's own extra pins, and the newest.
+    requirements=("open_clip_torch==2.24.0" "anomalib[clip]" "open_clip_torch>=3,<4")
+fi
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+
+python3 -m venv "$folder/build"
+"$folder/build/bin/pip" install --quiet build
+"$folder/build/bin/python" -m build --wheel --outdir "$folder" .
+wheel=$(ls "$folder"/*.whl)
+
+# Everything but the sources: whatever a test imports then comes from the wheel.
+mkdir "$folder/checkout"
+git ls-files -z --cached --others --exclude-standard -- . ':!src' ':!docs/*.png' | xargs -0 cp --parents -t "$folder/checkout"
+
+for requirement in "${requirements[@]}"; do
+    echo "== $requirement"
+    environment="$folder/environment"
+    rm -rf "$environment"
+    python3 -m venv "$environment"
+    python="$environment/bin/python"
+    "$python" -m pip install --quiet "$wheel[onnx]" "$requirement" pytest hypothesis tensorboard
+    "$python" -m pip list 2>/dev/null | grep -iE '^(anomalib|lightning|open_clip|open-clip|torch) *|^open.clip.torch'
+    (
+        cd "$folder/checkout"
+        # shellcheck disable=SC2086  # several tests may be named
+        HF_HUB_OFFLINE=1 "$python" -m pytest -q -o testpaths=tests ${TESTS:-tests}
+    )
+
+    echo "-- without the host"
+    "$python" -m pip uninstall --quiet --yes anomalib
+    (cd "$folder" && "$python" -c "import torch")
+
+    echo "-- uninstalled"
+    "$python" -m pip uninstall --quiet --yes anomalib-dpclip
+    (cd "$folder" && "$python" -c "import torch")
+    left=$(find "$environment" -iname '*dpclip*')
+    if [ -n "$left" ]; then
+        echo "pip uninstall has left behind: $left" >&2
+        exit 1
+    fi
+done
+echo "All passed."
