@@ -22,7 +22,7 @@ wheel=$(ls "$folder"/*.whl)
 
 # Everything but the sources: whatever a test imports then comes from the wheel.
 mkdir "$folder/checkout"
-git ls-files -z --cached --others --exclude-standard -- . ':!src' ':!docs/*.png' | xargs -0 cp --parents -t "$folder/checkout"
+git ls-files -z --cached --others --exclude-standard -- . ':!src' | xargs -0 cp --parents -t "$folder/checkout"
 
 for requirement in "${requirements[@]}"; do
     echo "== $requirement"

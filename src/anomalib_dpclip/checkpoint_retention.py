@@ -5,7 +5,6 @@ lies on another disk the move is a copy, and a process killed in it leaves half 
 """
 
 import logging
-from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,7 @@ class RetainingCheckpointIO(AnomalibCheckpointIO):
     `previous_of` it, and it takes the place. Whenever the process dies, a complete checkpoint has one of the two names.
     """
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | PathLike, storage_options: Any = None) -> None:
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         """Write a checkpoint, and keep the one that it replaces.
 
         Args:
@@ -53,9 +52,7 @@ class RetainingCheckpointIO(AnomalibCheckpointIO):
         finally:
             unfinished.unlink(missing_ok=True)
 
-    def load_checkpoint(
-        self, path: str | PathLike, map_location: Any = None, weights_only: bool | None = True
-    ) -> dict[str, Any]:
+    def load_checkpoint(self, path: str | Path, map_location: Any = None, weights_only: bool | None = True) -> dict[str, Any]:
         """Read a checkpoint to the CPU; if it cannot be read, the one before it, with a warning.
 
         Args:
@@ -68,7 +65,7 @@ class RetainingCheckpointIO(AnomalibCheckpointIO):
             ValueError: If neither can be read; names what is wrong with the file.
         """
         if weights_only is False or _is_remote(path):
-            return super().load_checkpoint(path, map_location, weights_only)
+            return super().load_checkpoint(path, map_location, weights_only is not False)
         path = Path(path)
         previous = previous_of(path)
         if not path.is_file() and not previous.is_file():
@@ -79,7 +76,7 @@ class RetainingCheckpointIO(AnomalibCheckpointIO):
             except ValueError as error:
                 if not previous.is_file():
                     raise
-                logger.warning("%s. Going on with the checkpoint before it, %s", error, previous)
+                logger.warning("going on with %s, the checkpoint before the one asked for: %s", previous, error)
                 return load_plain(previous)
 
 
@@ -90,5 +87,5 @@ def retain_checkpoints(strategy: Strategy) -> None:
         strategy.checkpoint_io = RetainingCheckpointIO(host.extra_safe_globals)
 
 
-def _is_remote(path: str | PathLike) -> bool:
+def _is_remote(path: str | Path) -> bool:
     return "://" in str(path)

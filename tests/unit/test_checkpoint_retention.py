@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from anomalib import LearningType
+from anomalib import PrecisionType
 from anomalib.engine.plugins import AnomalibCheckpointIO
 from lightning.fabric.plugins.io import TorchCheckpointIO
 
@@ -77,7 +77,7 @@ def test_one_that_cannot_be_read_is_passed_over_with_a_warning(path, damage, cap
     with caplog.at_level(logging.WARNING):
         assert RetainingCheckpointIO().load_checkpoint(path)["epoch"] == 1
     assert f"{path} cannot be read safely" in caplog.text
-    assert f"Going on with the checkpoint before it, {previous_of(path)}" in caplog.text
+    assert f"going on with {previous_of(path)}, the checkpoint before the one asked for" in caplog.text
 
 
 def test_without_another_it_is_an_error(path):
@@ -99,7 +99,7 @@ def test_two_that_cannot_be_read_are_an_error(path):
 
 
 def test_types_of_the_host_and_of_the_model_are_allowed(path):
-    content = {"type": LearningType.ONE_CLASS, "of the model": timedelta(days=1)}
+    content = {"of the host": PrecisionType.FLOAT32, "of the model": timedelta(days=1)}
     RetainingCheckpointIO().save_checkpoint(content, path)
     assert RetainingCheckpointIO([timedelta]).load_checkpoint(path) == content
     with pytest.raises(ValueError, match="more than tensors and plain data"):

@@ -5,7 +5,7 @@ from typing import Any, Literal, get_args
 
 import pandas as pd
 
-Measurement = Literal["inference", "training", "evaluation", "startup", "scaling"]
+Measurement = Literal["inference", "training", "evaluation", "startup", "scaling", "export"]
 
 
 def bench(
@@ -21,7 +21,8 @@ def bench(
 
     Args:
         what: ``inference``: the model against its bare tower; ``training``: a step against the published implementation's work;
-            ``evaluation``: metrics of 1,700 maps; ``startup``: imports; ``scaling``: image size, batch, taps and classes.
+            ``evaluation``: metrics of 1,700 maps; ``startup``: imports; ``scaling``: image size, batch, taps and classes;
+            ``export``: exported files against torch.
         backbone: Default ViT-L-14-336 (untrained: it costs the same); ``mini`` is quick.
         batch_size: Images a batch. Default: 1 for inference, 3 for training.
         repeats: Timed rounds.
