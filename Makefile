@@ -24,6 +24,10 @@ test-app: $(VENV)/.installed
 	$(BIN)/pip install --quiet '.[app]' selenium
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/integration/test_app.py tests/unit/test_app_predictor.py
 
+# The built wheel in throw-away environments, with other versions of open_clip: make test-matrix [MATRIX=open_clip_torch==2.24.0]
+test-matrix:
+	scripts/test_matrix.sh $(MATRIX)
+
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

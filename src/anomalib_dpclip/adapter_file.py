@@ -141,9 +141,9 @@ def _read_safetensors(path: Path) -> Adapters:
         values = json.loads(metadata[_METADATA_KEY])
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: its provenance cannot be read; the file is damaged: {error}") from error
-    if isinstance(values, dict) and _DIGEST_KEY in values and values.pop(_DIGEST_KEY) != _digest(values, tensors):
+    provenance = Provenance.from_dict(values, path)  # first: a newer format may have another digest
+    if _DIGEST_KEY in values and values.pop(_DIGEST_KEY) != _digest(values, tensors):
         raise ValueError(f"{path} is damaged: its contents are not those it was written with. Fetch it again")
-    provenance = Provenance.from_dict(values, path)
     calibration = {
         name.removeprefix(_CALIBRATION_PREFIX): value for name, value in tensors.items() if name.startswith(_CALIBRATION_PREFIX)
     }

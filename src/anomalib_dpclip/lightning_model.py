@@ -25,6 +25,7 @@ from anomalib_dpclip.auxiliary import auxiliary_loader
 from anomalib_dpclip.auxiliary_set import AuxiliarySet, is_list, learned_from
 from anomalib_dpclip.calibration import CalibrationStatistics
 from anomalib_dpclip.checkpoint import Provenance, architecture_of, check_provenance, load_adapters, package_versions
+from anomalib_dpclip.checkpoint_retention import retain_checkpoints
 from anomalib_dpclip.class_names import UNKNOWN_CLASS, classes_of, domain_of
 from anomalib_dpclip.clip_backbone import TextTower, load_clip
 from anomalib_dpclip.export import DPCLIPExport
@@ -297,6 +298,7 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]  # the host's 
 
     def setup(self, stage: str) -> None:
         """Put the auxiliary set in the place of the target's training images; allow a target without validation images."""
+        retain_checkpoints(self.trainer.strategy)
         target = self._target()
         if target is None:
             return
@@ -307,7 +309,13 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]  # the host's 
             if self.trainer.max_epochs == LIGHTNING_DEFAULT_EPOCHS:
                 self.trainer.fit_loop.max_epochs = EPOCHS
             loader = self._auxiliary_loader(target)
-            target.train_dataloader = lambda: loader  # type: ignore[method-assign]
+
+            def train_dataloader() -> DataLoader:
+                # Lightning tells the sampler the epoch after worker processes have begun to read: too late in a resumed run.
+                loader.sampler.set_epoch(self.trainer.fit_loop.epoch_progress.current.processed)  # type: ignore[attr-defined]
+                return loader
+
+            target.train_dataloader = train_dataloader  # type: ignore[method-assign]
 
     def teardown(self, stage: str) -> None:
         """Leave the user's data module as it was."""
