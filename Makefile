@@ -16,8 +16,9 @@ quickstart: $(VENV)/.installed
 	$(BIN)/anomalib train --config configs/quickstart.yaml --model.weights clip --model.visualizer false
 	@echo "Heat maps and contact_sheet.png: results/DPCLIP/Surfaces/weave/v0"
 
+# Two processes of one thread each: threads of several processes on few cores would wait for each other.
 test: $(VENV)/.installed
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 # The page in real headless Chromium (Debian: apt-get install chromium chromium-driver).
 test-app: $(VENV)/.installed
