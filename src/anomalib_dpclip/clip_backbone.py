@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from anomalib_dpclip.downloads import network_timeout
 from anomalib_dpclip.safe_load import load_plain
 
 if TYPE_CHECKING:
@@ -28,9 +29,6 @@ RANDOM = "random"
 
 DEFAULT_IMAGE_SIZE = 518
 """The method's image size, in pixels; other patch sizes than 14 use the nearest multiple."""
-
-DOWNLOAD_TIMEOUT = 30
-"""Seconds without a byte after which a download of weights gives up."""
 
 
 class VisionTower(nn.Module):
@@ -227,20 +225,15 @@ def _read_state_dict(backbone: str, pretrained: str) -> dict[str, Tensor]:
     if not tag:
         tags = ", ".join(list_pretrained_tags_by_model(backbone)) or "none"
         raise ValueError(f"pretrained={pretrained!r} is neither a file nor a tag of {backbone} (its tags: {tags})")
-    import socket
-
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)  # open_clip's own download waits for ever
     try:
-        return _read_file(Path(download_pretrained(tag)))
+        with network_timeout():
+            return _read_file(Path(download_pretrained(tag)))
     except (OSError, RuntimeError) as error:
         raise FileNotFoundError(
             f"the weights {pretrained!r} of {backbone} are not on this machine and could not be downloaded ({error}). "
             f"Fetch them elsewhere and pass the file: --model.pretrained /path/to/ViT-L-14-336px.pt (a TorchScript "
             f"archive or state dict, or .safetensors); or try without any download: --model.backbone mini"
         ) from error
-    finally:
-        socket.setdefaulttimeout(before)
 
 
 def _read_file(path: Path) -> dict[str, Tensor]:

@@ -11,10 +11,10 @@ from anomalib_dpclip.data.labelled_sets import (
     auxiliary_categories_of,
     categories_of,
     data_module_class,
-    network_timeout,
     prepare_labelled_set,
     read_labelled_set,
 )
+from anomalib_dpclip.downloads import network_timeout
 
 
 def png(path, value=100):

@@ -3,9 +3,6 @@
 import importlib
 import inspect
 import logging
-import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,27 +11,14 @@ import pandas as pd
 from anomalib.data import AnomalibDataModule
 
 from anomalib_dpclip.data.metadata import read_metadata
+from anomalib_dpclip.downloads import network_timeout
 
 logger = logging.getLogger(__name__)
-
-DOWNLOAD_TIMEOUT = 30
-"""Seconds without a byte after which a download gives up; the host's own would wait for ever."""
 
 MASKED_BMAD_CATEGORIES = ("Brain", "Liver", "Retina_RESC")
 """The categories of BMAD whose images have masks."""
 
 _HOST_IMAGE_MODULES = "anomalib.data.datamodules.image."
-
-
-@contextmanager
-def network_timeout(seconds: float = DOWNLOAD_TIMEOUT) -> Iterator[None]:
-    """Let network reads inside the block fail after so many seconds of silence."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
 
 
 def data_module_class(name: str) -> Any:
