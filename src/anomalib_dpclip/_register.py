@@ -2,7 +2,8 @@
 
 import sys
 import warnings
-from importlib.metadata import EntryPoint, distribution
+from functools import cache
+from importlib.metadata import EntryPoint, EntryPoints, distribution
 from types import ModuleType
 
 # A package of the host, and its last submodule, after which our own modules can be imported.
@@ -23,7 +24,7 @@ def register(module: ModuleType) -> None:
             continue
         try:
             package = sys.modules[group]
-            for entry_point in distribution("anomalib-dpclip").entry_points.select(group=group):
+            for entry_point in _own_entry_points().select(group=group):
                 if not _is_half_loaded(entry_point):
                     setattr(package, entry_point.name, entry_point.load())
         except ImportError as error:
@@ -32,6 +33,11 @@ def register(module: ModuleType) -> None:
                 _warn(group, error)
         except Exception as error:  # noqa: BLE001  (whatever it is, anomalib must work as without this package)
             _warn(group, error)
+
+
+@cache  # one reading of the metadata for all the hooks
+def _own_entry_points() -> EntryPoints:
+    return distribution("anomalib-dpclip").entry_points
 
 
 def _warn(group: str, error: Exception) -> None:

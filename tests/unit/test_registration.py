@@ -173,6 +173,7 @@ def test_import_torch_with_a_broken_host(tmp_path):
 
 def test_without_wrapt_there_is_a_warning_and_no_more(monkeypatch):
     monkeypatch.setitem(sys.modules, "wrapt", None)
+    monkeypatch.setitem(sys.modules, "anomalib", types.ModuleType("anomalib"))
     with pytest.warns(RuntimeWarning, match="anomalib-dpclip could not register with anomalib: ModuleNotFoundError"):
         _autoload.autoload()
 
@@ -180,10 +181,10 @@ def test_without_wrapt_there_is_a_warning_and_no_more(monkeypatch):
 def test_a_registration_that_fails_is_a_warning_and_no_more(monkeypatch):
     importlib.import_module("anomalib.models")  # what is not imported yet is not registered with
 
-    def uninstalled(name):
-        raise LookupError(name)
+    def uninstalled():
+        raise LookupError("anomalib-dpclip")
 
-    monkeypatch.setattr(_register, "distribution", uninstalled)
+    monkeypatch.setattr(_register, "_own_entry_points", uninstalled)
     with pytest.warns(RuntimeWarning, match="could not register with anomalib.models: LookupError"):
         _register.register(types.ModuleType("anomalib.models"))
 

@@ -1,5 +1,6 @@
 """Start-up: what the entry point adds to `import torch`, and this package to the host's own import."""
 
+import os
 import statistics
 import subprocess
 import sys
@@ -7,67 +8,44 @@ import time
 
 import pandas as pd
 
-PAIRS: dict[str, tuple[str, dict[str, str], str, dict[str, str]]] = {
-    "names of anomalib_dpclip beyond anomalib.models": (
-        "import anomalib.models",
-        {"TORCH_DEVICE_BACKEND_AUTOLOAD": "0"},
-        "import anomalib_dpclip; anomalib_dpclip.DPCLIP; anomalib_dpclip.Surfaces",
-        {},
-    ),
-}
+HOST = "import anomalib.data, anomalib.engine, anomalib.models"
+NAMES = "import anomalib_dpclip; anomalib_dpclip.DPCLIP; anomalib_dpclip.Surfaces"
 
 
 def startup(repeats: int = 15) -> pd.DataFrame:
-    """Milliseconds that the package adds to imports, in fresh processes.
+    """Milliseconds that the package adds to imports, in fresh processes, its byte code compiled as pip leaves it.
 
-    What it adds to `import torch` is its entry point, timed by itself: whole imports of torch differ by more than that.
+    Both are timed inside the process, after what they come on top of: whole imports of torch or anomalib differ by more.
 
     Args:
-        repeats: Rounds.
+        repeats: Rounds; one more, untimed, compiles.
 
     Returns:
         One row an import.
     """
-    rows = []
-    for name, (without, without_environment, with_, with_environment) in PAIRS.items():
-        differences, base = [], []
-        for _ in range(repeats):
-            first, second = _seconds(without, without_environment), _seconds(with_, with_environment)
-            base.append(first)
-            differences.append(second - first)
-        rows.append(
-            {
-                "import": name,
-                "without, ms": round(1000 * statistics.median(base), 1),
-                "added, ms": round(1000 * statistics.median(differences), 1),
-            }
-        )
-    own = _entry_point_milliseconds(repeats)
-    rows.append({"import": "the entry point itself", "without, ms": float("nan"), "added, ms": own})
-    return pd.DataFrame(rows)
-
-
-def _seconds(code: str, environment: dict[str, str]) -> float:
-    import os
-
-    start = time.perf_counter()
-    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, env=os.environ | environment)  # noqa: S603
-    return time.perf_counter() - start
-
-
-def _entry_point_milliseconds(repeats: int) -> float:
-    """The entry point's own time, its imports included, inside a process that has just imported torch without it."""
-    code = (
-        "import torch, time; from importlib.metadata import entry_points;"
-        "(own,) = [e for e in entry_points(group='torch.backends') if e.name == 'anomalib_dpclip'];"
-        "start = time.perf_counter(); own.load()();"
-        "print(1000 * (time.perf_counter() - start))"
+    entry_point = (
+        "from importlib.metadata import entry_points;"
+        "(own,) = [e for e in entry_points(group='torch.backends') if e.name == 'anomalib_dpclip']"
     )
-    import os
+    rows = {
+        "the entry point, beyond `import torch`": (f"import torch; {entry_point}", "own.load()()"),
+        "names of anomalib_dpclip, beyond anomalib's own import": (HOST, NAMES),
+    }
+    return pd.DataFrame(
+        [
+            {"import": name, "added, ms": round(statistics.median(_milliseconds(before, timed, repeats)), 2)}
+            for name, (before, timed) in rows.items()
+        ]
+    )
 
-    environment = os.environ | {"TORCH_DEVICE_BACKEND_AUTOLOAD": "0"}
+
+def _milliseconds(before: str, timed: str, repeats: int) -> list[float]:
+    code = f"{before}; import time; start = time.perf_counter(); {timed}; print(1000 * (time.perf_counter() - start))"
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    environment["TORCH_DEVICE_BACKEND_AUTOLOAD"] = "0"
+    command = [sys.executable, "-W", "ignore", "-c", code]
     values = [
-        float(subprocess.run([sys.executable, "-c", code], check=True, env=environment, capture_output=True, text=True).stdout)  # noqa: S603
-        for _ in range(repeats)
+        float(subprocess.run(command, check=True, env=environment, capture_output=True, text=True).stdout)  # noqa: S603
+        for _ in range(repeats + 1)
     ]
-    return round(statistics.median(values), 2)
+    return values[1:]
