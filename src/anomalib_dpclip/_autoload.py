@@ -27,8 +27,6 @@ OWN_MODULES = (
 )
 
 
-
-
 class HostImport:
     """Finder that notices the first import of anomalib, or of a module of this package, asks for the hooks and is gone."""
 

@@ -5,7 +5,6 @@ They come from anywhere: nothing in them is executed, and whatever cannot be rea
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -16,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from anomalib_dpclip.atomic_write import atomic_write
 from anomalib_dpclip.safe_load import load_plain
 from anomalib_dpclip.torch_model import DPCLIPModel
 
@@ -96,21 +96,16 @@ def write_adapters(adapters: Adapters, path: str | Path) -> Path:
     path = Path(path)
     if path.suffix not in {".safetensors", ".pth"}:
         raise ValueError(f"{path}: adapters are written as .safetensors, or .pth for the published format")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {name: value.detach().cpu().contiguous() for name, value in adapters.tensors.items()}
-    try:
+    with atomic_write(path) as unfinished:
         if path.suffix == ".safetensors":
             tensors |= {_CALIBRATION_PREFIX + name: value.cpu() for name, value in adapters.calibration.items()}
             values = asdict(adapters.provenance)
             values[_DIGEST_KEY] = _digest(values, tensors)
             # One entry: safetensors writes several in random order, and equal adapters should be equal files.
-            temporary.write_bytes(save(tensors, {_METADATA_KEY: json.dumps(values, sort_keys=True)}))
+            unfinished.write_bytes(save(tensors, {_METADATA_KEY: json.dumps(values, sort_keys=True)}))
         else:
-            torch.save({"epoch": adapters.provenance.epochs, "image_adapter": tensors}, temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+            torch.save({"epoch": adapters.provenance.epochs, "image_adapter": tensors}, unfinished)
     return path
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from anomalib_dpclip.downloads import network_timeout
+from anomalib_dpclip.downloads import network_timeout, require_hub
 from anomalib_dpclip.safe_load import load_plain
 
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ class VisionTower(nn.Module):
     def embed(self, images: Tensor) -> Tensor:
         """Class token and patch tokens ``(B, 1 + L, C)`` of normalised images ``(B, 3, H, W)``, before the first layer."""
         visual = self.visual
+        images = images.to(visual.conv1.weight.dtype)  # `--trainer.precision 16-true` halves the weights
         patches = visual.conv1(images).flatten(2).transpose(1, 2)
         class_token = visual.class_embedding.to(patches.dtype).expand(patches.shape[0], 1, -1)
         tokens = torch.cat([class_token, patches], dim=1) + visual.positional_embedding.to(patches.dtype)
@@ -226,6 +227,8 @@ def _read_state_dict(backbone: str, pretrained: str) -> dict[str, Tensor]:
         tags = ", ".join(list_pretrained_tags_by_model(backbone)) or "none"
         raise ValueError(f"pretrained={pretrained!r} is neither a file nor a tag of {backbone} (its tags: {tags})")
     try:
+        if "hf_hub" in tag:
+            require_hub(tag["hf_hub"].rpartition("/")[0])
         with network_timeout():
             return _read_file(Path(download_pretrained(tag)))
     except (OSError, RuntimeError) as error:

@@ -2,7 +2,6 @@
 
 import heapq
 import logging
-import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +13,7 @@ from matplotlib.figure import Figure, SubFigure
 from torch import Tensor
 from torch.nn import functional
 
+from anomalib_dpclip.atomic_write import atomic_write
 from anomalib_dpclip.data.images import ImageReadError, read_image
 
 logger = logging.getLogger(__name__)
@@ -118,10 +118,8 @@ class ContactSheet(Callback):
         if not trainer.is_global_zero or not any(row.total for row in self._rows):
             return
         path = Path(trainer.default_root_dir) / CONTACT_SHEET
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        _draw(self._rows, self.columns).savefig(unfinished, format="png", dpi=120)
-        unfinished.replace(path)
+        with atomic_write(path) as unfinished:
+            _draw(self._rows, self.columns).savefig(unfinished, format="png", dpi=120)
         logger.info("contact sheet: %s", path)
 
     def _tile(self, path: Path, score: float, heat: Tensor, mask: Tensor | None) -> Tile:

@@ -194,6 +194,7 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]  # the host's 
         )
         self._losses = LossWatch(interval=1)
         self._auxiliary_statistics: CalibrationStatistics | None = None
+        self._uncounted: list[tuple[Tensor, ...]] = []
 
         self.decoupling_weight = decoupling_weight
         model.checkpointing = checkpointing
@@ -325,9 +326,8 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]  # the host's 
 
     def _auxiliary_loader(self, target: AnomalibDataModule) -> DataLoader:
         dataset = self.auxiliary.dataset(target, self.class_name, self.model.backbone.image_size, CLIP_MEAN)
-        hyper_parameters = {name: value for name, value in self.hparams.items() if _is_plain(value)}
         self.provenance = replace(
-            self.provenance, learned_from=learned_from(dataset.samples), hyper_parameters=hyper_parameters
+            self.provenance, learned_from=learned_from(dataset.samples), hyper_parameters=_plain_only(self.hparams)
         )
         return auxiliary_loader(
             dataset, self.batch_size, self.num_workers, self.seed, self.trainer.world_size, self.trainer.global_rank
@@ -342,8 +342,10 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]  # the host's 
 
     def on_train_epoch_start(self) -> None:
         """Start collecting the auxiliary images' scores, from which the adapters' default calibration is made."""
-        self._losses = LossWatch(interval=self.trainer.log_every_n_steps)  # type: ignore[attr-defined]
+        # Looking at a value makes the host wait for an accelerator; on the CPU it costs nothing.
+        self._losses = LossWatch(interval=1 if self.device.type == "cpu" else self.trainer.log_every_n_steps)  # type: ignore[attr-defined]
         self._auxiliary_statistics = CalibrationStatistics().to(self.device)
+        self._uncounted = []
 
     def training_step(self, batch: ImageBatch, batch_idx: int) -> Mapping[str, Any]:
         """``L = L_cls + sum over taps (L_seg) + 0.1 sum over taps (L_dec)``.
@@ -382,6 +384,7 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]  # the host's 
     def on_train_epoch_end(self) -> None:
         """Set the adapters' default calibration; without a validation split it is the one in force."""
         self._losses.check()
+        self._count()
         statistics, self._auxiliary_statistics = self._auxiliary_statistics, None
         self.provenance = replace(self.provenance, epochs=self.current_epoch + 1)
         if isinstance(self.post_processor, DPCLIPPostProcessor) and statistics is not None:
@@ -395,12 +398,21 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]  # the host's 
 
     @torch.no_grad()
     def _collect(self, objective: Objective, anchors: Tensor, label: Tensor) -> None:
-        """Remember scores on the token grid: a resized map has the same range, and costs 190 times as much."""
-        if self._auxiliary_statistics is not None:
-            grid = self.model.backbone.grid
-            maps = anomaly_map(difference_grid(objective.taps, anchors, grid, self.model.domain))
-            masks = (objective.token_mask == 1).unflatten(1, grid)
-            self._auxiliary_statistics.update(maps, detection_score(objective.detection, anchors), label, masks)
+        """Remember scores on the token grid: a resized map has the same range, and costs 190 times as much.
+
+        They are counted on the host, which must not wait for the device in every step.
+        """
+        grid = self.model.backbone.grid
+        maps = anomaly_map(difference_grid(objective.taps, anchors, grid, self.model.domain))
+        masks = (objective.token_mask == 1).unflatten(1, grid)
+        self._uncounted.append((maps, detection_score(objective.detection, anchors), label, masks))
+        if len(self._uncounted) >= self.trainer.log_every_n_steps:  # type: ignore[attr-defined]
+            self._count()
+
+    def _count(self) -> None:
+        uncounted, self._uncounted = self._uncounted, []
+        if uncounted and self._auxiliary_statistics is not None:
+            self._auxiliary_statistics.update(*(torch.cat(values) for values in zip(*uncounted, strict=True)))
 
     # Validation, test and prediction
 
@@ -501,5 +513,6 @@ def _plain(value: Any) -> Any:
     return list(value) if is_list(value) else value
 
 
-def _is_plain(value: Any) -> bool:
-    return isinstance(value, str | int | float | bool | list | tuple | type(None))
+def _plain_only(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What an adapter file can tell of arguments: a component given as an object stays behind."""
+    return {name: value for name, value in values.items() if isinstance(value, str | int | float | bool | list | type(None))}

@@ -5,7 +5,6 @@ The split is honest: the four target materials are seen undamaged only, and no m
 
 import json
 import logging
-import os
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from anomalib_dpclip.atomic_write import atomic_write
 from anomalib_dpclip.data.surface_defects import DEFECTS, damage_surface
 from anomalib_dpclip.data.surface_textures import COLORS, MATERIALS, render_surface
 from anomalib_dpclip.data.surfaces import AUXILIARY_MATERIALS, TARGET_MATERIALS
@@ -205,16 +205,11 @@ def pretrain_mini(
 
 
 def _save(clip: torch.nn.Module, output: Path, metadata: dict[str, object]) -> None:
-    """Write half-precision weights: to a file beside, then renamed, so that ``output`` is never half-written."""
+    """Write half-precision weights."""
     from safetensors.torch import save
 
-    output.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = output.with_name(f".{output.name}.{os.getpid()}")
     weights = {name: weight.half().contiguous() for name, weight in clip.state_dict().items()}
-    try:
+    with atomic_write(output) as unfinished:
         # One entry: safetensors writes several in any order, and the same run should give the same bytes.
         unfinished.write_bytes(save(weights, {"pretraining": json.dumps(metadata)}))
-        unfinished.replace(output)
-    finally:
-        unfinished.unlink(missing_ok=True)
     logger.info("Wrote %s.", output)

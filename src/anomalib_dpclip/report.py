@@ -1,12 +1,12 @@
 """From benchmark rows to what a person reads: a Markdown report and two charts, made from the CSV alone."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from anomalib_dpclip import published
+from anomalib_dpclip.atomic_write import atomic_write
 from anomalib_dpclip.benchmark_rows import DONE, FIGURES, read_provenance, read_rows
 
 AVERAGE = "Average"
@@ -47,11 +47,12 @@ def report(files: list[Path], out: Path | None = None) -> None:
         return
     from anomalib_dpclip.report_charts import category_chart, overview_chart
 
-    out.mkdir(parents=True, exist_ok=True)
     pictures = "![Overview](overview.png)\n\n![Categories](categories.png)\n"
-    _replace(out / "report.md", lambda path: path.write_text(f"{markdown}\n{pictures}", encoding="utf-8"))
-    _replace(out / "overview.png", overview_chart(figures).savefig)
-    _replace(out / "categories.png", category_chart(rows).savefig)
+    with atomic_write(out / "report.md") as unfinished:
+        unfinished.write_text(f"{markdown}\n{pictures}", encoding="utf-8")
+    for name, chart in (("overview", overview_chart(figures)), ("categories", category_chart(rows))):
+        with atomic_write(out / f"{name}.png") as unfinished:
+            chart.savefig(unfinished)
 
 
 def summarize(rows: pd.DataFrame) -> pd.DataFrame:
@@ -189,13 +190,3 @@ def _grid(heading: list[str], rows: list[list[str]]) -> str:
 
 def _escape(text: str) -> str:
     return text.replace("|", "\\|")
-
-
-def _replace(path: Path, write: Callable[[Path], Any]) -> None:
-    """Write beside the target and rename, so that nobody ever sees half of it."""
-    temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")
-    try:
-        write(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

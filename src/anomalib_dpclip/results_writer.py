@@ -5,7 +5,6 @@ import hashlib
 import io
 import json
 import logging
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +14,7 @@ from anomalib.data import ImageBatch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 
+from anomalib_dpclip.atomic_write import atomic_write
 from anomalib_dpclip.data.images import ImageReadError, read_image
 
 logger = logging.getLogger(__name__)
@@ -63,10 +63,8 @@ def read_results(folder: Path) -> dict[str, Result]:
 
 def write_results(folder: Path, results: Iterable[Result]) -> None:
     """Write results in the place of all that the folder has, those of other processes included."""
-    folder.mkdir(parents=True, exist_ok=True)
-    unfinished = folder / f".{RESULTS}.{os.getpid()}.tmp"
-    _append(unfinished, sorted(results))
-    unfinished.replace(folder / RESULTS)
+    with atomic_write(folder / RESULTS) as unfinished:
+        _append(unfinished, sorted(results))
     for file in _rank_files(folder):
         file.unlink()
 

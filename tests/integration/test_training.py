@@ -1,5 +1,6 @@
 """Learning, testing and predicting through anomalib's engine."""
 
+import csv
 import logging
 from pathlib import Path
 
@@ -8,7 +9,10 @@ import torch
 from anomalib import LearningType
 from anomalib.data import AnomalibDataModule
 from lightning import seed_everything
+from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from anomalib_dpclip import DPCLIP, JSONLines, Surfaces, load_adapters, save_adapters
 from anomalib_dpclip.checkpoint import adapter_tensors
@@ -206,13 +210,50 @@ def test_disabled_components_survive_save_and_load(make_model, make_engine, targ
         {"accumulate_grad_batches": 2},
         {"gradient_clip_val": 0.1},
         {"precision": "bf16-mixed"},
+        {"precision": "16-mixed"},  # Lightning makes it bf16-mixed on the CPU
+        {"precision": "bf16-true"},
         {"overfit_batches": 1},
     ],
-    ids=lambda flags: next(iter(flags)),
+    ids=lambda flags: "-".join(map(str, next(iter(flags.items())))),
 )
 def test_lightning_s_own_flags(make_model, make_engine, target, flags):
     (figures,) = make_engine(**{"max_epochs": 1} | flags).train(model=make_model(), datamodule=target)
     assert "image_AUROC" in figures
+
+
+@pytest.mark.parametrize("precision", ["16-true", "bf16-true"])
+def test_half_weights_test_like_full_ones(trained, make_engine, target, precision):
+    (full,) = make_engine().test(model=trained[0], datamodule=target)
+    (half,) = make_engine(precision=precision).test(model=trained[0], datamodule=target)
+    assert half["pixel_AUROC"] == pytest.approx(full["pixel_AUROC"], abs=0.01)
+    assert half["image_AUROC"] == pytest.approx(full["image_AUROC"], abs=0.01)
+
+
+def test_half_weights_cannot_learn_and_say_so(make_model, make_engine, target):
+    with pytest.raises(FloatingPointError, match=r"is not finite; its images are .*brick.*bf16-mixed where"):
+        make_engine(precision="16-true").fit(model=make_model(), datamodule=target)
+
+
+def test_early_stopping_on_a_logged_loss(make_model, make_engine, target):
+    stopping = EarlyStopping("train_loss_epoch", min_delta=1e6, patience=1, check_on_train_epoch_end=True)  # nothing is enough
+    engine = make_engine(callbacks=[stopping], max_epochs=10)
+    engine.fit(model=make_model(), datamodule=target)
+    assert engine.trainer.current_epoch == 2
+    assert stopping.stopped_epoch == 1
+
+
+@pytest.mark.parametrize("logger", [CSVLogger, TensorBoardLogger])
+def test_loggers(make_model, make_engine, target, tmp_path, logger):
+    engine = make_engine(logger=logger(tmp_path, name="log"), max_epochs=1)
+    engine.train(model=make_model(), datamodule=target)
+    if logger is CSVLogger:
+        with (tmp_path / "log" / "version_0" / "metrics.csv").open() as file:
+            written = {name for row in csv.DictReader(file) for name, value in row.items() if value}
+    else:
+        events = EventAccumulator(str(tmp_path / "log" / "version_0")).Reload()
+        written = set(events.Tags()["scalars"])
+    parts = {"train_loss_step", "train_loss_epoch", "train_loss_cls", "train_loss_seg", "train_loss_dec", "prototype_cosine"}
+    assert parts | {"image_AUROC", "pixel_AUROC"} <= written
 
 
 def test_auxiliary_images_without_masks_are_opt_in(make_model, make_engine, target, surfaces_root, tmp_path):

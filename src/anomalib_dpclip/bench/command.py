@@ -5,6 +5,8 @@ from typing import Any, Literal, get_args
 
 import pandas as pd
 
+from anomalib_dpclip.atomic_write import atomic_write
+
 Measurement = Literal["inference", "training", "evaluation", "startup", "scaling", "export"]
 
 
@@ -17,7 +19,7 @@ def bench(
     compiled: bool = False,
     out: Path = Path("benchmark_results"),
 ) -> None:
-    """Measure speed or memory and write a CSV and a Markdown table.
+    """Measure speed or memory and write a CSV and a Markdown table (and a plot of ``scaling``).
 
     Args:
         what: ``inference``: the model against its bare tower; ``training``: a step against the published implementation's work;
@@ -45,4 +47,9 @@ def bench(
     words = [f"--{name} {value if value is not True else 'true'}" for name, value in arguments.items() if value]
     name = "-".join([what, *([backbone] if backbone else [])])
     write_results(table, out, name, " ".join(["dpclip bench", what, *words]))
+    if what == "scaling":
+        from anomalib_dpclip.bench.scaling import scaling_chart
+
+        with atomic_write(out / f"{name}.png") as unfinished:
+            scaling_chart(table).savefig(unfinished)
     print(markdown_table(table))  # noqa: T201  (the command's answer)

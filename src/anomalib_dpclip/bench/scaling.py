@@ -1,7 +1,7 @@
 """How time and memory of a training step grow with image size, batch and taps, and text anchors with classes."""
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -9,11 +9,17 @@ from anomalib_dpclip.bench.timing import alternating_seconds, in_new_process, me
 from anomalib_dpclip.bench.training import TrainingStep
 from anomalib_dpclip.lightning_model import DPCLIP
 
-STEPS: dict[str, list[dict[str, Any]]] = {
-    "image_size": [{"image_size": size} for size in (70, 140, 280, 420)],
-    "batch_size": [{"batch_size": size} for size in (1, 2, 4, 8)],
-    "tap_layers": [{"tap_layers": layers} for layers in ([6], [3, 6], [2, 3, 5, 6], [1, 2, 3, 4, 5, 6])],
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+STEPS: dict[str, dict[int, dict[str, Any]]] = {
+    "image size": {size: {"image_size": size} for size in (70, 140, 280, 420)},
+    "batch size": {size: {"batch_size": size} for size in (1, 2, 4, 8)},
+    "taps": {len(taps): {"tap_layers": taps} for taps in ([6], [3, 6], [2, 3, 5, 6], [1, 2, 3, 4, 5, 6])},
 }
+"""By what grows and how far: arguments of `TrainingStep`."""
+
+CLASSES = (1, 10, 100)
 
 
 def scaling(backbone: str = "mini", repeats: int = 5) -> pd.DataFrame:
@@ -24,27 +30,48 @@ def scaling(backbone: str = "mini", repeats: int = 5) -> pd.DataFrame:
         repeats: Timed rounds.
 
     Returns:
-        One row a setting.
+        One row a setting: ``what`` grows, to which ``value``, ``ms`` and ``peak MiB`` (of the whole process on the CPU).
     """
     rows = []
-    for variations in STEPS.values():
-        names = {f"{key}={value}": {key: value} for variation in variations for key, value in variation.items()}
-        steps = {name: TrainingStep(backbone, **variation) for name, variation in names.items()}
+    for what, variations in STEPS.items():
+        steps = {str(value): TrainingStep(backbone, **arguments) for value, arguments in variations.items()}
         seconds = medians(alternating_seconds(steps, repeats))
-        rows += [
-            {
-                "setting": name,
-                "ms a step": round(1000 * seconds[name], 1),
-                "peak MiB": round(in_new_process("bench.training:peak_memory", backbone=backbone, **variation)),
-            }
-            for name, variation in names.items()
-        ]
-    for classes in (1, 10, 100):
-        model = DPCLIP(backbone=backbone, pretrained="random")
-        start = time.perf_counter()
-        for index in range(classes):
-            model.anchors_for("metal " * (index + 1))
-        rows.append(
-            {"setting": f"classes={classes} (anchors, once)", "ms a step": round(1000 * (time.perf_counter() - start), 1)}
-        )
-    return pd.DataFrame(rows)
+        for value, arguments in variations.items():
+            step = in_new_process("bench.training:measure_step", backbone=backbone, **arguments)
+            rows.append((what, value, round(1000 * seconds[str(value)], 1), round(step["mebibytes"])))
+    rows += [
+        ("classes (anchors, once)", classes, round(1000 * _anchor_seconds(backbone, classes), 1), None) for classes in CLASSES
+    ]
+    table = pd.DataFrame(rows, columns=["what", "value", "ms", "peak MiB"])
+    return table.astype({"peak MiB": "Int64"})
+
+
+def _anchor_seconds(backbone: str, classes: int) -> float:
+    model = DPCLIP(backbone=backbone, pretrained="random")
+    start = time.perf_counter()
+    for index in range(classes):
+        model.anchors_for("metal " * (index + 1))
+    return time.perf_counter() - start
+
+
+def scaling_chart(table: pd.DataFrame) -> "Figure":
+    """Time and memory over each thing that grows.
+
+    Args:
+        table: Of `scaling`.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12, 3.2), layout="constrained")
+    groups = table.groupby("what", sort=False)
+    for axes, (what, rows) in zip(figure.subplots(1, groups.ngroups), groups, strict=True):
+        axes.plot(rows["value"], rows["ms"], "o-", color="C0")
+        axes.set_xlabel(what)
+        axes.set_ylabel("ms", color="C0")
+        axes.set_ylim(bottom=0)
+        if rows["peak MiB"].notna().all():
+            memory = axes.twinx()
+            memory.plot(rows["value"], rows["peak MiB"].astype(float), "s--", color="C1")
+            memory.set_ylabel("peak MiB", color="C1")
+            memory.set_ylim(bottom=0)
+    return figure

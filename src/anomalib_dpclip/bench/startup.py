@@ -4,7 +4,6 @@ import os
 import statistics
 import subprocess
 import sys
-import time
 
 import pandas as pd
 

@@ -20,6 +20,8 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from anomalib_dpclip.atomic_write import atomic_write
+
 SPLITS = ("train", "test")
 
 
@@ -107,14 +109,8 @@ def write_metadata(samples: pd.DataFrame, root: str | Path, path: str | Path) ->
         if row.split != "test":
             sample["split"] = row.split
         lines.append(json.dumps(sample) + "\n")
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with atomic_write(Path(path)) as unfinished:
         unfinished.write_text("".join(lines), encoding="utf-8")
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def read_lines(path: str | Path) -> Iterator[tuple[int, bytes]]:

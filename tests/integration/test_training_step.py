@@ -1,0 +1,84 @@
+"""What a training step costs beyond its arithmetic, and what half precision does to its loss."""
+
+import pytest
+import torch
+from lightning import Callback
+from torch.profiler import ProfilerActivity, profile
+
+from anomalib_dpclip.loss_watch import LossWatch
+
+WAITING = {
+    "aten::_local_scalar_dense",  # .item(), if tensor:, float(tensor)
+    "aten::nonzero",  # indexing with a mask
+    "aten::masked_select",
+    "aten::bincount",
+    "aten::equal",
+    "aten::_unique2",
+}
+"""Operators for which the host waits for an accelerator, since it needs a value to go on."""
+
+
+class StepProfile(Callback):
+    """Operators of a training step's forward and backward, hooks and logging included, of every batch."""
+
+    def __init__(self):
+        self.operators = []
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        self.profile = profile(activities=[ProfilerActivity.CPU])
+        self.profile.start()
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        self.profile.stop()
+        self.operators.append({event.key for event in self.profile.key_averages()})
+
+
+def test_the_host_never_waits_in_a_step(make_model, make_engine, target, monkeypatch):
+    # Now and then it looks at the losses; on the CPU in every step.
+    monkeypatch.setattr(LossWatch, "check", lambda self: None)
+    watch = StepProfile()
+    make_engine(callbacks=[watch], log_every_n_steps=50, max_epochs=1).fit(model=make_model(), datamodule=target)
+    assert len(watch.operators) == 2
+    for operators in watch.operators:
+        assert {"aten::addmm", "aten::scaled_dot_product_attention"} & operators, "nothing was recorded"
+        assert not operators & WAITING
+
+
+def test_the_profile_would_show_a_wait(make_model, make_engine, target):
+    watch = StepProfile()
+    make_engine(callbacks=[watch], max_epochs=1).fit(model=make_model(), datamodule=target)  # looks at the losses
+    assert any(operators & WAITING for operators in watch.operators)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: only CUDA can refuse to wait")
+def test_cuda_refuses_no_step(make_model, make_engine, target):
+    class RefuseToWait(Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            torch.cuda.set_sync_debug_mode("error")
+
+        def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+            torch.cuda.set_sync_debug_mode("default")
+
+    engine = make_engine(callbacks=[RefuseToWait()], accelerator="gpu", log_every_n_steps=50, max_epochs=1)
+    engine.fit(model=make_model(), datamodule=target)
+
+
+class MeanLoss(Callback):
+    def __init__(self):
+        self.losses = []
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.losses.append(outputs["loss"].item())
+
+
+def test_bf16_follows_the_loss_of_fp32(make_model, make_engine, target):
+    """Mean loss of 50 steps within 2 %."""
+    means = []
+    for precision in ("32-true", "bf16-mixed"):
+        watch = MeanLoss()
+        engine = make_engine(callbacks=[watch], max_epochs=25, precision=precision, limit_val_batches=0)
+        engine.fit(model=make_model(), datamodule=target)
+        assert len(watch.losses) == 50
+        means.append(sum(watch.losses) / 50)
+    assert means[1] == pytest.approx(means[0], rel=0.02)
+    assert means[1] != means[0]
