@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from anomalib_dpclip.downloads import network_timeout, require_hub
 from anomalib_dpclip.safe_load import load_plain
+from anomalib_dpclip.self_attention import self_attention
 
 if TYPE_CHECKING:
     from open_clip import CLIP
@@ -80,10 +81,10 @@ class VisionTower(nn.Module):
     def layer(self, index: int, tokens: Tensor) -> Tensor:
         """Run transformer layer ``index`` (0-based) on tokens ``(B, 1 + L, C)``."""
         block = self.visual.transformer.resblocks[index]
-        # open_clip before 2.25 feeds its blocks (L, B, C).
-        if getattr(block.attn, "batch_first", True):
+        if type(block.attn) is not nn.MultiheadAttention:  # a variant of open_clip's own, which is batch-first
             return block(tokens)
-        return block(tokens.transpose(0, 1)).transpose(0, 1)
+        tokens = tokens + block.ls_1(self_attention(block.attn, block.ln_1(tokens)))
+        return tokens + block.ls_2(block.mlp(block.ln_2(tokens)))
 
     def final_norm(self, tokens: Tensor) -> Tensor:
         """The tower's ``ln_post`` on tokens ``(B, L, C)``."""

@@ -35,6 +35,7 @@ class DPCLIPModel(nn.Module):
     Attributes:
         anchors: Text anchors ``(E, 2)`` of the current class, columns normal and abnormal (buffer).
         checkpointing: Whether layers are computed again in the backward pass instead of remembered.
+        compiled: Whether `predict` runs `features` under `torch.compile`. Not for models that are exported.
         backbone_fingerprint: Identifies the CLIP's weights and activation.
 
     Raises:
@@ -75,6 +76,7 @@ class DPCLIPModel(nn.Module):
         self.adapter_weight, self.projector_activation = adapter_weight, projector_activation
         self.grn_pooling = grn_pooling
         self.checkpointing = False
+        self.compiled = False
         self.domain = domain
 
         # The attribute names are those of the published checkpoints.
@@ -174,8 +176,11 @@ class DPCLIPModel(nn.Module):
         """
         _require_size(images, self.input_size, "image_size or tiles")
 
+        # Compiled code is kept with the function, not with this wrapper, which would not survive a pickle.
+        features = torch.compile(self.features) if self.compiled else self.features
+
         def predict_tile(tile: Tensor) -> tuple[Tensor, Tensor]:
-            taps, detection = self.features(tile)
+            taps, detection = features(tile)
             return tap_average(taps, anchors, self.backbone.grid), detection_score(detection, anchors)
 
         if self.tiles == 1:  # tiling would give the same; exported models keep the simpler graph

@@ -2,6 +2,7 @@
 
 import csv
 import logging
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -227,6 +228,28 @@ def test_half_weights_test_like_full_ones(trained, make_engine, target, precisio
     (half,) = make_engine(precision=precision).test(model=trained[0], datamodule=target)
     assert half["pixel_AUROC"] == pytest.approx(full["pixel_AUROC"], abs=0.01)
     assert half["image_AUROC"] == pytest.approx(full["image_AUROC"], abs=0.01)
+
+
+def test_compiled_models_test_alike_and_can_be_exported(trained, make_engine, target, tmp_path, monkeypatch):
+    model, _, (expected,) = trained
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    seen = []
+    monkeypatch.setattr(type(model.model), "predict", _spy(type(model.model).predict, seen))
+    model.compiled = True
+    engine = make_engine()
+    (found,) = engine.test(model=model, datamodule=target)
+    assert found == pytest.approx(expected, abs=1e-4)
+    assert set(seen) == {True}
+    assert not model.model.compiled
+    assert engine.export(model, "onnx", export_root=tmp_path).is_file()
+
+
+def _spy(predict, seen):
+    def spied(self, *args):
+        seen.append(self.compiled)
+        return predict(self, *args)
+
+    return spied
 
 
 def test_half_weights_cannot_learn_and_say_so(make_model, make_engine, target):

@@ -1,5 +1,8 @@
 """Wiring of the model: which layers are adapted and tapped, what comes out, what learns."""
 
+import pickle
+from functools import partial
+
 import pytest
 import torch
 from open_clip.model import CLIP
@@ -159,3 +162,22 @@ def test_a_tower_of_another_kind(vision):
     clip = CLIP(**(CONFIG | {"vision_cfg": vision}))
     with pytest.raises(ValueError, match=r"native open_clip vision transformer \(such as ViT-L-14-336\), not a "):
         DPCLIPModel(clip)
+
+
+@torch.no_grad()
+def test_compiled_features_are_one_graph_with_the_same_answers(monkeypatch):
+    """Captured and run without inductor, whose C++ takes half a minute to compile."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager", fullgraph=True))
+    torch._dynamo.reset()
+    model = tiny_model().eval()
+    model.anchors.copy_(
+        functional.normalize(torch.randn(model.anchors.shape, generator=torch.Generator().manual_seed(1)), dim=0)
+    )
+    expected = model(IMAGES)
+    model.compiled = True
+    for _ in range(2):
+        found = model(IMAGES)
+        torch.testing.assert_close(found.anomaly_map, expected.anomaly_map)
+        torch.testing.assert_close(found.pred_score, expected.pred_score)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1, "compiled once"
+    pickle.loads(pickle.dumps(model))
