@@ -1,9 +1,6 @@
 """The commands of the README's section on own data, run as they are written."""
 
-import os
 import re
-import subprocess
-import sys
 import zlib
 from pathlib import Path
 
@@ -11,18 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image, ImageDraw
+from tests.readme import blocks, run_shell
 
-README = Path(__file__).parents[2] / "README.md"
-HEADING = "## Your own data"
 HOLE = (40, 30, 70, 50)
-
-
-def commands() -> str:
-    """The shell blocks of the section, in their order."""
-    section = README.read_text(encoding="utf-8").partition(f"\n{HEADING}\n")[2].partition("\n## ")[0]
-    if not section:
-        pytest.skip(f"README.md has no section {HEADING!r} yet")
-    return "\n".join(re.findall(r"^```bash\n(.*?)^```", section, re.MULTILINE | re.DOTALL))
 
 
 def take_photo(path: Path, mask: Path | None = None, *, defect: bool = False) -> None:
@@ -59,11 +47,7 @@ def figures(output: str) -> list[dict[str, float]]:
 
 
 def test_commands_run_as_written(folder):
-    environment = os.environ | {"PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])}
-    script = ["bash", "-c", f"set -e\n{commands()}"]
-    done = subprocess.run(script, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=900)
-    assert done.returncode == 0, done.stdout + done.stderr
-
+    done = run_shell(blocks("Your own data", "bash"), folder)
     assert "9 labelled images of 1 categories (3 normal, 6 anomalous, 6 with masks), 3 training images" in done.stdout
     assert "metadata/photos/full-shot.jsonl: 0 errors" in done.stderr
     trained, again, bolts, synthetic = figures(done.stdout)
