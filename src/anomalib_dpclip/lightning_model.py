@@ -22,8 +22,8 @@ from anomalib_dpclip.adapters import Pooling
 from anomalib_dpclip.anchor_cache import AnchorCache
 from anomalib_dpclip.anomaly_map import Domain, anomaly_map, detection_score, difference_grid
 from anomalib_dpclip.auxiliary import auxiliary_loader
+from anomalib_dpclip.auxiliary_scores import AuxiliaryScores
 from anomalib_dpclip.auxiliary_set import AuxiliarySet, is_list, learned_from
-from anomalib_dpclip.calibration import CalibrationStatistics
 from anomalib_dpclip.checkpoint import Provenance, architecture_of, check_provenance, load_adapters, package_versions
 from anomalib_dpclip.checkpoint_retention import retain_checkpoints
 from anomalib_dpclip.class_names import UNKNOWN_CLASS, classes_of, domain_of
@@ -195,8 +195,7 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]  # the host's 
             text, partial(_load_text, backbone, pretrained, image_size, quick_gelu), normal_states, abnormal_states, templates
         )
         self._losses = LossWatch(interval=1)
-        self._auxiliary_statistics: CalibrationStatistics | None = None
-        self._uncounted: list[tuple[Tensor, ...]] = []
+        self._auxiliary_scores: AuxiliaryScores | None = None
 
         self.decoupling_weight = decoupling_weight
         model.checkpointing = checkpointing
@@ -349,8 +348,7 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]  # the host's 
         """Start collecting the auxiliary images' scores, from which the adapters' default calibration is made."""
         # Looking at a value makes the host wait for an accelerator; on the CPU it costs nothing.
         self._losses = LossWatch(interval=1 if self.device.type == "cpu" else self.trainer.log_every_n_steps)  # type: ignore[attr-defined]
-        self._auxiliary_statistics = CalibrationStatistics().to(self.device)
-        self._uncounted = []
+        self._auxiliary_scores = AuxiliaryScores(self.trainer.log_every_n_steps, self.device)  # type: ignore[attr-defined]
 
     def training_step(self, batch: ImageBatch, batch_idx: int) -> Mapping[str, Any]:
         """``L = L_cls + sum over taps (L_seg) + 0.1 sum over taps (L_dec)``.
@@ -389,11 +387,10 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]  # the host's 
     def on_train_epoch_end(self) -> None:
         """Set the adapters' default calibration; without a validation split it is the one in force."""
         self._losses.check()
-        self._count()
-        statistics, self._auxiliary_statistics = self._auxiliary_statistics, None
+        scores, self._auxiliary_scores = self._auxiliary_scores, None
         self.provenance = replace(self.provenance, epochs=self.current_epoch + 1)
-        if isinstance(self.post_processor, DPCLIPPostProcessor) and statistics is not None:
-            self.post_processor.auxiliary_calibration.set_from(statistics, self.model.domain)
+        if isinstance(self.post_processor, DPCLIPPostProcessor) and scores is not None:
+            self.post_processor.auxiliary_calibration.set_from(scores.statistics(), self.model.domain)
             if not sum(self.trainer.num_val_batches):
                 self._use_auxiliary_calibration()
 
@@ -403,21 +400,11 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]  # the host's 
 
     @torch.no_grad()
     def _collect(self, objective: Objective, anchors: Tensor, label: Tensor) -> None:
-        """Remember scores on the token grid: a resized map has the same range, and costs 190 times as much.
-
-        They are counted on the host, which must not wait for the device in every step.
-        """
-        grid = self.model.backbone.grid
-        maps = anomaly_map(difference_grid(objective.taps, anchors, grid, self.model.domain))
-        masks = (objective.token_mask == 1).unflatten(1, grid)
-        self._uncounted.append((maps, detection_score(objective.detection, anchors), label, masks))
-        if len(self._uncounted) >= self.trainer.log_every_n_steps:  # type: ignore[attr-defined]
-            self._count()
-
-    def _count(self) -> None:
-        uncounted, self._uncounted = self._uncounted, []
-        if uncounted and self._auxiliary_statistics is not None:
-            self._auxiliary_statistics.update(*(torch.cat(values) for values in zip(*uncounted, strict=True)))
+        if self._auxiliary_scores is not None:
+            grid = self.model.backbone.grid
+            maps = anomaly_map(difference_grid(objective.taps, anchors, grid, self.model.domain))
+            masks = (objective.token_mask == 1).unflatten(1, grid)
+            self._auxiliary_scores.add(maps, detection_score(objective.detection, anchors), label, masks)
 
     # Validation, test and prediction
 

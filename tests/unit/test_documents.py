@@ -62,7 +62,7 @@ def test_quickstart_config_parses_through_the_host_s_parser():
     assert parser.config is not None
 
 
-@pytest.mark.parametrize("results", ["surfaces", "ablation"])
+@pytest.mark.parametrize("results", ["surfaces", "ablation", "large_images"])
 def test_tables_in_the_readme_equal_the_results(results, capsys):
     report([ROOT / "benchmark_results" / f"{results}.csv"])
     tables = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]

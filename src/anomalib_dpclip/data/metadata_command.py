@@ -6,9 +6,10 @@ from pathlib import Path
 import pandas as pd
 
 from anomalib_dpclip.data.check import check_metadata
+from anomalib_dpclip.data.datamodule_samples import datamodule_samples
 from anomalib_dpclip.data.few_shot import few_shot
+from anomalib_dpclip.data.folder_samples import folder_samples
 from anomalib_dpclip.data.metadata import write_metadata
-from anomalib_dpclip.data.sources import datamodule_samples, folder_samples
 
 
 def metadata(

@@ -15,9 +15,9 @@ from torchvision.transforms.v2 import Resize, Transform
 from torchvision.transforms.v2.functional import to_dtype, to_image
 
 from anomalib_dpclip.class_names import describe
+from anomalib_dpclip.data.folder_samples import MASK_FOLDERS
 from anomalib_dpclip.data.images import FORMATS, ImageReadError, read_image
 from anomalib_dpclip.data.items import NamedImageBatch, NamedImageItem
-from anomalib_dpclip.data.sources import MASK_FOLDERS
 from anomalib_dpclip.results_writer import (
     DONE,
     RESULTS,

@@ -1,6 +1,6 @@
-"""Labelled images of anomalib's data sets and of plain folders, as the rows of a metadata file.
+"""Labelled images of plain folders, as the rows of a metadata file.
 
-Folders are understood in two layouts, at the root itself or in one folder for each category::
+Two layouts are understood, at the root itself or in one folder for each category::
 
     good/ scratch/ hole/        normal images, and a folder for each kind of defect (also inside test/, as in MVTec AD)
     masks/scratch/ masks/hole/  masks, if there are any; without folders of their own if there is one kind of defect
@@ -12,10 +12,8 @@ The folder of masks may also be called ``ground_truth`` or ``mask``. A mask has 
 extension, or that and ``_mask``.
 """
 
-import inspect
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -23,47 +21,6 @@ from anomalib_dpclip.data.metadata import Sample, to_frame
 
 MASK_FOLDERS = ("masks", "ground_truth", "mask")
 _EXTENSIONS = {".jpg", ".jpeg", ".jp2", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif"}
-
-
-def datamodule_samples(name: str, root: str | Path, seed: int = 0) -> pd.DataFrame:
-    """List the training and test images of an anomalib data set: of all of its categories that are on disk.
-
-    Args:
-        name: Image data module of anomalib, e.g. ``"MVTecAD"``, ``"VisA"`` or ``"BMAD"``.
-        root: Folder of the data set, in the layout that anomalib expects. VisA is brought into it where it isn't.
-        seed: Seed of the data module's splits, where it makes any.
-
-    Returns:
-        Rows as `anomalib_dpclip.data.metadata.to_frame` describes them.
-
-    Raises:
-        FileNotFoundError: If none of the categories is there.
-        ValueError: If there is no such data module, or it has several masks an image.
-    """
-    # Deferred, as anomalib takes seconds to import.
-    from anomalib_dpclip.data.labelled_sets import categories_of, data_module_class
-
-    root, datamodule_class = Path(root), data_module_class(name)
-    categories = categories_of(datamodule_class)
-    # VisA's converted folders are one level further down, and empty for categories that are not there.
-    found = [each for each in categories if any(_has_files(folder) for folder in (root / each, *root.glob(f"*/{each}")))]
-    if not found:
-        raise FileNotFoundError(f"no category of {name} in {root}: a folder of {', '.join(categories)} should be there")
-    # Everything that the test folder holds, and nothing moved to a validation split; some modules know no such modes.
-    options: dict[str, Any] = {"val_split_mode": "none", "test_split_mode": "from_dir", "seed": seed}
-    known = inspect.signature(datamodule_class).parameters
-    options = {"root": root, **{key: value for key, value in options.items() if key in known}}
-    samples = []
-    for category in found:
-        datamodule = datamodule_class(category=category, **options)  # type: ignore[call-arg]  # as all that have a name
-        datamodule.prepare_data()
-        datamodule.setup()
-        for split, dataset in (("train", datamodule.train_data), ("test", datamodule.test_data)):
-            for row in dataset.samples.itertuples():
-                if row.label_index in (0, 1):  # -1 where the label is kept secret
-                    mask = _only_mask(row.mask_path, row.image_path)
-                    samples.append(Sample(row.image_path, int(row.label_index), category, mask, split))
-    return to_frame(samples)
 
 
 def folder_samples(root: str | Path, class_name: str | None = None) -> pd.DataFrame:
@@ -93,14 +50,6 @@ def folder_samples(root: str | Path, class_name: str | None = None) -> pd.DataFr
     if not samples:
         raise FileNotFoundError(f"no image in the folders of {root}: {', '.join(sorted(_EXTENSIONS))} are known")
     return to_frame(samples)
-
-
-def _only_mask(masks: object, image_path: str) -> str | None:
-    """The mask of a sample of anomalib's, which may be a path, a list of paths, ``None``, NaN or empty."""
-    if isinstance(masks, list) and len(masks) > 1:
-        raise ValueError(f"{image_path} has {len(masks)} masks, but a metadata file has one an image: merge them first")
-    mask = masks[0] if isinstance(masks, list) and masks else masks
-    return mask if isinstance(mask, str) and mask else None
 
 
 def _category_samples(folder: Path, class_name: str) -> Iterator[Sample]:
@@ -141,10 +90,6 @@ def _category_samples(folder: Path, class_name: str) -> Iterator[Sample]:
 
 def _is_category(folder: Path) -> bool:
     return any((folder / name).is_dir() for name in ("good", "images", "test", "train"))
-
-
-def _has_files(folder: Path) -> bool:
-    return any(path.is_file() for path in folder.rglob("*"))
 
 
 def _folders(folder: Path) -> list[Path]:
