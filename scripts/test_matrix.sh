@@ -30,12 +30,12 @@ for requirement in "${requirements[@]}"; do
     rm -rf "$environment"
     python3 -m venv "$environment"
     python="$environment/bin/python"
-    "$python" -m pip install --quiet "$wheel[onnx]" "$requirement" pytest hypothesis tensorboard
+    "$python" -m pip install --quiet "$wheel[onnx,openvino]" "$requirement" pytest pytest-xdist hypothesis tensorboard
     "$python" -m pip list 2>/dev/null | grep -iE '^(anomalib|lightning|open_clip|open-clip|torch) *|^open.clip.torch'
     (
         cd "$folder/checkout"
         # shellcheck disable=SC2086  # several tests may be named
-        HF_HUB_OFFLINE=1 "$python" -m pytest -q -o testpaths=tests ${TESTS:-tests}
+        HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 "$python" -m pytest -q -n 2 --dist loadfile -o testpaths=tests ${TESTS:-tests}
     )
 
     echo "-- without the host"

@@ -60,6 +60,8 @@ def test_the_post_processor_s_file(folder):
 
 def test_deploy(thresholds, folder):
     del thresholds
+    pytest.importorskip("onnxscript", reason="the extra onnx is not installed")
+    pytest.importorskip("openvino", reason="the extra openvino is not installed")
     run_shell(blocks("Deploy", "bash"), folder)
     for file in ("onnx/model.onnx", "openvino/model.xml", "openvino/model.bin"):
         assert (folder / "exported" / "weights" / file).is_file()
