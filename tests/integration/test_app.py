@@ -65,12 +65,14 @@ def adapters(surfaces_root, tmp_path_factory):
         auxiliary="Surfaces" if SCREENSHOT else "Surfaces/brick",
         auxiliary_root=str(surfaces_root),
         shots=None if SCREENSHOT else 8,
+        batch_size=8,
+        learning_rate=2e-3,
         visualizer=False,
     )
     engine = Engine(
         accelerator="cpu",
         devices=1,
-        max_epochs=3 if SCREENSHOT else 1,
+        max_epochs=6 if SCREENSHOT else 1,
         limit_val_batches=0,
         default_root_dir=folder,
         logger=False,

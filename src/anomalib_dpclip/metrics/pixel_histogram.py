@@ -52,7 +52,10 @@ def count_pixels(scores: torch.Tensor, masks: torch.Tensor) -> PixelCounts:
         raise ValueError(msg)
     check_unit_interval(scores, "anomaly maps")
     masks = masks.to(device=scores.device, dtype=torch.bool)
-    bins = (scores.detach().float() * BINS).int().clamp_(max=BINS - 1)
+    bins = torch.empty_like(scores, dtype=torch.int32)
+    for one, bins_of_one in zip(scores.detach(), bins, strict=True):  # a map at a time stays in the processor's cache
+        bins_of_one.copy_(one.float() * BINS)
+    bins.clamp_(max=BINS - 1)
     anomalous_bins = bins[masks]
     anomalous = torch.bincount(anomalous_bins, minlength=BINS)
     shares, regions = _region_shares(masks.cpu().numpy())
