@@ -92,7 +92,8 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]  # the host's 
         decoupling_weight: Weight of the decoupling loss; 0 leaves it out.
         prototype_momentum: Momentum of the global prototypes, in [0, 1].
         checkpointing: Compute layers again in the backward pass instead of remembering them: less memory, more time.
-        compiled: Validate, test and predict under `torch.compile`: minutes to start with, then faster on most GPUs.
+        compiled: Validate, test and predict under `torch.compile`, which is slow to start; whether it pays,
+            ``dpclip bench inference --compiled true`` measures.
         learning_rate: Of Adam.
         milestones: Optimiser steps at which the learning rate is halved.
         normal_states: Phrases for a normal object, each with one ``{}`` for the class name.

@@ -1,4 +1,4 @@
-"""Train a few steps on given devices and write the adapters and prototypes; run by test_distributed, once a process."""
+"""Train a few steps on given devices, test, and write what came of it; run by test_distributed, once a process."""
 
 import json
 import sys
@@ -27,11 +27,15 @@ if __name__ == "__main__":
         devices=settings["devices"],
         strategy=settings["strategy"],
         max_epochs=2,
-        limit_val_batches=0,
         logger=False,
         enable_progress_bar=False,
         default_root_dir=Path(settings["output"]).parent / f"results{settings['devices']}",
     )
-    engine.fit(model=model, datamodule=Surfaces(root=settings["root"], category="weave"))
+    target = Surfaces(root=settings["root"], category="weave", eval_batch_size=8, num_workers=0)
+    engine.fit(model=model, datamodule=target)
+    (figures,) = engine.test(model=model, datamodule=target)
     if engine.trainer.global_rank == 0:
-        save_file(adapter_tensors(model.model) | dict(model.prototypes.state_dict()), settings["output"])
+        learned = adapter_tensors(model.model) | dict(model.prototypes.state_dict())
+        thresholds = {name: getattr(model.post_processor, name) for name in ("image_threshold", "pixel_threshold")}
+        tested = {f"tested/{name}": torch.as_tensor(value) for name, value in {**figures, **thresholds}.items()}
+        save_file({name: value.clone() for name, value in (learned | tested).items()}, settings["output"])

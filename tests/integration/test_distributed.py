@@ -1,4 +1,4 @@
-"""Two gloo processes on the CPU learn what one process with the doubled batch learns."""
+"""Two gloo processes on the CPU learn what one process with the doubled batch learns, and test alike."""
 
 import json
 import os
@@ -39,7 +39,11 @@ def test_two_processes_equal_one_with_the_doubled_batch(surfaces_root, tmp_path)
     two = run(common | {"devices": 2, "strategy": "ddp", "batch_size": 2, "output": str(tmp_path / "two.safetensors")})
     assert one.keys() == two.keys()
     for name, expected in one.items():
-        torch.testing.assert_close(two[name], expected, rtol=1e-5, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
+        # A figure counts pairs in order, of which rounding can turn one round.
+        tolerance = 1e-4 if name.startswith("tested/") else 1e-5
+        torch.testing.assert_close(
+            two[name], expected, rtol=tolerance, atol=tolerance, msg=lambda text, name=name: f"{name}: {text}"
+        )
 
 
 def batch_and_mask(anomalous_on):

@@ -69,3 +69,9 @@ def test_tables_in_the_readme_equal_the_results(results, capsys):
     assert tables
     missing = [line for line in tables if line not in README]
     assert not missing, f"run `dpclip report benchmark_results/{results}.csv` and paste its tables into the README"
+
+
+@pytest.mark.parametrize("results", ["inference", "training", "export"])
+def test_tables_of_speed_equal_the_results(results):
+    tables = [line for line in (ROOT / f"benchmark_results/{results}.md").read_text().splitlines() if line.startswith("|")]
+    assert "\n".join(tables) in README

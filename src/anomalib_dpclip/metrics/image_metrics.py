@@ -50,7 +50,8 @@ class ImageMetric(AnomalibMetric, Metric):
 
     def compute(self) -> torch.Tensor:
         """The figure, in [0, 1] or NaN, ``()``."""
-        labels = dim_zero_cat(self.labels) if self.labels else torch.empty(0)
+        # Lists, or tensors where the processes' states have been brought together.
+        labels = dim_zero_cat(self.labels) if len(self.labels) else torch.empty(0)
         if len(labels.unique()) < 2:
             return torch.tensor(math.nan, device=self.device)
         return self.figure(dim_zero_cat(self.scores), labels)
