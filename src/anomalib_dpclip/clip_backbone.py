@@ -81,7 +81,8 @@ class VisionTower(nn.Module):
     def layer(self, index: int, tokens: Tensor) -> Tensor:
         """Run transformer layer ``index`` (0-based) on tokens ``(B, 1 + L, C)``."""
         block = self.visual.transformer.resblocks[index]
-        if type(block.attn) is not nn.MultiheadAttention:  # a variant of open_clip's own, which is batch-first
+        # Not `type(...) is`: torch's exporter runs subclasses. What is none is a variant of open_clip's own, batch-first.
+        if not isinstance(block.attn, nn.MultiheadAttention):
             return block(tokens)
         tokens = tokens + block.ls_1(self_attention(block.attn, block.ln_1(tokens)))
         return tokens + block.ls_2(block.mlp(block.ln_2(tokens)))

@@ -113,12 +113,13 @@ def test_fingerprint_tells_weights_and_activations_apart():
     assert fingerprint(tiny_clip()) == prints[0]
 
 
+@pytest.mark.parametrize("kind", [torch.nn.MultiheadAttention, type("AsExported", (torch.nn.MultiheadAttention,), {})])
 @torch.no_grad()
-def test_blocks_that_want_the_sequence_first():
-    """open_clip's blocks up to 2.24 take (L, B, C): the same weights must give the same tokens."""
+def test_blocks_that_want_the_sequence_first(kind):
+    """open_clip's blocks up to 2.24 take (L, B, C): the same weights must give the same tokens, in torch's exporter too."""
     tower, older = VisionTower(tiny_clip().visual), VisionTower(tiny_clip().visual)
     for block in older.visual.transformer.resblocks:
-        attention = torch.nn.MultiheadAttention(16, 2, batch_first=False)
+        attention = kind(16, 2, batch_first=False)
         attention.load_state_dict(block.attn.state_dict())
         block.attn = attention.eval()
     tokens = torch.randn(3, 37, 16)
