@@ -9,7 +9,7 @@ cd "$(dirname "$0")/.."
 
 requirements=("$@")
 if [ $# -eq 0 ]; then
-    # The oldest, what the host's own extra pins, and the newest.
+    # The oldest, what anomalib's own extra pins, and the newest.
     requirements=("open_clip_torch==2.24.0" "anomalib[clip]" "open_clip_torch>=3,<4")
 fi
 folder=$(mktemp -d)
@@ -38,7 +38,7 @@ for requirement in "${requirements[@]}"; do
         HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 "$python" -m pytest -q -n 2 --dist loadfile -o testpaths=tests ${TESTS:-tests}
     )
 
-    echo "-- without the host"
+    echo "-- without anomalib"
     "$python" -m pip uninstall --quiet --yes anomalib
     (cd "$folder" && "$python" -c "import torch")
 

@@ -55,7 +55,7 @@ class Parity:
 
     def model(self, pooling: str = "tokens", *, quick_gelu: bool = False, activation: bool = False, **arguments):
         """DP-CLIP with the reference's adapters."""
-        from anomalib_dpclip.torch_model import DPCLIPModel
+        from anomalib_dpclip.method.torch_model import DPCLIPModel
 
         model = DPCLIPModel(
             self.clip(quick_gelu=quick_gelu),
@@ -84,7 +84,7 @@ def relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:
 
 @pytest.fixture(scope="session")
 def surfaces_root(tmp_path_factory) -> Path:
-    """Two drawn materials: brick to learn from, weave to test on."""
+    """Two procedural materials: brick to learn from, weave to test on."""
     from anomalib_dpclip import Surfaces
 
     root = tmp_path_factory.mktemp("surfaces")

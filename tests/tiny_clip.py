@@ -21,7 +21,7 @@ def tiny_clip(seed=0, *, quick_gelu=False, **vision):
 
 def tiny_model(seed=0, clip=None, **arguments):
     """DP-CLIP on a tiny CLIP, its adapters and anchors random."""
-    from anomalib_dpclip.torch_model import DPCLIPModel
+    from anomalib_dpclip.method.torch_model import DPCLIPModel
 
     clip = tiny_clip() if clip is None else clip
     with torch.random.fork_rng(devices=[]):

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 from anomalib_dpclip import _autoload
 
 if TYPE_CHECKING:
-    from anomalib_dpclip.checkpoint import load_adapters, save_adapters
+    from anomalib_dpclip.adapter_files.save_and_load import load_adapters, save_adapters
     from anomalib_dpclip.data.json_lines import JSONLines
     from anomalib_dpclip.data.mvtec import MVTec
     from anomalib_dpclip.data.photos import Photos
-    from anomalib_dpclip.data.surfaces import Surfaces
-    from anomalib_dpclip.lightning_model import DPCLIP
+    from anomalib_dpclip.data.surfaces.data_module import Surfaces
+    from anomalib_dpclip.method.torch_model import DPCLIPModel
     from anomalib_dpclip.metrics import field_metrics
-    from anomalib_dpclip.post_processor import DPCLIPPostProcessor
-    from anomalib_dpclip.torch_model import DPCLIPModel
+    from anomalib_dpclip.model.lightning_model import DPCLIP
+    from anomalib_dpclip.model.post_processor import DPCLIPPostProcessor
 
 __version__ = "0.1.0"
 
@@ -35,16 +35,16 @@ __all__ = [
 ]
 
 _MODULES = {
-    "DPCLIP": "lightning_model",
-    "DPCLIPModel": "torch_model",
-    "DPCLIPPostProcessor": "post_processor",
+    "DPCLIP": "model.lightning_model",
+    "DPCLIPModel": "method.torch_model",
+    "DPCLIPPostProcessor": "model.post_processor",
     "JSONLines": "data.json_lines",
     "MVTec": "data.mvtec",
     "Photos": "data.photos",
-    "Surfaces": "data.surfaces",
+    "Surfaces": "data.surfaces.data_module",
     "field_metrics": "metrics",
-    "load_adapters": "checkpoint",
-    "save_adapters": "checkpoint",
+    "load_adapters": "adapter_files.save_and_load",
+    "save_adapters": "adapter_files.save_and_load",
 }
 
 # For whoever has switched torch's own autoloading off; a second registration changes nothing.

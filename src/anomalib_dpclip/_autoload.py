@@ -12,22 +12,23 @@ from typing import Any
 
 # The last imports of `anomalib.data` and `anomalib.models`: all that registration needs is there by then. A hook on the
 # packages themselves would come too early, since torch is first imported while they are half-loaded.
-HOST_MODULES = ("anomalib.data.predict", "anomalib.models.video")
+ANOMALIB_MODULES = ("anomalib.data.predict", "anomalib.models.video")
 
 # Where one of these is imported first it imports anomalib itself, whose hook then finds it half-loaded; its own comes after.
 OWN_MODULES = (
-    "anomalib_dpclip.checkpoint_retention",
+    "anomalib_dpclip.model.checkpoint_retention",
     "anomalib_dpclip.data.items",
     "anomalib_dpclip.data.json_lines",
     "anomalib_dpclip.data.mvtec",
     "anomalib_dpclip.data.photos",
-    "anomalib_dpclip.data.surfaces",
-    "anomalib_dpclip.export",
-    "anomalib_dpclip.lightning_model",
+    "anomalib_dpclip.data.surfaces.data_module",
+    "anomalib_dpclip.model.export",
+    "anomalib_dpclip.model.learning",
+    "anomalib_dpclip.model.lightning_model",
 )
 
 
-class HostImport:
+class AnomalibImport:
     """Finder that notices the first import of anomalib, or of a module of this package, asks for the hooks and is gone."""
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
@@ -45,15 +46,15 @@ def autoload() -> None:
     """Ask to be called when anomalib's data and models have been imported."""
     if "anomalib" in sys.modules:  # torch is first imported while anomalib is half-loaded, or anomalib came without us
         _ask_for_hooks()
-    elif not any(isinstance(finder, HostImport) for finder in sys.meta_path):
-        sys.meta_path.insert(0, HostImport())
+    elif not any(isinstance(finder, AnomalibImport) for finder in sys.meta_path):
+        sys.meta_path.insert(0, AnomalibImport())
 
 
 def _ask_for_hooks() -> None:
     try:
         import wrapt
 
-        for module in (*HOST_MODULES, *OWN_MODULES):
+        for module in (*ANOMALIB_MODULES, *OWN_MODULES):
             wrapt.register_post_import_hook("anomalib_dpclip._register:register", module)
     except Exception as error:  # noqa: BLE001  (whatever it is, the import under way must go on)
         import warnings

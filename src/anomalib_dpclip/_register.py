@@ -6,14 +6,14 @@ from functools import cache
 from importlib.metadata import EntryPoint, EntryPoints, distribution
 from types import ModuleType
 
-# A package of the host, and its last submodule, after which our own modules can be imported.
+# A package of anomalib, and its last submodule, after which our own modules can be imported.
 _READY_AFTER = {"anomalib.data": "anomalib.data.predict", "anomalib.models": "anomalib.models.video"}
 
 
 def register(module: ModuleType) -> None:
-    """Load our own distribution's entry points into the host's packages of the same names, as far as those are imported.
+    """Load our own distribution's entry points into anomalib's packages of the same names, as far as those are imported.
 
-    The names are declared as entry points, so that a loader of the host's own would find the same ones.
+    The names are declared as entry points, so that a loader of anomalib's own would find the same ones.
 
     Args:
         module: Module whose import has just ended.

@@ -24,14 +24,13 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "metadata": Command("data.metadata_command:metadata", "list a labelled set in a JSON-lines file, or check such a file"),
-    "elpv": Command("data.elpv:convert_elpv", "list the solar cells of the package elpv-dataset in a JSON-lines file"),
-    "adapters": Command("adapters_command:adapters", "show what an adapter file holds, or convert it"),
-    "benchmark": Command("benchmark:benchmark", "compare models over categories and seeds, resuming where it stopped", False),
-    "report": Command("report:report", "turn benchmark rows into tables and charts", several="files"),
-    "bench": Command("bench.command:bench", "measure speed and memory"),
-    "app": Command("app:app", "try the model on photos in a browser"),
-    "pretrain-mini": Command("pretrain_mini:pretrain_mini", "pre-train the mini backbone anew"),
+    "metadata": Command("data.listing.command:metadata", "list a labelled set in a JSON-lines file, or check such a file"),
+    "adapters": Command("adapter_files.command:adapters", "show what an adapter file holds, or convert it"),
+    "benchmark": Command(
+        "benchmark.command:benchmark", "compare models over categories and seeds, resuming where it stopped", False
+    ),
+    "report": Command("benchmark.report:report", "turn benchmark rows into tables and charts", several="files"),
+    "app": Command("app.page:app", "try the model on photos in a browser"),
 }
 
 

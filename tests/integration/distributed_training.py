@@ -9,7 +9,7 @@ from anomalib.engine import Engine
 from safetensors.torch import save_file
 
 from anomalib_dpclip import DPCLIP, Surfaces
-from anomalib_dpclip.checkpoint import adapter_tensors
+from anomalib_dpclip.adapter_files.save_and_load import adapter_tensors
 
 if __name__ == "__main__":
     settings = json.loads(sys.argv[1])
@@ -33,9 +33,9 @@ if __name__ == "__main__":
     )
     target = Surfaces(root=settings["root"], category="weave", eval_batch_size=8, num_workers=0)
     engine.fit(model=model, datamodule=target)
-    (figures,) = engine.test(model=model, datamodule=target)
+    (metrics,) = engine.test(model=model, datamodule=target)
     if engine.trainer.global_rank == 0:
         learned = adapter_tensors(model.model) | dict(model.prototypes.state_dict())
         thresholds = {name: getattr(model.post_processor, name) for name in ("image_threshold", "pixel_threshold")}
-        tested = {f"tested/{name}": torch.as_tensor(value) for name, value in {**figures, **thresholds}.items()}
+        tested = {f"tested/{name}": torch.as_tensor(value) for name, value in {**metrics, **thresholds}.items()}
         save_file({name: value.clone() for name, value in (learned | tested).items()}, settings["output"])

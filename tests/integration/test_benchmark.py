@@ -22,15 +22,16 @@ from anomalib.pipelines import Benchmark
 from anomalib.post_processing import PostProcessor
 from jsonargparse import Namespace
 from PIL import Image
+from tests import paths
 
 from anomalib_dpclip import DPCLIP
-from anomalib_dpclip.benchmark import benchmark
-from anomalib_dpclip.benchmark_config import job_configs, read_config
-from anomalib_dpclip.benchmark_jobs import RowJob
-from anomalib_dpclip.benchmark_rows import FIGURES, read_rows
-from anomalib_dpclip.data.surfaces import Surfaces
+from anomalib_dpclip.benchmark.command import benchmark
+from anomalib_dpclip.benchmark.config import job_configs, read_config
+from anomalib_dpclip.benchmark.jobs import RowJob
+from anomalib_dpclip.benchmark.rows import METRICS, read_rows
+from anomalib_dpclip.data.surfaces.data_module import Surfaces
 
-CONFIGS = Path(__file__).parents[2] / "configs" / "benchmark"
+CONFIGS = paths.CONFIGS / "benchmark"
 
 
 class Brightness(AnomalibModule):
@@ -68,7 +69,7 @@ class Contrast(Brightness):
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch):
-    """A folder to run in, models to find, and the logging as it was: the host redirects all of it."""
+    """A folder to run in, models to find, and the logging as it was: anomalib redirects all of it."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(anomalib.models, "Brightness", Brightness, raising=False)
     monkeypatch.setattr(anomalib.models, "Contrast", Contrast, raising=False)
@@ -130,7 +131,7 @@ def test_mixed_models_a_failure_and_going_on(tmp_path, tree, capsys):
     assert set(rows[rows["label"] == "weak"]["reason"]) == {"RuntimeError: broken on purpose"}
     assert rows[rows["label"] == "NoSuchModel"]["reason"].str.contains("has no attribute 'NoSuchModel'").all()
     sound = rows[rows["label"] == "sound"]
-    assert (sound[list(FIGURES)] > 0.98).all(axis=None)  # the bright squares are found; resizing blurs their edges
+    assert (sound[list(METRICS)] > 0.98).all(axis=None)  # the bright squares are found; resizing blurs their edges
     assert (sound["images_per_second"] > 0).all()
     assert (sound["training_minutes"] == 0).all()
     assert "8 of 16 jobs done" in capsys.readouterr().out
@@ -179,7 +180,7 @@ def test_one_training_serves_all_categories_of_a_seed(tmp_path, tree):
     assert adapters[0].read_bytes() != adapters[1].read_bytes()
     rows = read_rows(out)
     assert rows["status"].tolist() == ["ok"] * 4
-    assert rows[list(FIGURES)].notna().all(axis=None)
+    assert rows[list(METRICS)].notna().all(axis=None)
     assert rows.groupby("seed")["training_minutes"].nunique().tolist() == [1, 1]
     assert (rows["training_minutes"] > 0).all()
 
@@ -189,14 +190,14 @@ def test_one_training_serves_all_categories_of_a_seed(tmp_path, tree):
     assert benchmark(config, out) == 0
     assert [path.stat().st_mtime_ns for path in adapters] == modified
     again = read_rows(out)
-    pd.testing.assert_frame_equal(again[list(FIGURES)], rows[list(FIGURES)])
+    pd.testing.assert_frame_equal(again[list(METRICS)], rows[list(METRICS)])
 
-    # The host's own benchmark runs the same model with these adapters.
+    # anomalib's own benchmark runs the same model with these adapters.
     weights = _dpclip(tree, weights=str(adapters[0]))
     Benchmark().run(Namespace(config=str(_config(tmp_path / "host.yaml", tree, [weights], categories=["tile"]))))
     (results,) = Path("runs/benchmark").glob("*/results.csv")
-    host = pd.read_csv(results)[list(FIGURES)].to_numpy()
-    ours = rows[rows["category"] == "tile"][list(FIGURES)].to_numpy()
+    host = pd.read_csv(results)[list(METRICS)].to_numpy()
+    ours = rows[rows["category"] == "tile"][list(METRICS)].to_numpy()
     assert np.isclose(host, ours).all(axis=1).any()  # the row of the seed that these adapters are of
 
 
@@ -255,7 +256,7 @@ def test_a_missing_config_is_named(tmp_path):
         benchmark(tmp_path / "nowhere.yaml")
 
 
-# Configs of DP-CLIP alone, which the host's own pipeline runs too. The others compare models and arguments.
+# Configs of DP-CLIP alone, which anomalib's own pipeline runs too. The others compare models and arguments.
 CATEGORIES = {
     "surfaces": Surfaces.target_categories,
     "mvtec": mvtecad.CATEGORIES,
@@ -277,7 +278,7 @@ def test_shipped_configs_are_complete(name, monkeypatch):
         assert set(job.model["init_args"]) <= set(inspect.signature(DPCLIP).parameters)
         data = getattr(anomalib.data, job.data["class_path"])
         inspect.signature(data).bind(**job.data["init_args"])
-    # The host's benchmark takes the first row's columns for all.
+    # anomalib's benchmark takes the first row's columns for all.
     assert len({tuple(job.data["init_args"]) for job in jobs}) == 1
 
 

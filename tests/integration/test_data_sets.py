@@ -116,11 +116,11 @@ def dpclip(**arguments):
     return DPCLIP(backbone="mini", batch_size=4, visualizer=False, **arguments)
 
 
-def available(figures):
-    """Names of the figures that are there, the others being not available rather than 0 or 1."""
-    assert figures.keys() == IMAGE_FIGURES | PIXEL_FIGURES
-    assert all(isnan(value) or 0 <= value <= 1 for value in figures.values())
-    return {name for name, value in figures.items() if not isnan(value)}
+def available(metrics):
+    """Names of the metrics that are there, the others being not available rather than 0 or 1."""
+    assert metrics.keys() == IMAGE_FIGURES | PIXEL_FIGURES
+    assert all(isnan(value) or 0 <= value <= 1 for value in metrics.values())
+    return {name for name, value in metrics.items() if not isnan(value)}
 
 
 NAMES = list(DATA_SETS)
@@ -130,7 +130,7 @@ NAMES = list(DATA_SETS)
 def test_learn_from_one_and_test_on_the_next(learned, tested, roots, make_engine):
     model, auxiliary, target = dpclip(**auxiliary_of(learned, roots)), DATA_SETS[learned], DATA_SETS[tested]
     engine = make_engine(max_epochs=1, limit_train_batches=1)
-    (figures,) = engine.train(model=model, datamodule=target_of(tested, roots))
+    (metrics,) = engine.train(model=model, datamodule=target_of(tested, roots))
 
     assert engine.trainer.global_step == 1
     number, one = auxiliary.classes
@@ -138,7 +138,7 @@ def test_learn_from_one_and_test_on_the_next(learned, tested, roots, make_engine
     assert one in model.provenance.learned_from
     assert model.model.domain == model.post_processor.domain == ("medical" if target.medical else "industrial")
     assert torch.equal(model.model.anchors, model.anchors_for(target.description))
-    assert available(figures) == (IMAGE_FIGURES | PIXEL_FIGURES if target.normal else PIXEL_FIGURES)
+    assert available(metrics) == (IMAGE_FIGURES | PIXEL_FIGURES if target.normal else PIXEL_FIGURES)
 
 
 def test_several_sets_each_with_its_folder_and_few_shots(roots, make_engine):
@@ -170,8 +170,8 @@ def test_labels_of_images_only_give_image_figures_only(roots, make_engine, tmp_p
     main(["metadata", str(root), "--source", "BMAD", "--output", str(metadata)])
     chest = JSONLines(metadata=metadata, root=root, **LOADERS)
     model = dpclip(**auxiliary_of("CVC-300", roots))
-    (figures,) = make_engine(max_epochs=1).train(model=model, datamodule=chest)
-    assert available(figures) == IMAGE_FIGURES
+    (metrics,) = make_engine(max_epochs=1).train(model=model, datamodule=chest)
+    assert available(metrics) == IMAGE_FIGURES
     assert model.model.domain == "medical"
 
     without_masks = dpclip(auxiliary="BMAD/Chest", auxiliary_root=str(root))
@@ -193,8 +193,8 @@ def test_all_classes_of_a_file_at_once_each_with_its_own_prompts(roots, make_eng
     everything = JSONLines(metadata="metadata/BTech/full-shot.jsonl", root=root, **LOADERS)
     model, asked = dpclip(**auxiliary_of("CVC-300", roots)), []
     monkeypatch.setattr(model.model, "predict", _remembering(model.model.predict, asked))
-    (figures,) = make_engine(max_epochs=1, limit_val_batches=0).train(model=model, datamodule=everything)
-    assert available(figures) == IMAGE_FIGURES | PIXEL_FIGURES
+    (metrics,) = make_engine(max_epochs=1, limit_val_batches=0).train(model=model, datamodule=everything)
+    assert available(metrics) == IMAGE_FIGURES | PIXEL_FIGURES
     paths_and_anchors = zip(sorted(everything.test_data.samples.image_path), torch.cat(asked), strict=True)
     of_category = {Path(path).parts[-4]: anchors for path, anchors in paths_and_anchors}
     assert torch.equal(of_category["03"], model.anchors_for(RINGS))
@@ -230,8 +230,8 @@ def test_synthetic_defects_in_the_target_s_own_normal_images(roots, make_engine,
     for _ in range(2):
         screws = Folder("screws", root=root / "screw", **folders, val_split_mode="same_as_test", **LOADERS)
         model = dpclip(auxiliary="synthetic", class_name="screw")
-        (figures,) = make_engine(max_epochs=3).train(model=model, datamodule=screws)
-        assert available(figures) == IMAGE_FIGURES | PIXEL_FIGURES
+        (metrics,) = make_engine(max_epochs=3).train(model=model, datamodule=screws)
+        assert available(metrics) == IMAGE_FIGURES | PIXEL_FIGURES
         assert model.provenance.learned_from == ["synthetic/screws/screw"]
         adapters.append(model.model.det_proj.fc.weight.detach().clone())
     assert torch.equal(*adapters)

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import distributed
 from torch.nn import functional
 
-from anomalib_dpclip.prototypes import Prototypes
+from anomalib_dpclip.method.prototypes import Prototypes
 
 SCRIPT = Path(__file__).parent / "distributed_training.py"
 
@@ -39,7 +39,7 @@ def test_two_processes_equal_one_with_the_doubled_batch(surfaces_root, tmp_path)
     two = run(common | {"devices": 2, "strategy": "ddp", "batch_size": 2, "output": str(tmp_path / "two.safetensors")})
     assert one.keys() == two.keys()
     for name, expected in one.items():
-        # A figure counts pairs in order, of which rounding can turn one round.
+        # A metric counts pairs in order, of which rounding can turn one round.
         tolerance = 1e-4 if name.startswith("tested/") else 1e-5
         torch.testing.assert_close(
             two[name], expected, rtol=tolerance, atol=tolerance, msg=lambda text, name=name: f"{name}: {text}"

@@ -10,10 +10,10 @@ from tests.data.golden.make_golden import GOLDEN
 from tests.tiny_clip import tiny_clip, tiny_model
 
 from anomalib_dpclip import DPCLIP, JSONLines
-from anomalib_dpclip.clip_backbone import TextTower
-from anomalib_dpclip.objective import tokens_of, training_objective
-from anomalib_dpclip.prompting import text_anchors
-from anomalib_dpclip.prototypes import Prototypes
+from anomalib_dpclip.clip.text_tower import TextTower
+from anomalib_dpclip.method.objective import tokens_of, training_objective
+from anomalib_dpclip.method.prompting import text_anchors
+from anomalib_dpclip.method.prototypes import Prototypes
 
 NORMAL = {"image_path": "weave/test/good/{:03}.png", "label": 0, "class_name": "weave"}
 ANOMALOUS = {
@@ -49,10 +49,10 @@ def learned():
 def test_a_target_of_one_kind_or_one_image(learned, make_engine, write_set, surfaces_root, normal, anomalous):
     """What needs both kinds is not available rather than 0 or 1; labels and masks are there all the same."""
     target = JSONLines(metadata=write_set(normal, anomalous), root=surfaces_root, num_workers=0)
-    (figures,) = make_engine().train(model=learned, datamodule=target)
-    assert math.isnan(figures["image_AUROC"])
+    (metrics,) = make_engine().train(model=learned, datamodule=target)
+    assert math.isnan(metrics["image_AUROC"])
     # Anomalous images have normal pixels too.
-    assert math.isnan(figures["pixel_AUROC"]) is (anomalous == 0)
+    assert math.isnan(metrics["pixel_AUROC"]) is (anomalous == 0)
     calibration = learned.post_processor.calibration
     assert calibration.is_set
     assert (calibration.map_knots.diff() > 0).all()
@@ -70,9 +70,9 @@ def test_identical_scores_everywhere(learned, make_engine, write_set, surfaces_r
         for parameter in projector.parameters():
             parameter.zero_()
     target = JSONLines(metadata=write_set(3, 3), root=surfaces_root, num_workers=0)
-    (figures,) = make_engine().train(model=learned, datamodule=target)
-    assert figures["image_AUROC"] == figures["pixel_AUROC"] == 0.5
-    assert figures["image_AP"] == 0.5  # the share of anomalous images
+    (metrics,) = make_engine().train(model=learned, datamodule=target)
+    assert metrics["image_AUROC"] == metrics["pixel_AUROC"] == 0.5
+    assert metrics["image_AP"] == 0.5  # the share of anomalous images
     (batch,) = make_engine().predict(model=learned, data_path=surfaces_root / "weave" / "test" / "hole" / "000.png")
     assert (batch.anomaly_map == batch.anomaly_map[0, 0, 0]).all()
     # The best F1 score with nothing to tell apart by is that of calling everything anomalous.
@@ -140,8 +140,8 @@ def test_a_class_name_of_300_characters_on_the_mini_backbone(make_engine, write_
     assert len(LONG) == 300
     assert_anchors(model.model.anchors)
     target = JSONLines(metadata=write_set(2, 2), root=surfaces_root, num_workers=0)
-    (figures,) = make_engine().train(model=model, datamodule=target)
-    assert 0 <= figures["image_AUROC"] <= 1
+    (metrics,) = make_engine().train(model=model, datamodule=target)
+    assert 0 <= metrics["image_AUROC"] <= 1
 
 
 def test_a_class_name_of_300_characters_in_open_clip_s_tokens():

@@ -1,4 +1,4 @@
-"""Exported files through the host's command line, run by the runtimes themselves, against the model they come from."""
+"""Exported files through anomalib's command line, run by the runtimes themselves, against the model they come from."""
 
 import gc
 from importlib.util import find_spec
@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from anomalib_dpclip import DPCLIP, Surfaces, save_adapters
-from anomalib_dpclip.post_processor import DPCLIPPostProcessor
+from anomalib_dpclip.model.post_processor import DPCLIPPostProcessor
 
 TOLERANCE = 1e-3
 SIDE = 140
@@ -219,7 +219,7 @@ def test_the_text_tower_stays_behind(request, model, file):
     assert 0.9 * vision < numbers < vision + text / 2
 
 
-def test_the_host_s_torch_inferencer(monkeypatch, torch_file, model, images, photo):
+def test_the_anomalib_s_torch_inferencer(monkeypatch, torch_file, model, images, photo):
     monkeypatch.setenv("TRUST_REMOTE_CODE", "1")
     inferencer = TorchInferencer(torch_file, device="cpu")
     outputs = inferencer.predict(images)
@@ -234,7 +234,7 @@ def test_the_host_s_torch_inferencer(monkeypatch, torch_file, model, images, pho
 
 @needs_openvino
 @pytest.mark.parametrize("file", ["openvino_file", pytest.param("onnx_file", marks=needs_onnx)])
-def test_the_host_s_openvino_inferencer(request, monkeypatch, tmp_path, file, model, photo):
+def test_the_anomalib_s_openvino_inferencer(request, monkeypatch, tmp_path, file, model, photo):
     monkeypatch.chdir(tmp_path)  # it keeps a cache where it runs
     outputs = OpenVINOInferencer(request.getfixturevalue(file), device="CPU", config=F32).predict(photo)
     actual = {name: getattr(outputs, name) for name in ("pred_score", "pred_label", "anomaly_map", "pred_mask")}

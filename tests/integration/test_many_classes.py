@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 
 from anomalib_dpclip import DPCLIP, mini_clip
-from anomalib_dpclip.clip_backbone import TextTower
+from anomalib_dpclip.clip.text_tower import TextTower
 
 
 @pytest.fixture

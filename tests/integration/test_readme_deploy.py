@@ -13,7 +13,7 @@ from anomalib_dpclip import save_adapters
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, surfaces_root):
-    """Trained adapters, photos of weave sorted as the sections say, and the drawn surfaces in their usual place."""
+    """Trained adapters, photos of weave sorted as the sections say, and the procedural surfaces in their usual place."""
     from anomalib.engine import Engine
 
     from anomalib_dpclip import DPCLIP, Surfaces

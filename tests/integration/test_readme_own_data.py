@@ -40,8 +40,8 @@ def folder(tmp_path):
     return tmp_path
 
 
-def figures(output: str) -> list[dict[str, float]]:
-    """The tables of test figures that were printed, in their order."""
+def metrics(output: str) -> list[dict[str, float]]:
+    """The tables of test metrics that were printed, in their order."""
     rows = re.findall(r"((?:image|pixel)_\w+)\s+│\s+([\d.e-]+|nan)\s", output)
     return [{name: float(value) for name, value in rows[i : i + 7]} for i in range(0, len(rows), 7)]
 
@@ -50,7 +50,7 @@ def test_commands_run_as_written(folder):
     done = run_shell(blocks("Your own data", "bash"), folder)
     assert "9 labelled images of 1 categories (3 normal, 6 anomalous, 6 with masks), 3 training images" in done.stdout
     assert "metadata/photos/full-shot.jsonl: 0 errors" in done.stderr
-    trained, again, bolts, synthetic = figures(done.stdout)
+    trained, again, bolts, synthetic = metrics(done.stdout)
     assert trained == again, "the checkpoint carries its thresholds"
     assert not any(np.isnan(value) for value in [*trained.values(), *synthetic.values()])
     assert {name for name, value in bolts.items() if np.isnan(value)} == {name for name in bolts if "pixel" in name}

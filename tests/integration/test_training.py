@@ -2,7 +2,6 @@
 
 import csv
 import logging
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from anomalib_dpclip import DPCLIP, JSONLines, Surfaces, load_adapters, save_adapters
-from anomalib_dpclip.checkpoint import adapter_tensors
+from anomalib_dpclip.adapter_files.save_and_load import adapter_tensors
 
 
 def adapters_of(model):
@@ -39,17 +38,17 @@ def trained(make_model, make_engine, target):
 def test_train_learns_from_the_auxiliary_set_and_tests_on_the_target(make_model, make_engine, target):
     model, engine = make_model(), make_engine()
     before, backbone_before = adapters_of(model), {k: v.clone() for k, v in model.model.backbone.state_dict().items()}
-    (figures,) = engine.train(model=model, datamodule=target)
+    (metrics,) = engine.train(model=model, datamodule=target)
 
     assert all(not torch.equal(value, before[name]) for name, value in adapters_of(model).items())
     assert_equal_states(model.model.backbone.state_dict(), backbone_before)
     assert not any(parameter.requires_grad for parameter in model.model.backbone.parameters())
     assert not any(module.training for module in model.model.backbone.modules())
-    assert set(figures) == {
+    assert set(metrics) == {
         *("image_AUROC", "image_AP", "image_F1Max"),
         *("pixel_AUROC", "pixel_AP", "pixel_AUPRO", "pixel_F1Max"),
     }
-    assert all(0 <= value <= 1 for value in figures.values())
+    assert all(0 <= value <= 1 for value in metrics.values())
     assert engine.trainer.global_step == 2 * 2  # epochs x batches of the eight auxiliary images
     assert model.prototypes.initialised
     assert model.provenance.learned_from == ["Surfaces/brick"]
@@ -118,7 +117,7 @@ def test_resumed_training_equals_uninterrupted_training(make_model, make_engine,
 
 @pytest.mark.parametrize("suffix", ["ckpt", "safetensors", "pth"])
 def test_adapters_travel_in_every_format(trained, target, make_engine, tmp_path, suffix):
-    model, engine, (figures,) = trained
+    model, engine, (metrics,) = trained
     path = Path(engine.best_model_path) if suffix == "ckpt" else save_adapters(model, tmp_path / f"adapters.{suffix}")
     other = DPCLIP(backbone="mini", weights=path, visualizer=False)
     assert_equal_states(adapters_of(other), adapters_of(model))
@@ -127,7 +126,7 @@ def test_adapters_travel_in_every_format(trained, target, make_engine, tmp_path,
     assert bool(other.post_processor.calibration.is_set) is carried
     assert other.provenance.learned_from == (["Surfaces/brick"] if carried else [])
     (again,) = make_engine().train(model=other, datamodule=target)
-    assert again == pytest.approx(figures), "calibrated on the same validation images, it gives the same figures"
+    assert again == pytest.approx(metrics), "calibrated on the same validation images, it gives the same metrics"
 
 
 def test_load_adapters_into_the_bare_torch_model(trained, tmp_path):
@@ -180,7 +179,7 @@ def test_a_batch_may_mix_classes(make_model, surfaces_root, target):
 
     images = torch.rand(2, 3, 140, 140)
     batch = NamedImageBatch(image=images, class_name=["brick", "weave"])
-    anchors = model._anchors_of(batch)
+    anchors = model.anchors_of(batch)
     assert torch.equal(anchors[0], model.anchors_for("brick"))
     assert torch.equal(anchors[1], model.anchors_for("weave"))
 
@@ -218,8 +217,8 @@ def test_disabled_components_survive_save_and_load(make_model, make_engine, targ
     ids=lambda flags: "-".join(map(str, next(iter(flags.items())))),
 )
 def test_lightning_s_own_flags(make_model, make_engine, target, flags):
-    (figures,) = make_engine(**{"max_epochs": 1} | flags).train(model=make_model(), datamodule=target)
-    assert "image_AUROC" in figures
+    (metrics,) = make_engine(**{"max_epochs": 1} | flags).train(model=make_model(), datamodule=target)
+    assert "image_AUROC" in metrics
 
 
 @pytest.mark.parametrize("precision", ["16-true", "bf16-true"])
@@ -228,28 +227,6 @@ def test_half_weights_test_like_full_ones(trained, make_engine, target, precisio
     (half,) = make_engine(precision=precision).test(model=trained[0], datamodule=target)
     assert half["pixel_AUROC"] == pytest.approx(full["pixel_AUROC"], abs=0.01)
     assert half["image_AUROC"] == pytest.approx(full["image_AUROC"], abs=0.01)
-
-
-def test_compiled_models_test_alike_and_can_be_exported(trained, make_engine, target, tmp_path, monkeypatch):
-    model, _, (expected,) = trained
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
-    seen = []
-    monkeypatch.setattr(type(model.model), "predict", _spy(type(model.model).predict, seen))
-    model.compiled = True
-    engine = make_engine()
-    (found,) = engine.test(model=model, datamodule=target)
-    assert found == pytest.approx(expected, abs=1e-4)
-    assert set(seen) == {True}
-    assert not model.model.compiled
-    assert engine.export(model, "onnx", export_root=tmp_path).is_file()
-
-
-def _spy(predict, seen):
-    def spied(self, *args):
-        seen.append(self.compiled)
-        return predict(self, *args)
-
-    return spied
 
 
 def test_half_weights_cannot_learn_and_say_so(make_model, make_engine, target):
@@ -313,6 +290,6 @@ def test_json_lines_as_target(trained, make_engine, surfaces_root, tmp_path):
     weights = save_adapters(model, tmp_path / "adapters.safetensors")
     target = JSONLines(metadata=metadata, root=surfaces_root, category="weave", num_workers=0)
     assert isinstance(target, AnomalibDataModule)
-    (figures,) = make_engine().test(model=DPCLIP(backbone="mini", weights=weights, visualizer=False), datamodule=target)
-    assert 0 <= figures["image_AUROC"] <= 1
-    assert torch.tensor(figures["pixel_AUROC"]).isnan(), "no masks, no pixel figure"
+    (metrics,) = make_engine().test(model=DPCLIP(backbone="mini", weights=weights, visualizer=False), datamodule=target)
+    assert 0 <= metrics["image_AUROC"] <= 1
+    assert torch.tensor(metrics["pixel_AUROC"]).isnan(), "no masks, no pixel metric"

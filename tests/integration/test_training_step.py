@@ -5,7 +5,7 @@ import torch
 from lightning import Callback
 from torch.profiler import ProfilerActivity, profile
 
-from anomalib_dpclip.loss_watch import LossWatch
+from anomalib_dpclip.model.loss_watch import LossWatch
 
 WAITING = {
     "aten::_local_scalar_dense",  # .item(), if tensor:, float(tensor)
@@ -15,7 +15,7 @@ WAITING = {
     "aten::equal",
     "aten::_unique2",
 }
-"""Operators for which the host waits for an accelerator, since it needs a value to go on."""
+"""Operators for which anomalib waits for an accelerator, since it needs a value to go on."""
 
 
 class StepProfile(Callback):

@@ -9,7 +9,7 @@ import yaml
 from anomalib.data import get_datamodule
 
 from anomalib_dpclip import DPCLIP
-from anomalib_dpclip.report import report
+from anomalib_dpclip.benchmark.report import report
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -48,14 +48,14 @@ def test_data_configs_build_their_data_module(path):
 
 @pytest.mark.parametrize("path", [path for path in CONFIGS if path.parent.name == "benchmark"], ids=lambda path: path.stem)
 def test_benchmark_configs_are_whole(path):
-    from anomalib_dpclip.benchmark_config import job_configs, read_config
+    from anomalib_dpclip.benchmark.config import job_configs, read_config
 
     jobs = job_configs(read_config(path), "cpu")
     assert jobs
     assert len({job.key for job in jobs}) == len(jobs)
 
 
-def test_quickstart_config_parses_through_the_host_s_parser():
+def test_quickstart_config_parses_through_the_anomalib_s_parser():
     from anomalib.cli import AnomalibCLI
 
     parser = AnomalibCLI(args=["train", "--config", str(ROOT / "configs/quickstart.yaml")], run=False)

@@ -18,7 +18,7 @@ import pytest
 from anomalib_dpclip import _autoload, _register
 
 PROJECT = Path(__file__).parents[2] / "pyproject.toml"
-HOST_GROUPS = ("anomalib.models", "anomalib.data")
+GROUPS = ("anomalib.models", "anomalib.data")
 
 NAMES = """
 import sys
@@ -36,11 +36,12 @@ ORDERS = {
     "plugin, data alone": ("import anomalib_dpclip, anomalib.data", DATA),
     "our model first": ("from anomalib_dpclip import DPCLIP", EVERYTHING),
     "our items first": ("import anomalib_dpclip.data.items, anomalib.models", EVERYTHING),
-    "our export first": ("import anomalib_dpclip.export", EVERYTHING),
-    "our data first": ("import anomalib_dpclip.data.surfaces, anomalib.models", EVERYTHING),
+    "our export first": ("import anomalib_dpclip.model.export", EVERYTHING),
+    "our learning first": ("import anomalib_dpclip.model.learning, anomalib.data, anomalib.models", EVERYTHING),
+    "our data first": ("import anomalib_dpclip.data.surfaces.data_module, anomalib.models", EVERYTHING),
 }
 
-# Stand-ins for a host that is absent, broken, or has none of what we need.
+# Stand-ins for an anomalib that is absent, broken, or has none of what we need.
 HOSTS = {
     "absent": {"__init__.py": "raise ModuleNotFoundError('no anomalib here')"},
     "broken": {"__init__.py": "raise RuntimeError('broken anomalib')"},
@@ -158,7 +159,7 @@ def test_a_host_that_cannot_be_imported_says_so_itself(forked, host):
 def test_a_host_that_is_too_old_works_as_without_us(forked):
     output = forked["host too old"]
     assert "imported" in output
-    for group in HOST_GROUPS:
+    for group in GROUPS:
         assert f"anomalib-dpclip could not register with {group}" in output
 
 
@@ -190,9 +191,9 @@ def test_a_registration_that_fails_is_a_warning_and_no_more(monkeypatch):
 
 
 def test_registering_again_changes_nothing():
-    for group in HOST_GROUPS:
+    for group in GROUPS:
         importlib.import_module(group)
-    before = {group: dict(vars(sys.modules[group])) for group in HOST_GROUPS}
+    before = {group: dict(vars(sys.modules[group])) for group in GROUPS}
     _register.register(types.ModuleType("anomalib.models"))
     assert all(vars(sys.modules[group]) == names for group, names in before.items())
 
@@ -201,14 +202,14 @@ def test_entry_points_are_those_of_the_project():
     tomllib = pytest.importorskip("tomllib", reason="the standard library reads TOML from Python 3.11 on")
     declared = tomllib.loads(PROJECT.read_text())["project"]["entry-points"]
     installed = distribution("anomalib-dpclip").entry_points
-    for group in (*HOST_GROUPS, "torch.backends"):
+    for group in (*GROUPS, "torch.backends"):
         assert {point.name: point.value for point in installed.select(group=group)} == declared[group], (
             f"{group} differs: install the project again"
         )
 
 
 def test_every_entry_point_leads_somewhere():
-    for group in HOST_GROUPS:
+    for group in GROUPS:
         for point in distribution("anomalib-dpclip").entry_points.select(group=group):
             assert point.load().__name__ == point.name
     [bootstrap] = distribution("anomalib-dpclip").entry_points.select(group="torch.backends")
@@ -217,5 +218,5 @@ def test_every_entry_point_leads_somewhere():
 
 def test_the_bootstrap_knows_all_modules_with_entry_points():
     points = distribution("anomalib-dpclip").entry_points
-    assert set(_autoload.OWN_MODULES) >= {point.module for group in HOST_GROUPS for point in points.select(group=group)}
-    assert set(_autoload.HOST_MODULES) == set(_register._READY_AFTER.values())
+    assert set(_autoload.OWN_MODULES) >= {point.module for group in GROUPS for point in points.select(group=group)}
+    assert set(_autoload.ANOMALIB_MODULES) == set(_register._READY_AFTER.values())

@@ -7,7 +7,7 @@ PVSEC 2018. 2,624 grey images of 300x300; licence CC BY-NC-SA 4.0. There are lab
 import importlib.util
 from pathlib import Path
 
-from anomalib_dpclip.data.metadata import Sample, to_frame, write_metadata
+from anomalib_dpclip.data.listing.metadata import Sample, to_frame, write_metadata
 
 
 def convert_elpv(output: Path = Path("metadata/elpv/full-shot.jsonl"), cut: float = 0.5) -> Path:

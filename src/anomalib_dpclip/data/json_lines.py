@@ -15,17 +15,17 @@ from torchvision.transforms.v2 import Transform
 from torchvision.transforms.v2.functional import to_dtype, to_image
 from torchvision.tv_tensors import Mask
 
-from anomalib_dpclip.class_names import describe
 from anomalib_dpclip.data.images import read_image, read_mask
 from anomalib_dpclip.data.items import NamedImageBatch, NamedImageItem
-from anomalib_dpclip.data.metadata import read_metadata
+from anomalib_dpclip.data.listing.metadata import read_metadata
+from anomalib_dpclip.method.class_names import describe
 
 
 class JSONLinesDataset(AnomalibDataset):
     """Images, labels, masks and class names that a metadata file lists.
 
     Args:
-        metadata: JSON-lines file; `anomalib_dpclip.data.metadata` describes the format.
+        metadata: JSON-lines file; `anomalib_dpclip.data.listing.metadata` describes the format.
         root: Folder that its paths are relative to.
         category: Only images whose ``class_name`` this is; all classes if ``None``.
         split: ``"train"``, ``"test"`` or both (``None``).
@@ -108,10 +108,10 @@ class JSONLines(AnomalibDataModule):
 
     Lines with ``"split": "train"`` are the training images, all others are tested. Images of different sizes are
     brought to the model's input size one by one, before they are put together as a batch. Without masks there are image
-    figures only; with anomalous images only, there are pixel figures only.
+    metrics only; with anomalous images only, there are pixel metrics only.
 
     Args:
-        metadata: JSON-lines file; `anomalib_dpclip.data.metadata` describes the format, `dpclip metadata` writes it.
+        metadata: JSON-lines file; `anomalib_dpclip.data.listing.metadata` describes the format, `dpclip metadata` writes it.
         root: Folder that its paths are relative to.
         category: Only images whose ``class_name`` this is; all classes if not given, each with its own prompts.
         name: Name of the data set, which class descriptions and domain go by; by default the folder of the metadata
@@ -229,6 +229,6 @@ def _task_of(samples: pd.DataFrame, task: TaskType | None, metadata: str | Path)
     if len(without_mask):
         raise ValueError(
             f"{len(without_mask)} of {len(anomalous)} anomalous images in {metadata} have no mask, the first is "
-            f"{without_mask.image_path.iloc[0]}: add the masks, or set task to classification for image figures only"
+            f"{without_mask.image_path.iloc[0]}: add the masks, or set task to classification for image metrics only"
         )
     return TaskType.SEGMENTATION

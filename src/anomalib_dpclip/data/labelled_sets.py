@@ -10,8 +10,8 @@ import anomalib.data
 import pandas as pd
 from anomalib.data import AnomalibDataModule
 
-from anomalib_dpclip.data.metadata import read_metadata
-from anomalib_dpclip.downloads import network_timeout
+from anomalib_dpclip.data.listing.metadata import read_metadata
+from anomalib_dpclip.files.downloads import network_timeout
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ def categories_of(cls: type[AnomalibDataModule]) -> tuple[str, ...]:
     if own:
         return tuple(own)
     for base in cls.__mro__:
-        # The host keeps the list beside the dataset class, in a module named like the data module's.
+        # anomalib keeps the list beside the dataset class, in a module named like the data module's.
         if base.__module__.startswith(_HOST_IMAGE_MODULES):
             module = importlib.import_module(base.__module__.replace(".datamodules.", ".datasets."))
             return tuple(module.CATEGORIES)
@@ -69,7 +69,7 @@ def auxiliary_categories_of(cls: type[AnomalibDataModule]) -> tuple[str, ...]:
 
 
 def prepare_labelled_set(name: str, root: str | Path | None = None) -> None:
-    """Make sure that a set is on disk, downloading it where the host can.
+    """Make sure that a set is on disk, downloading it where anomalib can.
 
     Args:
         name: As in `read_labelled_set`.

@@ -14,11 +14,10 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import Resize, Transform
 from torchvision.transforms.v2.functional import to_dtype, to_image
 
-from anomalib_dpclip.class_names import describe
-from anomalib_dpclip.data.folder_samples import MASK_FOLDERS
 from anomalib_dpclip.data.images import FORMATS, ImageReadError, read_image
 from anomalib_dpclip.data.items import NamedImageBatch, NamedImageItem
-from anomalib_dpclip.results_writer import (
+from anomalib_dpclip.data.listing.folder_samples import MASK_FOLDERS
+from anomalib_dpclip.data.results import (
     DONE,
     RESULTS,
     ResultsWriter,
@@ -26,6 +25,7 @@ from anomalib_dpclip.results_writer import (
     read_results,
     write_results,
 )
+from anomalib_dpclip.method.class_names import describe
 
 logger = logging.getLogger(__name__)
 

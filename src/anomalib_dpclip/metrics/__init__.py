@@ -1,14 +1,14 @@
-"""The field's figures, image and pixel, in bounded memory and undefined (NaN) where they have no meaning."""
+"""The field's metrics, image and pixel, in bounded memory and undefined (NaN) where they have no meaning."""
 
 from anomalib_dpclip.metrics.evaluator import field_metrics
-from anomalib_dpclip.metrics.image_metrics import ImageMetric
-from anomalib_dpclip.metrics.pixel_figures import (
+from anomalib_dpclip.metrics.functional import (
     aupro,
     auroc,
     average_precision,
     f1_max,
     f1_threshold,
 )
+from anomalib_dpclip.metrics.image_metrics import ImageMetric
 from anomalib_dpclip.metrics.pixel_histogram import PixelCounts, PixelHistogram, count_pixels
 from anomalib_dpclip.metrics.pixel_metrics import PixelMetric
 

@@ -1,17 +1,17 @@
-"""The seven figures that the field reports, ready for anomalib's `Evaluator`."""
+"""The seven metrics that the field reports, ready for anomalib's `Evaluator`."""
 
 from anomalib.metrics import AnomalibMetric
 from torchmetrics.functional.classification import binary_auroc, binary_average_precision
 
+from anomalib_dpclip.metrics.functional import aupro, auroc, average_precision, f1_max
 from anomalib_dpclip.metrics.image_metrics import ImageMetric, image_f1_max
-from anomalib_dpclip.metrics.pixel_figures import aupro, auroc, average_precision, f1_max
 from anomalib_dpclip.metrics.pixel_metrics import PixelMetric
 
 
 def field_metrics() -> list[AnomalibMetric]:
     """New metrics for ``Evaluator(test_metrics=field_metrics())``, of any anomalib model.
 
-    They see post-processed scores, which lie in [0, 1]. Figures that a data set does not define (no masks, one kind of
+    They see post-processed scores, which lie in [0, 1]. Metrics that a data set does not define (no masks, one kind of
     image) are NaN.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Image figures as metrics of anomalib's `Evaluator`, undefined where one kind of image is missing."""
+"""Image metrics for anomalib's `Evaluator`, undefined where one kind of image is missing."""
 
 import math
 from collections.abc import Callable
@@ -14,14 +14,14 @@ from anomalib_dpclip.metrics.unit_interval import check_unit_interval
 
 
 class ImageMetric(AnomalibMetric, Metric):
-    """One figure of all images' scores and labels.
+    """One metric of all images' scores and labels.
 
     With normal images only, or anomalous ones only, it is NaN: torchmetrics would answer 0 or 1 there, which reads
     like a measurement. Batches without scores or labels are passed over.
 
     Args:
         name: What to log it as, e.g. ``"image_AUROC"``.
-        figure: From scores ``(N,)`` float and labels ``(N,)`` int to the figure; a module's function, so that a model
+        function: From scores ``(N,)`` float and labels ``(N,)`` int to the metric; a module's function, so that a model
             that holds the metric can be pickled.
     """
 
@@ -30,10 +30,10 @@ class ImageMetric(AnomalibMetric, Metric):
     scores: list[torch.Tensor]
     labels: list[torch.Tensor]
 
-    def __init__(self, name: str, figure: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> None:
+    def __init__(self, name: str, function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> None:
         super().__init__(fields=("pred_score", "gt_label"))
         self.name = name
-        self.figure = figure
+        self.function = function
         self.add_state("scores", [], dist_reduce_fx="cat", persistent=False)
         self.add_state("labels", [], dist_reduce_fx="cat", persistent=False)
 
@@ -49,12 +49,12 @@ class ImageMetric(AnomalibMetric, Metric):
             self.labels.append(batch.gt_label.int().flatten())
 
     def compute(self) -> torch.Tensor:
-        """The figure, in [0, 1] or NaN, ``()``."""
+        """The metric, in [0, 1] or NaN, ``()``."""
         # Lists, or tensors where the processes' states have been brought together.
         labels = dim_zero_cat(self.labels) if len(self.labels) else torch.empty(0)
         if len(labels.unique()) < 2:
             return torch.tensor(math.nan, device=self.device)
-        return self.figure(dim_zero_cat(self.scores), labels)
+        return self.function(dim_zero_cat(self.scores), labels)
 
 
 def image_f1_max(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -132,6 +132,6 @@ class PixelHistogram(Metric):
         self.regions += counts.regions
 
     def compute(self) -> PixelCounts:
-        """The counts, on the CPU: figures are worked out in float64, which not every accelerator has."""
+        """The counts, on the CPU: metrics are worked out in float64, which not every accelerator has."""
         states = (self.normal, self.anomalous, self.region_share, self.regions)
         return PixelCounts(*(state.cpu() for state in states))

@@ -1,4 +1,4 @@
-"""Pixel figures as metrics of anomalib's `Evaluator`, several of them reading one histogram."""
+"""Pixel metrics for anomalib's `Evaluator`, several of them reading one histogram."""
 
 from collections.abc import Callable
 
@@ -11,13 +11,13 @@ from anomalib_dpclip.metrics.pixel_histogram import PixelCounts, PixelHistogram
 
 
 class PixelMetric(AnomalibMetric, Metric):
-    """One figure of the pixel counts.
+    """One metric of the pixel counts.
 
-    Batches without maps or masks are passed over: the figure describes the images that have both, NaN if none has.
+    Batches without maps or masks are passed over: the metric describes the images that have both, NaN if none has.
 
     Args:
         name: What to log it as, e.g. ``"pixel_AUROC"``.
-        figure: From counts to the figure; a module's function, so that a model that holds the metric can be pickled.
+        function: From counts to the metric; a module's function, so that a model that holds the metric can be pickled.
         reads: Another pixel metric whose histogram to read. That one then does the counting, so both must be updated
             together, as an `Evaluator` does. By default the metric counts for itself.
     """
@@ -27,12 +27,12 @@ class PixelMetric(AnomalibMetric, Metric):
     def __init__(
         self,
         name: str,
-        figure: Callable[[PixelCounts], float],
+        function: Callable[[PixelCounts], float],
         reads: "PixelMetric | None" = None,
     ) -> None:
         super().__init__(fields=("anomaly_map", "gt_mask"))
         self.name = name
-        self.figure = figure
+        self.function = function
         self.counts_itself = reads is None
         self.histogram: PixelHistogram = PixelHistogram() if reads is None else reads.histogram
 
@@ -42,9 +42,9 @@ class PixelMetric(AnomalibMetric, Metric):
             self.histogram.update(batch.anomaly_map, batch.gt_mask)
 
     def compute(self) -> torch.Tensor:
-        """The figure, in [0, 1] or NaN, ``()``."""
-        # The histogram sums itself over the processes, once for all figures that read it (it keeps what it computed).
-        return torch.tensor(self.figure(self.histogram.compute()), device=self.device)
+        """The metric, in [0, 1] or NaN, ``()``."""
+        # The histogram sums itself over the processes, once for all metrics that read it (it keeps what it computed).
+        return torch.tensor(self.function(self.histogram.compute()), device=self.device)
 
     def reset(self) -> None:
         """Forget all batches."""

@@ -7,7 +7,7 @@ def check_unit_interval(scores: torch.Tensor, name: str) -> None:
     """Refuse scores that leave [0, 1].
 
     A histogram over [0, 1] would pile them up at its ends, and torchmetrics' curves would squash the batches that hold
-    them, and only those, through a sigmoid: both change the figures without a word.
+    them, and only those, through a sigmoid: both change the metrics without a word.
 
     Args:
         scores: Any shape.

@@ -1,0 +1,1 @@
+"""Measurements of this package's own speed and memory: `python -m benchmarks.training` and the like."""

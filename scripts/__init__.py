@@ -1,0 +1,1 @@
+"""What is run now and then to make or test the package, not to use it."""

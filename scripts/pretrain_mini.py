@@ -1,0 +1,215 @@
+"""Pre-training of the mini CLIP on captions of procedural surfaces.
+
+The split is honest: the four target materials are seen undamaged only, and no mask of any material is ever seen.
+"""
+
+import json
+import logging
+from importlib.metadata import version
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from anomalib_dpclip.clip.mini_clip import MINI_IMAGE_SIZE, VOCABULARY, MiniTokenizer, build_mini_clip
+from anomalib_dpclip.data.surfaces.data_module import AUXILIARY_MATERIALS, TARGET_MATERIALS
+from anomalib_dpclip.data.surfaces.defects import DEFECTS, damage_surface
+from anomalib_dpclip.data.surfaces.textures import COLORS, MATERIALS, render_surface
+from anomalib_dpclip.files.atomic_write import atomic_write
+from anomalib_dpclip.method.prompting import ABNORMAL_STATES, NORMAL_STATES, TEMPLATES
+
+logger = logging.getLogger(__name__)
+
+DEFECT_SIZE = 48.0
+TARGET_SHARE = 0.2
+_COLOR_NAMES = tuple(COLORS)
+_GENERIC_NAMES = ("object", "surface", "texture")
+_UNSAID = -1
+
+
+class Scene(NamedTuple):
+    """What an image shows, or what a caption says; `_UNSAID` where the caption leaves it open."""
+
+    material: int
+    color: int
+    damaged: int
+    defect: int
+
+
+def draw_scenes(count: int, rng: np.random.Generator) -> list[Scene]:
+    """Choose what the images show: half of the auxiliary materials' surfaces damaged, none of the target materials'."""
+    scenes = []
+    for _ in range(count):
+        is_target = rng.random() < TARGET_SHARE
+        material = rng.choice(TARGET_MATERIALS if is_target else AUXILIARY_MATERIALS)
+        damaged = 0 if is_target else int(rng.integers(2))
+        defect = int(rng.integers(len(DEFECTS))) if damaged else _UNSAID
+        scenes.append(Scene(MATERIALS.index(material), int(rng.integers(len(COLORS))), damaged, defect))
+    return scenes
+
+
+def draw_image(scene: Scene, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Draw a scene as an RGB image, (H, W, 3)."""
+    image = render_surface(MATERIALS[scene.material], _COLOR_NAMES[scene.color], MINI_IMAGE_SIZE, rng)
+    if scene.damaged:
+        image, _ = damage_surface(image, DEFECTS[scene.defect], DEFECT_SIZE, rng)
+    return (image * 255).round().astype(np.uint8)
+
+
+def draw_caption(scene: Scene, rng: np.random.Generator) -> tuple[str, str, Scene]:
+    """Describe a scene in the method's prompts, leaving out material, colour or kind of defect at random.
+
+    Returns:
+        The caption, the same sentence with the other state (normal for damaged and the reverse), and what the caption
+        says.
+    """
+    says_material, says_color, says_defect = rng.random(3) < (0.75, 0.5, 0.4 * scene.damaged)
+    name = MATERIALS[scene.material] if says_material else str(rng.choice(_GENERIC_NAMES))
+    if says_color:
+        name = f"{_COLOR_NAMES[scene.color]} {name}"
+    abnormal_state = f"a {{}} with {DEFECTS[scene.defect]}" if says_defect else str(rng.choice(ABNORMAL_STATES))
+    template = str(rng.choice(TEMPLATES))
+    captions = [template.format(state.format(name)) for state in (str(rng.choice(NORMAL_STATES)), abnormal_state)]
+    said = Scene(
+        scene.material if says_material else _UNSAID,
+        scene.color if says_color else _UNSAID,
+        scene.damaged,
+        scene.defect if says_defect else _UNSAID,
+    )
+    return captions[scene.damaged], captions[1 - scene.damaged], said
+
+
+def contrastive_loss(logits: Tensor, scenes: Tensor, said: Tensor) -> Tensor:
+    """CLIP's symmetric cross-entropy with soft targets: a caption belongs to every image that it is true of.
+
+    Args:
+        logits: Scaled similarities of images and captions, (N, N).
+        scenes: What each image shows, (N, 4).
+        said: What each caption says, (N, 4).
+
+    Returns:
+        The loss, a scalar.
+    """
+    is_true = ((scenes[:, None] == said[None]) | (said[None] == _UNSAID)).all(dim=-1).float()
+    of_image = functional.cross_entropy(logits, is_true / is_true.sum(dim=1, keepdim=True))
+    of_caption = functional.cross_entropy(logits.T, (is_true / is_true.sum(dim=0)).T)
+    return (of_image + of_caption) / 2
+
+
+def state_loss(image_features: Tensor, own: Tensor, opposite: Tensor, scale: Tensor, is_auxiliary: Tensor) -> Tensor:
+    """Cross-entropy between an image's caption and the same sentence with the other state.
+
+    Target materials are left out: always undamaged, they would teach that their name alone means normal.
+
+    Args:
+        image_features: Unit image features, (N, E).
+        own: Unit features of the images' captions, (N, E).
+        opposite: Unit features of the opposite captions, (N, E).
+        scale: CLIP's logit scale.
+        is_auxiliary: Which images show an auxiliary material, (N,).
+
+    Returns:
+        The loss, a scalar; 0 for a batch without auxiliary materials.
+    """
+    margin = scale * (image_features * (own - opposite)).sum(dim=-1)
+    loss = functional.softplus(-margin) * is_auxiliary
+    return loss.sum() / is_auxiliary.sum().clamp(min=1)
+
+
+def pretrain_mini(
+    output: Path,
+    steps: int = 400,
+    images: int = 8000,
+    batch_size: int = 64,
+    learning_rate: float = 1e-3,
+    seed: int = 0,
+) -> None:
+    """Pre-train the mini CLIP and write its weights.
+
+    Args:
+        output: File to write, ``.safetensors``.
+        steps: Optimiser steps.
+        images: Number of surfaces to draw and learn from.
+        batch_size: Images a step.
+        learning_rate: Peak of the one-cycle schedule.
+        seed: Seed of drawing, initialisation and order.
+
+    Raises:
+        ValueError: If ``output`` is no ``.safetensors`` file or a number is not positive.
+    """
+    from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+    from tqdm import tqdm, trange
+
+    if output.suffix != ".safetensors":
+        raise ValueError(f"output must end in .safetensors, not {output.name!r}")
+    if min(steps, images, batch_size) <= 0:
+        raise ValueError(f"steps, images and batch_size must be positive: {steps}, {images}, {batch_size}")
+
+    # The data set's streams are seeded with the places of its materials; this one is another, so no image is in both.
+    rng = np.random.default_rng([seed, len(MATERIALS)])
+    scenes = draw_scenes(images, rng)
+    drawn = torch.empty(images, 3, MINI_IMAGE_SIZE, MINI_IMAGE_SIZE, dtype=torch.uint8)
+    for image, scene in zip(drawn, tqdm(scenes, desc="drawing", unit="image"), strict=True):
+        image.copy_(torch.from_numpy(draw_image(scene, rng)).permute(2, 0, 1))
+    facts = torch.tensor(scenes)
+    is_auxiliary = torch.tensor([MATERIALS[scene.material] in AUXILIARY_MATERIALS for scene in scenes])
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        clip = build_mini_clip().train()
+    tokenizer = MiniTokenizer()
+    mean, std = (255 * torch.tensor(value).view(3, 1, 1) for value in (OPENAI_DATASET_MEAN, OPENAI_DATASET_STD))
+    optimizer = torch.optim.AdamW(clip.parameters(), lr=learning_rate, weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps)
+    progress = trange(steps, desc="pre-training", unit="step")
+    for _ in progress:
+        chosen = torch.from_numpy(rng.choice(images, batch_size, replace=images < batch_size))
+        own, opposite, said = zip(*(draw_caption(scenes[index], rng) for index in chosen), strict=True)
+        batch = (drawn[chosen] - mean) / std
+        batch = torch.rot90(batch, int(rng.integers(4)), (2, 3))
+        batch = batch.flip(3) if rng.integers(2) else batch
+        with torch.autocast("cpu", torch.bfloat16):
+            image_features = clip.encode_image(batch)
+            text_features = clip.encode_text(tokenizer([*own, *opposite]))
+        image_features = functional.normalize(image_features.float(), dim=-1)
+        own_features, opposite_features = functional.normalize(text_features.float(), dim=-1).chunk(2)
+        scale = clip.logit_scale.exp().clamp(max=100)
+        contrastive = contrastive_loss(scale * image_features @ own_features.T, facts[chosen], torch.tensor(said))
+        state = state_loss(image_features, own_features, opposite_features, scale, is_auxiliary[chosen])
+        optimizer.zero_grad()
+        (contrastive + state).backward()
+        optimizer.step()
+        schedule.step()
+        progress.set_postfix(contrastive=f"{contrastive.item():.3f}", state=f"{state.item():.3f}", refresh=False)
+
+    _save(
+        clip,
+        output,
+        {
+            "steps": steps,
+            "images": images,
+            "batch_size": batch_size,
+            "learning_rate": learning_rate,
+            "seed": seed,
+            "seen damaged": list(AUXILIARY_MATERIALS),
+            "seen undamaged only": list(TARGET_MATERIALS),
+            "masks seen": "none",
+            "vocabulary": list(VOCABULARY),
+            "versions": {name: version(name) for name in ("anomalib-dpclip", "torch", "open_clip_torch", "numpy")},
+        },
+    )
+
+
+def _save(clip: torch.nn.Module, output: Path, metadata: dict[str, object]) -> None:
+    """Write half-precision weights."""
+    from safetensors.torch import save
+
+    weights = {name: weight.half().contiguous() for name, weight in clip.state_dict().items()}
+    with atomic_write(output) as unfinished:
+        # One entry: safetensors writes several in any order, and the same run should give the same bytes.
+        unfinished.write_bytes(save(weights, {"pretraining": json.dumps(metadata)}))
+    logger.info("Wrote %s.", output)

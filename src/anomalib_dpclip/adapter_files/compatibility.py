@@ -1,0 +1,81 @@
+"""Whether adapters from a file belong to a model: its backbone, its architecture, its tensors."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from anomalib_dpclip.adapter_files.provenance import Provenance
+from anomalib_dpclip.method.torch_model import DPCLIPModel
+
+
+def architecture_of(model: DPCLIPModel) -> dict[str, Any]:
+    """Arguments of a model that its adapters only make sense with."""
+    return {
+        "adapter_layers": list(model.adapter_layers),
+        "tap_layers": list(model.tap_layers),
+        "adapter_weight": model.adapter_weight,
+        "projector_activation": model.projector_activation,
+        "grn_pooling": model.grn_pooling,
+    }
+
+
+def check_tensors(found: Mapping[str, Any], expected: Mapping[str, Tensor], path: Path) -> None:
+    """Compare names, shapes and values of tensors with what a model has.
+
+    Raises:
+        ValueError: At the first difference; names the file, the tensor and both shapes.
+    """
+    missing, extra = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys(), key=str)
+    if missing or extra:
+        raise ValueError(
+            f"{path} does not fit the model: "
+            + "; ".join(
+                f"{len(names)} tensors {what}, such as {names[0]!r}"
+                for what, names in (("missing", missing), ("too many", extra))
+                if names
+            )
+            + " (other adapter_layers, tap_layers or grn_pooling?)"
+        )
+    for name, value in found.items():
+        if not isinstance(value, Tensor) or value.shape != expected[name].shape:
+            shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise ValueError(
+                f"{path} does not fit the backbone: {name} is {shape} in the file and {tuple(expected[name].shape)} in the "
+                f"model"
+            )
+        if value.is_floating_point() != expected[name].is_floating_point():
+            raise ValueError(f"{path}: {name} has type {value.dtype} instead of {expected[name].dtype}")
+        if value.layout != torch.strided or value.is_quantized or value.is_meta:
+            raise ValueError(f"{path}: {name} is not a plain dense tensor")
+        # In the model's type: a finite double may be too large for it.
+        if not value.to(expected[name].dtype).isfinite().all():
+            raise ValueError(f"{path}: {name} holds values that are not finite numbers; the file is damaged")
+
+
+def check_provenance(provenance: Provenance, model: DPCLIPModel, path: Path) -> None:
+    """Make sure that adapters belong to a model's backbone and architecture.
+
+    Args:
+        provenance: Of the adapters.
+        model: The model.
+        path: Of the adapters, for the message.
+
+    Raises:
+        ValueError: If they were trained with another backbone or another architecture; says with which.
+    """
+    if provenance.fingerprint and provenance.fingerprint != model.backbone_fingerprint:
+        raise ValueError(
+            f"{path} holds adapters of another backbone: {provenance.backbone or 'unknown'} "
+            f"(weights {provenance.pretrained or 'unknown'}, fingerprint {provenance.fingerprint}), the model's has "
+            f"fingerprint {model.backbone_fingerprint}. Set --model.backbone, --model.pretrained and --model.quick_gelu to "
+            f"those of the adapters"
+        )
+    own = architecture_of(model)
+    for name, value in provenance.architecture.items():
+        if name in own and own[name] != value:
+            raise ValueError(
+                f"{path} holds adapters trained with {name}={value}, the model has {own[name]}: set --model.{name} {value}"
+            )

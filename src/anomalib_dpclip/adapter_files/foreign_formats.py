@@ -1,0 +1,51 @@
+"""Adapters in other formats: inside Lightning checkpoints, and the published ``.pth``."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from anomalib_dpclip.adapter_files.contents import AdapterFile
+from anomalib_dpclip.adapter_files.provenance import PROVENANCE_KEY, Provenance
+from anomalib_dpclip.files.atomic_write import atomic_write
+from anomalib_dpclip.files.safe_load import load_plain
+from anomalib_dpclip.method.torch_model import DPCLIPModel
+
+
+def write_published(content: AdapterFile, path: Path) -> None:
+    """Write the published format, the whole file or none; it has no room for provenance and calibration."""
+    tensors = {name: value.detach().cpu().contiguous() for name, value in content.tensors.items()}
+    with atomic_write(path) as unfinished:
+        torch.save({"epoch": content.provenance.epochs, "image_adapter": tensors}, unfinished)
+
+
+def read_pickled(path: Path) -> AdapterFile:
+    """Read a published ``.pth`` or a Lightning checkpoint, unpickling tensors and plain data only.
+
+    Raises:
+        ValueError: If it is neither, or damaged.
+    """
+    from anomalib.utils.serialization import anomalib_safe_globals
+
+    with anomalib_safe_globals():
+        content = load_plain(path)
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is no checkpoint: it holds a {type(content).__name__}")
+    if isinstance(content.get("image_adapter"), Mapping):
+        epoch = content.get("epoch", 0)
+        return AdapterFile(dict(content["image_adapter"]), {}, Provenance(epochs=epoch if isinstance(epoch, int) else 0))
+    if not isinstance(content.get("state_dict"), Mapping) or PROVENANCE_KEY not in content:
+        raise ValueError(
+            f"{path} is no DP-CLIP checkpoint: neither a Lightning checkpoint of this model nor a published one with "
+            f"'image_adapter'"
+        )
+    state = {str(name): value for name, value in content["state_dict"].items()}
+    prefixes = DPCLIPModel.adapter_prefixes
+    adapters = {
+        name.removeprefix("model."): value for name, value in state.items() if name.removeprefix("model.").startswith(prefixes)
+    }
+    calibration_prefix = "post_processor.auxiliary_calibration."
+    calibration = {
+        name.removeprefix(calibration_prefix): value for name, value in state.items() if name.startswith(calibration_prefix)
+    }
+    return AdapterFile(adapters, calibration, Provenance.from_dict(content[PROVENANCE_KEY], path))

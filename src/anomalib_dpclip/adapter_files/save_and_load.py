@@ -1,0 +1,100 @@
+"""Adapters into and out of models."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from anomalib_dpclip.adapter_files.compatibility import architecture_of, check_provenance, check_tensors
+from anomalib_dpclip.adapter_files.contents import AdapterFile
+from anomalib_dpclip.adapter_files.provenance import Provenance
+from anomalib_dpclip.adapter_files.read_and_write import read_adapters, write_adapters
+from anomalib_dpclip.files.measured_by import package_versions
+from anomalib_dpclip.method.torch_model import DPCLIPModel
+
+
+class AdapterHolder(Protocol):
+    """What `DPCLIP` is to adapters.
+
+    Attributes:
+        model: Where they work.
+        post_processor: Where their calibration works, if it has an ``auxiliary_calibration``.
+        provenance: Where they come from.
+    """
+
+    model: DPCLIPModel
+    post_processor: Any
+    provenance: Provenance
+
+
+def adapter_tensors(model: DPCLIPModel) -> dict[str, Tensor]:
+    """Adapters and projectors by their published names."""
+    return {name: value for name, value in model.state_dict().items() if name.startswith(model.adapter_prefixes)}
+
+
+def save_adapters(model: AdapterHolder | DPCLIPModel, path: str | Path) -> Path:
+    """Write a model's adapters, atomically: the whole file or none.
+
+    Args:
+        model: The model.
+        path: File to write, ``.safetensors``, or ``.pth`` for the published format (which has no provenance).
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: For another suffix.
+    """
+    torch_model, calibration, provenance = _parts(model)
+    stored = {} if calibration is None else calibration.state_dict()
+    return write_adapters(AdapterFile(adapter_tensors(torch_model), stored, provenance), path)
+
+
+def load_adapters(model: AdapterHolder | DPCLIPModel, path: str | Path) -> Provenance:
+    """Put adapters from a file into a model, all or nothing.
+
+    Args:
+        model: The model.
+        path: Our ``.safetensors``, a Lightning ``.ckpt``, or a published ``.pth``. Nothing in it is executed.
+
+    Returns:
+        Where the adapters come from.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is none of these, is damaged, is of a newer format, or its adapters do not belong to the
+            model's backbone.
+    """
+    path = Path(path)
+    adapters = read_adapters(path)
+    torch_model, calibration, own = _parts(model)
+    check_provenance(adapters.provenance, torch_model, path)
+    check_tensors(adapters.tensors, adapter_tensors(torch_model), path)
+    if calibration is not None:
+        # Without one in the file, none: that of other adapters would be wrong here.
+        fresh = type(calibration)().state_dict()
+        stored = adapters.calibration or fresh
+        check_tensors(stored, fresh, path)
+        for name in ("map_knots", "score_knots"):
+            if not (stored[name].diff() > 0).all():
+                raise ValueError(f"{path}: its calibration has {name} that do not ascend; the file is damaged")
+        calibration.load_state_dict(stored)
+    torch_model.load_state_dict(adapters.tensors, strict=False)  # checked above; the backbone is not in the file
+    provenance = adapters.provenance
+    if not provenance.fingerprint:  # a published file: from here on its adapters belong to this backbone
+        provenance = replace(own, epochs=provenance.epochs, learned_from=[], hyper_parameters={})
+    if torch_model is not model:
+        model.provenance = provenance
+    return provenance
+
+
+def _parts(model: AdapterHolder | DPCLIPModel) -> tuple[DPCLIPModel, Any, Provenance]:
+    if isinstance(model, DPCLIPModel):
+        provenance = Provenance(
+            fingerprint=model.backbone_fingerprint,
+            architecture=architecture_of(model),
+            versions=package_versions(),
+        )
+        return model, None, provenance
+    return model.model, getattr(model.post_processor, "auxiliary_calibration", None), model.provenance

@@ -1,0 +1,1 @@
+"""The page to try the model on photos, and what it shows of one."""

@@ -1,0 +1,171 @@
+"""The command `dpclip app`: a page to try the model on photos."""
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from anomalib_dpclip.app.predictor import Prediction, Predictor
+from anomalib_dpclip.clip.loading import MINI
+from anomalib_dpclip.data.images import ImageReadError
+from anomalib_dpclip.data.labelled_sets import categories_of, data_module_class
+from anomalib_dpclip.method.class_names import UNKNOWN_CLASS, describe
+from anomalib_dpclip.method.domain import Domain
+from anomalib_dpclip.model.lightning_model import DPCLIP, UNADAPTED
+
+if TYPE_CHECKING:
+    from gradio import Blocks
+
+_KEPT_SECONDS = 3600
+_KEPT_VISITORS = 100
+_NO_PHOTO = "Drop a photo to begin."
+_UNCALIBRATED = (
+    "**Not calibrated:** these weights carry no thresholds. 0.5 is only the point of indifference, and the colours show "
+    "each photo's own range."
+)
+_DESCRIBED_SETS = ("MVTecAD", "VisA", "MPDD", "BTech", "BMAD")
+
+
+def app(
+    weights: str | None = None,
+    backbone: str = "ViT-L-14-336",
+    pretrained: str = "openai",
+    class_names: list[str] | None = None,
+    domain: Domain = "industrial",
+    host: str = "127.0.0.1",
+    port: int = 7860,
+    max_megabytes: int = 20,
+) -> None:
+    """Try the model in a browser: drop a photo, type what it shows, see heat map, score and decision.
+
+    Runs until it is interrupted. Photos stay on this machine and are deleted after an hour or two; nothing is fetched from
+    the internet but CLIP's weights, where these are not here yet.
+
+    Args:
+        weights: Trained adapters: ``.safetensors`` of this package, a Lightning ``.ckpt``, or a published ``.pth``; ``clip``
+            for the backbone without adapters.
+        backbone: CLIP backbone that the adapters were trained on; ``mini`` for the small one that comes with the package.
+        pretrained: CLIP weights: an open_clip tag or a local file.
+        class_names: Names that the page suggests; others can be typed. Default: those that the adapters learned, and those
+            of the known data sets.
+        domain: What the photos are of, ``industrial`` or ``medical``: blur of the maps and fusion of the scores.
+        host: Address to listen on. ``0.0.0.0`` opens the page, which asks for no password, to the whole network.
+        port: Port to listen on.
+        max_megabytes: Largest photo that is accepted.
+
+    Raises:
+        ModuleNotFoundError: If gradio is not installed.
+        ValueError: If there are no weights, or a value is out of range.
+        FileNotFoundError: If the adapters or CLIP's weights are not there.
+        OSError: If the port is taken or the host no address of this machine.
+    """
+    if weights is None:
+        raise ValueError(
+            f"say which adapters to try: --weights FILE. `anomalib train --model DPCLIP --data Surfaces` with --model.backbone "
+            f"mini makes some in minutes; --weights {UNADAPTED} is the backbone without any"
+        )
+    if not 1 <= port <= 65535:
+        raise ValueError(f"port must lie in 1..65535, not {port}")
+    if max_megabytes < 1:
+        raise ValueError(f"max_megabytes must be at least 1, not {max_megabytes}")
+    if find_spec("gradio") is None:
+        raise ModuleNotFoundError("the page needs gradio: pip install 'anomalib-dpclip[app]'")
+    model = DPCLIP(backbone=backbone, pretrained=pretrained, weights=weights, domain=domain)
+    names = class_names or suggested_names(model.provenance.learned_from, backbone)
+    blocks = page(Predictor(model), names, f"{Path(weights).name} on {backbone}")
+    try:
+        blocks.launch(
+            server_name=host,
+            server_port=port,
+            max_file_size=max_megabytes * 2**20,
+            state_session_capacity=_KEPT_VISITORS,
+            share=False,
+            ssr_mode=False,
+            footer_links=[],
+            quiet=True,  # else it invites to publish the page
+            prevent_thread_lock=True,
+        )
+    except OSError as error:
+        raise OSError(
+            f"cannot listen on {host}:{port}: the port is taken, or the host no address of this machine; choose another "
+            f"with --port or --host"
+        ) from error
+    print(f"The page is at {blocks.local_url} until you press Ctrl+C", flush=True)  # noqa: T201
+    blocks.block_thread()
+
+
+def suggested_names(learned_from: list[str], backbone: str) -> list[str]:
+    """Names to suggest: ``object``, the classes that adapters learned from, and those that the backbone can know.
+
+    Args:
+        learned_from: As in the adapters' provenance, ``"Surfaces/brick"``.
+        backbone: Name of the CLIP backbone.
+    """
+    learned = [source.partition("/")[2] for source in learned_from]
+    sets = ["Surfaces"] if backbone == MINI else _DESCRIBED_SETS
+    described = [describe(name, category) for name in sets for category in categories_of(data_module_class(name))]
+    return list(dict.fromkeys([UNKNOWN_CLASS, *filter(None, learned), *described]))
+
+
+def page(predictor: Predictor, class_names: list[str], title: str) -> "Blocks":
+    """Lay out the page.
+
+    Args:
+        predictor: The model.
+        class_names: Names to suggest, the first of them chosen.
+        title: Which model it is.
+
+    Returns:
+        The page, not yet launched. It sends nothing to anybody.
+    """
+    import gradio as gr
+
+    def look(path: str | None, class_name: str | None, threshold: float) -> tuple:
+        if path is None:
+            return None, None, None, _NO_PHOTO
+        try:
+            prediction = predictor.predict(path, class_name)
+        except ImageReadError as error:
+            # The folder is the server's, and means nothing to whoever dropped the photo.
+            return None, None, None, f"### No result\n{str(error).replace(path, Path(path).name)}"
+        return prediction, prediction.photo, *decide(prediction, threshold)
+
+    def decide(prediction: Prediction | None, threshold: float) -> tuple:
+        if prediction is None:
+            return gr.skip(), gr.skip()
+        decision = "Anomalous" if prediction.is_anomalous(threshold) else "Normal"
+        return prediction.heat_map(threshold), f"## {decision}\nScore {prediction.score:.3f}, threshold {threshold:.2f}"
+
+    # Uploads are looked for and deleted hourly, an hour after they came.
+    with gr.Blocks(title="DP-CLIP", analytics_enabled=False, delete_cache=(_KEPT_SECONDS, _KEPT_SECONDS)) as blocks:
+        gr.Markdown(f"# DP-CLIP\n{title}" + ("" if predictor.is_calibrated else f"\n\n{_UNCALIBRATED}"))
+        prediction = gr.State(time_to_live=_KEPT_SECONDS)
+        with gr.Row():
+            with gr.Column(scale=1):
+                photo = gr.File(label="Photo", file_types=["image"], elem_id="upload")
+                class_name = gr.Dropdown(
+                    class_names,
+                    value=class_names[0],
+                    allow_custom_value=True,
+                    label="What it shows",
+                    info="Choose, or type your own",
+                    elem_id="class-name",
+                )
+                threshold = gr.Slider(
+                    0,
+                    1,
+                    0.5,
+                    step=0.01,
+                    label="Threshold",
+                    info="Lower finds more, and raises more false alarms",
+                    elem_id="threshold",
+                )
+                verdict = gr.Markdown(_NO_PHOTO, elem_id="verdict")
+            with gr.Column(scale=3), gr.Row():
+                # Gradio's third button, "share", would upload the picture.
+                buttons = ["download", "fullscreen"]
+                upright = gr.Image(label="Photo", interactive=False, format="jpeg", buttons=buttons, elem_id="photo")
+                heat_map = gr.Image(label="Heat map", interactive=False, format="jpeg", buttons=buttons, elem_id="heat-map")
+        answer = [heat_map, verdict]
+        gr.on([photo.change, class_name.change], look, [photo, class_name, threshold], [prediction, upright, *answer])
+        threshold.change(decide, [prediction, threshold], answer, show_progress="hidden")  # no need to predict again
+    return blocks

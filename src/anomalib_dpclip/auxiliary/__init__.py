@@ -1,0 +1,4 @@
+"""The labelled set that adapters learn from: which one, its samples, how they are augmented, and that none is tested on.
+
+The training itself belongs to the model.
+"""

@@ -1,0 +1,103 @@
+"""Which set a target is learned with: from the arguments, or by default from the target's name."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from anomalib.data import AnomalibDataModule
+
+from anomalib_dpclip.auxiliary.dataset import AuxiliaryDataset
+from anomalib_dpclip.auxiliary.leakage import require_disjoint
+from anomalib_dpclip.auxiliary.samples import auxiliary_samples, default_auxiliary
+from anomalib_dpclip.auxiliary.synthetic import SYNTHETIC, SyntheticAuxiliaryDataset, synthetic_samples
+from anomalib_dpclip.data.labelled_sets import prepare_labelled_set
+
+
+class AuxiliarySet:
+    """The set or sets to learn from.
+
+    Args:
+        sources: A set or a list of sets; see `DPCLIP`. Default: by the target.
+        roots: Folder of each set, or one for all. Default: the data modules' own.
+        shots: As in `DPCLIP`.
+        unmasked: As in `DPCLIP`.
+        seed: Of the choice of shots, and of augmentation.
+    """
+
+    def __init__(self, sources: Any, roots: Any, shots: int | None, unmasked: bool, seed: int) -> None:
+        self._sources, self._roots = sources, roots
+        self.shots, self.unmasked, self.seed = shots, unmasked, seed
+
+    def sources(self, target: AnomalibDataModule | None) -> list[Any]:
+        """The sets.
+
+        Raises:
+            ValueError: If `synthetic` does not stand alone.
+        """
+        if self._sources is None:
+            return [default_auxiliary(target.name if target else None)]
+        sources = list(self._sources) if is_list(self._sources) else [self._sources]
+        if SYNTHETIC in sources and len(sources) > 1:
+            raise ValueError(f"--model.auxiliary {SYNTHETIC} stands alone: it cannot be mixed with labelled sets")
+        return sources
+
+    def roots(self, target: AnomalibDataModule | None) -> list[str | Path | None]:
+        """Folder of each set; ``None`` for its data module's own.
+
+        Raises:
+            ValueError: If the numbers of sets and folders differ.
+        """
+        sources = self.sources(target)
+        if is_list(self._roots) and len(self._roots) != len(sources):
+            raise ValueError(
+                f"auxiliary_root names {len(self._roots)} folders for {len(sources)} auxiliary sets: name one each"
+            )
+        if is_list(self._roots):
+            return list(self._roots)
+        if self._roots is None and self._sources is None and type(target).__name__ == sources[0]:
+            return [str(target.root)]  # type: ignore[union-attr, attr-defined]  # Surfaces: both parts lie in one folder
+        return [self._roots] * len(sources)
+
+    def prepare(self, target: AnomalibDataModule | None) -> None:
+        """Download what is not there yet.
+
+        Raises:
+            FileNotFoundError: If a set cannot be had.
+        """
+        for source, root in zip(self.sources(target), self.roots(target), strict=True):
+            if isinstance(source, str) and source != SYNTHETIC:
+                prepare_labelled_set(source, root)
+
+    def dataset(
+        self, target: AnomalibDataModule | None, class_name: str | None, image_size: tuple[int, int], fill: Sequence[float]
+    ) -> AuxiliaryDataset:
+        """Images to learn from, none of which the target tests on.
+
+        Args:
+            target: What is validated and tested on, if anything is.
+            class_name: What the target shows; only for `synthetic`.
+            image_size: Of the model.
+            fill: Colour of uncovered pixels.
+
+        Raises:
+            ValueError: If the set cannot be learned from, or shares an image with the target.
+        """
+        if self.sources(target) == [SYNTHETIC]:
+            samples = synthetic_samples(target, class_name, self.shots, self.seed)
+            dataset: AuxiliaryDataset = SyntheticAuxiliaryDataset(samples, image_size, fill, self.seed)
+        else:
+            samples = auxiliary_samples(self.sources(target), self.roots(target), self.shots, self.seed, self.unmasked)
+            dataset = AuxiliaryDataset(samples, image_size, fill, self.seed)
+        require_disjoint(samples, target)
+        return dataset
+
+
+def learned_from(samples: pd.DataFrame) -> list[str]:
+    """Data sets and classes of samples, as ``"VisA/candle"``."""
+    return sorted({f"{row.data_set}/{row.class_name}" for row in samples.itertuples()})
+
+
+def is_list(value: Any) -> bool:
+    """Whether a value is a list of any kind; benchmark configs bring OmegaConf's."""
+    return isinstance(value, Sequence) and not isinstance(value, str)

@@ -1,0 +1,76 @@
+"""The images that adapters learn from, read and augmented repeatably."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from torch.utils.data import Dataset
+from torchvision.tv_tensors import Image as ImageTensor
+from torchvision.tv_tensors import Mask
+
+from anomalib_dpclip.auxiliary.augmentation import colour_jitter, geometric, resize_image, resize_mask
+from anomalib_dpclip.auxiliary.samples import is_path
+from anomalib_dpclip.data.images import read_image, read_mask
+from anomalib_dpclip.data.items import NamedImageItem
+
+
+class AuxiliaryDataset(Dataset):
+    """Labelled images as the method trains on them: jittered, resized, rotated, shifted and flipped.
+
+    An index is a pair (epoch, image): every random choice follows from it and the seed alone, so that a run can be repeated
+    and resumed exactly, whatever the number of workers. A plain index counts as of epoch 0 (Lightning's `overfit_batches`
+    brings a sampler of its own).
+
+    Args:
+        samples: As `auxiliary_samples` gives them.
+        image_size: Height and width of the images.
+        fill: Colour of pixels that rotation and translation uncover.
+        seed: Seed of the augmentation.
+    """
+
+    def __init__(self, samples: pd.DataFrame, image_size: tuple[int, int], fill: Sequence[float], seed: int) -> None:
+        self.samples = samples
+        self.image_size = image_size
+        self.seed = seed
+        self.colour_jitter, self.geometric = colour_jitter(), geometric(fill)
+        anomalous = samples.label_index == 1
+        self.fully_masked = bool(samples.mask_path[anomalous].map(is_path).all())
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.samples)
+
+    def __getitem__(self, index: tuple[int, int] | int) -> NamedImageItem:
+        """Image ``(3, H, W)`` in [0, 1], mask ``(H, W)``, label and class name of a pair (epoch, image).
+
+        Raises:
+            ImageReadError: If image or mask cannot be read; names the file.
+        """
+        epoch, position = index if isinstance(index, tuple) else (0, index)
+        sample = self.samples.iloc[position]
+        image = read_image(sample.image_path)
+        has_mask = sample.label_index == 0 or is_path(sample.mask_path)
+        if sample.label_index == 1 and has_mask:
+            mask = read_mask(sample.mask_path, image.size, sample.image_path)
+        else:
+            mask = np.zeros((image.height, image.width), dtype=np.uint8)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(np.random.SeedSequence([self.seed, epoch, position]).generate_state(1)[0]))
+            image_tensor = ImageTensor(resize_image(self.colour_jitter(image), self.image_size))
+            mask_tensor = resize_mask(torch.from_numpy(mask), self.image_size)
+            image_tensor, mask_tensor, label = self._labelled(image_tensor, mask_tensor, int(sample.label_index))
+            image_tensor, mask_tensor = self.geometric(image_tensor, mask_tensor)
+        return NamedImageItem(
+            image=image_tensor,
+            gt_mask=mask_tensor,
+            gt_label=torch.tensor(label),
+            image_path=sample.image_path,
+            class_name=sample.class_name,
+            # Left out where all masks are known: a training step then has nothing to ask the device for.
+            has_mask=None if self.fully_masked else torch.tensor(has_mask),
+        )
+
+    def _labelled(self, image: ImageTensor, mask: Mask, label: int) -> tuple[ImageTensor, Mask, int]:
+        """Image, mask and label as they are learned from; a subclass may change them, by chance that the seed decides."""
+        return image, mask, label

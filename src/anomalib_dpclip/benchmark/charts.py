@@ -1,0 +1,103 @@
+"""The report's two charts: models on data sets as bars, and every category as dots."""
+
+import matplotlib as mpl
+import pandas as pd
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from anomalib_dpclip.benchmark.rows import ALL, DONE
+
+PANELS = {"image_AUROC": "Image AUROC", "pixel_AUROC": "Pixel AUROC"}
+_COLOURS = [mpl.colormaps["tab20"](index) for index in (*range(0, 20, 2), *range(1, 20, 2))]  # strong ones first
+_TEXT_BOX = {"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.85}
+_MARKERS = "osD^vPX*<>"
+
+
+def overview_chart(summary: pd.DataFrame) -> Figure:
+    """Bars of AUROC, models on data sets, standard deviation over seeds as whiskers, published results hatched.
+
+    Args:
+        summary: As `summarize` gives it.
+    """
+    labels, data_sets = _unique(summary["label"]), _unique(summary["data_set"])
+    height = 1.4 + 0.26 * sum(summary[summary["data_set"] == name]["label"].nunique() + 1 for name in data_sets)
+    figure, axes = _panels(summary["metric"], height)
+    for name, axis in axes.items():
+        position, ticks = 0, {}
+        for data_set in data_sets:
+            start = position
+            for row in summary[(summary["metric"] == name) & (summary["data_set"] == data_set)].itertuples():
+                colour = _COLOURS[labels.index(row.label) % len(_COLOURS)]
+                hatch = "///" if row.published else None
+                spread = None if pd.isna(row.std) else row.std
+                axis.barh(position, row.mean, xerr=spread, color=colour, hatch=hatch, edgecolor="white", label=row.label)
+                axis.text(1, position, f"{row.mean:.1f}", va="center", fontsize=8, bbox=_TEXT_BOX)
+                position += 1
+            if position > start:
+                ticks[(start + position - 1) / 2] = data_set
+                position += 1
+        axis.set_yticks(list(ticks), list(ticks.values()))
+        axis.set_ylim(position - 1.2, -0.8)
+        axis.set_xlim(0, 100)
+    _finish(figure, axes, "AUROC (%), mean over categories")
+    return figure
+
+
+def category_chart(rows: pd.DataFrame) -> Figure:
+    """Dots of AUROC, one line a category, mean over seeds.
+
+    Args:
+        rows: As `read_rows` gives them.
+    """
+    done = rows[rows["status"] == DONE]
+    labels = _unique(done["label"])
+    if len(done["data_set"].unique()) == 1:
+        names = done["category"]
+    else:
+        names = done["data_set"].where(done["category"] == ALL, done["data_set"] + " / " + done["category"])
+    means = done.assign(name=names).melt(["label", "name"], list(PANELS), "metric", "value").dropna()
+    means = means.groupby(["label", "name", "metric"], sort=False)["value"].mean().reset_index()
+    categories = _unique(means["name"])
+    figure, axes = _panels(means["metric"], 1.6 + 0.28 * len(categories))
+    for panel, axis in axes.items():
+        for index, label in enumerate(labels):
+            chosen = means[(means["metric"] == panel) & (means["label"] == label)]
+            axis.plot(
+                100 * chosen["value"],
+                [categories.index(name) for name in chosen["name"]],
+                _MARKERS[index % len(_MARKERS)],
+                color=_COLOURS[index % len(_COLOURS)],
+                alpha=0.8,
+                label=label,
+            )
+        axis.set_yticks(range(len(categories)), categories)
+        axis.set_ylim(len(categories) - 0.5, -0.5)
+        axis.set_xlim(right=101)
+    _finish(figure, axes, "AUROC (%), mean over seeds")
+    return figure
+
+
+def _panels(summary: pd.Series, height: float) -> tuple[Figure, dict[str, Axes]]:
+    """One panel for image and one for pixel summary, without the one that nothing was measured for."""
+    shown = [name for name in PANELS if name in set(summary)] or list(PANELS)
+    figure = Figure(figsize=(5.5 * len(shown) + 1, height), dpi=150, layout="constrained")
+    panels = figure.subplots(1, len(shown), squeeze=False)[0]
+    return figure, dict(zip(shown, panels, strict=True))
+
+
+def _finish(figure: Figure, axes: dict[str, Axes], quantity: str) -> None:
+    """Titles, grid and one legend below."""
+    entries: dict[str, Artist] = {}
+    for name, axis in axes.items():
+        axis.set_title(PANELS[name])
+        axis.set_xlabel(quantity)
+        axis.grid(axis="x", alpha=0.3)
+        axis.set_axisbelow(True)
+        axis.spines[["top", "right"]].set_visible(False)
+        entries |= {label: handle for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+
+
+def _unique(values: pd.Series) -> list[str]:
+    return list(values.unique())

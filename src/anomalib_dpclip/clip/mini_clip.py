@@ -1,0 +1,111 @@
+"""The mini backbone: a small real CLIP that comes with the package, to run, test and demonstrate with.
+
+It knows procedural surfaces and nothing else (see ``mini/README.md``). `scripts/pretrain_mini.py` makes its
+weights.
+"""
+
+import re
+import warnings
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from open_clip import CLIP
+
+MINI_IMAGE_SIZE = 140
+CONTEXT_LENGTH = 24
+
+# A word's place is its token id, so the order is part of the weights. The end comes last: CLIP pools at the highest id.
+VOCABULARY = (
+    "<pad>",
+    "<start>",
+    *("a", "the", "photo", "of", "with", "object", "surface", "texture"),
+    *("damaged", "broken", "flaw", "defect", "damage", "scratch", "hole", "stain", "crack", "smear"),
+    *("stripes", "checkerboard", "dots", "weave", "mesh", "concrete", "wood", "leather", "brushed", "metal", "brick"),
+    *("red", "orange", "yellow", "green", "blue", "purple", "brown", "grey", "white", "black"),
+    "<end>",
+)
+
+
+class MiniTokenizer:
+    """Words to token ids, in the shape of an open_clip tokenizer. Case and punctuation do not count.
+
+    Example:
+        >>> MiniTokenizer()(["A photo of a brick."])[0, :7].tolist()
+        [1, 2, 4, 5, 2, 30, 41]
+    """
+
+    def __init__(self) -> None:
+        self._ids = {word: index for index, word in enumerate(VOCABULARY)}
+
+    def __call__(self, texts: str | list[str], context_length: int = CONTEXT_LENGTH) -> Tensor:
+        """Tokenize sentences.
+
+        Args:
+            texts: One sentence or several.
+            context_length: Tokens a sentence; a longer one is cut, its end token kept.
+
+        Returns:
+            Token ids, (N, context_length), int64: start, words, end, then zeros.
+
+        Warns:
+            UserWarning: For each word that is not in `VOCABULARY`; it counts as ``"object"``.
+        """
+        sentences = [re.findall(r"\w+", text.lower()) for text in ([texts] if isinstance(texts, str) else texts)]
+        for word in dict.fromkeys(word for sentence in sentences for word in sentence if word not in self._ids):
+            warnings.warn(f"the mini backbone does not know the word {word!r}: it counts as 'object'", stacklevel=2)
+        tokens = torch.zeros(len(sentences), context_length, dtype=torch.long)
+        for row, sentence in zip(tokens, sentences, strict=True):
+            words = [self._ids.get(word, self._ids["object"]) for word in sentence][: context_length - 2]
+            row[: len(words) + 2] = torch.tensor([self._ids["<start>"], *words, self._ids["<end>"]])
+        return tokens
+
+
+def build_mini_clip() -> "CLIP":
+    """Build the architecture, randomly initialised: 6 layers of width 128, patch 14 on 140 x 140, joint space 64."""
+    from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
+
+    return CLIP(
+        embed_dim=64,
+        vision_cfg=CLIPVisionCfg(layers=6, width=128, head_width=32, patch_size=14, image_size=MINI_IMAGE_SIZE),
+        text_cfg=CLIPTextCfg(context_length=CONTEXT_LENGTH, vocab_size=len(VOCABULARY), width=64, heads=2, layers=2),
+    )
+
+
+def load_mini_clip(path: Path | None = None) -> "CLIP":
+    """Build the mini CLIP with its weights, stored in half precision, in fp32.
+
+    Args:
+        path: Weights as `scripts.pretrain_mini` writes them. Default: those that come with the package.
+
+    Returns:
+        The CLIP, in evaluation mode.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file cannot be read, or holds other weights.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if path is None:
+        with as_file(files("anomalib_dpclip.clip") / "mini" / "mini_clip.safetensors") as packaged:
+            return load_mini_clip(packaged)
+    if not path.is_file():
+        raise FileNotFoundError(f"no weights of the mini CLIP at {path}: make them with `python -m scripts.pretrain_mini`")
+    try:
+        weights = load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is no safetensors file, or it is cut short: {error}") from error
+    clip = build_mini_clip()
+    try:
+        clip.load_state_dict({name: weight.float() for name, weight in weights.items()})
+    except RuntimeError as error:
+        raise ValueError(
+            f"{path} holds weights of another model than the mini CLIP (`python -m scripts.pretrain_mini` makes them): {error}"
+        ) from error
+    return clip.eval()

@@ -1,0 +1,84 @@
+"""CLIP's weights: from a local file or an open_clip tag, never unpickling code, and into a CLIP of any image size."""
+
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from anomalib_dpclip.files.downloads import network_timeout, require_hub
+from anomalib_dpclip.files.safe_load import load_plain
+
+if TYPE_CHECKING:
+    from open_clip import CLIP
+
+
+def read_weights(backbone: str, pretrained: str) -> dict[str, Tensor]:
+    """Weights from a local file, else from an open_clip tag."""
+    path = Path(pretrained).expanduser()
+    if path.is_file():
+        return _read_file(path)
+    from open_clip.pretrained import download_pretrained, get_pretrained_cfg, list_pretrained_tags_by_model
+
+    if path.suffix or path.parent != Path():
+        raise FileNotFoundError(f"pretrained={pretrained!r}: there is no such file of CLIP weights")
+    tag = get_pretrained_cfg(backbone, pretrained)
+    if not tag:
+        tags = ", ".join(list_pretrained_tags_by_model(backbone)) or "none"
+        raise ValueError(f"pretrained={pretrained!r} is neither a file nor a tag of {backbone} (its tags: {tags})")
+    try:
+        if "hf_hub" in tag:
+            require_hub(tag["hf_hub"].rpartition("/")[0])
+        with network_timeout():
+            return _read_file(Path(download_pretrained(tag)))
+    except (OSError, RuntimeError) as error:
+        raise FileNotFoundError(
+            f"the weights {pretrained!r} of {backbone} are not on this machine and could not be downloaded ({error}). "
+            f"Fetch them elsewhere and pass the file: --model.pretrained /path/to/ViT-L-14-336px.pt (a TorchScript "
+            f"archive or state dict, or .safetensors); or try without any download: --model.backbone mini"
+        ) from error
+
+
+def _read_file(path: Path) -> dict[str, Tensor]:
+    """State dict of a safetensors file, a TorchScript archive or a plain (or training) checkpoint, never unpickling code."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    state: Any
+    try:
+        if path.suffix == ".safetensors":
+            state = load_file(path)
+        elif _is_torchscript(path):
+            state = torch.jit.load(path, map_location="cpu").state_dict()
+        else:
+            state = load_plain(path)
+    except (zipfile.BadZipFile, OSError, RuntimeError, ValueError, SafetensorError) as error:
+        raise ValueError(f"{path} is not a file of CLIP weights that can be read: {error}") from error
+    state = state.get("state_dict", state) if isinstance(state, dict) else None
+    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError(f"{path} holds no state dict of CLIP weights")
+    state = {str(name): value for name, value in state.items()}
+    return {name.removeprefix("module."): value for name, value in state.items()}
+
+
+def _is_torchscript(path: Path) -> bool:
+    """Whether a file is a TorchScript archive, as OpenAI's are, which `torch.load` refuses."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+
+
+def load_weights(clip: "CLIP", state: dict[str, Tensor], backbone: str, source: str) -> None:
+    """Load weights into a CLIP, interpolating the positional embedding (bicubic, antialiased, class token apart)."""
+    from open_clip.model import resize_pos_embed
+
+    metadata = {"input_resolution", "context_length", "vocab_size"}  # scalars in OpenAI's archives
+    state = {name: value.float() for name, value in state.items() if name not in metadata}
+    try:
+        if "visual.positional_embedding" in state:
+            resize_pos_embed(state, clip)
+        clip.load_state_dict(state)
+    except (RuntimeError, IndexError) as error:
+        raise ValueError(f"the weights in {source!r} do not fit backbone {backbone!r}: {error}") from error

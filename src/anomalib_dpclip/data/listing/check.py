@@ -1,0 +1,120 @@
+"""Checking a metadata file: reads every image and mask, and lists all problems at once."""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from multiprocessing.pool import ThreadPool
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from anomalib_dpclip.data.images import SIXTEEN_BIT_MODES, load_image, read_mask, to_rgb
+from anomalib_dpclip.data.listing.metadata import RootFolder, Sample, parse_line, read_lines
+
+
+class Problem(NamedTuple):
+    """What is wrong with a line, or only worth a look."""
+
+    line: int
+    message: str
+    is_error: bool = True
+
+
+def check_metadata(path: str | Path, root: str | Path, num_workers: int | None = None) -> list[Problem]:
+    """Find everything that is wrong with a metadata file and with what it lists.
+
+    Errors are lines that are not as the format says, images and masks that are missing or cannot be read, masks of
+    another size than their image, empty masks of anomalous images, masks of normal images that are not empty, and
+    images listed twice. Only noted are anomalous images without a mask where others have one, 16-bit images and the
+    range they use, masks of more than two grey values (as JPEG makes them: all but 0 are anomalous), and images that
+    equal another one byte for byte.
+
+    Args:
+        path: The JSON-lines file.
+        root: Folder that its paths are relative to.
+        num_workers: Threads that read; one for each processor by default.
+
+    Returns:
+        The problems in the order of the lines.
+
+    Raises:
+        FileNotFoundError: If the file or the root is not there.
+    """
+    folder = RootFolder(root)
+    problems: list[Problem] = []
+    samples: dict[int, Sample] = {}
+    for line, text in read_lines(path):
+        try:
+            samples[line] = parse_line(text)
+        except ValueError as error:
+            problems.append(Problem(line, str(error)))
+    if not samples and not problems:
+        problems.append(Problem(1, "the file lists no images"))
+
+    line_of_path: dict[str, int] = {}
+    line_of_content: dict[bytes, int] = {}
+    # Decoding releases the interpreter's lock. Leaving the pool early, as Ctrl-C does, drops what is still to do.
+    with ThreadPool(num_workers) as pool:
+        checked = pool.imap(lambda item: _check_sample(*item, folder), samples.items())
+        for line, (found, file, content) in zip(samples, tqdm(checked, "check", len(samples), unit="image"), strict=True):
+            problems += found
+            if file is None:
+                continue
+            if line_of_path.setdefault(file, line) != line:
+                problems.append(Problem(line, f"{samples[line].image_path} is listed in line {line_of_path[file]} too"))
+            elif line_of_content.setdefault(content, line) != line:
+                other = samples[line_of_content[content]].image_path
+                problems.append(Problem(line, f"{samples[line].image_path} is the same picture as {other}", False))
+    problems += _missing_masks(samples)
+    return sorted(problems)
+
+
+def _check_sample(line: int, sample: Sample, folder: RootFolder) -> tuple[list[Problem], str | None, bytes]:
+    """Problems of one line, and the real path and a digest of its image if that could be read."""
+    problems = []
+    size, file, content = None, None, b""
+    try:
+        path = folder.locate(sample.image_path)
+        image = load_image(path)
+        size = to_rgb(image, path).size
+        file, content = os.path.realpath(path), hashlib.sha256(Path(path).read_bytes()).digest()
+        if image.mode in SIXTEEN_BIT_MODES:
+            largest = np.asarray(image).max()
+            message = f"{sample.image_path} has 16 bits and values up to {largest}: 65535 is shown as white"
+            problems.append(Problem(line, message, is_error=False))
+    except ValueError as error:
+        problems.append(Problem(line, str(error)))
+    if sample.mask_path:
+        try:
+            problems += _check_mask(line, sample, folder.locate(sample.mask_path), size)
+        except ValueError as error:
+            problems.append(Problem(line, str(error)))
+    return problems, file, content
+
+
+def _check_mask(line: int, sample: Sample, path: str, size: tuple[int, int] | None) -> Iterator[Problem]:
+    anomalous_pixels = read_mask(path, size, sample.image_path).any()
+    if sample.label and not anomalous_pixels:
+        yield Problem(line, f"mask {sample.mask_path} is empty, but its image is labelled anomalous")
+    if anomalous_pixels and not sample.label:
+        yield Problem(line, f"mask {sample.mask_path} is not empty, but its image is labelled normal")
+    mask = load_image(path)
+    greys = len(np.unique(np.asarray(mask))) if mask.mode in ("L", *SIXTEEN_BIT_MODES) else 0
+    if greys > 2:
+        message = f"mask {sample.mask_path} has {greys} grey values: all but 0 are anomalous"
+        yield Problem(line, message, is_error=False)
+
+
+def _missing_masks(samples: dict[int, Sample]) -> list[Problem]:
+    """Anomalous images without a mask, if others have one: a set without any masks is complete as it is."""
+    anomalous = {line: sample for line, sample in samples.items() if sample.label}
+    if not any(sample.mask_path for sample in anomalous.values()):
+        return []
+    message = "{} is anomalous and has no mask, although others have one"
+    return [
+        Problem(line, message.format(sample.image_path), is_error=False)
+        for line, sample in anomalous.items()
+        if not sample.mask_path
+    ]

@@ -1,0 +1,225 @@
+"""The JSON-lines format that lists a labelled set: one object a line, one line an image.
+
+``{"image_path": "test/hole/001.png", "label": 1, "class_name": "candle", "mask_path": "masks/hole/001.png"}``
+
+- ``image_path``, ``mask_path``: relative to the root of the data set, which they may not leave; ``mask_path`` is
+  absent, null or empty where there is no mask;
+- ``label``: 1, 1.0 or true for anomalous, 0, 0.0 or false for normal;
+- ``class_name``: the category, as the data set spells it;
+- ``split``: ``"train"`` or ``"test"``, the default;
+- other keys are ignored, and so are empty lines.
+"""
+
+import json
+import os
+import reprlib
+import stat
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from anomalib_dpclip.files.atomic_write import atomic_write
+
+SPLITS = ("train", "test")
+
+
+class Sample(NamedTuple):
+    """A labelled image: what one line of a metadata file says."""
+
+    image_path: str
+    label: int
+    class_name: str
+    mask_path: str | None = None
+    split: str = "test"
+
+
+def to_frame(samples: Iterable[Sample]) -> pd.DataFrame:
+    """Put samples into the table that anomalib's datasets are based on.
+
+    Returns:
+        One row a sample, with anomalib's columns ``image_path``, ``split``, ``label`` (``"normal"`` or ``"abnormal"``),
+        ``label_index`` (0 or 1) and ``mask_path``, and with ``class_name``. ``mask_path`` is ``None`` where there is no
+        mask, and for normal images, whose masks are empty by definition.
+    """
+    samples = list(samples)
+    return pd.DataFrame(
+        {
+            "image_path": [sample.image_path for sample in samples],
+            "split": [sample.split for sample in samples],
+            "label": ["abnormal" if sample.label else "normal" for sample in samples],
+            "label_index": [sample.label for sample in samples],
+            # As objects: pandas would turn None into NaN, which is true.
+            "mask_path": pd.Series([sample.mask_path if sample.label else None for sample in samples], dtype=object),
+            "class_name": [sample.class_name for sample in samples],
+        }
+    )
+
+
+def read_metadata(path: str | Path, root: str | Path) -> pd.DataFrame:
+    """Read a metadata file, and make sure that the images and masks it names are there.
+
+    Args:
+        path: The JSON-lines file.
+        root: Folder that its paths are relative to.
+
+    Returns:
+        One row a line, as `to_frame` describes them.
+
+    Raises:
+        FileNotFoundError: If the file or the root is not there.
+        ValueError: If the file has no samples, or at its first bad line, as ``file:line: what is wrong``.
+    """
+    folder = RootFolder(root)
+    samples = []
+    for line, text in read_lines(path):
+        try:
+            sample = parse_line(text)
+            image = folder.locate(sample.image_path)
+            mask = folder.locate(sample.mask_path) if sample.mask_path else None
+        except ValueError as error:
+            raise ValueError(f"{path}:{line}: {error} (`dpclip metadata {root} --check {path}` lists all problems)") from error
+        samples.append(sample._replace(image_path=image, mask_path=mask))
+    if not samples:
+        raise ValueError(f"{path} lists no images")
+    return to_frame(samples)
+
+
+def write_metadata(samples: pd.DataFrame, root: str | Path, path: str | Path) -> None:
+    """Write a metadata file; the whole file or nothing.
+
+    Args:
+        samples: Rows as `to_frame` describes them.
+        root: Folder that the paths in the file are to be relative to.
+        path: File to write.
+
+    Raises:
+        ValueError: If an image or mask is not inside the root.
+    """
+    lines = []
+    for row in samples.itertuples():
+        sample = {
+            "image_path": _relative(row.image_path, root),
+            "label": float(row.label_index),
+            "class_name": row.class_name,
+        }
+        if row.mask_path:
+            sample["mask_path"] = _relative(row.mask_path, root)
+        if row.split != "test":
+            sample["split"] = row.split
+        lines.append(json.dumps(sample) + "\n")
+    with atomic_write(Path(path)) as unfinished:
+        unfinished.write_text("".join(lines), encoding="utf-8")
+
+
+def read_lines(path: str | Path) -> Iterator[tuple[int, bytes]]:
+    """Yield the number and the text of each line that is not empty.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no metadata file {path}: `dpclip metadata` writes one")
+    with Path(path).open("rb") as file:
+        for line, text in enumerate(file, 1):
+            if text.strip():
+                yield line, text
+
+
+def parse_line(text: bytes) -> Sample:
+    """Parse one line of a metadata file.
+
+    Raises:
+        ValueError: If it is not as the format says; the message has no file or line number.
+    """
+    try:
+        fields = json.loads(text.decode("utf-8-sig"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not valid JSON: {error.msg} at character {error.pos + 1}; one whole object a line") from error
+    except (ValueError, RecursionError) as error:  # not UTF-8, numbers of thousands of digits, absurdly deep nesting
+        raise ValueError(f"not valid JSON in UTF-8: {error}") from error
+    if not isinstance(fields, dict):
+        raise ValueError('not a JSON object such as {"image_path": "a.png", "label": 0, "class_name": "screw"}')
+    label = fields.get("label")
+    # In Python 1 == 1.0 == True, so this takes all spellings.
+    if not isinstance(label, int | float) or label not in (0, 1):
+        raise ValueError(f'"label" must be 0 (normal) or 1 (anomalous), but is {_shown(fields, "label")}')
+    split = fields.get("split", "test")
+    if split not in SPLITS:
+        raise ValueError(f'"split" must be "train" or "test", but is {_shown(fields, "split")}')
+    class_name = _text(fields, "class_name")
+    if not class_name.isprintable():
+        raise ValueError(f'"class_name" must be printable text, but is {_shown(fields, "class_name")}')
+    mask_path = _text(fields, "mask_path") if fields.get("mask_path") not in (None, "") else None
+    return Sample(_text(fields, "image_path"), int(label), class_name, mask_path, split)
+
+
+class RootFolder:
+    """Finds the files that a metadata file names, inside the root of its data set and nowhere else.
+
+    Args:
+        root: The root.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        if not Path(root).is_dir():
+            raise FileNotFoundError(f"no folder {root}: root must be the folder that the metadata's paths are relative to")
+        self.root = str(root)
+        self._real_root = os.path.realpath(root)
+        self._folder_is_inside: dict[str, bool] = {}
+
+    def locate(self, path: str) -> str:
+        """Path of an existing file, from its path relative to the root.
+
+        Raises:
+            ValueError: If it is absolute, leaves the root (also through a symbolic link), or is no regular file.
+        """
+        if os.path.isabs(path):  # noqa: PTH117
+            raise ValueError(f"{path} is absolute: paths must be relative to the root {self.root}")
+        # Plain strings and one lstat a file: a file of 100,000 lines takes a second or two, with pathlib half a minute.
+        located = os.path.join(self.root, path)  # noqa: PTH118
+        try:
+            status = os.lstat(located)
+            inside = self._is_inside(os.path.dirname(located))  # noqa: PTH120
+            if stat.S_ISLNK(status.st_mode):
+                inside = inside and self._contains(os.path.realpath(located))
+                status = os.stat(located)  # noqa: PTH116
+        except (OSError, ValueError) as error:  # ValueError: null bytes and the like
+            raise ValueError(f"there is no file {path!r} in the root {self.root}") from error
+        if not inside:
+            raise ValueError(f"{path} leaves the root {self.root}: move the file into it, or give another root")
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError(f"{path} in the root {self.root} is not a file")
+        return located
+
+    def _is_inside(self, folder: str) -> bool:
+        if folder not in self._folder_is_inside:
+            self._folder_is_inside[folder] = self._contains(os.path.realpath(folder))
+        return self._folder_is_inside[folder]
+
+    def _contains(self, real_path: str) -> bool:
+        return os.path.commonpath([self._real_root, real_path]) == self._real_root
+
+
+def _text(fields: dict[str, Any], key: str) -> str:
+    value = fields.get(key)
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f'"{key}" must be text, but is {_shown(fields, key)}')
+    return value
+
+
+def _shown(fields: dict[str, Any], key: str) -> str:
+    """A field as an error message shows it: shortened, as a line may be megabytes long."""
+    return reprlib.repr(fields[key]) if key in fields else "missing"
+
+
+def _relative(path: str, root: str | Path) -> str:
+    # Resolved, because anomalib resolves the roots of some of its data sets and not of others.
+    try:
+        return Path(path).resolve().relative_to(Path(root).resolve()).as_posix()
+    except ValueError as error:
+        raise ValueError(f"{path} is not inside the root {root}: give a root that all images are in") from error

@@ -1,0 +1,1 @@
+"""Procedural surfaces: textures, defects, and the data module that writes and serves them."""

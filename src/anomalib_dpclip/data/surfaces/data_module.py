@@ -1,0 +1,203 @@
+"""Surfaces: a labelled data set of procedural textures, drawn on first use instead of downloaded.
+
+On disk it is laid out as MVTec AD, one folder a material, so anomalib reads it as it reads that.
+"""
+
+import json
+import logging
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from anomalib.data.datamodules.base.image import AnomalibDataModule
+from anomalib.data.datasets.image.mvtecad import MVTecADDataset
+from anomalib.data.utils import Split, TestSplitMode, ValSplitMode
+from PIL import Image
+from torchvision.transforms.v2 import Transform
+
+from anomalib_dpclip.data.surfaces.defects import DEFECTS, MIN_EXTENT, damage_surface
+from anomalib_dpclip.data.surfaces.textures import COLORS, MATERIALS, render_surface
+
+logger = logging.getLogger(__name__)
+
+TARGET_MATERIALS = ("weave", "mesh", "wood", "brushed metal")
+AUXILIARY_MATERIALS = tuple(material for material in MATERIALS if material not in TARGET_MATERIALS)
+
+TRAIN_IMAGES = 20
+NORMAL_TEST_IMAGES = 80
+TEST_IMAGES_PER_DEFECT = 16
+
+# Part of what says whether a folder on disk is up to date: raise it whenever the drawing changes.
+_VERSION = 1
+_MARKER = "surfaces.json"
+
+
+def category_of(material: str) -> str:
+    """Name the folder of a material: ``"brushed metal"`` is in ``brushed_metal``."""
+    return material.replace(" ", "_")
+
+
+class SurfacesDataset(MVTecADDataset):
+    """One material of Surfaces, read as a category of MVTec AD.
+
+    Args:
+        root: Folder of the data set, as `Surfaces` wrote it.
+        category: Folder of the material, such as ``"brushed_metal"``.
+        augmentations: Augmentations of image and mask.
+        split: ``"train"``, ``"test"`` or both (``None``).
+    """
+
+    def __init__(
+        self,
+        root: Path | str,
+        category: str = "weave",
+        augmentations: Transform | None = None,
+        split: str | Split | None = None,
+    ) -> None:
+        super().__init__(root=root, category=category, augmentations=augmentations, split=split)
+
+
+class Surfaces(AnomalibDataModule):
+    """Data module of procedural surfaces with exact masks.
+
+    Ten materials, each in ten colours: six to learn from (`AUXILIARY_MATERIALS`), four to test on (`TARGET_MATERIALS`).
+    A category has 20 normal training images and a labelled test split of 80 normal and 80 damaged ones, 16 of each
+    kind of defect.
+
+    Args:
+        root: Folder that the data set is drawn into on first use.
+        category: Material: one of `Surfaces.categories`.
+        train_batch_size: Training batch size.
+        eval_batch_size: Validation and test batch size.
+        num_workers: Number of workers of each data loader.
+        train_augmentations: Augmentations of the training images.
+        val_augmentations: Augmentations of the validation images.
+        test_augmentations: Augmentations of the test images.
+        augmentations: Augmentations of every split that has none of its own.
+        test_split_mode: How the test set is made.
+        test_split_ratio: Share of the images for testing, where the mode asks for one.
+        val_split_mode: How the validation set is made.
+        val_split_ratio: Share of the images for validation, where the mode asks for one.
+        image_size: Side of the images in pixels. A larger image shows more of the same surface, its features as large.
+            (anomalib's `get_datamodule` passes the side twice, as height and width.)
+        defect_size: Size of the defects in pixels, about the diameter of a hole.
+        seed: Seed of the drawing and of random splits.
+
+    Raises:
+        ValueError: If there is no such category, or a size is too small.
+    """
+
+    categories = tuple(category_of(material) for material in MATERIALS)
+    auxiliary_categories = tuple(category_of(material) for material in AUXILIARY_MATERIALS)
+    target_categories = tuple(category_of(material) for material in TARGET_MATERIALS)
+
+    def __init__(
+        self,
+        root: Path | str = "./datasets/Surfaces",
+        category: str = "weave",
+        train_batch_size: int = 8,
+        eval_batch_size: int = 32,
+        num_workers: int = 0,
+        train_augmentations: Transform | None = None,
+        val_augmentations: Transform | None = None,
+        test_augmentations: Transform | None = None,
+        augmentations: Transform | None = None,
+        test_split_mode: TestSplitMode | str = TestSplitMode.FROM_DIR,
+        test_split_ratio: float = 0.2,
+        val_split_mode: ValSplitMode | str = ValSplitMode.SAME_AS_TEST,
+        val_split_ratio: float = 0.5,
+        image_size: int | tuple[int, int] = 140,
+        defect_size: float = 48,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(
+            train_batch_size=train_batch_size,
+            eval_batch_size=eval_batch_size,
+            num_workers=num_workers,
+            train_augmentations=train_augmentations,
+            val_augmentations=val_augmentations,
+            test_augmentations=test_augmentations,
+            augmentations=augmentations,
+            test_split_mode=test_split_mode,
+            test_split_ratio=test_split_ratio,
+            val_split_mode=val_split_mode,
+            val_split_ratio=val_split_ratio,
+            seed=seed,
+        )
+        if category not in self.categories:
+            raise ValueError(f"unknown category {category!r} of Surfaces: choose one of {', '.join(self.categories)}")
+        sides = {image_size} if isinstance(image_size, int) else set(image_size)
+        if len(sides) > 1 or min(sides) <= 0:
+            raise ValueError(f"image_size is the side of a square in pixels and must be positive, not {image_size}")
+        if defect_size < MIN_EXTENT:
+            raise ValueError(f"defect_size is in pixels and must be at least {MIN_EXTENT}, not {defect_size}")
+        self.root = Path(root)
+        self.category = category
+        (self.image_size,) = sides
+        self.defect_size = defect_size
+        self.drawing_seed = seed
+
+    def prepare_data(self) -> None:
+        """Draw the category, unless it is there already.
+
+        Raises:
+            ValueError: If its folder was drawn with other parameters, or by something else.
+        """
+        folder = self.root / self.category
+        if not folder.exists():
+            logger.info("Drawing %s.", folder)
+            self.root.mkdir(parents=True, exist_ok=True)
+            # Drawn beside and renamed: a category is either whole or not there.
+            unfinished = Path(tempfile.mkdtemp(prefix=f".{self.category}-", dir=self.root))
+            try:
+                self._draw(unfinished)
+                unfinished.chmod(0o755)  # mkdtemp makes a private folder
+                if not folder.exists():  # another process may have been quicker
+                    unfinished.rename(folder)
+            finally:
+                shutil.rmtree(unfinished, ignore_errors=True)
+        marker = folder / _MARKER
+        found = json.loads(marker.read_text()) if marker.is_file() else "unknown parameters"
+        if found != self._parameters:
+            raise ValueError(
+                f"{folder} was drawn with {found}, not {self._parameters}: delete that folder, or give another root"
+            )
+
+    @property
+    def _parameters(self) -> dict[str, float]:
+        """Everything that the drawing depends on."""
+        return {
+            "version": _VERSION,
+            "image_size": self.image_size,
+            "defect_size": self.defect_size,
+            "seed": self.drawing_seed,
+        }
+
+    def _draw(self, folder: Path) -> None:
+        """Draw all images and masks of the category into ``folder``."""
+        index_of_material = self.categories.index(self.category)
+        material = MATERIALS[index_of_material]
+        # A stream of its own for each category: none depends on whether others were drawn.
+        rng = np.random.default_rng([self.drawing_seed, index_of_material])
+        colors = tuple(COLORS)
+        parts: list[tuple[str, str | None, int]] = [
+            ("train/good", None, TRAIN_IMAGES),
+            ("test/good", None, NORMAL_TEST_IMAGES),
+            *((f"test/{defect}", defect, TEST_IMAGES_PER_DEFECT) for defect in DEFECTS),
+        ]
+        for part, defect, count in parts:
+            (folder / part).mkdir(parents=True)
+            for index in range(count):
+                image = render_surface(material, colors[index % len(colors)], self.image_size, rng)
+                if defect is not None:
+                    image, mask = damage_surface(image, defect, self.defect_size, rng)
+                    path = folder / "ground_truth" / defect / f"{index:03}_mask.png"
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    Image.fromarray(mask.astype(np.uint8) * 255).save(path)
+                Image.fromarray((image * 255).round().astype(np.uint8)).save(folder / part / f"{index:03}.png")
+        (folder / _MARKER).write_text(json.dumps(self._parameters))
+
+    def _setup(self, _stage: str | None = None) -> None:
+        self.train_data = SurfacesDataset(self.root, self.category, split=Split.TRAIN)
+        self.test_data = SurfacesDataset(self.root, self.category, split=Split.TEST)

@@ -1,0 +1,54 @@
+"""Where a measurement comes from: the commit, versions and machine that every file of results names."""
+
+import os
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+
+PACKAGES = ("anomalib-dpclip", "anomalib", "lightning", "torch", "open_clip_torch")
+
+
+def measured_by(command: str) -> dict[str, str]:
+    """Command, commit, versions and machine, in words.
+
+    Args:
+        command: What to type to measure again.
+    """
+    versions = {"python": platform.python_version()} | package_versions()
+    return {
+        "command": command,
+        "commit": _commit(),
+        "versions": ", ".join(f"{name} {number}" for name, number in versions.items()),
+        "machine": _machine(),
+    }
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of the packages that results depend on."""
+    return {name: version(name) for name in PACKAGES}
+
+
+def _commit() -> str:
+    """Commit of the checkout that this package runs from, ``-dirty`` with changes; none for an installed wheel."""
+    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(git, capture_output=True, text=True, check=True, timeout=10).stdout.strip()  # noqa: S603
+    except (OSError, subprocess.SubprocessError):
+        return "not a git checkout"
+
+
+def _machine() -> str:
+    import torch
+
+    parts = [platform.system(), _processor(), f"{os.cpu_count()} CPUs, {torch.get_num_threads()} threads"]
+    parts += [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return ", ".join(parts)
+
+
+def _processor() -> str:
+    # Linux names the model only here; platform.processor() gives the architecture or nothing.
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor() or platform.machine()

@@ -1,0 +1,114 @@
+"""From tokens and text anchors to similarity differences, anomaly maps and detection scores."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torchvision.transforms.v2.functional import gaussian_blur
+
+from anomalib_dpclip.method.domain import BLUR, Domain
+from anomalib_dpclip.method.precision import full_precision
+
+TEMPERATURE = 100.0
+"""Factor on the cosine similarities inside the segmentation softmax (CLIP's learned logit scale at its limit)."""
+
+
+def similarity_difference(tokens: Tensor, anchors: Tensor) -> Tensor:
+    """Cosine to the abnormal minus cosine to the normal anchor, ``s_A - s_N``.
+
+    Args:
+        tokens: Unit tokens ``(B, L, E)``.
+        anchors: Text anchors ``(E, 2)``, or ``(B, E, 2)`` where each image has its own class.
+
+    Returns:
+        Differences ``(B, L)`` in [-2, 2].
+    """
+    # One product with the difference of the anchors, not two and a subtraction.
+    direction = anchors[..., 1] - anchors[..., 0]
+    with full_precision(tokens):
+        return (tokens.float() @ direction.float().unsqueeze(-1)).squeeze(-1)
+
+
+def to_grid(values: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Arrange values of tokens ``(B, L)`` as maps ``(B, 1, rows, columns)``."""
+    return values.unflatten(-1, grid).unsqueeze(1)
+
+
+def segmentation_logits(tokens: Tensor, anchors: Tensor, grid: tuple[int, int], image_size: tuple[int, int]) -> Tensor:
+    """Difference map of one tap at image size, whose sigmoid is the softmax over the two similarity maps.
+
+    Args:
+        tokens: Unit tokens ``(B, L, E)``.
+        anchors: ``(E, 2)`` or ``(B, E, 2)``.
+        grid: Rows and columns of the token grid.
+        image_size: Height and width ``(H, W)`` of the result.
+
+    Returns:
+        ``100 (s_A - s_N)`` as ``(B, H, W)``.
+    """
+    logits = TEMPERATURE * to_grid(similarity_difference(tokens, anchors), grid)
+    return functional.interpolate(logits, image_size, mode="bilinear", align_corners=True).squeeze(1)
+
+
+def tap_average(taps: Sequence[Tensor], anchors: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Similarity difference on the token grid, averaged over the taps.
+
+    Blur and resize are linear, so the taps are averaged first: the same map, and as many times cheaper as there are taps.
+
+    Args:
+        taps: Unit tokens ``(B, L, E)``, one tensor a tap.
+        anchors: ``(E, 2)`` or ``(B, E, 2)``.
+        grid: Rows and columns of the token grid.
+
+    Returns:
+        Differences ``(B, rows, columns)`` in [-2, 2].
+    """
+    return torch.stack([similarity_difference(tokens, anchors) for tokens in taps]).mean(0).unflatten(-1, grid)
+
+
+def blur_grid(difference: Tensor, domain: Domain) -> Tensor:
+    """Gaussian blur of differences ``(B, rows, columns)`` on the token grid, reflected at the border."""
+    blur = BLUR[domain]
+    with full_precision(difference):
+        return gaussian_blur(difference.unsqueeze(1), [blur.kernel_size] * 2, [blur.sigma] * 2).squeeze(1)
+
+
+def difference_grid(taps: Sequence[Tensor], anchors: Tensor, grid: tuple[int, int], domain: Domain) -> Tensor:
+    """Similarity difference on the token grid, averaged over the taps and blurred: `blur_grid` of `tap_average`."""
+    return blur_grid(tap_average(taps, anchors, grid), domain)
+
+
+def resize_map(values: Tensor, image_size: tuple[int, int]) -> Tensor:
+    """Bilinear resize of maps ``(B, rows, columns)`` to ``(B, H, W)``, corners on corners."""
+    return functional.interpolate(values.unsqueeze(1), image_size, mode="bilinear", align_corners=True).squeeze(1)
+
+
+def anomaly_map(difference: Tensor) -> Tensor:
+    """Anomaly map of the method, put on [0, 1]: ``0.5 + difference / 4``.
+
+    The published map is the sum over taps of ``(100 s_A + 1 - 100 s_N) / 2``: an affine function of this one,
+    ``200 T (map - 0.5) + T / 2`` for ``T`` taps. 0.5 is the point of indifference, and no value can leave [0, 1], as anomalib's
+    ranking metrics need.
+
+    Args:
+        difference: Differences averaged over the taps, in [-2, 2], of any shape.
+
+    Returns:
+        Values in [0, 1].
+    """
+    # Rounding can pass a bound by one unit in the last place.
+    return (0.5 + difference / 4).clamp(0, 1)
+
+
+def detection_score(detection: Tensor, anchors: Tensor) -> Tensor:
+    """``(V_image . t_A + 1) / 2``.
+
+    Args:
+        detection: Detection features ``(B, E)``, of length at most 1.
+        anchors: ``(E, 2)`` or ``(B, E, 2)``.
+
+    Returns:
+        Scores ``(B,)`` in [0, 1].
+    """
+    return (((detection.float() * anchors[..., 1]).sum(-1) + 1) / 2).clamp(0, 1)

@@ -1,0 +1,128 @@
+"""Readable class descriptions and domains of the method's data sets: data set + category -> what the prompts say.
+
+The descriptions are parameters of the method: prompts name what an image shows ("dark bottle"), not its folder.
+"""
+
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # a leaf, which also runs where anomalib is not wanted
+    from anomalib.data import AnomalibDataModule
+
+UNKNOWN_CLASS = "object"
+
+_DESCRIPTIONS: dict[str, dict[str, str]] = {
+    "mvtec": {
+        "bottle": "dark bottle",
+        "cable": "top view of three cables",
+        "capsule": "black and orange capsule",
+        "carpet": "gray carpet",
+        "grid": "metal or plastic mesh",
+        "hazelnut": "single brown hazelnut",
+        "leather": "brown leather",
+        "metal_nut": "metal nut which has four notched edges",
+        "pill": "oval white pill with small red speckles and the letters 'FF' engraved",
+        "screw": "screw",
+        "tile": "speckled tile surface",
+        "toothbrush": "toothbrush head",
+        "transistor": "a three-legged transistor placed vertically",
+        "wood": "wood surface",
+        "zipper": "a black zipper",
+    },
+    "visa": {
+        "candle": "candle",
+        "capsules": "capsules",
+        "cashew": "cashew nut",
+        "chewinggum": "chewing gum",
+        "fryum": "wheel-shaped fryum snack",
+        "macaroni1": "orange macaroni",
+        "macaroni2": "scattered yellow macaroni",
+        "pcb1": "dual ultrasonic distance sensor pcb module",
+        "pcb2": "integrated circuits board",
+        "pcb3": "infrared sensor pcb module",
+        "pcb4": "battery charging pcb module",
+        "pipe_fryum": "pipe-shaped fryum",
+    },
+    "mpdd": {
+        "bracket_black": "black ornamental metal bracket with spiral design attached to a rectangular frame",
+        "bracket_brown": "brown L-shaped metal bracket with smooth, glossy finish and multiple mounting holes along its arms",
+        "bracket_white": "white, elongated triangular metal bracket with a smooth, matte finish",
+        "connector": "metal clamps with black adjustment knobs",
+        "metal_plate": "blue rectangular metal plate with a notch on one side",
+        "tubes": "scattered metal objects",
+    },
+    "btad": {
+        # Shorter than the published one, which is a long sentence.
+        "01": "bright concentric rings in yellow and blue on a dark blue background",
+        "02": "vertical fabric lines in warm, dusty pink and beige tones",
+        "03": "oval concentric circular rings in gradient shades of blue and white",
+    },
+    "bmad": {"brain": "scan", "liver": "scan", "retina": "scan", "retina_resc": "scan", "retina_oct2017": "scan"},
+    "colon": dict.fromkeys(("colon_clinicdb", "colon_colondb", "cvc-300", "colon_kvasir", "kvasir"), "colon endoscopy image"),
+}
+
+# Names under which anomalib, metadata folders and papers know the data sets.
+_ALIASES = {
+    "mvtecad": "mvtec",
+    "btech": "btad",
+    **dict.fromkeys(("brain", "liver", "retina", "retinaoct", "brainmri", "liverct", "resc", "retinaresc"), "bmad"),
+    **dict.fromkeys(
+        (
+            *("colonclinicdb", "coloncolondb", "colonkvasir", "coloncvc300", "cvcclinicdb", "cvccolondb"),
+            *("clinicdb", "colondb", "kvasir", "cvc300"),
+        ),
+        "colon",
+    ),
+}
+
+
+def _key(data_set: str | None) -> str:
+    """Table key of a data set's name, whatever its case and punctuation."""
+    bare = re.sub(r"[^a-z0-9]", "", (data_set or "").lower())
+    return _ALIASES.get(bare, bare)
+
+
+def describe(data_set: str | None, category: str | None) -> str:
+    """Readable class name for the prompts.
+
+    Args:
+        data_set: Name of the data set, e.g. ``"MVTecAD"``, ``"BTech"``, ``"Colon_Kvasir"``.
+        category: Category as the data set spells it, e.g. ``"metal_nut"``.
+
+    Returns:
+        The method's description where it has one, else the category in words, else ``"object"``.
+
+    Example:
+        >>> describe("MVTecAD", "bottle"), describe("Folder", "gear_wheel"), describe(None, None)
+        ('dark bottle', 'gear wheel', 'object')
+    """
+    table = _DESCRIPTIONS.get(_key(data_set), {})
+    known = table.get((category or "").lower())
+    if known is None and _key(data_set) == "colon":
+        known = "colon endoscopy image"  # one class whatever its folder is called
+    words = re.sub(r"[_\s]+", " ", category or "").strip()
+    return known or words or UNKNOWN_CLASS
+
+
+def classes_of(datamodule: "AnomalibDataModule") -> set[str]:
+    """Readable names of all classes that a data module tests, empty where none is known.
+
+    Args:
+        datamodule: Of one category, or one whose images carry each the name of its own, as those of JSON lines.
+    """
+    samples = getattr(getattr(datamodule, "test_data", None), "samples", None)
+    if samples is not None and "class_name" in samples:
+        categories = samples.class_name.unique()
+    else:
+        categories = [getattr(datamodule, "category", None)]
+    return {describe(datamodule.name, category) for category in categories} - {UNKNOWN_CLASS}
+
+
+def data_set_key(data_set: str | None) -> str:
+    """One spelling for all names of a data set, to tell whether two names mean the same.
+
+    Example:
+        >>> data_set_key("MVTecAD") == data_set_key("MVTec")
+        True
+    """
+    return _key(data_set)

@@ -1,0 +1,29 @@
+"""The two domains of the method: what differs between industrial and medical images, and which data set is which."""
+
+from typing import Literal, NamedTuple
+
+from anomalib_dpclip.method.class_names import data_set_key
+
+Domain = Literal["industrial", "medical"]
+
+_MEDICAL = {"bmad", "colon"}
+
+
+class Blur(NamedTuple):
+    """Gaussian smoothing of a map on the token grid, reflected at the border."""
+
+    kernel_size: int
+    sigma: float
+
+
+BLUR: dict[Domain, Blur] = {"industrial": Blur(7, 1.0), "medical": Blur(9, 1.5)}
+
+
+def domain_of(data_set: str | None) -> Domain:
+    """Domain whose blur and image score a data set asks for; ``"industrial"`` for an unknown one.
+
+    Example:
+        >>> domain_of("BMAD"), domain_of("VisA"), domain_of("my photos")
+        ('medical', 'industrial', 'industrial')
+    """
+    return "medical" if data_set_key(data_set) in _MEDICAL else "industrial"

@@ -1,0 +1,77 @@
+"""The training objective of DP-CLIP: ``L = L_cls + sum over taps (L_seg) + 0.1 sum over taps (L_dec)``."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from anomalib_dpclip.method.anomaly_map import segmentation_logits
+from anomalib_dpclip.method.losses import classification_loss, segmentation_loss
+from anomalib_dpclip.method.prototypes import Prototypes, TokenDirections
+from anomalib_dpclip.method.torch_model import DPCLIPModel
+
+
+class Objective(NamedTuple):
+    """Losses of a batch, and what else was computed on the way.
+
+    Attributes:
+        total: What is minimised.
+        classification: ``L_cls``.
+        segmentation: ``L_seg``, summed over the taps.
+        decoupling: ``L_dec``, summed over the taps, not weighted.
+        directions: The last tap's token directions, which the prototypes move towards.
+        taps: Unit tokens ``(B, L, E)``, one tensor a tap.
+        detection: Detection features ``(B, E)``.
+        token_mask: ``(B, L)``, 1 abnormal, 0 normal, NaN unknown.
+    """
+
+    total: Tensor
+    classification: Tensor
+    segmentation: Tensor
+    decoupling: Tensor
+    directions: TokenDirections
+    taps: list[Tensor]
+    detection: Tensor
+    token_mask: Tensor
+
+
+def training_objective(
+    model: DPCLIPModel,
+    prototypes: Prototypes,
+    images: Tensor,
+    mask: Tensor,
+    label: Tensor,
+    anchors: Tensor,
+    known: Tensor | None = None,
+    decoupling_weight: float = 0.1,
+) -> Objective:
+    """Losses of a batch of labelled images.
+
+    Args:
+        model: The model.
+        prototypes: Global prototypes; the first batch with both kinds of tokens sets them.
+        images: Normalised images ``(B, 3, H, W)``.
+        mask: Ground truth ``(B, H, W)``, true where abnormal.
+        label: 0 (normal) or 1 (anomalous) ``(B,)``.
+        anchors: Text anchors of each image's class ``(B, E, 2)``.
+        known: Whose masks are known ``(B,)``; the others train the classification loss only. Default: all.
+        decoupling_weight: Weight of ``L_dec``.
+    """
+    taps, detection = model.features(images)
+    token_mask = tokens_of(mask, model.backbone.grid)
+    if known is not None:
+        token_mask = token_mask.masked_fill(~known[:, None], torch.nan)
+    classification = classification_loss(detection, anchors, label)
+    logits = [segmentation_logits(tokens, anchors, model.backbone.grid, model.backbone.image_size) for tokens in taps]
+    if known is not None:
+        logits, mask = [tap[known] for tap in logits], mask[known]
+    segmentation = torch.stack([segmentation_loss(tap, mask) for tap in logits]).sum()
+    decoupling, directions = prototypes.decoupling_loss(taps, token_mask)
+    total = classification + segmentation + decoupling_weight * decoupling
+    return Objective(total, classification, segmentation, decoupling, directions, taps, detection, token_mask)
+
+
+def tokens_of(mask: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Mask ``(B, H, W)`` on the token grid, ``(B, L)`` of 0 and 1, nearest pixel; a defect between those pixels vanishes."""
+    return functional.interpolate(mask[:, None].float(), grid, mode="nearest").flatten(1)

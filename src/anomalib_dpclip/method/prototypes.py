@@ -1,0 +1,116 @@
+"""Momentum-guided feature decoupling: global prototypes of normal and abnormal tokens, and the loss that parts them."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.distributed.nn.functional import all_reduce
+from torch.nn import functional
+
+from anomalib_dpclip.method.precision import full_precision
+
+
+class TokenDirections(NamedTuple):
+    """Unit mean directions of a batch's tokens at one tap.
+
+    Attributes:
+        normal: Direction ``n`` of the normal tokens ``(E,)``.
+        abnormal: Direction ``a`` of the abnormal tokens ``(E,)``.
+        valid: Scalar bool; whether the batch had both kinds.
+    """
+
+    normal: Tensor
+    abnormal: Tensor
+    valid: Tensor
+
+
+def token_directions(tokens: Tensor, token_mask: Tensor) -> TokenDirections:
+    """Mean of the normal and of the abnormal tokens over the whole (global) batch, each L2-normalised.
+
+    Args:
+        tokens: Unit tokens ``(B, L, E)``.
+        token_mask: ``(B, L)``, 1 where a token is abnormal, 0 where normal, NaN where it counts as neither.
+
+    Returns:
+        The directions; zero vectors where a kind is missing.
+    """
+    tokens = tokens.float()
+    abnormal, normal = (token_mask == 1).to(tokens.dtype), (token_mask == 0).to(tokens.dtype)
+    with full_precision(tokens):
+        sums = torch.stack([torch.einsum("ble,bl->e", tokens, kind) for kind in (normal, abnormal)])
+    counts = torch.stack([normal.sum(), abnormal.sum()])
+    if distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1:
+        # Differentiable: its backward sums the ranks' gradients and DDP divides by their number, which together is the
+        # gradient of the global batch. A rank without abnormal tokens needs no special case.
+        sums, counts = all_reduce(sums), all_reduce(counts)
+    # normalize(sum) is normalize(mean), without a division by a count of zero.
+    directions = functional.normalize(sums, dim=-1)
+    return TokenDirections(directions[0], directions[1], (counts > 0).all())
+
+
+class Prototypes(nn.Module):
+    """Global prototypes ``P_N`` and ``P_A`` ``(E,)``, unit vectors, as buffers, so that a resumed run goes on with them.
+
+    Nothing here reads a tensor's value on the host, so a training step never waits for the device.
+
+    Args:
+        embed_dim: Size ``E`` of the joint space.
+        momentum: ``m`` of the update, in [0, 1].
+
+    Raises:
+        ValueError: If ``momentum`` is outside [0, 1].
+    """
+
+    normal: Tensor
+    abnormal: Tensor
+    initialised: Tensor
+
+    def __init__(self, embed_dim: int, momentum: float = 0.999) -> None:
+        super().__init__()
+        if not 0 <= momentum <= 1:
+            raise ValueError(f"prototype_momentum must lie in [0, 1], not {momentum}")
+        self.momentum = momentum
+        self.register_buffer("normal", torch.zeros(embed_dim))
+        self.register_buffer("abnormal", torch.zeros(embed_dim))
+        self.register_buffer("initialised", torch.tensor(False))
+
+    def decoupling_loss(self, taps: Sequence[Tensor], token_mask: Tensor) -> tuple[Tensor, TokenDirections]:
+        """``L_dec``, summed over the taps: ``((a . P_N)^2 + (n . P_A)^2) / 2``, at the very first tap ``(a . n)^2``.
+
+        The first batch with both kinds of tokens sets the prototypes from its first tap; its next taps already use them.
+
+        Args:
+            taps: Unit tokens ``(B, L, E)``, one tensor a tap.
+            token_mask: ``(B, L)``, see `token_directions`.
+
+        Returns:
+            The scalar loss, zero for a batch without both kinds of tokens, and the last tap's directions, for `update`.
+        """
+        directions = [token_directions(tokens, token_mask) for tokens in taps]
+        first = directions[0]
+        initialised = self.initialised.clone()  # autograd keeps it for the backward pass, the buffer changes below
+        normal = torch.where(initialised, self.normal, first.normal.detach())
+        abnormal = torch.where(initialised, self.abnormal, first.abnormal.detach())
+        losses = torch.stack([((d.abnormal @ normal) ** 2 + (d.normal @ abnormal) ** 2) / 2 for d in directions])
+        first_use = torch.cat([(first.abnormal @ first.normal).square().unsqueeze(0), losses[1:]])
+        loss = torch.where(initialised, losses, first_use).sum()
+        with torch.no_grad():
+            keep = first.valid | initialised
+            self.normal.copy_(torch.where(keep, normal, self.normal))
+            self.abnormal.copy_(torch.where(keep, abnormal, self.abnormal))
+            self.initialised.copy_(keep)
+        # A product instead of a branch: the loss of a batch without both kinds is zero and has zero gradient.
+        return loss * first.valid, directions[-1]
+
+    @torch.no_grad()
+    def update(self, directions: TokenDirections) -> None:
+        """``P := normalize(m P + (1 - m) d)`` with the last tap's directions; a batch without both kinds moves nothing."""
+        for prototype, direction in ((self.normal, directions.normal), (self.abnormal, directions.abnormal)):
+            moved = functional.normalize(self.momentum * prototype + (1 - self.momentum) * direction, dim=-1)
+            prototype.copy_(torch.where(directions.valid, moved, prototype))
+
+    @property
+    def cosine(self) -> Tensor:
+        """Cosine between the two prototypes, in [-1, 1]: how far the decoupling has got."""
+        return self.normal @ self.abnormal

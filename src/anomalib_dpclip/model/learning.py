@@ -1,0 +1,156 @@
+"""How DPCLIP learns: the auxiliary set in the place of the target's images, the objective, prototypes and their schedule."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from anomalib.data import ImageBatch
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from anomalib_dpclip.adapter_files.provenance import Provenance
+from anomalib_dpclip.auxiliary.auxiliary_set import AuxiliarySet, learned_from
+from anomalib_dpclip.auxiliary.loader import auxiliary_loader
+from anomalib_dpclip.method.anomaly_map import anomaly_map, detection_score, difference_grid
+from anomalib_dpclip.method.objective import Objective, training_objective
+from anomalib_dpclip.method.prototypes import Prototypes, TokenDirections
+from anomalib_dpclip.model.auxiliary_scores import AuxiliaryScores
+from anomalib_dpclip.model.checkpointing import plain_hyper_parameters
+from anomalib_dpclip.model.loss_watch import LossWatch
+from anomalib_dpclip.model.post_processor import DPCLIPPostProcessor
+from anomalib_dpclip.model.pre_processor import CLIP_MEAN
+from anomalib_dpclip.model.target import KnowsTarget
+
+EPOCHS = 20
+"""Training epochs of the method, used unless ``--trainer.max_epochs`` says otherwise."""
+
+LIGHTNING_DEFAULT_EPOCHS = 1000
+"""What Lightning sets when nobody asks for a number of epochs; it cannot be told apart from asking for 1000."""
+
+ADAM_BETAS = (0.5, 0.999)
+"""Of the published training."""
+
+DECAY = 0.5
+"""What the learning rate is multiplied with at each milestone, as published."""
+
+
+class LearnsAdapters(KnowsTarget):
+    """Lightning's training hooks of `DPCLIP`, whose attributes they use."""
+
+    prototypes: Prototypes
+    provenance: Provenance
+    auxiliary: AuxiliarySet
+    batch_size: int
+    num_workers: int
+    seed: int
+    learning_rate: float
+    milestones: tuple[int, ...]
+    decoupling_weight: float
+
+    def prepare_data(self) -> None:
+        """Download the auxiliary set before it is learned from."""
+        if self.trainer.state.fn == TrainerFn.FITTING and self._learns_from_auxiliary():
+            self.auxiliary.prepare(self.target)
+
+    def setup(self, stage: str) -> None:
+        """Learn from the auxiliary set instead of the target's training images, for as many epochs as published."""
+        super().setup(stage)
+        if stage == "fit" and self._learns_from_auxiliary():
+            # Lightning asks the data module first. This makes it ask the model, and leaves the user's module as it is.
+            self.trainer.fit_loop._data_source.instance = self  # noqa: SLF001
+            if self.trainer.max_epochs == LIGHTNING_DEFAULT_EPOCHS:
+                self.trainer.fit_loop.max_epochs = EPOCHS
+
+    def train_dataloader(self) -> DataLoader:
+        """Batches of the auxiliary set.
+
+        Raises:
+            FileNotFoundError: If the set is not there.
+            ValueError: If it cannot be learned from, or shares an image with the target.
+        """
+        dataset = self.auxiliary.dataset(self.target, self.class_name, self.model.backbone.image_size, CLIP_MEAN)
+        self.provenance = replace(
+            self.provenance,
+            learned_from=learned_from(dataset.samples),
+            hyper_parameters=plain_hyper_parameters(self.hparams),
+        )
+        trainer = self.trainer
+        loader = auxiliary_loader(
+            dataset, self.batch_size, self.num_workers, self.seed, trainer.world_size, trainer.global_rank
+        )
+        # Lightning tells the sampler the epoch after worker processes have begun to read: too late in a resumed run.
+        loader.sampler.set_epoch(trainer.fit_loop.epoch_progress.current.processed)  # type: ignore[attr-defined]
+        return loader
+
+    def _learns_from_auxiliary(self) -> bool:
+        """Whether the user gave no loader of training batches of his own."""
+        source = self.trainer.fit_loop._data_source  # noqa: SLF001
+        return self.target is not None or source.is_module()
+
+    def configure_optimizers(self) -> Any:
+        """Adam over adapters and projectors; the learning rate halves at the milestones, counted in optimiser steps."""
+        learned = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.Adam(learned, lr=self.learning_rate, betas=ADAM_BETAS)
+        scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, list(self.milestones), gamma=DECAY)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_train_epoch_start(self) -> None:
+        """Start collecting the auxiliary images' scores, from which the adapters' default calibration is made."""
+        interval = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        # Looking at a value makes the CPU wait for an accelerator; without one it costs nothing.
+        self._losses = LossWatch(interval=1 if self.device.type == "cpu" else interval)
+        self._auxiliary_scores: AuxiliaryScores | None = AuxiliaryScores(interval, self.device)
+
+    def training_step(self, batch: ImageBatch, batch_idx: int) -> Mapping[str, Any]:
+        """``L = L_cls + sum over taps (L_seg) + 0.1 sum over taps (L_dec)``.
+
+        Raises:
+            FloatingPointError: If the loss is not finite; names the images.
+        """
+        anchors = self.anchors_of(batch)
+        objective = training_objective(
+            self.model,
+            self.prototypes,
+            batch.image,
+            batch.gt_mask.bool(),
+            batch.gt_label,
+            anchors,
+            getattr(batch, "has_mask", None),
+            self.decoupling_weight,
+        )
+        self._losses.add(objective.total, batch_idx, list(batch.image_path))
+        self._collect(objective, anchors, batch.gt_label)
+        self.log("train_loss", objective.total, prog_bar=True, on_epoch=True, batch_size=len(batch))
+        parts = {
+            "train_loss_cls": objective.classification,
+            "train_loss_seg": objective.segmentation,
+            "train_loss_dec": objective.decoupling,
+            "prototype_cosine": self.prototypes.cosine,
+        }
+        self.log_dict(parts, batch_size=len(batch))
+        return {"loss": objective.total, "directions": objective.directions}
+
+    def on_train_batch_end(self, outputs: Mapping[str, Any], batch: ImageBatch, batch_idx: int) -> None:
+        """Move the prototypes, once a batch, after the optimiser's step."""
+        del batch, batch_idx
+        self.prototypes.update(TokenDirections(*outputs["directions"]))
+
+    def on_train_epoch_end(self) -> None:
+        """Set the adapters' default calibration; without a validation split it is the one in force."""
+        self._losses.check()
+        scores, self._auxiliary_scores = self._auxiliary_scores, None
+        self.provenance = replace(self.provenance, epochs=self.current_epoch + 1)
+        if isinstance(self.post_processor, DPCLIPPostProcessor) and scores is not None:
+            self.post_processor.auxiliary_calibration.set_from(scores.statistics(), self.model.domain)
+            if not sum(self.trainer.num_val_batches):
+                self.post_processor.use_auxiliary_calibration()
+
+    @torch.no_grad()
+    def _collect(self, objective: Objective, anchors: Tensor, label: Tensor) -> None:
+        if self._auxiliary_scores is not None:
+            grid = self.model.backbone.grid
+            maps = anomaly_map(difference_grid(objective.taps, anchors, grid, self.model.domain))
+            masks = (objective.token_mask == 1).unflatten(1, grid)
+            self._auxiliary_scores.add(maps, detection_score(objective.detection, anchors), label, masks)

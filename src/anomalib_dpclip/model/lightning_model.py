@@ -1,0 +1,222 @@
+"""DP-CLIP as an anomalib model: its arguments, and the parts it is made of. The hooks are in the classes it inherits from."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from anomalib import LearningType
+from anomalib.data import AnomalibDataModule, AnomalibDataset
+from anomalib.metrics import Evaluator
+from anomalib.models.components import AnomalibModule
+from anomalib.visualization import Visualizer
+from lightning.pytorch import Callback
+from torch import nn
+
+from anomalib_dpclip.adapter_files.compatibility import architecture_of
+from anomalib_dpclip.adapter_files.provenance import Provenance
+from anomalib_dpclip.adapter_files.save_and_load import load_adapters
+from anomalib_dpclip.auxiliary.auxiliary_set import AuxiliarySet
+from anomalib_dpclip.clip.loading import load_clip, load_text_tower
+from anomalib_dpclip.files.measured_by import package_versions
+from anomalib_dpclip.method.adapters import Pooling
+from anomalib_dpclip.method.anchor_cache import AnchorCache
+from anomalib_dpclip.method.class_names import UNKNOWN_CLASS
+from anomalib_dpclip.method.domain import Domain
+from anomalib_dpclip.method.prompting import ABNORMAL_STATES, NORMAL_STATES, TEMPLATES
+from anomalib_dpclip.method.prototypes import Prototypes
+from anomalib_dpclip.method.torch_model import DPCLIPModel
+from anomalib_dpclip.method.unadapted import UnadaptedCLIP
+from anomalib_dpclip.metrics import field_metrics
+from anomalib_dpclip.model.checkpointing import SavesAdapters
+from anomalib_dpclip.model.evaluation import EvaluatesTarget
+from anomalib_dpclip.model.export import DPCLIPExport
+from anomalib_dpclip.model.learning import LearnsAdapters
+from anomalib_dpclip.model.post_processor import DPCLIPPostProcessor
+from anomalib_dpclip.model.pre_processor import CLIPPreProcessor
+
+UNADAPTED = "clip"
+"""Value of ``weights`` for the backbone without adapters."""
+
+
+class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, AnomalibModule):  # type: ignore[misc]
+    """Zero-shot anomaly detection with a frozen CLIP, channel purification and feature decoupling (DP-CLIP).
+
+    Without `weights` it learns its adapters on an auxiliary labelled set, never on the target given by ``--data``, which is
+    only validated and tested on. With `weights` nothing is learned: the validation split calibrates, the test split tests.
+
+    Args:
+        backbone: An open_clip model with a native vision transformer, or ``mini``, the small CLIP that comes with the package.
+        pretrained: CLIP weights: an open_clip tag such as ``openai``, downloaded on first use, or a local file (``.pt``
+            TorchScript archive or state dict, ``.safetensors``). ``random`` leaves them untrained (speed measurements only).
+        quick_gelu: Use QuickGELU in the towers, with which OpenAI trained its weights; the published results are GELU's.
+        image_size: Side of the input in pixels, a multiple of the patch size. Default: 518 or the nearest multiple (mini: 140).
+        tiles: For small defects on large images: validate, test and predict on images of so many times `image_size`, seen in
+            overlapping tiles of `image_size`, (2 tiles - 1)^2 of them. Learning is not affected.
+        weights: Trained adapters: ``.safetensors`` of this package, a Lightning ``.ckpt``, or a published ``.pth``; ``clip``
+            for CLIP without adapters, the baseline.
+        class_name: What the images show, for the prompts, e.g. ``metal nut``. Default: from the data set and its category.
+        domain: ``industrial`` or ``medical``: blur of the maps and fusion of the scores. Default: from the data set.
+        auxiliary: Labelled set to learn from: the name of one of anomalib's image data modules, with ``/category`` for one
+            category only; the path of a JSON-lines file; a list of these; in Python also a data set or data module.
+            Default: VisA, or MVTecAD when VisA is the target, or the six auxiliary materials when Surfaces is.
+            ``synthetic`` needs no labelled set: it learns from the target's own normal training images, half of them with
+            synthetic defects put in. Then the results are one-class, not zero-shot: the target's normal images are known.
+        auxiliary_root: Folder of the auxiliary set, or a list of one folder a set. Default: the data module's own.
+        auxiliary_unmasked: Allow anomalous auxiliary images without masks; they train the classification loss only.
+        shots: Learn from so many images of each category only, half of them anomalous where there are enough.
+        batch_size: Auxiliary images a training step (and device).
+        num_workers: Processes that read auxiliary images.
+        adapter_layers: Layers (0-based) followed by an adapter. Default: the first quarter.
+        tap_layers: Layers (1-based) after which patch tokens are tapped. Default: the quarter points of the depth.
+        adapter_weight: Share of the adapted tokens after an adapted layer, in [0, 1].
+        projector_activation: End the projectors with a LeakyReLU too.
+        grn_pooling: What the layer adapters' GRN pools over: ``tokens`` of the image, ``batch`` (as published: predictions
+            then depend on the batch), or ``none`` for no GRN at all.
+        decoupling_weight: Weight of the decoupling loss; 0 leaves it out.
+        prototype_momentum: Momentum of the global prototypes, in [0, 1].
+        checkpointing: Compute layers again in the backward pass instead of remembering them: less memory, more time.
+        learning_rate: Of Adam.
+        milestones: Optimiser steps at which the learning rate is halved.
+        normal_states: Phrases for a normal object, each with one ``{}`` for the class name.
+        abnormal_states: Phrases for an anomalous object.
+        templates: Sentences around the phrases.
+        seed: Of initialisation, shuffling and augmentation, whatever the global seed is.
+        pre_processor: Pre-processor, or whether to use the default one.
+        post_processor: Post-processor, or whether to use the default one.
+        evaluator: Evaluator, or whether to use the default one (image AUROC, AP, F1-max; pixel AUROC, AP, AUPRO, F1-max).
+        visualizer: Visualizer, or whether to use the default one.
+
+    Raises:
+        ValueError: For arguments out of range, or weights that do not fit the backbone.
+        FileNotFoundError: If CLIP's weights, `weights` or the auxiliary set are not there.
+
+    Example:
+        >>> model = DPCLIP(backbone="mini", class_name="brick")
+        >>> model.model.anchors.shape
+        torch.Size([64, 2])
+    """
+
+    def __init__(
+        self,
+        backbone: str = "ViT-L-14-336",
+        pretrained: str = "openai",
+        quick_gelu: bool = False,
+        image_size: int | None = None,
+        tiles: int = 1,
+        weights: str | Path | None = None,
+        class_name: str | None = None,
+        domain: Domain | None = None,
+        auxiliary: str | list[str] | AnomalibDataModule | AnomalibDataset | None = None,
+        auxiliary_root: str | list[str] | None = None,
+        auxiliary_unmasked: bool = False,
+        shots: int | None = None,
+        batch_size: int = 3,
+        num_workers: int = 0,
+        adapter_layers: list[int] | None = None,
+        tap_layers: list[int] | None = None,
+        adapter_weight: float = 0.1,
+        projector_activation: bool = False,
+        grn_pooling: Pooling = "tokens",
+        decoupling_weight: float = 0.1,
+        prototype_momentum: float = 0.999,
+        checkpointing: bool = False,
+        learning_rate: float = 5e-4,
+        milestones: Sequence[int] = (16000, 32000),
+        normal_states: Sequence[str] = NORMAL_STATES,
+        abnormal_states: Sequence[str] = ABNORMAL_STATES,
+        templates: Sequence[str] = TEMPLATES,
+        seed: int = 111,
+        pre_processor: nn.Module | bool = True,
+        post_processor: nn.Module | bool = True,
+        evaluator: Evaluator | bool = True,
+        visualizer: Visualizer | bool = True,
+    ) -> None:
+        _require_positive(batch_size=batch_size, learning_rate=learning_rate)
+        clip, text = load_clip(backbone, pretrained, image_size, quick_gelu)
+        # Whoever calls the constructor must not find the global random state moved.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            if weights == UNADAPTED:
+                model: DPCLIPModel = UnadaptedCLIP(clip, domain or "industrial", tiles)
+            else:
+                model = DPCLIPModel(
+                    clip,
+                    adapter_layers,
+                    tap_layers,
+                    adapter_weight,
+                    projector_activation,
+                    grn_pooling,
+                    domain or "industrial",
+                    tiles,
+                )
+        super().__init__(
+            pre_processor=CLIPPreProcessor(model.input_size) if pre_processor is True else pre_processor,
+            post_processor=post_processor,
+            evaluator=evaluator,
+            visualizer=visualizer,
+        )
+        self.keep_hyper_parameters(UNADAPTED)
+        self.model = model
+        self.model.checkpointing = checkpointing
+        self.prototypes = Prototypes(model.backbone.embed_dim, prototype_momentum)
+        reload_text = partial(load_text_tower, backbone, pretrained, image_size, quick_gelu)
+        self.anchors_for = AnchorCache(text, reload_text, normal_states, abnormal_states, templates)
+        self.class_name, self.chosen_domain, self.weights = class_name, domain, weights
+        self.auxiliary = AuxiliarySet(auxiliary, auxiliary_root, shots, auxiliary_unmasked, seed)
+        self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
+        self.decoupling_weight, self.learning_rate, self.milestones = decoupling_weight, learning_rate, tuple(milestones)
+        self.provenance = Provenance(
+            backbone=backbone,
+            pretrained=Path(pretrained).name,
+            fingerprint=model.backbone_fingerprint,
+            architecture=architecture_of(model),
+            versions=package_versions(),
+        )
+        self.set_domain(domain or "industrial")
+        if weights is not None and weights != UNADAPTED:
+            self.provenance = load_adapters(self, weights)
+            if isinstance(self.post_processor, DPCLIPPostProcessor):
+                self.post_processor.use_auxiliary_calibration()
+        if weights is not None or class_name is not None:
+            self.set_class(class_name or UNKNOWN_CLASS)
+
+    @property
+    def learning_type(self) -> LearningType:
+        """ONE_CLASS while there is something to learn (anomalib only fits those), ZERO_SHOT with trained adapters."""
+        return LearningType.ONE_CLASS if self.weights is None else LearningType.ZERO_SHOT
+
+    @property
+    def trainer_arguments(self) -> dict[str, Any]:
+        """No sanity check: its few batches would set thresholds. Everything else is the user's."""
+        return {"num_sanity_val_steps": 0}
+
+    @staticmethod
+    def configure_pre_processor(image_size: tuple[int, int] | None = None) -> CLIPPreProcessor:
+        """Bicubic resize (default 518 x 518) and CLIP's normalisation."""
+        return CLIPPreProcessor(image_size or (518, 518))
+
+    def configure_post_processor(self) -> DPCLIPPostProcessor:
+        """Score fusion, normalisation and thresholds of the method."""
+        return DPCLIPPostProcessor()
+
+    @staticmethod
+    def configure_evaluator() -> Evaluator:
+        """The metrics that the field reports."""
+        return Evaluator(test_metrics=field_metrics())
+
+    def configure_callbacks(self) -> Sequence[Callback]:
+        """Anomalib's components and, where pictures are wanted, a contact sheet of the test run, which needs their results."""
+        callbacks: list[Any] = [*super().configure_callbacks()]  # type: ignore[misc]  # anomalib gives a list
+        if self.visualizer is not None:
+            from anomalib_dpclip.model.contact_sheet import ContactSheet
+
+            callbacks.append(ContactSheet())
+        return callbacks
+
+
+def _require_positive(**values: float) -> None:
+    for name, value in values.items():
+        if value <= 0:
+            raise ValueError(f"{name} must be positive, not {value}")

@@ -1,0 +1,105 @@
+import hashlib
+
+import pytest
+import torch
+from safetensors import safe_open
+from tests.conftest import DATA
+
+from anomalib_dpclip.adapter_files.command import adapters
+from anomalib_dpclip.adapter_files.contents import AdapterFile
+from anomalib_dpclip.adapter_files.provenance import Provenance
+from anomalib_dpclip.adapter_files.read_and_write import write_adapters
+
+PUBLISHED = DATA / "published_checkpoint.pth"
+
+
+def tensors_of(path):
+    with safe_open(path, "pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
+
+
+def shown(capsys):
+    """Printed values by their names."""
+    return {line[:16].rstrip(): line[17:] for line in capsys.readouterr().out.splitlines()}
+
+
+@pytest.fixture
+def ours(tmp_path):
+    provenance = Provenance(
+        backbone="ViT-L-14-336",
+        pretrained="openai",
+        fingerprint="0123abcd",
+        learned_from=["VisA/candle", "MVTecAD/cable", "MVTecAD/bottle"],
+        epochs=20,
+        versions={"torch": "2.10.0"},
+    )
+    content = AdapterFile({"det_proj.fc.weight": torch.ones(2, 3)}, {"map_range": torch.tensor([0.1, 0.9])}, provenance)
+    return write_adapters(content, tmp_path / "ours.safetensors")
+
+
+def test_shows_where_adapters_come_from(ours, capsys):
+    adapters(ours)
+    values = shown(capsys)
+    assert values["backbone"] == "ViT-L-14-336"
+    assert values["CLIP weights"] == "openai, fingerprint 0123abcd"
+    assert values["learned from"] == "MVTecAD (bottle, cable); VisA (candle)"
+    assert values["epochs"] == "20"
+    assert values["versions"] == 'torch "2.10.0"'
+    assert values["adapters"] == "1 tensors, 6 values"
+    assert values["calibration"] == "of the images learned from"
+    assert values["sha256"] == hashlib.sha256(ours.read_bytes()).hexdigest()
+
+
+def test_says_what_a_published_file_does_not_tell(capsys):
+    adapters(PUBLISHED)
+    values = shown(capsys)
+    assert values["backbone"] == values["learned from"] == values["versions"] == "unknown"
+    assert values["calibration"] == "none"
+
+
+def test_converts_the_published_format_there_and_back(tmp_path):
+    adapters(PUBLISHED, tmp_path / "a.safetensors")
+    adapters(tmp_path / "a.safetensors", tmp_path / "b.pth")
+    original = torch.load(PUBLISHED, weights_only=True)
+    back = torch.load(tmp_path / "b.pth", weights_only=True)
+    assert back["epoch"] == original["epoch"]
+    for found in (tensors_of(tmp_path / "a.safetensors"), back["image_adapter"]):
+        assert found.keys() == original["image_adapter"].keys()
+        assert all(torch.equal(found[name], value) for name, value in original["image_adapter"].items())
+
+
+def test_does_not_overwrite(ours):
+    before = ours.read_bytes()
+    with pytest.raises(FileExistsError, match="is there already"):
+        adapters(PUBLISHED, ours)
+    assert ours.read_bytes() == before
+
+
+def test_refuses_other_formats(tmp_path):
+    with pytest.raises(ValueError, match=r"a\.bin: adapters are written as \.safetensors, or \.pth"):
+        adapters(PUBLISHED, tmp_path / "a.bin")
+    assert not list(tmp_path.iterdir())
+
+
+def test_executes_nothing(tmp_path):
+    class Malice:
+        def __reduce__(self):
+            return (tmp_path.joinpath("executed").touch, ())
+
+    torch.save({"image_adapter": Malice()}, tmp_path / "bad.pth")
+    with pytest.raises(ValueError, match=r"bad\.pth .*read safely"):
+        adapters(tmp_path / "bad.pth")
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize("foreign", [{"other.weight": torch.ones(1)}, {"det_proj.fc.weight": 1.0}])
+def test_refuses_what_is_no_adapter(tmp_path, foreign):
+    torch.save({"epoch": 1, "image_adapter": foreign}, tmp_path / "a.pth")
+    with pytest.raises(ValueError, match=r"a\.pth holds more than adapters"):
+        adapters(tmp_path / "a.pth", tmp_path / "b.safetensors")
+    assert not (tmp_path / "b.safetensors").exists()
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no adapter file .*nothing\.pth"):
+        adapters(tmp_path / "nothing.pth")

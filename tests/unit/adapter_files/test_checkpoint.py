@@ -1,0 +1,217 @@
+"""Adapters into and out of models: they fit, or the model stays as it was and the error says what differs."""
+
+import re
+from dataclasses import replace
+
+import pytest
+import torch
+from tests.paths import DATA
+from tests.tiny_clip import tiny_clip, tiny_model
+
+from anomalib_dpclip import DPCLIP
+from anomalib_dpclip.adapter_files.contents import AdapterFile
+from anomalib_dpclip.adapter_files.provenance import Provenance
+from anomalib_dpclip.adapter_files.read_and_write import read_adapters, write_adapters
+from anomalib_dpclip.adapter_files.save_and_load import adapter_tensors, load_adapters, save_adapters
+from anomalib_dpclip.method.unadapted import UnadaptedCLIP
+
+PUBLISHED = DATA / "published_checkpoint.pth"
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "pth"])
+def test_another_model_gives_the_same_predictions(tmp_path, suffix):
+    trained, fresh = tiny_model(seed=1), tiny_model(seed=2)
+    fresh.anchors.copy_(trained.anchors)
+    load_adapters(fresh, save_adapters(trained, tmp_path / f"adapters.{suffix}"))
+    images = torch.randn(2, 3, 24, 24)
+    with torch.no_grad():
+        assert torch.equal(fresh(images).anomaly_map, trained(images).anomaly_map)
+        assert torch.equal(fresh(images).pred_score, trained(images).pred_score)
+
+
+def test_half_precision_files_are_taken(tmp_path):
+    model = tiny_model()
+    halves = {name: value.half() for name, value in adapter_tensors(model).items()}
+    load_adapters(model, write_adapters(AdapterFile(halves, {}, Provenance()), tmp_path / "a.safetensors"))
+    for name, value in adapter_tensors(model).items():
+        assert value.dtype == torch.float32
+        assert torch.equal(value, halves[name].float())
+
+
+def test_provenance_names_the_backbone(tmp_path):
+    model = tiny_model()
+    provenance = load_adapters(model, save_adapters(model, tmp_path / "a.safetensors"))
+    assert provenance.fingerprint == model.backbone_fingerprint
+    assert set(provenance.versions) >= {"anomalib-dpclip", "anomalib", "torch", "open_clip_torch"}
+    assert provenance.architecture["tap_layers"] == [1, 2, 3, 4]
+
+
+def changed(name, value):
+    return lambda tensors: tensors | {name: value}
+
+
+SHAPE = (8, 16)  # of det_proj.fc.weight
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "pth"])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda tensors: {}, "tensors missing, such as 'det_proj.fc.weight'"),
+        (lambda tensors: {n: v for n, v in tensors.items() if "det" not in n}, "3 tensors missing, such as 'det_proj"),
+        (changed("seg_proj.9.fc.weight", torch.zeros(2)), "1 tensors too many, such as 'seg_proj.9.fc.weight'"),
+        (changed("det_proj.fc.weight", torch.zeros(16, 8)), r"det_proj.fc.weight is \(16, 8\) in the file and \(8, 16\)"),
+        (changed("det_proj.fc.weight", torch.zeros(())), r"det_proj.fc.weight is \(\) in the file"),
+        (changed("det_proj.fc.weight", torch.zeros(SHAPE, dtype=torch.int32)), "has type torch.int32 instead of torch.float32"),
+        (changed("det_proj.fc.weight", torch.zeros(SHAPE, dtype=torch.bool)), "has type torch.bool"),
+        (changed("det_proj.fc.weight", torch.full(SHAPE, torch.nan)), "not finite numbers"),
+        (changed("det_proj.fc.weight", torch.full(SHAPE, -torch.inf)), "not finite numbers"),
+        (changed("det_proj.fc.weight", torch.full(SHAPE, 1e300, dtype=torch.float64)), "not finite numbers"),
+        (changed("det_proj.fc.weight", torch.full(SHAPE, torch.nan, dtype=torch.float8_e5m2)), "not finite numbers"),
+    ],
+)
+def test_tensors_that_do_not_fit(tmp_path, suffix, change, message):
+    model, path = tiny_model(), tmp_path / f"adapters.{suffix}"
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    write_adapters(AdapterFile(change(adapter_tensors(model)), {}, Provenance()), path)
+    with pytest.raises(ValueError, match=f"(?s){re.escape(str(path))}.*{message}"):
+        load_adapters(model, path)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (torch.zeros(SHAPE).to_sparse(), "is not a plain dense tensor"),
+        (torch.zeros(SHAPE, device="meta"), "is not a plain dense tensor"),
+        (torch.quantize_per_tensor(torch.zeros(SHAPE), 0.1, 0, torch.qint8), "has type torch.qint8"),
+        (torch.zeros(SHAPE, dtype=torch.complex64), "has type torch.complex64"),
+        ([0.0], "det_proj.fc.weight is list in the file"),
+        (None, "det_proj.fc.weight is NoneType in the file"),
+    ],
+)
+def test_pickled_values_that_are_no_plain_tensors(tmp_path, value, message):
+    model, path = tiny_model(), tmp_path / "adapters.pth"
+    torch.save({"image_adapter": adapter_tensors(model) | {"det_proj.fc.weight": value}}, path)
+    with pytest.raises(ValueError, match=f"{re.escape(str(path))}.*{message}|not a checkpoint that can be read safely"):
+        load_adapters(model, path)
+
+
+def test_names_that_are_no_text(tmp_path):
+    model, path = tiny_model(), tmp_path / "adapters.pth"
+    torch.save({"image_adapter": adapter_tensors(model) | {7: torch.zeros(1), "x": torch.zeros(1)}}, path)
+    with pytest.raises(ValueError, match=f"{path} does not fit the model: 2 tensors too many, such as 7"):
+        load_adapters(model, path)
+
+
+@pytest.mark.parametrize("other", [{"seed": 1}, {"quick_gelu": True}])
+def test_adapters_of_another_backbone(tmp_path, other):
+    path = save_adapters(tiny_model(), tmp_path / "a.safetensors")
+    model = tiny_model(clip=tiny_clip(**other))
+    with pytest.raises(ValueError, match=f"{path} holds adapters of another backbone.*Set --model.backbone"):
+        load_adapters(model, path)
+
+
+def test_adapters_of_another_image_size_fit(tmp_path):
+    path = save_adapters(tiny_model(), tmp_path / "a.safetensors")
+    clip = tiny_clip(image_size=32)
+    state = tiny_clip().state_dict()
+    state["visual.positional_embedding"] = torch.zeros(65, 16)
+    clip.load_state_dict(state)
+    load_adapters(tiny_model(clip=clip), path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"adapter_weight": 0.2}, "adapter_weight=0.1, the model has 0.2: set --model.adapter_weight 0.1"),
+        ({"projector_activation": True}, "projector_activation=False, the model has True"),
+        ({"grn_pooling": "batch"}, "grn_pooling=tokens, the model has batch"),
+        ({"tap_layers": [4]}, r"tap_layers=\[1, 2, 3, 4\], the model has \[4\]"),
+        ({"adapter_layers": [1]}, r"adapter_layers=\[0\], the model has \[1\]"),
+    ],
+)
+def test_adapters_of_another_architecture(tmp_path, arguments, message):
+    path = save_adapters(tiny_model(), tmp_path / "a.safetensors")
+    with pytest.raises(ValueError, match=f"{path} holds adapters trained with {message}"):
+        load_adapters(tiny_model(**arguments), path)
+
+
+def test_the_unadapted_baseline_is_not_mistaken_for_adapters(tmp_path):
+    path = save_adapters(UnadaptedCLIP(tiny_clip()), tmp_path / "a.safetensors")
+    with pytest.raises(ValueError, match=r"trained with adapter_layers=\[\], the model has \[0\]"):
+        load_adapters(tiny_model(), path)
+
+
+def test_published_adapters_of_another_size():
+    with pytest.raises(ValueError, match=f"{PUBLISHED} does not fit the (model|backbone)"):
+        load_adapters(tiny_model(), PUBLISHED)
+
+
+@pytest.fixture
+def lightning_model():
+    return DPCLIP(backbone="mini")
+
+
+def set_calibration(model):
+    calibration = model.post_processor.auxiliary_calibration
+    calibration.map_knots.copy_(torch.tensor([0.0, 0.4, 0.5, 0.6, 1.0]))
+    calibration.is_set.fill_(True)
+
+
+def test_calibration_and_provenance_travel_with_the_adapters(tmp_path, lightning_model):
+    set_calibration(lightning_model)
+    lightning_model.provenance = replace(lightning_model.provenance, learned_from=["VisA/candle"], epochs=7)
+    path = save_adapters(lightning_model, tmp_path / "a.safetensors")
+
+    loaded = DPCLIP(backbone="mini", weights=path)
+    for calibration in (loaded.post_processor.calibration, loaded.post_processor.auxiliary_calibration):
+        assert calibration.is_set
+        assert calibration.thresholds.pixel == 0.5
+        torch.testing.assert_close(calibration.map_knots[1], torch.tensor(0.4))
+    assert loaded.provenance == lightning_model.provenance
+    again = read_adapters(save_adapters(loaded, tmp_path / "b.safetensors"))
+    assert again.provenance.learned_from == ["VisA/candle"]
+
+    without = DPCLIP(backbone="mini", weights=path, post_processor=False)
+    assert without.provenance.epochs == 7
+
+
+def test_adapters_without_calibration_do_not_keep_that_of_others(tmp_path, lightning_model):
+    published = save_adapters(lightning_model, tmp_path / "a.pth")
+    set_calibration(lightning_model)
+    lightning_model.provenance = replace(lightning_model.provenance, learned_from=["VisA/candle"], epochs=7)
+    load_adapters(lightning_model, published)
+    assert not lightning_model.post_processor.auxiliary_calibration.is_set
+    assert lightning_model.provenance.learned_from == []
+    assert lightning_model.provenance.epochs == 0
+
+
+def test_published_adapters_belong_to_the_backbone_they_were_put_on(tmp_path, lightning_model):
+    """Saved again they must be loadable, and refused elsewhere."""
+    loaded = DPCLIP(backbone="mini", weights=save_adapters(lightning_model, tmp_path / "a.pth"))
+    assert loaded.provenance.fingerprint == lightning_model.model.backbone_fingerprint
+    assert loaded.provenance.backbone == "mini"
+    checkpoint = {}
+    loaded.on_save_checkpoint(checkpoint)
+    DPCLIP(backbone="mini").on_load_checkpoint(checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("map_knots", [0.0, 0.4, 0.4, 0.6, 1.0], "map_knots that do not ascend"),
+        ("score_knots", [0.0, 0.4, 0.3, 0.6, 1.0], "score_knots that do not ascend"),
+        ("map_range", [0.1, torch.nan], "map_range holds values that are not finite"),
+        ("map_range", [0.1], r"map_range is \(1,\) in the file"),
+    ],
+)
+def test_calibrations_that_make_no_sense(tmp_path, lightning_model, name, value, message):
+    path = tmp_path / "a.safetensors"
+    good = read_adapters(save_adapters(lightning_model, path))
+    write_adapters(replace(good, calibration=good.calibration | {name: torch.tensor(value)}), path)
+    before = adapter_tensors(lightning_model.model)["det_proj.fc.weight"].clone()
+    lightning_model.model.det_proj.fc.weight.data += 1
+    with pytest.raises(ValueError, match=f"{path}.*{message}"):
+        load_adapters(lightning_model, path)
+    torch.testing.assert_close(lightning_model.model.det_proj.fc.weight.data, before + 1)

@@ -1,0 +1,132 @@
+"""Predictions that the page shows: equal to anomalib's, and drawn as described."""
+
+import numpy as np
+import pytest
+import torch
+from anomalib.engine import Engine
+from PIL import Image
+
+from anomalib_dpclip import DPCLIP
+from anomalib_dpclip.app.page import app, suggested_names
+from anomalib_dpclip.app.predictor import SHOWN_SIZE, Prediction, Predictor
+from anomalib_dpclip.data.images import ImageReadError
+
+
+@pytest.fixture(scope="module")
+def predictor():
+    return Predictor(DPCLIP(backbone="mini", weights="clip"))
+
+
+@pytest.fixture
+def photo(tmp_path):
+    path = tmp_path / "photo.png"
+    noise = np.random.default_rng(0).integers(0, 256, (30, 45, 3), dtype=np.uint8)
+    Image.fromarray(noise).resize((180, 120)).save(path)
+    return path
+
+
+def test_prediction_is_that_of_the_anomalib_s_predict(predictor, photo, tmp_path):
+    engine = Engine(accelerator="cpu", devices=1, logger=False, enable_progress_bar=False, default_root_dir=tmp_path)
+    model = DPCLIP(backbone="mini", weights="clip", class_name="weave", visualizer=False)
+    (expected,) = engine.predict(model=model, data_path=photo)
+
+    prediction = predictor.predict(photo, " weave ")
+    assert prediction.score == pytest.approx(expected.pred_score.item(), abs=1e-5)
+    assert prediction.is_anomalous(0.5) == expected.pred_label.item()
+    assert prediction.photo.size == (SHOWN_SIZE, round(SHOWN_SIZE * 120 / 180))
+    assert prediction.heat.shape == prediction.photo.size[::-1]
+    corners = np.ix_([0, -1], [0, -1])
+    assert prediction.heat[corners] == pytest.approx(expected.anomaly_map[0].numpy()[corners], abs=1e-5)
+    assert prediction.heat.max() == pytest.approx(expected.anomaly_map.max().item(), abs=1e-3)
+
+
+def test_a_class_does_not_depend_on_what_was_asked_before(predictor, photo):
+    first, other, again = (predictor.predict(photo, name) for name in ("weave", "brick", "weave"))
+    assert np.array_equal(first.heat, again.heat)
+    assert first.score == again.score
+    assert not np.array_equal(first.heat, other.heat)
+
+
+@pytest.mark.parametrize("name", [None, "", "  "])
+def test_without_a_name_a_photo_shows_an_object(predictor, photo, name):
+    assert predictor.predict(photo, name).score == predictor.predict(photo, "object").score
+
+
+def test_photo_and_map_are_upright(predictor, photo, tmp_path):
+    turned = tmp_path / "turned.png"
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored a quarter turn anticlockwise
+    Image.open(photo).transpose(Image.Transpose.ROTATE_90).save(turned, exif=exif)
+    upright, expected = predictor.predict(turned), predictor.predict(photo)
+    assert np.array_equal(np.asarray(upright.photo), np.asarray(expected.photo))
+    assert np.array_equal(upright.heat, expected.heat)
+
+
+def test_a_file_that_is_no_image_is_refused(predictor, tmp_path):
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no image")
+    with pytest.raises(ImageReadError, match=r"broken\.png"):
+        predictor.predict(broken)
+
+
+def test_colors_of_an_uncalibrated_model_span_the_photo_s_own_range(photo):
+    predictor = Predictor(DPCLIP(backbone="mini", weights="clip"))
+    assert not predictor.is_calibrated
+    prediction = predictor.predict(photo, "weave")
+    assert prediction.color_range == (prediction.heat.min(), prediction.heat.max())
+    predictor.model.post_processor.calibration.is_set.fill_(True)
+    assert predictor.is_calibrated
+    assert predictor.predict(photo, "weave").color_range == (0, 1)
+
+
+def test_heat_map_has_the_photo_where_normal_and_an_outline_around_the_rest():
+    heat = np.zeros((20, 20), np.float32)
+    heat[5:15, 5:15] = 1
+    picture = np.asarray(Prediction(Image.new("RGB", (20, 20), (100, 100, 100)), heat, score=0.7).heat_map(0.5)).astype(int)
+    assert (picture[:5] == 100).all()
+    assert (picture[5:7, 5:15] == 255).all()
+    # Turbo ends in the red (122, 4, 3), which covers three quarters.
+    assert np.abs(picture[7:13, 7:13] - [116.5, 28, 27.25]).max() <= 1
+
+
+def test_threshold_moves_decision_and_outline():
+    heat = np.full((20, 20), 0.6, np.float32)
+    prediction = Prediction(Image.new("RGB", (20, 20)), heat, score=0.7)
+    assert prediction.is_anomalous(0.69)
+    assert not prediction.is_anomalous(0.7)
+    assert (np.asarray(prediction.heat_map(0.59))[0] == 255).all()
+    assert not (np.asarray(prediction.heat_map(0.6)) == 255).all(axis=-1).any()
+
+
+def test_a_flat_map_has_colors_too():
+    flat = torch.full((1, 140, 140), 0.5).numpy()[0]
+    predictor = Predictor(DPCLIP(backbone="mini", weights="clip"))
+    assert predictor._color_range(flat) == (0, 1)
+
+
+def test_suggestions_are_what_adapters_and_backbone_know():
+    assert suggested_names(["Surfaces/brick", "Surfaces/dots"], "mini")[:3] == ["object", "brick", "dots"]
+    assert "brushed metal" in suggested_names([], "mini")
+    names = suggested_names(["VisA/cashew nut"], "ViT-L-14-336")
+    assert names[:2] == ["object", "cashew nut"]
+    assert {"gray carpet", "wheel-shaped fryum snack", "blue rectangular metal plate with a notch on one side"} <= set(names)
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, "--weights FILE"),
+        ({"weights": "clip", "port": 0}, "port must lie"),
+        ({"weights": "clip", "max_megabytes": 0}, "max_megabytes must be"),
+    ],
+)
+def test_bad_arguments_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        app(**arguments)
+
+
+def test_a_missing_gradio_is_named(monkeypatch):
+    monkeypatch.setattr("anomalib_dpclip.app.page.find_spec", lambda name: None)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'anomalib-dpclip\[app\]'"):
+        app(weights="clip", backbone="mini")

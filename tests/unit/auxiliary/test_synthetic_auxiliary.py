@@ -1,0 +1,132 @@
+"""Synthetic defects in normal images: what is learned from, how often, and that it can be repeated."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from anomalib.data import Folder
+from PIL import Image
+
+from anomalib_dpclip.auxiliary.dataset import AuxiliaryDataset
+from anomalib_dpclip.auxiliary.synthetic import SyntheticAuxiliaryDataset, synthetic_samples
+from anomalib_dpclip.data.json_lines import JSONLines
+
+SIZE = (70, 70)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Six normal images to train on, and two of each kind to test on."""
+    generator = np.random.default_rng(0)
+    for name, count in (("good", 6), ("good_test", 2), ("bad", 2)):
+        (tmp_path / name).mkdir()
+        for index in range(count):
+            pixels = generator.integers(100, 156, (56, 42, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / name / f"{index}.png")
+    return tmp_path
+
+
+@pytest.fixture
+def target(folder):
+    """A one-class data module of anomalib's, without masks."""
+    dirs = {"normal_dir": "good", "abnormal_dir": "bad", "normal_test_dir": "good_test"}
+    return Folder(name="gear_wheels", root=folder, **dirs, num_workers=0)
+
+
+@pytest.fixture
+def samples(target):
+    target.setup()
+    return synthetic_samples(target)
+
+
+def test_samples_are_the_normal_training_images(samples, folder):
+    assert samples.image_path.tolist() == [str(folder / "good" / f"{index}.png") for index in range(6)]
+    assert set(samples.label_index) == {0}
+    assert set(samples.data_set) == {"synthetic/gear_wheels"}
+    assert set(samples.class_name) == {"object"}, "the data module names no category"
+
+
+def test_the_class_and_the_number_of_images_can_be_chosen(target):
+    target.setup()
+    samples = synthetic_samples(target, "gear wheel", shots=4)
+    assert samples.class_name.tolist() == ["gear wheel"] * 4
+
+
+def test_each_class_of_a_metadata_file_keeps_its_description(folder):
+    metadata = folder / "MVTecAD" / "full-shot.jsonl"
+    metadata.parent.mkdir()
+    line = '{{"image_path": "{}", "label": {}, "class_name": "{}", "split": "train"}}\n'
+    metadata.write_text(
+        line.format("good/0.png", 0, "bottle") + line.format("good/1.png", 0, "screw") + line.format("bad/0.png", 1, "screw")
+    )
+    target = JSONLines(metadata=metadata, root=folder, num_workers=0)
+    target.setup()
+    samples = synthetic_samples(target)
+    assert samples.class_name.tolist() == ["dark bottle", "screw"], "an anomalous training image is left out"
+
+
+def test_no_training_image_is_an_error_that_says_what_to_do(folder):
+    metadata = folder / "full-shot.jsonl"
+    metadata.write_text('{"image_path": "good/0.png", "label": 0, "class_name": "gear"}\n')
+    target = JSONLines(metadata=metadata, root=folder, name="gears", num_workers=0)
+    target.setup()
+    with pytest.raises(ValueError, match=r'gears has none: add some .*"split": "train"'):
+        synthetic_samples(target)
+
+
+def test_half_of_the_images_get_a_defect_and_its_mask(samples, monkeypatch):
+    """Against the images without defects, which the same seed augments alike: geometry is off, as the defect moves its seed."""
+    monkeypatch.setattr("anomalib_dpclip.auxiliary.dataset.geometric", lambda _fill: lambda image, mask: (image, mask))
+    damaged = SyntheticAuxiliaryDataset(samples, SIZE, (0.0, 0.0, 0.0), seed=3)
+    normal = AuxiliaryDataset(samples, SIZE, (0.0, 0.0, 0.0), seed=3)
+    labels = []
+    for epoch in range(20):
+        for position in range(6):
+            item, before = damaged[epoch, position], normal[epoch, position]
+            labels.append(int(item.gt_label))
+            assert item.image.shape == (3, *SIZE)
+            assert item.gt_mask.shape == SIZE
+            assert 0 <= item.image.min() <= item.image.max() <= 1
+            assert bool(item.gt_mask.any()) == bool(item.gt_label)
+            changed = (item.image != before.image).any(0)
+            assert not (changed & (item.gt_mask == 0)).any(), "outside the mask nothing changes"
+            if item.gt_label:
+                assert changed[item.gt_mask.bool()].float().mean() > 0.5
+    # 120 tosses of a fair coin: four standard deviations are 22.
+    assert 38 <= sum(labels) <= 82
+
+
+def test_items_follow_from_seed_epoch_and_image_alone(samples):
+    def items(seed, indices):
+        dataset = SyntheticAuxiliaryDataset(samples, SIZE, (0.0, 0.0, 0.0), seed)
+        return {index: dataset[index] for index in indices}
+
+    indices = [(epoch, position) for epoch in range(2) for position in range(6)]
+    first = items(7, indices)
+    torch.rand(5)  # another global state
+    state = torch.get_rng_state()
+    second = items(7, reversed(indices))
+    assert torch.equal(torch.get_rng_state(), state), "the global random state is left alone"
+    for index in indices:
+        assert torch.equal(first[index].image, second[index].image)
+        assert torch.equal(first[index].gt_mask, second[index].gt_mask)
+        assert first[index].gt_label == second[index].gt_label
+    assert any(not torch.equal(first[0, i].gt_mask, first[1, i].gt_mask) for i in range(6)), "epochs differ"
+    other = items(8, indices)
+    assert any(not torch.equal(first[index].gt_mask, other[index].gt_mask) for index in indices), "seeds differ"
+
+
+def test_the_label_stays_where_the_defect_leaves_the_image(samples, monkeypatch):
+    def away(image, mask):
+        return image, torch.zeros_like(mask)
+
+    monkeypatch.setattr("anomalib_dpclip.auxiliary.dataset.geometric", lambda _fill: away)
+    dataset = SyntheticAuxiliaryDataset(samples, SIZE, (0.0, 0.0, 0.0), seed=3)
+    items = [dataset[epoch, 0] for epoch in range(12)]
+    assert any(item.gt_label for item in items)
+    assert not any(item.gt_mask.any() for item in items)
+
+
+def test_rows_are_those_of_auxiliary_samples(samples):
+    assert isinstance(samples, pd.DataFrame)
+    assert list(samples.columns) == ["image_path", "mask_path", "label_index", "class_name", "data_set"]

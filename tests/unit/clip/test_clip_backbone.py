@@ -1,0 +1,323 @@
+"""Where CLIP's weights come from, and that its layers compute what open_clip's do."""
+
+import json
+import logging
+import pickle
+import socket
+import threading
+import time
+from functools import partial
+from pathlib import Path
+
+import open_clip
+import pytest
+import torch
+from safetensors.torch import save_file
+from tests.tiny_clip import CONFIG, tiny_clip
+from torch.nn import functional
+
+from anomalib_dpclip.clip.fingerprint import fingerprint
+from anomalib_dpclip.clip.loading import load_clip
+from anomalib_dpclip.clip.vision_tower import VisionTower
+from anomalib_dpclip.files.downloads import DOWNLOAD_TIMEOUT, network_timeout
+from anomalib_dpclip.method.prompting import text_anchors
+
+NAME = "dpclip-test-tiny"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _known_to_open_clip(tmp_path_factory):
+    path = tmp_path_factory.mktemp("configs") / f"{NAME}.json"
+    path.write_text(json.dumps(CONFIG | {"quick_gelu": True}))
+    open_clip.add_model_config(path)
+
+
+class Archive(torch.nn.Module):
+    """A TorchScript archive in the shape of OpenAI's: half precision, and scalars beside the weights."""
+
+    def __init__(self, clip):
+        super().__init__()
+        self.add_module("visual", clip.visual)
+        self.transformer, self.token_embedding, self.ln_final = clip.transformer, clip.token_embedding, clip.ln_final
+        for name in ("positional_embedding", "text_projection", "logit_scale"):
+            setattr(self, name, getattr(clip, name))
+        for name, value in (("input_resolution", 24), ("context_length", 77), ("vocab_size", 49408)):
+            self.register_buffer(name, torch.tensor(value))
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.token_embedding(tokens)
+
+
+def write(clip, folder, kind):
+    path = folder / f"clip.{'safetensors' if kind == 'safetensors' else 'pt'}"
+    state = {name: value.contiguous() for name, value in clip.state_dict().items()}
+    if kind == "torchscript":
+        torch.jit.trace(Archive(clip.half()), torch.zeros(1, 3, dtype=torch.long)).save(path)
+        clip.float()
+    elif kind == "state dict":
+        torch.save(state, path)
+    elif kind == "training checkpoint":
+        torch.save({"epoch": 3, "state_dict": {f"module.{name}": value for name, value in state.items()}}, path)
+    else:
+        save_file(state, path)
+    return str(path)
+
+
+@pytest.mark.parametrize("kind", ["torchscript", "state dict", "training checkpoint", "safetensors"])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # how OpenAI's files are made, not how they are read
+@torch.no_grad()
+def test_local_files(tmp_path, kind):
+    clip = tiny_clip(seed=5)
+    loaded, text = load_clip(NAME, write(clip, tmp_path, kind), image_size=24)
+    tolerance = 1e-3 if kind == "torchscript" else 1e-7
+    images = torch.rand(2, 3, 24, 24)
+    torch.testing.assert_close(loaded.encode_image(images), clip.encode_image(images), atol=10 * tolerance, rtol=0)
+    expected = clip.encode_text(open_clip.tokenize(["a broken screw."]))
+    torch.testing.assert_close(text(["a broken screw."]), expected, atol=10 * tolerance, rtol=0)
+    assert all(value.dtype == torch.float32 for value in loaded.state_dict().values())
+    assert not any(parameter.requires_grad for parameter in loaded.parameters())
+    assert not loaded.training
+
+
+@torch.no_grad()
+def test_positional_embedding_is_interpolated(tmp_path):
+    clip = tiny_clip(seed=5)
+    loaded, _ = load_clip(NAME, write(clip, tmp_path, "state dict"), image_size=40)
+    embedding = clip.visual.positional_embedding
+    grid = embedding[1:].reshape(6, 6, 16).permute(2, 0, 1).unsqueeze(0)
+    grid = functional.interpolate(grid, (10, 10), mode="bicubic", antialias=True, align_corners=False)
+    expected = torch.cat([embedding[:1], grid[0].flatten(1).T])
+    torch.testing.assert_close(loaded.visual.positional_embedding.data, expected)
+    assert VisionTower(loaded.visual).grid == (10, 10)
+    assert fingerprint(loaded) == fingerprint(clip)
+
+
+@pytest.mark.parametrize(("quick_gelu", "name"), [(False, "GELU"), (True, "QuickGELU")])
+def test_the_argument_alone_chooses_the_activation(caplog, quick_gelu, name):
+    with caplog.at_level(logging.WARNING):
+        clip, _ = load_clip(NAME, "random", 24, quick_gelu)
+    assert "untrained" in caplog.text
+    for tower in (clip.visual.transformer, clip.transformer):
+        assert {type(block.mlp.gelu).__name__ for block in tower.resblocks} == {name}
+
+
+def test_default_image_size():
+    clip, _ = load_clip(NAME, "random")
+    assert clip.visual.image_size == (520, 520)  # the multiple of 4 nearest to 518
+
+
+def test_fingerprint_tells_weights_and_activations_apart():
+    changed = tiny_clip()
+    with torch.no_grad():
+        changed.visual.transformer.resblocks[2].mlp.c_fc.bias += 1e-3
+    prints = [fingerprint(clip) for clip in (tiny_clip(), tiny_clip(seed=1), tiny_clip(quick_gelu=True), changed)]
+    assert len(set(prints)) == 4
+    assert fingerprint(tiny_clip()) == prints[0]
+
+
+@pytest.mark.parametrize("kind", [torch.nn.MultiheadAttention, type("AsExported", (torch.nn.MultiheadAttention,), {})])
+@torch.no_grad()
+def test_blocks_that_want_the_sequence_first(kind):
+    """open_clip's blocks up to 2.24 take (L, B, C): the same weights must give the same tokens, in torch's exporter too."""
+    tower, older = VisionTower(tiny_clip().visual), VisionTower(tiny_clip().visual)
+    for block in older.visual.transformer.resblocks:
+        attention = kind(16, 2, batch_first=False)
+        attention.load_state_dict(block.attn.state_dict())
+        block.attn = attention.eval()
+    tokens = torch.randn(3, 37, 16)
+    for index in range(4):
+        torch.testing.assert_close(older.layer(index, tokens), tower.layer(index, tokens))
+
+
+def test_mini_takes_other_image_sizes():
+    clip, text = load_clip("mini", image_size=168)
+    assert VisionTower(clip.visual).grid == (12, 12)
+    assert text(["a photo of a brick."]).shape == (1, 64)
+
+
+@pytest.mark.parametrize("name", ["metal " * 60, "x" * 300, "", "Größe 测试 🙂"])
+@pytest.mark.parametrize("backbone", [NAME, "mini"])
+@pytest.mark.filterwarnings("ignore:the mini backbone does not know the word")
+def test_any_class_name_has_anchors(backbone, name):
+    """What exceeds the context is cut, the sentence's end kept."""
+    _, text = load_clip(backbone, "random")
+    anchors = text_anchors(text, name)
+    torch.testing.assert_close(anchors.norm(dim=0), torch.ones(2))
+    assert not torch.allclose(anchors[:, 0], anchors[:, 1], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"backbone": "ViT-Q"}, r"unknown backbone 'ViT-Q': it must be 'mini' or an open_clip model"),
+        ({"backbone": "RN50"}, "backbone 'RN50' has no native open_clip vision transformer; try 'ViT-L-14-336'"),
+        ({"backbone": "convnext_base"}, "no native open_clip vision transformer"),
+        ({"backbone": "ViT-B-16-SigLIP"}, "no native open_clip vision transformer"),
+        ({"backbone": "roberta-ViT-B-32"}, "text tower of another kind"),
+        ({"backbone": "coca_ViT-B-32"}, "text tower of another kind"),
+        ({"backbone": NAME, "image_size": 30}, "image_size=30 is not a multiple of the backbone's patch size 4; try 28 or 32"),
+        ({"backbone": NAME, "image_size": 0}, "image_size=0 is not a multiple"),
+        ({"backbone": NAME, "image_size": -4}, "image_size=-4 is not a multiple"),
+        ({"backbone": "mini", "image_size": 0}, "image_size=0 is not a multiple"),
+        ({"backbone": "mini", "image_size": 150}, "patch size 14; try 140 or 154"),
+        ({"backbone": "mini", "quick_gelu": True}, "quick_gelu=True does not fit backbone='mini'"),
+        ({"backbone": "mini", "pretrained": "laion2b"}, "pretrained='laion2b' does not fit backbone='mini'"),
+        ({"backbone": NAME, "pretrained": "openai"}, r"neither a file nor a tag of dpclip-test-tiny \(its tags: none\)"),
+        ({"backbone": "ViT-B-32", "pretrained": "lion2b"}, r"neither a file nor a tag of ViT-B-32 \(its tags: .*openai"),
+    ],
+)
+def test_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        load_clip(**({"pretrained": "random"} | arguments))
+
+
+@pytest.mark.parametrize("pretrained", ["no such.pt", "folder/clip", "~/no such/clip.safetensors"])
+def test_a_missing_file(pretrained):
+    with pytest.raises(FileNotFoundError, match=f"pretrained='{pretrained}': there is no such file of CLIP weights"):
+        load_clip(NAME, pretrained, 24)
+
+
+def test_weights_that_cannot_be_downloaded(monkeypatch):
+    def no_network(*args, **kwargs):
+        raise ConnectionError("no route to host")
+
+    monkeypatch.setattr("open_clip.pretrained.download_pretrained", no_network)
+    with pytest.raises(FileNotFoundError, match=r"'openai' of ViT-B-32 .*no route to host.*--model.pretrained /path/to"):
+        load_clip("ViT-B-32", "openai")
+
+
+def test_offline_the_error_names_the_remedy(monkeypatch, tmp_path):
+    """No mock: the hub's client is offline in all tests."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match=r"could not be downloaded.*--model.pretrained /path/to.*backbone mini"):
+        load_clip("ViT-B-32", "laion2b_s34b_b79k")
+
+
+def refuse(connection):
+    connection.close()
+
+
+def stall(connection):
+    connection.recv(4096)
+    connection.sendall(b"HTTP/1.0 200 OK\r\nContent-Length: 1000000\r\n\r\nthe first bytes")
+    connection.recv(1)  # and no more, until the client has had enough
+
+
+@pytest.fixture
+def server(request):
+    """Address of a server on this machine that treats every connection as told."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    listening.settimeout(None)
+
+    def serve():
+        while True:
+            try:
+                connection, _ = listening.accept()
+            except OSError:  # closed below
+                return
+            connection.settimeout(10)  # not the default, which the client sets
+            with connection:
+                request.param(connection)
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    listening.shutdown(socket.SHUT_RDWR)
+    listening.close()
+    thread.join(10)
+
+
+@pytest.mark.parametrize("server", [stall, refuse], indirect=True)
+def test_a_download_that_stalls_or_breaks_off(monkeypatch, tmp_path, server):
+    assert DOWNLOAD_TIMEOUT == 30
+    monkeypatch.setattr("anomalib_dpclip.clip.weights.network_timeout", partial(network_timeout, 0.5))
+    monkeypatch.setattr("open_clip.pretrained.get_pretrained_cfg", lambda *names: {"url": f"{server}/clip.pt"})
+    monkeypatch.setenv("HOME", str(tmp_path))  # open_clip's cache
+    start = time.monotonic()
+    with pytest.raises(
+        FileNotFoundError, match=r"'openai' of ViT-B-32 .* could not be downloaded.*--model.pretrained /path/to"
+    ):
+        load_clip("ViT-B-32", "openai")
+    assert time.monotonic() - start < 10
+
+
+@pytest.mark.parametrize("server", [refuse], indirect=True)
+def test_a_hub_that_does_not_answer_is_not_asked_again(monkeypatch, tmp_path, server):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", server)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    start = time.monotonic()
+    with pytest.raises(FileNotFoundError, match=r"could not be downloaded.*--model.pretrained /path/to.*backbone mini"):
+        load_clip("ViT-B-32", "laion2b_s34b_b79k")
+    assert time.monotonic() - start < 10
+
+
+def test_weights_of_another_architecture(tmp_path):
+    path = write(tiny_clip(width=24), tmp_path, "state dict")
+    with pytest.raises(ValueError, match=rf"(?s)the weights in '{path}' do not fit backbone '{NAME}': .*visual.conv1.weight"):
+        load_clip(NAME, path, 24)
+
+
+def test_weights_that_lack_a_part(tmp_path):
+    path, state = tmp_path / "clip.pt", tiny_clip().state_dict()
+    del state["visual.positional_embedding"]
+    torch.save(state, path)
+    with pytest.raises(ValueError, match=r"(?s)do not fit backbone.*visual.positional_embedding"):
+        load_clip(NAME, str(path), 24)
+
+
+@pytest.mark.parametrize("content", [{}, [torch.zeros(1)], {"state_dict": 3}, {"a": torch.zeros(1), "b": "text"}, 7])
+def test_files_of_something_else(tmp_path, content):
+    path = tmp_path / "clip.pt"
+    torch.save(content, path)
+    with pytest.raises(ValueError, match=f"{path} holds no state dict of CLIP weights"):
+        load_clip(NAME, str(path), 24)
+
+
+@pytest.mark.parametrize("content", [{1: torch.zeros(1)}, {"visual.positional_embedding": torch.tensor(1.0)}])
+def test_state_dicts_of_something_else(tmp_path, content):
+    path = tmp_path / "clip.pt"
+    torch.save(content, path)
+    with pytest.raises(ValueError, match=str(path)):
+        load_clip(NAME, str(path), 24)
+
+
+@pytest.mark.parametrize("suffix", ["pt", "safetensors"])
+@pytest.mark.parametrize("content", [b"", b"\0" * 100, b"not weights", b"PK\x03\x04" + b"x" * 50])
+def test_bytes_of_something_else(tmp_path, suffix, content):
+    path = tmp_path / f"clip.{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=f"{path} is not a file of CLIP weights that can be read"):
+        load_clip(NAME, str(path), 24)
+
+
+@pytest.mark.parametrize("suffix", ["pt", "safetensors"])
+def test_truncated_files(tmp_path_factory, suffix):
+    folder = tmp_path_factory.mktemp("truncated")
+    kind = "safetensors" if suffix == "safetensors" else "state dict"
+    whole = Path(write(tiny_clip(), folder, kind)).read_bytes()
+    path = folder / f"cut.{suffix}"
+    for length in [*range(0, len(whole), len(whole) // 25), len(whole) - 1]:
+        path.write_bytes(whole[:length])
+        with pytest.raises(ValueError, match=f"{path} is not a file of CLIP weights that can be read"):
+            load_clip(NAME, str(path), 24)
+
+
+class Bomb:
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return open, (str(self.marker), "w")
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_file_with_code_in_it_is_refused(tmp_path, zipped):
+    path, marker = tmp_path / "clip.pt", tmp_path / "was here"
+    if zipped:
+        torch.save({"state_dict": Bomb(marker)}, path)
+    else:
+        path.write_bytes(pickle.dumps(Bomb(marker)))
+    with pytest.raises(ValueError, match=f"{path} is not a file of CLIP weights that can be read"):
+        load_clip(NAME, str(path), 24)
+    assert not marker.exists()

@@ -1,0 +1,409 @@
+import json
+import os
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from anomalib import TaskType
+from anomalib.data import MVTecAD
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from torchvision.transforms.v2 import Compose, Normalize, Resize
+
+from anomalib_dpclip.data.images import ImageReadError
+from anomalib_dpclip.data.json_lines import JSONLines, JSONLinesDataset
+from anomalib_dpclip.data.listing.metadata import read_metadata, write_metadata
+
+COLUMNS = ["image_path", "split", "label_index", "mask_path"]
+
+
+def picture(path, size=(16, 12), value=100):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, (value, 0, 0)).save(path)
+
+
+def mask(path, size=(16, 12)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    values = np.zeros(size[::-1], np.uint8)
+    values[2:5, 3:9] = 255
+    Image.fromarray(values).save(path)
+
+
+@pytest.fixture
+def mvtec(tmp_path):
+    """A miniature MVTec AD with two categories, and its root."""
+    root = tmp_path / "MVTecAD"
+    for category in ("bottle", "metal_nut"):
+        for index in range(3):
+            picture(root / category / "train" / "good" / f"{index:03}.png", value=index)
+            picture(root / category / "test" / "good" / f"{index:03}.png", value=50 + index)
+            for defect in ("broken", "scratch"):
+                picture(root / category / "test" / defect / f"{index:03}.png", value=200 + index)
+                mask(root / category / "ground_truth" / defect / f"{index:03}_mask.png")
+    return root
+
+
+def lines_of(root, category):
+    """The lines that describe a category of the miniature."""
+    for path in sorted((root / category).glob("*/*/*.png")):
+        split, label, name = path.parts[-3:]
+        if split != "ground_truth":
+            line = {
+                "image_path": f"{category}/{split}/{label}/{name}",
+                "label": label != "good",
+                "class_name": category,
+            }
+            if label != "good":
+                line["mask_path"] = f"{category}/ground_truth/{label}/{path.stem}_mask.png"
+            yield line | {"split": split}
+
+
+def write(path, lines):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(line if isinstance(line, str) else json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+@pytest.fixture
+def metadata(mvtec, tmp_path):
+    return write(
+        tmp_path / "metadata" / "MVTec" / "full-shot.jsonl", [*lines_of(mvtec, "bottle"), *lines_of(mvtec, "metal_nut")]
+    )
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A root with two images and a mask."""
+    for name in ("a", "b"):
+        picture(tmp_path / "root" / f"{name}.png")
+    mask(tmp_path / "root" / "m.png")
+    return tmp_path / "root"
+
+
+def test_same_samples_as_the_host_reads_from_the_same_folders(mvtec, metadata):
+    expected, actual = MVTecAD(mvtec, "bottle", num_workers=0), JSONLines(metadata, mvtec, "bottle", num_workers=0)
+    for datamodule in (expected, actual):
+        datamodule.setup()
+    for split in ("train_data", "val_data", "test_data"):
+        theirs, ours = getattr(expected, split), getattr(actual, split)
+        assert ours.samples[COLUMNS].values.tolist() == theirs.samples[COLUMNS].values.tolist()
+        assert ours.task == theirs.task == TaskType.SEGMENTATION
+        for one, other in zip(ours, theirs, strict=True):
+            assert torch.equal(one.image, other.image)
+            assert torch.equal(one.gt_mask, other.gt_mask)
+            assert one.gt_label == other.gt_label
+            assert (one.image_path, one.mask_path) == (other.image_path, other.mask_path)
+
+
+def test_names_of_data_set_and_classes(mvtec, metadata):
+    datamodule = JSONLines(metadata, mvtec, num_workers=0)
+    datamodule.setup()
+    assert (datamodule.name, datamodule.category) == ("MVTec", "")
+    assert {item.class_name for item in datamodule.test_data} == {
+        "dark bottle",
+        "metal nut which has four notched edges",
+    }
+    batch = next(iter(datamodule.test_dataloader()))
+    assert batch.class_name == [item.class_name for item in datamodule.test_data]
+    renamed = JSONLinesDataset(metadata, mvtec, "metal_nut", name="workshop")
+    assert (renamed.name, renamed.category, renamed[0].class_name) == ("workshop", "metal_nut", "metal nut")
+
+
+def test_a_batch_that_begins_with_an_anomalous_image_and_has_normal_ones(folder, tmp_path):
+    lines = [
+        {"image_path": "a.png", "label": 1, "class_name": "c", "mask_path": "m.png"},
+        {"image_path": "b.png", "label": 0, "class_name": "c"},
+    ]
+    datamodule = JSONLines(write(tmp_path / "x.jsonl", lines), folder, num_workers=0)
+    datamodule.setup()
+    batch = next(iter(datamodule.test_dataloader()))
+    assert batch.gt_label.tolist() == [1, 0]
+    assert batch.gt_mask.sum(dim=(1, 2)).tolist() == [18, 0]
+
+
+@pytest.mark.parametrize("text", ["1", "1.0", "true"])
+def test_spellings_of_anomalous(folder, tmp_path, text):
+    path = write(tmp_path / "x.jsonl", [f'{{"image_path": "a.png", "label": {text}, "class_name": "c"}}'])
+    assert read_metadata(path, folder).label_index.tolist() == [1]
+
+
+@pytest.mark.parametrize("text", ["0", "0.0", "false"])
+def test_spellings_of_normal(folder, tmp_path, text):
+    path = write(tmp_path / "x.jsonl", [f'{{"image_path": "a.png", "label": {text}, "class_name": "c"}}'])
+    assert read_metadata(path, folder).label_index.tolist() == [0]
+
+
+def test_what_a_file_may_hold_besides(folder, tmp_path):
+    """A byte-order mark, CR LF, empty lines, unknown keys, empty mask paths, masks of normal images."""
+    text = (
+        '{"image_path": "a.png", "label": 1, "class_name": "c", "mask_path": "m.png", "exposure": [1]}\r\n'
+        "\r\n"
+        '{"image_path": "b.png", "label": 0, "class_name": "c", "mask_path": ""}\n'
+        '{"image_path": "./a.png", "label": 0, "class_name": "c", "mask_path": "m.png", "split": "train"}'
+    )
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + text.encode())
+    samples = read_metadata(path, folder)
+    assert samples.mask_path.tolist() == [str(folder / "m.png"), None, None]
+    assert samples.split.tolist() == ["test", "test", "train"]
+
+
+GOOD = '{"image_path": "a.png", "label": 0, "class_name": "c"}\n'
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"image_path": "a.png", "label": 0, "class_name": "c"', "not valid JSON: .* at character 54"),
+        (GOOD.strip() + GOOD.strip(), "not valid JSON: Extra data at character 55"),
+        ("[1, 2]", "not a JSON object"),
+        ("[" * 100_000, "not valid JSON"),
+        ('{"label": ' + "9" * 10_000 + "}", "not valid JSON"),
+        ('{"label": 0, "class_name": "c"}', '"image_path" must be text, but is missing'),
+        ('{"image_path": 7, "label": 0, "class_name": "c"}', '"image_path" must be text, but is 7'),
+        ('{"image_path": "a.png", "class_name": "c"}', '"label" must be 0 .* or 1 .*, but is missing'),
+        ('{"image_path": "a.png", "label": 2, "class_name": "c"}', "but is 2"),
+        ('{"image_path": "a.png", "label": NaN, "class_name": "c"}', "but is nan"),
+        ('{"image_path": "a.png", "label": "1", "class_name": "c"}', "but is '1'"),
+        ('{"image_path": "a.png", "label": [1], "class_name": "c"}', r"but is \[1\]"),
+        ('{"image_path": "a.png", "label": 0}', '"class_name" must be text, but is missing'),
+        ('{"image_path": "a.png", "label": 0, "class_name": " "}', '"class_name" must be text'),
+        ('{"image_path": "a.png", "label": 0, "class_name": "\\ud800"}', '"class_name" must be printable text'),
+        (
+            '{"image_path": "a.png", "label": 0, "class_name": "c", "split": "val"}',
+            "\"split\" must be .*, but is 'val'",
+        ),
+        (
+            '{"image_path": "a.png", "label": 1, "class_name": "c", "mask_path": 3}',
+            '"mask_path" must be text, but is 3',
+        ),
+        ('{"image_path": "z.png", "label": 0, "class_name": "c"}', "there is no file 'z.png'"),
+        ('{"image_path": "a.png", "label": 1, "class_name": "c", "mask_path": "z.png"}', "there is no file 'z.png'"),
+        ('{"image_path": "a\\u0000.png", "label": 0, "class_name": "c"}', "there is no file"),
+        ('{"image_path": "\\ud800.png", "label": 0, "class_name": "c"}', "there is no file"),
+        ('{"image_path": "' + "a" * 5000 + '", "label": 0, "class_name": "c"}', "there is no file"),
+        ('{"image_path": ".", "label": 0, "class_name": "c"}', "is not a file"),
+        ('{"image_path": "../outside.png", "label": 0, "class_name": "c"}', "leaves the root"),
+        ('{"image_path": "link.png", "label": 0, "class_name": "c"}', "leaves the root"),
+        ('{"image_path": "folder/outside.png", "label": 0, "class_name": "c"}', "leaves the root"),
+        ('{"image_path": "/etc/hostname", "label": 0, "class_name": "c"}', "/etc/hostname is absolute"),
+        ('{"image_path": "dangling.png", "label": 0, "class_name": "c"}', "there is no file"),
+        ('{"image_path": "pipe", "label": 0, "class_name": "c"}', "is not a file"),
+    ],
+)
+def test_a_bad_line_is_named_with_its_number(folder, tmp_path, line, message):
+    picture(tmp_path / "outside.png")
+    (folder / "link.png").symlink_to(tmp_path / "outside.png")
+    (folder / "folder").symlink_to(tmp_path)
+    (folder / "dangling.png").symlink_to(folder / "nothing.png")
+    os.mkfifo(folder / "pipe")
+    path = write(tmp_path / "x.jsonl", [GOOD, "\n", line])
+    with pytest.raises(ValueError, match=rf"(?s)^{path}:3: .*{message}") as caught:
+        read_metadata(path, folder)
+    assert len(str(caught.value)) < 12_000
+
+
+def test_bytes_that_are_no_text_are_named(folder, tmp_path):
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(GOOD.encode() + GOOD.encode("utf-16"))
+    with pytest.raises(ValueError, match=r"x\.jsonl:2: not valid JSON in UTF-8"):
+        read_metadata(path, folder)
+
+
+def test_a_bad_line_far_down_is_found_before_anything_is_read(folder, tmp_path):
+    path = write(tmp_path / "x.jsonl", [GOOD] * 20_000 + ["{"])
+    with pytest.raises(ValueError, match=r"x\.jsonl:20001: not valid JSON"):
+        JSONLines(path, folder).setup()
+
+
+def test_links_that_stay_inside_are_followed(folder, tmp_path):
+    (folder / "link.png").symlink_to("a.png")
+    (folder / "sub").mkdir()
+    (tmp_path / "alias").symlink_to(folder)
+    line = '{"image_path": "sub/../link.png", "label": 0, "class_name": "c"}'
+    samples = read_metadata(write(tmp_path / "x.jsonl", [line]), tmp_path / "alias")
+    assert Image.open(samples.image_path[0]).size == (16, 12)
+
+
+def test_names_with_spaces_and_other_letters(folder, tmp_path):
+    picture(folder / "größer als 螺丝.png")
+    lines = [{"image_path": "größer als 螺丝.png", "label": 0, "class_name": "c" * 300}]
+    dataset = JSONLinesDataset(write(tmp_path / "x.jsonl", lines), folder)
+    assert dataset[0].class_name == "c" * 300
+
+
+def test_missing_file_root_and_lines(folder, tmp_path):
+    path = write(tmp_path / "x.jsonl", ["\n"])
+    with pytest.raises(ValueError, match="lists no images"):
+        read_metadata(path, folder)
+    with pytest.raises(FileNotFoundError, match=r"no metadata file .*y\.jsonl"):
+        read_metadata(tmp_path / "y.jsonl", folder)
+    with pytest.raises(FileNotFoundError, match=r"no folder .*nowhere: root must be"):
+        read_metadata(path, tmp_path / "nowhere")
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from(["a.png", "m.png", "test"]),
+    lambda children: st.lists(children, max_size=3) | st.dictionaries(st.text(), children, max_size=3),
+    max_leaves=5,
+)
+keys = st.sampled_from(["image_path", "label", "class_name", "mask_path", "split"]) | st.text()
+json_lines = st.dictionaries(keys, json_values, max_size=6).map(lambda line: json.dumps(line).encode())
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(lines=st.lists(st.binary(max_size=60) | json_lines | st.just(GOOD.strip().encode()), max_size=4))
+def test_any_file_gives_samples_or_one_error_with_its_line(tmp_path_factory, lines):
+    root = tmp_path_factory.getbasetemp() / "fuzz"
+    if not root.exists():
+        picture(root / "a.png")
+    path = root / "x.jsonl"
+    path.write_bytes(b"\n".join(lines))
+    try:
+        samples = read_metadata(path, root)
+    except ValueError as error:
+        assert str(error).startswith(f"{path}:") or "lists no images" in str(error)  # noqa: PT017  (either is right)
+    else:
+        assert set(samples.label_index) <= {0, 1}
+        assert all((root / "a.png").samefile(image) for image in samples.image_path)
+
+
+def test_writing_and_reading_give_the_same_samples(mvtec, metadata, tmp_path):
+    samples = read_metadata(metadata, mvtec)
+    write_metadata(samples, mvtec, tmp_path / "new" / "copy.jsonl")
+    assert read_metadata(tmp_path / "new" / "copy.jsonl", mvtec).equals(samples)
+    first = json.loads((tmp_path / "new" / "copy.jsonl").read_text().splitlines()[0])
+    assert first == {
+        "image_path": "bottle/test/broken/000.png",
+        "label": 1.0,
+        "class_name": "bottle",
+        "mask_path": "bottle/ground_truth/broken/000_mask.png",
+    }
+
+
+def test_writing_fails_without_a_trace(mvtec, metadata, tmp_path):
+    with pytest.raises(ValueError, match="is not inside the root"):
+        write_metadata(read_metadata(metadata, mvtec), mvtec / "bottle", tmp_path / "new" / "copy.jsonl")
+    assert not list(tmp_path.glob("new/*"))
+
+
+def test_category_filter(mvtec, metadata):
+    assert len(JSONLinesDataset(metadata, mvtec)) == 24
+    assert set(JSONLinesDataset(metadata, mvtec, "metal_nut").samples.class_name) == {"metal_nut"}
+    assert len(JSONLinesDataset(metadata, mvtec, "metal_nut", split="train")) == 3
+    with pytest.raises(ValueError, match=r"no category 'screw' in .*: it has 'bottle', 'metal_nut'"):
+        JSONLinesDataset(metadata, mvtec, "screw")
+
+
+def without_masks(mvtec, path, keep=0):
+    """Metadata of the bottles, of which only some anomalous ones have masks."""
+    lines = list(lines_of(mvtec, "bottle"))
+    masked = [line for line in lines if "mask_path" in line]
+    for line in masked[keep:]:
+        del line["mask_path"]
+    return write(path, lines)
+
+
+def test_without_masks_there_are_image_labels_only(mvtec, tmp_path):
+    datamodule = JSONLines(without_masks(mvtec, tmp_path / "x.jsonl"), mvtec, num_workers=0)
+    datamodule.setup()
+    assert datamodule.task == TaskType.CLASSIFICATION
+    batch = next(iter(datamodule.test_dataloader()))
+    assert batch.gt_mask is None
+    assert batch.mask_path is None
+    assert sorted(batch.gt_label.tolist()) == [0] * 3 + [1] * 6
+
+
+def test_some_masks_are_an_error_unless_set_aside(mvtec, tmp_path):
+    path = without_masks(mvtec, tmp_path / "x.jsonl", keep=2)
+    with pytest.raises(ValueError, match=r"4 of 6 anomalous images in .* have no mask, .* set task to classification"):
+        JSONLines(path, mvtec).setup()
+    datamodule = JSONLines(path, mvtec, task="classification", num_workers=0)
+    datamodule.setup()
+    assert next(iter(datamodule.test_dataloader())).gt_mask is None
+
+
+def test_segmentation_needs_masks(mvtec, tmp_path):
+    with pytest.raises(ValueError, match="6 of 6 anomalous images"):
+        JSONLines(without_masks(mvtec, tmp_path / "x.jsonl"), mvtec, task="segmentation").setup()
+
+
+def test_anomalous_images_only(mvtec, tmp_path):
+    """As in the polyp sets; the training images stay where they are."""
+    lines = [line for line in lines_of(mvtec, "bottle") if line["label"] or line["split"] == "train"]
+    datamodule = JSONLines(write(tmp_path / "x.jsonl", lines), mvtec, num_workers=0)
+    datamodule.setup()
+    batch = next(iter(datamodule.test_dataloader()))
+    assert batch.gt_label.tolist() == [1] * 6
+    assert batch.gt_mask.any(dim=2).any(dim=1).all()
+    assert len(datamodule.train_data) == 3
+
+
+def test_normal_images_only_and_no_split(mvtec, tmp_path):
+    lines = [line for line in lines_of(mvtec, "bottle") if not line["label"]]
+    for line in lines:
+        del line["split"]
+    datamodule = JSONLines(write(tmp_path / "x.jsonl", lines), mvtec, num_workers=0)
+    datamodule.setup()
+    assert next(iter(datamodule.val_dataloader())).gt_label.tolist() == [0] * 6
+
+
+def test_images_of_different_sizes_are_resized_before_they_meet(folder, tmp_path):
+    picture(folder / "wide.png", size=(40, 10))
+    mask(folder / "wide_mask.png", size=(40, 10))
+    lines = [
+        {"image_path": "a.png", "label": 0, "class_name": "c"},
+        {"image_path": "wide.png", "label": 1, "class_name": "c", "mask_path": "wide_mask.png"},
+    ]
+    datamodule = JSONLines(write(tmp_path / "x.jsonl", lines), folder, num_workers=0)
+    transform = Compose([Resize((20, 20)), Normalize([0.5] * 3, [0.5] * 3)])
+    datamodule.trainer = SimpleNamespace(model=SimpleNamespace(pre_processor=SimpleNamespace(transform=transform)))
+    datamodule.setup()
+    batch = next(iter(datamodule.test_dataloader()))
+    assert batch.image.shape == (2, 3, 20, 20)
+    # Nearest: row i shows row i // 2 (2..4 are set), column i column 2 i (3..8 are set).
+    expected = torch.zeros(20, 20, dtype=torch.bool)
+    expected[4:10, 2:5] = True
+    assert torch.equal(batch.gt_mask[1], expected)
+
+
+def test_mask_of_another_size_than_its_image(folder, tmp_path):
+    mask(folder / "small.png", size=(8, 6))
+    line = {"image_path": "a.png", "label": 1, "class_name": "c", "mask_path": "small.png"}
+    dataset = JSONLinesDataset(write(tmp_path / "x.jsonl", [line]), folder)
+    with pytest.raises(ImageReadError, match=r"small\.png is 8x6, but its image .*a\.png is 16x12"):
+        dataset[0]
+
+
+def test_training_images_are_asked_for_only_where_needed(folder, tmp_path):
+    path = write(tmp_path / "x.jsonl", [GOOD])
+    datamodule = JSONLines(path, folder, num_workers=0)
+    datamodule.setup()
+    with pytest.raises(ValueError, match=r'x\.jsonl has no line with "split": "train"'):
+        datamodule.train_dataloader()
+    for mode in ("from_train", "synthetic"):
+        with pytest.raises(ValueError, match=f"val_split_mode {mode} needs training images"):
+            JSONLines(path, folder, val_split_mode=mode).setup()
+    with pytest.raises(ValueError, match="val_split_mode from_dir: a metadata file has no validation split"):
+        JSONLines(path, folder, val_split_mode="from_dir")
+
+
+def test_the_hosts_own_splits(mvtec, metadata):
+    datamodule = JSONLines(metadata, mvtec, val_split_mode="from_test", val_split_ratio=0.5, seed=1, num_workers=0)
+    datamodule.setup()
+    tested, validated = set(datamodule.test_data.samples.image_path), set(datamodule.val_data.samples.image_path)
+    assert not tested & validated
+    assert len(tested | validated) == 18
+    assert len(next(iter(datamodule.train_dataloader())).class_name) == 6
+
+
+def test_synthetic_anomalies_where_there_is_no_labelled_one(tmp_path):
+    lines = [{"image_path": f"{name}.png", "label": 0, "class_name": "c"} for name in "abc"]
+    for name in "abc":
+        picture(tmp_path / "root" / f"{name}.png", size=(128, 128))
+    path = write(tmp_path / "x.jsonl", lines)
+    datamodule = JSONLines(path, tmp_path / "root", test_split_mode="synthetic", num_workers=0)
+    datamodule.setup()
+    assert sorted(datamodule.test_data.samples.label_index) == [0, 0, 1]

@@ -1,0 +1,144 @@
+"""Labelled sets by name, read from a tiny tree in MVTec AD's layout and from a JSON-lines file."""
+
+import json
+import socket
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from anomalib_dpclip.data.labelled_sets import (
+    auxiliary_categories_of,
+    categories_of,
+    data_module_class,
+    prepare_labelled_set,
+    read_labelled_set,
+)
+from anomalib_dpclip.files.downloads import network_timeout
+
+
+def png(path, value=100):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((8, 8), value, dtype=np.uint8)).save(path)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """Two categories: one normal and two anomalous test images each, and a training image."""
+    root = tmp_path_factory.mktemp("MVTecAD")
+    for category in categories_of(data_module_class("MVTecAD")):
+        png(root / category / "train" / "good" / "000.png")
+        png(root / category / "test" / "good" / "000.png")
+        for index in ("000", "001"):
+            png(root / category / "test" / "hole" / f"{index}.png")
+            png(root / category / "ground_truth" / "hole" / f"{index}_mask.png", 255)
+    return root
+
+
+@pytest.mark.parametrize("name", ["MVTecAD", "mvtecad", "VisA", "visa", "BTech", "MPDD", "BMAD", "MVTec", "Surfaces"])
+def test_names_in_any_case(name):
+    assert data_module_class(name).__name__.lower() == name.lower()
+
+
+@pytest.mark.parametrize(
+    "name", ["MVTecADD", "", "Folder", "no/such/folder", "AnomalibDataModule", "JSONLines", "MVTec3D", "UCSDped"]
+)
+def test_an_unknown_name(name):
+    with pytest.raises(ValueError, match=r"unknown data set .*path of a .jsonl file that exists, or one of .*MVTecAD.*Visa"):
+        read_labelled_set(name)
+
+
+def test_an_unknown_category():
+    with pytest.raises(ValueError, match=r"MVTecAD has no category 'bottel': it has bottle, cable"):
+        read_labelled_set("MVTecAD/bottel")
+
+
+@pytest.mark.parametrize(
+    ("name", "count"), [("MVTecAD", 15), ("Visa", 12), ("BTech", 3), ("MPDD", 6), ("BMAD", 3), ("Surfaces", 6)]
+)
+def test_categories_to_learn_from(name, count):
+    cls = data_module_class(name)
+    assert len(auxiliary_categories_of(cls)) == count
+    assert set(auxiliary_categories_of(cls)) <= set(categories_of(cls))
+
+
+@pytest.mark.parametrize("name", ["AutoVI", "MVTecAD2", "MVTecLOCO", "RealIAD", "VAD"])
+def test_other_image_sets_of_the_host_can_be_asked_for(name, tmp_path):
+    with pytest.raises(FileNotFoundError, match=f"auxiliary set '{name}'.*{tmp_path}"):
+        read_labelled_set(name, tmp_path)
+
+
+def test_all_labelled_test_images_of_all_categories(root):
+    samples = read_labelled_set("MVTecAD", root)
+    assert len(samples) == 15 * 3
+    assert samples.label_index.sum() == 15 * 2
+    assert set(samples.class_name) == set(categories_of(data_module_class("MVTecAD")))
+    assert not samples.image_path.str.contains("train").any()
+    anomalous = samples[samples.label_index == 1]
+    assert anomalous.mask_path.str.endswith("_mask.png").all()
+    assert (samples.data_set == "MVTecAD").all()
+
+
+def test_one_category(root):
+    samples = read_labelled_set("mvtecad/bottle", root)
+    assert samples.class_name.tolist() == ["bottle"] * 3
+
+
+def test_a_category_that_is_not_there(tmp_path):
+    png(tmp_path / "cable" / "test" / "good" / "000.png")
+    with pytest.raises(
+        FileNotFoundError, match=rf"auxiliary set 'MVTecAD/bottle'.*{tmp_path}.*--model.auxiliary_root.*--model.weights"
+    ):
+        read_labelled_set("MVTecAD/bottle", tmp_path)
+
+
+def test_a_set_that_cannot_be_downloaded(tmp_path, monkeypatch):
+    def no_network(self):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(data_module_class("Visa"), "prepare_data", no_network)
+    message = rf"auxiliary set 'VisA' is not in {tmp_path} and could not be downloaded \(no route to host\).*--model.weights"
+    with pytest.raises(FileNotFoundError, match=message):
+        prepare_labelled_set("VisA", tmp_path)
+
+
+def test_a_set_that_is_there_is_not_downloaded(root, monkeypatch):
+    def no_network(*args, **kwargs):
+        raise AssertionError("the network was used")
+
+    monkeypatch.setattr(socket, "socket", no_network)
+    prepare_labelled_set("MVTecAD", root)
+
+
+def test_a_metadata_file(tmp_path):
+    png(tmp_path / "images" / "a.png")
+    png(tmp_path / "images" / "a_mask.png", 255)
+    png(tmp_path / "images" / "b.png")
+    lines = [
+        {"image_path": "images/a.png", "label": 1.0, "class_name": "gear", "mask_path": "images/a_mask.png"},
+        {"image_path": "images/b.png", "label": 0, "class_name": "nut"},
+    ]
+    path = tmp_path / "parts.jsonl"
+    path.write_text("\n".join(map(json.dumps, lines)))
+    prepare_labelled_set(str(path))
+    samples = read_labelled_set(str(path))
+    assert samples.class_name.tolist() == ["gear", "nut"]
+    assert samples.label_index.tolist() == [1, 0]
+    assert (samples.data_set == tmp_path.name).all()
+
+
+def test_a_metadata_file_that_is_not_there(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"parts\.jsonl"):
+        read_labelled_set(str(tmp_path / "parts.jsonl"))
+
+
+def test_the_timeout_is_put_back():
+    before = socket.getdefaulttimeout()
+
+    def stopped():
+        with network_timeout(7):
+            raise OSError(f"stopped with {socket.getdefaulttimeout():g}")
+
+    with pytest.raises(OSError, match="stopped with 7"):
+        stopped()
+    assert socket.getdefaulttimeout() == before

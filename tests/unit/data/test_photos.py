@@ -1,0 +1,291 @@
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from PIL import Image
+from torchvision.transforms.v2 import Resize
+
+from anomalib_dpclip import DPCLIP
+from anomalib_dpclip.data.photos import Photos
+from anomalib_dpclip.data.results import RESULTS, Result, model_digest, read_results, write_results
+
+RESIZED = (8, 6)
+
+
+class Brightness(LightningModule):
+    """Scores images by their mean."""
+
+    def __init__(self, threshold=0.5):
+        super().__init__()
+        self.save_hyperparameters()
+        self.threshold = threshold
+        self.pre_processor = SimpleNamespace(transform=Resize(RESIZED))
+        self.batches = []
+
+    def predict_step(self, batch, batch_idx):
+        self.batches.append(batch)
+        score = batch.image.mean(dim=(1, 2, 3))
+        return batch.update(pred_score=score, pred_label=score > self.threshold)
+
+
+def save(path: Path, grey: int, size=(20, 10)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, (grey, grey, grey)).save(path)
+    return path
+
+
+@pytest.fixture
+def root(tmp_path):
+    root = tmp_path / "line 3"
+    save(root / "b" / "1.png", 255)
+    save(root / "b" / "2.PNG", 51, (5, 9))
+    save(root / "a" / "1.png", 204)
+    save(root / "0.png", 0)
+    return root
+
+
+def predict(root, folder, model=None, **arguments):
+    model = model or Brightness()
+    trainer = Trainer(
+        accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False, default_root_dir=folder
+    )
+    trainer.predict(model, datamodule=Photos(root, num_workers=0, **arguments), return_predictions=False)
+    return model
+
+
+def rows(folder, root=None):
+    """Path below the root (or whole), score, label, status of each row."""
+    with (folder / RESULTS).open(encoding="utf-8", newline="") as stream:
+        found = list(csv.DictReader(stream))
+    return [
+        (os.path.relpath(row["path"], root) if root else row["path"], row["score"], row["label"], row["status"])
+        for row in found
+    ]
+
+
+def test_a_row_an_image_in_the_order_of_names(root, tmp_path):
+    model = predict(root, tmp_path / "out", batch_size=3)
+    assert rows(tmp_path / "out", root) == [
+        ("0.png", "0.000000", "normal", "ok"),
+        ("a/1.png", "0.800000", "anomalous", "ok"),
+        ("b/1.png", "1.000000", "anomalous", "ok"),
+        ("b/2.PNG", "0.200000", "normal", "ok"),
+    ]
+    # Images of two sizes, brought to one before they are a batch.
+    assert [tuple(batch.image.shape) for batch in model.batches] == [(3, 3, *RESIZED), (1, 3, *RESIZED)]
+
+
+def test_masks_hidden_files_and_own_output_are_no_photos(root, tmp_path):
+    out = root / "out"
+    for name in ("masks/1.png", "b/Ground_Truth/1.png", ".cache/1.png", "b/.1.png", "out/images/1.png"):
+        save(root / name, 9)
+    (root / "notes.txt").write_text("no image")
+    predict(root, out)
+    assert [path for path, *_ in rows(out, root)] == ["0.png", "a/1.png", "b/1.png", "b/2.PNG"]
+
+
+def test_a_bad_file_is_reported_and_the_others_done(root, tmp_path, caplog):
+    whole = (root / "b" / "1.png").read_bytes()
+    (root / "b" / "1.png").write_bytes(whole[: len(whole) // 2])
+    predict(root, tmp_path / "out", batch_size=4)
+    found = {path: (score, label, status) for path, score, label, status in rows(tmp_path / "out", root)}
+    assert found.pop("b/1.png")[:2] == ("", "")
+    assert {status for *_, status in found.values()} == {"ok"}
+    bad = str(root / "b" / "1.png")
+    assert bad in caplog.text
+    assert bad in next(row.status for row in read_results(tmp_path / "out").values() if row.path == bad)
+
+
+def test_a_batch_of_bad_files_only(root, tmp_path):
+    for name in ("0.png", "a/1.png"):
+        (root / name).write_bytes(b"")
+    predict(root, tmp_path / "out", batch_size=2)
+    assert [(path, score) for path, score, *_ in rows(tmp_path / "out", root)] == [
+        ("0.png", ""),
+        ("a/1.png", ""),
+        ("b/1.png", "1.000000"),
+        ("b/2.PNG", "0.200000"),
+    ]
+
+
+class StopsAfter(Brightness):
+    """Loses power in the middle of a run."""
+
+    def predict_step(self, batch, batch_idx):
+        if batch_idx == self.threshold:
+            raise RuntimeError("power cut")
+        return super().predict_step(batch, batch_idx)
+
+
+def digest_of(model):
+    return model_digest(model, {"class_from_folder": False})
+
+
+def test_goes_on_where_it_stopped(root, tmp_path):
+    out = tmp_path / "out"
+    first = StopsAfter(threshold=2)
+    with pytest.raises(RuntimeError, match="power cut"):
+        predict(root, out, first, batch_size=1)
+    assert [path for path, *_ in rows(out, root)] == ["0.png", "a/1.png"]
+    with (out / RESULTS).open("a") as stream:
+        stream.write(f"{root}/b/1.png,0.123")  # cut off in the middle of a row
+
+    second = StopsAfter(threshold=2)
+    predict(root, out, second, batch_size=2)
+    assert [Path(path).name for batch in second.batches for path in batch.image_path] == ["1.png", "2.PNG"]
+    assert [path for path, *_ in rows(out, root)] == ["0.png", "a/1.png", "b/1.png", "b/2.PNG"]
+    assert rows(out, root)[2][1] == "1.000000"
+
+
+def test_what_was_bad_is_tried_again(root, tmp_path):
+    good = (root / "0.png").read_bytes()
+    (root / "0.png").write_bytes(b"")
+    predict(root, tmp_path / "out")
+    (root / "0.png").write_bytes(good)
+    model = predict(root, tmp_path / "out")
+    assert [len(batch) for batch in model.batches] == [1]
+    assert min(rows(tmp_path / "out", root)) == ("0.png", "0.000000", "normal", "ok")
+    assert len(rows(tmp_path / "out", root)) == 4
+
+
+def test_nothing_left_to_do(root, tmp_path):
+    predict(root, tmp_path / "out")
+    before = rows(tmp_path / "out")
+    assert not predict(root, tmp_path / "out").batches
+    assert rows(tmp_path / "out") == before
+
+
+def test_results_of_another_model_are_not_mixed_in(root, tmp_path):
+    out = tmp_path / "out"
+    predict(root, out)
+    with pytest.raises(ValueError, match=r"results of another model, class name, setting or version.*--data\.fresh true"):
+        predict(root, out, Brightness(threshold=0.9))
+    assert rows(out, root)[1] == ("a/1.png", "0.800000", "anomalous", "ok")
+    predict(root, out, Brightness(threshold=0.9), fresh=True)
+    assert rows(out, root)[1] == ("a/1.png", "0.800000", "normal", "ok")
+
+
+def test_the_digest_tells_weights_apart():
+    first, second = torch.nn.Linear(2, 1), torch.nn.Linear(2, 1)
+    second.load_state_dict(first.state_dict())
+    first.hparams = second.hparams = {}
+    assert model_digest(first, {}) == model_digest(second, {})
+    with torch.no_grad():
+        second.bias += 1
+    assert model_digest(first, {}) != model_digest(second, {})
+
+
+def test_files_of_other_processes_are_merged(tmp_path):
+    a, b, c = (Result(name, "0.5", "normal", "ok", "m") for name in "abc")
+    write_results(tmp_path, [b])
+    (tmp_path / RESULTS).rename(tmp_path / "results-rank1.csv")
+    write_results(tmp_path / "other", [c, a])
+    (tmp_path / "other" / RESULTS).rename(tmp_path / RESULTS)
+    assert read_results(tmp_path) == {"a": a, "b": b, "c": c}
+    write_results(tmp_path, read_results(tmp_path).values())
+    assert [path for path, *_ in rows(tmp_path)] == ["a", "b", "c"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["other", RESULTS]
+
+
+def test_a_csv_of_something_else_is_left_alone(root, tmp_path):
+    (tmp_path / RESULTS).write_text("epoch,loss\n1,0.5\n")
+    with pytest.raises(ValueError, match="has columns epoch, loss, not those of results: move it away"):
+        predict(root, tmp_path)
+    assert (tmp_path / RESULTS).read_text() == "epoch,loss\n1,0.5\n"
+
+
+def test_names_with_commas_and_bytes_that_are_no_text(root, tmp_path):
+    odd = os.fsdecode(b'comma, "quote" \xff.png')
+    try:
+        (root / "0.png").rename(root / odd)
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    predict(root, tmp_path / "out")
+    assert str(root / odd) in read_results(tmp_path / "out")
+    assert not predict(root, tmp_path / "out").batches
+
+
+def test_classes_of_folders(root, tmp_path):
+    save(root / "metal_nut" / "deep" / "1.png", 100)
+    model = predict(root, tmp_path / "out", class_from_folder=True)
+    assert [name for batch in model.batches for name in batch.class_name] == ["object", "a", "b", "b", "metal nut"]
+    assert predict(root, tmp_path / "other").batches[0].class_name is None
+
+
+def test_memory_is_pointed_out(root, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr("anomalib_dpclip.data.photos.MANY", 3)
+    trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, default_root_dir=tmp_path / "out")
+    trainer.predict(Brightness(), datamodule=Photos(root, num_workers=0), return_predictions=True)
+    assert "--return_predictions false" in caplog.text
+
+
+def test_without_a_trainer_it_is_a_loader_of_all_images(root):
+    paths = [path for batch in Photos(root, batch_size=1, num_workers=0).predict_dataloader() for path in batch.image_path]
+    assert [os.path.relpath(path, root) for path in paths] == ["0.png", "a/1.png", "b/1.png", "b/2.PNG"]
+
+
+@pytest.mark.parametrize("stage", ["fit", "test"])
+def test_refuses_to_train_and_test(root, stage):
+    with pytest.raises(ValueError, match="Photos have no labels"):
+        Photos(root).setup(stage)
+
+
+def test_bad_arguments(tmp_path, root):
+    with pytest.raises(FileNotFoundError, match=r"no folder .*nowhere"):
+        Photos(tmp_path / "nowhere").predict_dataloader()
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"no images in .*empty"):
+        Photos(tmp_path / "empty").predict_dataloader()
+    with pytest.raises(ValueError, match="batch_size must be at least 1"):
+        Photos(root, batch_size=0)
+    with pytest.raises(ValueError, match="num_workers must be at least 0"):
+        Photos(root, num_workers=-1)
+
+
+def test_fewer_photos_than_devices(root, tmp_path):
+    photos = Photos(root)
+    photos.trainer = SimpleNamespace(world_size=5, lightning_module=Brightness(), default_root_dir=tmp_path)
+    with pytest.raises(ValueError, match=r"4 left for 5 devices: set --trainer\.devices 4"):
+        photos.predict_dataloader()
+
+
+def test_with_the_model_itself(root, tmp_path):
+    for name in ("0.png", "a/1.png"):
+        (root / name).write_bytes(b"")
+    predict(root, tmp_path, DPCLIP(backbone="mini", class_name="brick", visualizer=False), batch_size=2)
+    found = rows(tmp_path, root)
+    assert [status == "ok" for *_, status in found] == [False, False, True, True]
+    assert all(0 <= float(score) <= 1 and label in {"normal", "anomalous"} for _, score, label, _ in found[2:])
+
+
+# Forked processes share the imports, which take longer than the test.
+TWO_PROCESSES = """
+import sys
+from lightning.pytorch import Trainer
+from anomalib_dpclip.data.photos import Photos
+from tests.unit.test_photos import Brightness
+root, folder = sys.argv[1:]
+trainer = Trainer(accelerator="cpu", devices=2, strategy="ddp_fork", logger=False, enable_progress_bar=False,
+                  enable_checkpointing=False, default_root_dir=folder)
+trainer.predict(Brightness(), datamodule=Photos(root, batch_size=2, num_workers=0), return_predictions=False)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes cannot be forked on this system")
+def test_two_processes_predict_every_image_once(root, tmp_path):
+    for index in range(5):
+        save(root / "c" / f"{index}.png", 10 * index)
+    (root / "c" / "bad.png").write_bytes(b"")
+    predict(root, tmp_path / "one")
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", TWO_PROCESSES, str(root), str(tmp_path / "two")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert rows(tmp_path / "two", root) == sorted(rows(tmp_path / "one", root))
+    assert [path.name for path in (tmp_path / "two").iterdir()] == [RESULTS]

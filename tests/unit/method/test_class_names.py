@@ -1,0 +1,77 @@
+"""Descriptions and domains of every name that a data set goes by."""
+
+import importlib
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+
+from anomalib_dpclip.method.class_names import _DESCRIPTIONS, classes_of, data_set_key, describe
+from anomalib_dpclip.method.domain import domain_of
+
+
+@pytest.mark.parametrize(
+    ("data_set", "category", "expected"),
+    [
+        ("MVTecAD", "bottle", "dark bottle"),
+        ("MVTec", "metal_nut", "metal nut which has four notched edges"),
+        ("mvtec", "grid", "metal or plastic mesh"),
+        ("Visa", "pcb4", "battery charging pcb module"),
+        ("VisA", "macaroni2", "scattered yellow macaroni"),
+        ("BTech", "03", "oval concentric circular rings in gradient shades of blue and white"),
+        ("BMAD", "Brain", "scan"),
+        ("Retina", "Retina", "scan"),
+        ("Kvasir", "Kvasir", "colon endoscopy image"),
+        ("CVC-300", "CVC-300", "colon endoscopy image"),
+        ("Colon_ColonDB", "whatever", "colon endoscopy image"),
+        ("Surfaces", "brushed_metal", "brushed metal"),
+        ("Folder", "gear__wheel ", "gear wheel"),
+        ("MVTecAD", "no such category", "no such category"),
+        ("MVTecAD", None, "object"),
+        (None, "gear", "gear"),
+        (None, "", "object"),
+        (None, " _ ", "object"),
+    ],
+)
+def test_describe(data_set, category, expected):
+    assert describe(data_set, category) == expected
+
+
+@pytest.mark.parametrize(("data_set", "module"), [("mvtec", "mvtecad"), ("visa", "visa"), ("mpdd", "mpdd"), ("btad", "btech")])
+def test_every_category_of_the_host_is_described(data_set, module):
+    categories = importlib.import_module(f"anomalib.data.datasets.image.{module}").CATEGORIES
+    assert set(_DESCRIPTIONS[data_set]) == set(categories)
+
+
+@pytest.mark.parametrize("name", ["BMAD", "Brain", "Liver", "Retina", "RESC", "Kvasir", "CVC-300", "cvc_clinicdb", "ColonDB"])
+def test_medical(name):
+    assert domain_of(name) == "medical"
+
+
+@pytest.mark.parametrize("name", ["MVTecAD", "VisA", "BTech", "MPDD", "Surfaces", "brain scans of my own", "", None])
+def test_industrial(name):
+    assert domain_of(name) == "industrial"
+
+
+def test_names_of_one_data_set_are_one_key():
+    assert data_set_key("MVTec AD") == data_set_key("mvtec-ad") == data_set_key("MVTec") == "mvtec"
+    assert data_set_key("VisA") != data_set_key("MVTec")
+
+
+@pytest.mark.parametrize(
+    ("category", "of_images", "expected"),
+    [
+        ("bottle", None, {"dark bottle"}),
+        ("", None, set()),
+        ("", ["bottle", "bottle"], {"dark bottle"}),
+        ("", ["bottle", "my_gear"], {"dark bottle", "my gear"}),
+    ],
+)
+def test_classes_are_those_of_the_images_or_of_the_data_module(category, of_images, expected):
+    samples = pd.DataFrame({"image_path": ["a.png", "b.png"]} | ({"class_name": of_images} if of_images else {}))
+    datamodule = SimpleNamespace(name="MVTecAD", category=category, test_data=SimpleNamespace(samples=samples))
+    assert classes_of(datamodule) == expected
+
+
+def test_nothing_is_known_of_a_data_module_without_category_and_test_images():
+    assert classes_of(SimpleNamespace(name="Photos")) == set()

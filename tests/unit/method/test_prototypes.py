@@ -1,0 +1,113 @@
+"""Feature decoupling by hand, in two dimensions."""
+
+import pytest
+import torch
+
+from anomalib_dpclip.method.prototypes import Prototypes, TokenDirections, token_directions
+
+MASK = torch.tensor([[0.0, 1.0]])
+
+
+def tap(normal, abnormal):
+    """One image with one normal and one abnormal token."""
+    return torch.tensor([[normal, abnormal]])
+
+
+FIRST, SECOND = tap((1.0, 0.0), (0.6, 0.8)), tap((0.0, 1.0), (1.0, 0.0))
+
+
+def test_directions_are_normalised_means_over_the_whole_batch():
+    tokens = torch.tensor([[[1.0, 0.0], [0.0, 1.0]], [[0.0, 1.0], [1.0, 0.0]]])
+    directions = token_directions(tokens, torch.tensor([[0.0, 0.0], [1.0, 0.0]]))
+    torch.testing.assert_close(directions.normal, torch.tensor([2.0, 1.0]) / 5**0.5)
+    torch.testing.assert_close(directions.abnormal, torch.tensor([0.0, 1.0]))
+    assert directions.valid
+
+
+def test_tokens_of_unknown_kind_count_as_neither():
+    tokens = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]]])
+    directions = token_directions(tokens, torch.tensor([[0.0, torch.nan, 1.0]]))
+    torch.testing.assert_close(directions.normal, torch.tensor([1.0, 0.0]))
+    torch.testing.assert_close(directions.abnormal, torch.tensor([0.6, 0.8]))
+
+
+def test_the_first_tap_is_compared_with_itself_and_the_next_with_it():
+    prototypes = Prototypes(2)
+    loss, directions = prototypes.decoupling_loss([FIRST, SECOND], MASK)
+    # (a . n)^2 = 0.6^2; then ((1, 0) . P_N)^2 = 1 and ((0, 1) . P_A)^2 = 0.8^2, halved.
+    assert loss.item() == pytest.approx(0.36 + (1 + 0.64) / 2)
+    torch.testing.assert_close(prototypes.normal, torch.tensor([1.0, 0.0]))
+    torch.testing.assert_close(prototypes.abnormal, torch.tensor([0.6, 0.8]))
+    assert directions.normal.tolist() == [0, 1]
+
+
+def test_later_batches_are_compared_with_the_prototypes():
+    prototypes = Prototypes(2)
+    prototypes.decoupling_loss([FIRST], MASK)
+    loss, _ = prototypes.decoupling_loss([SECOND, FIRST], MASK)
+    # FIRST again: (a . P_N)^2 = 0.6^2 and (n . P_A)^2 = 0.6^2.
+    assert loss.item() == pytest.approx((1 + 0.64) / 2 + 0.36)
+
+
+def test_update_moves_on_the_sphere():
+    prototypes = Prototypes(2, momentum=0.75)
+    prototypes.decoupling_loss([FIRST], MASK)
+    prototypes.update(token_directions(SECOND, MASK))
+    torch.testing.assert_close(prototypes.normal, torch.tensor([3.0, 1.0]) / 10**0.5)
+    torch.testing.assert_close(prototypes.abnormal.norm(), torch.tensor(1.0))
+    assert prototypes.cosine.item() == pytest.approx((prototypes.normal * prototypes.abnormal).sum().item())
+
+
+@pytest.mark.parametrize("kind", [0.0, 1.0, torch.nan])
+@pytest.mark.parametrize("initialised", [False, True])
+def test_a_batch_of_one_kind_adds_and_moves_nothing(kind, initialised):
+    prototypes = Prototypes(2, momentum=0.5)
+    if initialised:
+        prototypes.decoupling_loss([FIRST], MASK)
+    before = {name: value.clone() for name, value in prototypes.state_dict().items()}
+    tokens = SECOND.clone().requires_grad_()
+    loss, directions = prototypes.decoupling_loss([tokens, tokens], torch.full_like(MASK, kind))
+    loss.backward()
+    prototypes.update(directions)
+    assert loss.item() == 0
+    assert not tokens.grad.any()
+    assert all(torch.equal(value, before[name]) for name, value in prototypes.state_dict().items())
+
+
+def test_gradients_reach_the_tokens_and_not_the_prototypes():
+    prototypes = Prototypes(2)
+    tokens = FIRST.clone().requires_grad_()
+    loss, directions = prototypes.decoupling_loss([tokens], MASK)
+    loss.backward()
+    prototypes.update(directions)
+    # d (a . n)^2 / d a = 2 (a . n) n = (1.2, 0), of which the part along a = (0.6, 0.8) goes: minus 0.72 a.
+    torch.testing.assert_close(tokens.grad[0, 1], torch.tensor([1.2 - 0.72 * 0.6, -0.72 * 0.8]))
+    assert not prototypes.normal.requires_grad
+
+
+def test_state_is_all_in_buffers():
+    trained, resumed = Prototypes(2, 0.9), Prototypes(2, 0.9)
+    trained.decoupling_loss([FIRST], MASK)
+    resumed.load_state_dict(trained.state_dict())
+    assert trained.decoupling_loss([SECOND], MASK)[0] == resumed.decoupling_loss([SECOND], MASK)[0]
+
+
+def test_opposite_directions_that_cancel_are_no_nan():
+    prototypes = Prototypes(2, momentum=0.5)
+    prototypes.decoupling_loss([FIRST], MASK)
+    prototypes.update(TokenDirections(torch.tensor([-1.0, 0.0]), torch.tensor([0.6, 0.8]), torch.tensor(True)))
+    assert prototypes.normal.isfinite().all()
+
+
+@pytest.mark.parametrize("momentum", [-0.1, 1.1, float("nan")])
+def test_momentum_out_of_range(momentum):
+    with pytest.raises(ValueError, match=r"prototype_momentum must lie in \[0, 1\]"):
+        Prototypes(2, momentum)
+
+
+def test_directions_are_exact_under_autocast():
+    torch.manual_seed(0)
+    tokens, mask = torch.randn(2, 50, 16), (torch.rand(2, 50) < 0.3).float()
+    expected = token_directions(tokens, mask)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(token_directions(tokens, mask).normal, expected.normal, rtol=0, atol=0)

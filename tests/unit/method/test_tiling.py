@@ -1,0 +1,175 @@
+"""Tiling: a large image is covered once, its tiles agree, and nothing shows where they meet."""
+
+import pytest
+import torch
+from anomalib.data.utils.tiler import Tiler
+from tests.tiny_clip import tiny_clip, tiny_model
+from torch.nn import functional
+
+from anomalib_dpclip import DPCLIP
+from anomalib_dpclip.method.anomaly_map import anomaly_map, blur_grid, detection_score, resize_map, tap_average
+from anomalib_dpclip.method.tiling import blend_weights, predict_tiled, tile_grid
+
+
+def mean_of_patches(images):
+    """A model that sees each patch of 4 x 4 pixels by itself, and the image's brightest pixel."""
+    return functional.avg_pool2d(images.mean(1), 4), images.amax((1, 2, 3))
+
+
+def test_weights_by_hand():
+    """Two tokens a tile: the window is (1/2, 1/2), tiles start at tokens 0, 1 and 2."""
+    expected = torch.tensor([[1, 0.5, 0, 0], [0, 0.5, 0.5, 0], [0, 0, 0.5, 1]])
+    torch.testing.assert_close(blend_weights(2, 2), expected)
+
+
+@pytest.mark.parametrize(("grid", "tiles"), [((10, 10), 1), ((6, 10), 2), ((37, 37), 3), ((3, 5), 8)])
+def test_every_token_is_covered_by_shares_that_sum_to_one(grid, tiles):
+    total = torch.zeros([tiles * length for length in grid])
+    for rows, columns, weight in tile_grid(grid, tiles):
+        assert weight.shape == grid
+        assert weight.min() > 0
+        total[rows, columns] += weight
+    torch.testing.assert_close(total, torch.ones_like(total))
+
+
+@pytest.mark.parametrize("length", [10, 37])
+def test_shares_change_least_where_tiles_begin_or_end(length):
+    change = blend_weights(length, 3).diff(dim=1).abs().sum(dim=0)
+    edges = [length // 2 - 1, length - 1, length * 3 // 2 - 1, 2 * length - 1, length * 5 // 2 - 1]
+    elsewhere = torch.ones(len(change), dtype=torch.bool)
+    elsewhere[edges] = False
+    assert change[edges].max() < 0.5 * change[elsewhere].max()
+
+
+@pytest.mark.parametrize("tiles", [1, 2, 3])
+def test_a_model_that_sees_patches_alone_gives_the_same_in_tiles(tiles):
+    images = torch.rand(2, 3, 24 * tiles, 20 * tiles)
+    values, score = predict_tiled(mean_of_patches, images, (6, 5), tiles)
+    expected, brightest = mean_of_patches(images)
+    torch.testing.assert_close(values, expected)
+    assert torch.equal(score, brightest), "the score is the highest of any tile"
+
+
+@torch.no_grad()
+def test_one_tile_is_no_tiling():
+    model, images = tiny_model(), torch.randn(2, 3, 24, 24)
+
+    def predict(tile):
+        taps, detection = model.features(tile)
+        return tap_average(taps, model.anchors, (6, 6)), detection_score(detection, model.anchors)
+
+    values, score = predict_tiled(predict, images, (6, 6), 1)
+    expected = model(images)
+    assert torch.equal(anomaly_map(resize_map(blur_grid(values, "industrial"), (24, 24))), expected.anomaly_map)
+    assert torch.equal(score, expected.pred_score)
+
+
+def test_tiles_that_disagree_meet_without_a_step():
+    """Each tile sees another constant in [0, 1]; fading over half of 50 tokens, a step is at most pi / 50 of that."""
+    levels = []
+
+    def constant(tile):
+        levels.append(torch.rand(1, 1, generator=generator))
+        return levels[-1].expand(1, 50, 50), levels[-1][0]
+
+    generator = torch.Generator().manual_seed(0)
+    values, _ = predict_tiled(constant, torch.zeros(1, 3, 150, 150), (50, 50), 3)
+    assert values.std() > 0.1
+    assert values.diff(dim=1).abs().max() < torch.pi / 50
+    assert values.diff(dim=2).abs().max() < torch.pi / 50
+
+    # anomalib's tiler, which takes the plain average of the same tiles, leaves steps.
+    tiler = Tiler(tile_size=50, stride=25)
+    tiler.tile(torch.zeros(1, 1, 150, 150))
+    averaged = tiler.untile(torch.stack(levels).unsqueeze(1).expand(-1, 1, 50, 50))
+    assert averaged.diff(dim=-1).abs().max() > 0.1
+
+
+@pytest.fixture(scope="module")
+def mini():
+    return DPCLIP(backbone="mini", weights="clip", class_name="weave", tiles=3, visualizer=False).eval()
+
+
+def surface(kind):
+    from anomalib_dpclip.data.surfaces.textures import render_surface
+
+    if kind == "constant":
+        return torch.full((3, 420, 420), 0.5)
+    import numpy as np
+
+    return torch.from_numpy(render_surface(kind, "grey", 420, np.random.default_rng(0))).permute(2, 0, 1).float()
+
+
+@pytest.mark.parametrize("kind", ["constant", "weave", "concrete"])
+@torch.no_grad()
+def test_seams_do_not_show(mini, kind):
+    """Where tiles begin or end, every five tokens, no step is larger than the steps inside a tile.
+
+    Five percent are for the borders' shares, which are small and not 0: sin(pi / 20)^2 = 2.4 %, of two tiles.
+    """
+    model, images = mini.model, mini.pre_processor(surface(kind).unsqueeze(0))
+    seen = []
+
+    def predict(tile):
+        taps, detection = model.features(tile)
+        seen.append(tap_average(taps, model.anchors, (10, 10)))
+        return seen[-1], detection_score(detection, model.anchors)
+
+    values, _ = predict_tiled(predict, images, (10, 10), 3)
+    at_edges, inside = values.diff(dim=-1)[..., 4::5], torch.cat(seen).diff(dim=-1)
+    assert at_edges.shape == (1, 30, 5)
+    assert at_edges.abs().max() < 1.05 * inside.abs().max()
+
+
+@torch.no_grad()
+def test_predictions_do_not_depend_on_the_batch():
+    model, images = tiny_model(tiles=2), torch.randn(3, 3, 48, 48)
+    anchors = functional.normalize(torch.randn(3, 8, 2), dim=1)
+    together = model.predict(images, anchors)
+    assert together.anomaly_map.shape == (3, 48, 48)
+    for index in range(3):
+        alone = model.predict(images[index : index + 1], anchors[index])
+        torch.testing.assert_close(together.anomaly_map[index], alone.anomaly_map[0])
+        torch.testing.assert_close(together.pred_score[index], alone.pred_score[0])
+
+
+@torch.no_grad()
+def test_exports_with_a_dynamic_batch():
+    model = tiny_model(clip=tiny_clip(layers=1), adapter_layers=[0], tap_layers=[1], tiles=2)
+    images = torch.randn(3, 3, 48, 48)
+    exported = torch.export.export(model, (images,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},)).module()
+    for batch in (images, images[:1]):
+        found, expected = exported(batch), model(batch)
+        torch.testing.assert_close(found.anomaly_map, expected.anomaly_map)
+        torch.testing.assert_close(found.pred_score, expected.pred_score)
+
+
+def test_a_checkpoint_of_other_tiles_is_refused(make_model, make_engine, target):
+    engine = make_engine(max_epochs=1, limit_train_batches=1, limit_val_batches=1)
+    engine.fit(model=make_model(), datamodule=target)
+    with pytest.raises(ValueError, match=r"images of \(140, 140\), the model takes \(280, 280\): give it as"):
+        DPCLIP.load_from_checkpoint(engine.best_model_path, tiles=2)
+    assert DPCLIP(backbone="mini", weights=engine.best_model_path, tiles=2).pre_processor.image_size == (280, 280)
+
+
+def test_bad_arguments():
+    with pytest.raises(ValueError, match="tiles must be at least 1, not 0"):
+        tiny_model(tiles=0)
+    with pytest.raises(ValueError, match=r"images are \(24, 24\), the model takes \(48, 48\): resize them, or"):
+        tiny_model(tiles=2).predict(torch.zeros(1, 3, 24, 24), torch.zeros(8, 2))
+
+
+def test_learns_on_whole_images_and_tests_on_tiles(make_model, make_engine, target):
+    model = make_model(tiles=2)
+    sizes = {"features": set(), "predict": set()}
+    for name, found in sizes.items():
+        method = getattr(model.model, name)
+
+        def spy(images, *args, method=method, found=found):
+            found.add((model.training, *images.shape[-2:]))
+            return method(images, *args)
+
+        setattr(model.model, name, spy)
+    (metrics,) = make_engine(max_epochs=1).train(model=model, datamodule=target)
+    assert sizes == {"features": {(True, 140, 140), (False, 140, 140)}, "predict": {(False, 280, 280)}}
+    assert all(0 <= value <= 1 for value in metrics.values())

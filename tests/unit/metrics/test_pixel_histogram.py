@@ -1,0 +1,244 @@
+"""The pixel histogram and its metrics against exact ones: scikit-learn, scikit-image, anomalib, and worked by hand."""
+
+import json
+import math
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from anomalib.data import ImageBatch
+from anomalib.metrics import AUPRO, Evaluator
+from safetensors import safe_open
+from skimage.measure import label as label_regions
+from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
+from tests.paths import DATA
+
+from anomalib_dpclip.metrics import (
+    PixelHistogram,
+    PixelMetric,
+    aupro,
+    auroc,
+    average_precision,
+    count_pixels,
+    f1_max,
+    f1_threshold,
+    field_metrics,
+)
+from anomalib_dpclip.metrics.pixel_histogram import BINS, REGION_UNIT
+
+PARITY = DATA / "parity.safetensors"
+
+
+@pytest.fixture
+def blobs():
+    """Six maps that fill 5 % of [0, 1], as raw DP-CLIP maps do, with blobs as ground truth, two images without any."""
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.rand(6, 1, 64, 64, generator=generator)
+    smooth = torch.nn.functional.avg_pool2d(noise, 9, 1, 4)[:, 0]
+    masks = smooth > smooth.flatten(1).quantile(0.97, dim=1)[:, None, None]
+    masks[4:] = False
+    scores = 0.5 + 0.05 * (0.3 * smooth + 0.7 * torch.rand(6, 64, 64, generator=generator))
+    return scores, masks
+
+
+def _exact_f1_max(scores, masks):
+    precision, recall, thresholds = precision_recall_curve(masks.flatten(), scores.flatten())
+    f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
+    return f1.max(), thresholds[f1[:-1].argmax()]
+
+
+def _exact_aupro(scores, masks, limit):
+    """Per-region overlap at every threshold, regions from scikit-image, the area by fine resampling of the curve."""
+    scores, masks = scores.numpy(), masks.numpy()
+    regions = []
+    for image, mask in zip(scores, masks, strict=True):
+        labels = label_regions(mask, connectivity=2)
+        regions += [np.sort(image[labels == k]) for k in range(1, labels.max() + 1)]
+    normal = np.sort(scores[~masks])
+    thresholds = np.unique(scores)[::-1]
+    fpr = 1 - np.searchsorted(normal, thresholds) / len(normal)
+    pro = np.mean([1 - np.searchsorted(region, thresholds) / len(region) for region in regions], axis=0)
+    grid = np.linspace(0, limit, 200_001)
+    return np.interp(grid, np.r_[0, fpr], np.r_[0, pro]).mean()
+
+
+def test_ranking_figures_match_scikit_learn(blobs):
+    scores, masks = blobs
+    counts = count_pixels(scores, masks)
+    assert auroc(counts) == pytest.approx(roc_auc_score(masks.flatten(), scores.flatten()), abs=1e-4)
+    assert average_precision(counts) == pytest.approx(average_precision_score(masks.flatten(), scores.flatten()), abs=1e-4)
+    assert f1_max(counts) == pytest.approx(_exact_f1_max(scores, masks)[0], abs=1e-4)
+
+
+def test_ties_count_as_scikit_learn_counts_them(blobs):
+    _, masks = blobs
+    scores = torch.randint(0, 5, masks.shape, generator=torch.Generator().manual_seed(1)) / 4
+    counts = count_pixels(scores, masks)
+    assert auroc(counts) == pytest.approx(roc_auc_score(masks.flatten(), scores.flatten()), abs=1e-12)
+    assert average_precision(counts) == pytest.approx(average_precision_score(masks.flatten(), scores.flatten()), abs=1e-12)
+    assert f1_max(counts) == pytest.approx(_exact_f1_max(scores, masks)[0], abs=1e-12)
+
+
+@pytest.mark.parametrize("limit", [0.05, 0.3, 1.0])
+def test_aupro_matches_anomalib_and_the_definition(blobs, limit):
+    scores, masks = blobs
+    reference = AUPRO(fields=["anomaly_map", "gt_mask"], fpr_limit=limit)
+    reference.update(ImageBatch(image=torch.zeros(6, 3, 64, 64), anomaly_map=scores, gt_mask=masks))
+    value = aupro(count_pixels(scores, masks), limit)
+    assert value == pytest.approx(float(reference.compute()), abs=1e-3)
+    assert value == pytest.approx(_exact_aupro(scores, masks, limit), abs=1e-3)
+
+
+def test_regions_join_at_corners_and_never_across_images():
+    masks = torch.zeros(2, 4, 4, dtype=torch.bool)
+    masks[0, 0, 0] = masks[0, 1, 1] = True  # touching at a corner: one region of two
+    masks[0, 3, 3] = True  # a region of one
+    masks[1, 0] = True  # in another image: a region of four
+    counts = count_pixels(torch.full((2, 4, 4), 0.5), masks)
+    assert int(counts.regions) == 3
+    assert int(counts.region_share.sum()) == 3 * REGION_UNIT
+    expected = [label_regions(mask.numpy(), connectivity=2).max() for mask in masks]
+    assert int(counts.regions) == sum(expected)
+
+
+def test_worked_by_hand():
+    # Normal 0.1 0.2 0.3 0.6; anomalous 0.4 and 0.8 (one region) and 0.5 (another).
+    scores = torch.tensor([[[0.8, 0.4, 0.1, 0.5], [0.2, 0.3, 0.6, 0.2]]])
+    masks = torch.tensor([[[1, 1, 0, 1], [0, 0, 0, 0]]])
+    counts = count_pixels(scores, masks)
+    assert [int(counts.normal.sum()), int(counts.anomalous.sum()), int(counts.regions)] == [5, 3, 2]
+    # Of 15 pairs, 0.8 wins 5, 0.5 and 0.4 lose to 0.6 alone: 13.
+    assert auroc(counts) == pytest.approx(13 / 15, abs=1e-12)
+    # Recall grows by a third at 0.8 (precision 1), 0.5 (2/3), 0.4 (3/4).
+    assert average_precision(counts) == pytest.approx((1 + 2 / 3 + 3 / 4) / 3, abs=1e-12)
+    # All three found with one false alarm.
+    assert f1_max(counts) == pytest.approx(6 / 7, abs=1e-12)
+    # Overlap 1/4 up to FPR 0; 0.6 takes FPR to 0.2; then 3/4 (0.5) and 1 (0.4); constant from there to 0.3.
+    assert aupro(counts) == pytest.approx((0.25 * 0.2 + 1.0 * 0.1) / 0.3, abs=1e-9)
+    assert f1_threshold(counts) == pytest.approx(0.35, abs=2e-6)
+
+
+@pytest.mark.parametrize("bins_apart", [1, 5])
+def test_thresholds_separate_scores_on_bin_edges(bins_apart):
+    low, high = 0.5, 0.5 + bins_apart / BINS
+    scores = torch.tensor([[[low, low, high, high]]])
+    masks = torch.tensor([[[0, 0, 1, 1]]])
+    counts = count_pixels(scores, masks)
+    assert (scores > f1_threshold(counts)).tolist() == [[[False, False, True, True]]]
+
+
+def test_f1_threshold_reaches_the_best_f1(blobs):
+    scores, masks = blobs
+    best, optimum = _exact_f1_max(scores, masks)
+    threshold = f1_threshold(count_pixels(scores, masks))
+    labels = scores > threshold
+    hits = int((labels & masks).sum())
+    assert 2 * hits / (int(labels.sum()) + int(masks.sum())) == pytest.approx(best, abs=1e-4)
+    assert threshold < optimum
+
+
+@pytest.mark.parametrize("anomalous", [False, True])
+def test_one_kind_of_pixel_leaves_the_figures_undefined(anomalous):
+    counts = count_pixels(torch.rand(1, 4, 4), torch.full((1, 4, 4), anomalous))
+    for metric in (auroc, average_precision, aupro, f1_max, f1_threshold):
+        assert math.isnan(metric(counts))
+
+
+def test_identical_scores_everywhere():
+    counts = count_pixels(torch.full((1, 2, 2), 0.25), torch.tensor([[[1, 0], [0, 0]]]))
+    assert auroc(counts) == 0.5
+    assert average_precision(counts) == 0.25
+    assert f1_max(counts) == pytest.approx(0.4)
+    # The curve is the line from (0, 0) to (1, 1): half of the limit.
+    assert aupro(counts) == pytest.approx(0.15)
+
+
+@pytest.mark.parametrize("bad", [-0.01, 1.01, math.nan, math.inf])
+def test_scores_outside_the_unit_interval_are_refused(bad):
+    scores = torch.full((1, 2, 2), 0.5)
+    scores[0, 0, 0] = bad
+    with pytest.raises(ValueError, match=r"anomaly maps must lie in \[0, 1\].*post-processor"):
+        count_pixels(scores, torch.zeros(1, 2, 2))
+
+
+def test_other_bad_arguments_are_refused():
+    with pytest.raises(ValueError, match="share one shape"):
+        count_pixels(torch.zeros(1, 2, 2), torch.zeros(1, 4, 4))
+    counts = count_pixels(torch.zeros(1, 2, 2), torch.zeros(1, 2, 2))
+    with pytest.raises(ValueError, match="fpr_limit"):
+        aupro(counts, 0.0)
+
+
+def test_batches_add_up_and_the_state_is_small(blobs):
+    scores, masks = blobs
+    histogram = PixelHistogram()
+    for image, mask in zip(scores.split(2), masks.split(2), strict=True):
+        histogram.update(image, mask)
+    for batched, whole in zip(histogram.compute(), count_pixels(scores, masks), strict=True):
+        assert torch.equal(batched, whole)
+    assert sum(getattr(histogram, name).nbytes for name in histogram._defaults) <= 24 * 2**20 + 8
+    histogram.reset()
+    assert not histogram.normal.any()
+
+
+def test_two_processes_measure_what_one_does(blobs):
+    scores, masks = blobs
+    here, there = PixelHistogram(), PixelHistogram()
+    here.update(scores[:4], masks[:4])
+    there.update(scores[4:], masks[4:])  # no anomaly in its part
+    # What all-gather would bring from the other process, state by state.
+    incoming = iter([getattr(there, name) for name in there._defaults])
+    here.dist_sync_fn = lambda state, group: [state, next(incoming)]
+    here.distributed_available_fn = lambda: True
+    for summed, whole in zip(here.compute(), count_pixels(scores, masks), strict=True):
+        assert torch.equal(summed, whole)
+    assert int(here.normal.sum()) == int((~masks[:4]).sum())  # its own state is what it was
+
+
+def _pixel_metrics():
+    return [metric for metric in field_metrics() if metric.name.startswith("pixel_")]
+
+
+def test_metrics_share_one_histogram_and_survive_pickling(blobs):
+    scores, masks = blobs
+    metrics = pickle.loads(pickle.dumps(Evaluator(test_metrics=_pixel_metrics()))).test_metrics
+    assert len({id(metric.histogram) for metric in metrics}) == 1
+    for part in (slice(0, 3), slice(3, 6)):
+        batch = ImageBatch(image=torch.zeros(3, 3, 64, 64), anomaly_map=scores[part], gt_mask=masks[part])
+        for metric in metrics:
+            metric.update(batch)
+    counts = count_pixels(scores, masks)
+    expected = [metric(counts) for metric in (auroc, average_precision, aupro, f1_max)]
+    assert [float(metric.compute()) for metric in metrics] == pytest.approx(expected, rel=1e-6)
+    for metric in metrics:
+        metric.reset()
+    assert int(metrics[0].histogram.normal.sum()) == 0
+
+
+def test_batches_without_masks_are_passed_over(blobs):
+    scores, masks = blobs
+    metric = PixelMetric("pixel_AUROC", auroc)
+    metric.update(ImageBatch(image=torch.zeros(6, 3, 64, 64), anomaly_map=scores))
+    assert metric.compute().isnan()
+    metric.update(ImageBatch(image=torch.zeros(6, 3, 64, 64), anomaly_map=scores, gt_mask=masks))
+    assert float(metric.compute()) == pytest.approx(auroc(count_pixels(scores, masks)))
+
+
+def test_checkpoints_hold_nothing_of_the_metrics():
+    assert Evaluator(test_metrics=field_metrics()).state_dict() == {}
+
+
+@pytest.mark.parametrize("pooling", ["batch", "tokens"])
+@pytest.mark.parametrize("domain", ["industrial", "medical"])
+def test_published_evaluation_is_met(pooling, domain):
+    with safe_open(PARITY, "pt") as file:
+        published = json.loads(file.metadata()["meta"])[f"metrics/{pooling}/{domain}"]
+        maps = file.get_tensor(f"predict/{pooling}/{domain}/map")
+        masks = file.get_tensor("in/masks").squeeze(1)
+    counts = count_pixels((maps - maps.min()) / (maps.max() - maps.min()), masks)
+    assert 100 * auroc(counts) == pytest.approx(published["pixel AUC"], abs=0.0051)
+    assert 100 * average_precision(counts) == pytest.approx(published["pixel AP"], abs=0.0051)
+    assert 100 * f1_max(counts) == pytest.approx(published["pixel F1 max"], abs=0.0051)
+    # The published AUPRO samples 200 thresholds only.
+    assert 100 * aupro(counts) == pytest.approx(published["pixel AUPRO"], abs=1.5)
