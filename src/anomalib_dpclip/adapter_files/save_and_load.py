@@ -66,19 +66,19 @@ def load_adapters(model: AdapterHolder | DPCLIPModel, path: str | Path) -> Prove
         ValueError: If the file is none of these, is damaged, is of a newer format, or its adapters do not belong to the
             model's backbone.
     """
-    path = Path(path)
-    adapters = read_adapters(path)
+    file = Path(path)
+    adapters = read_adapters(file)
     torch_model, calibration, own = _parts(model)
-    check_provenance(adapters.provenance, torch_model, path)
-    check_tensors(adapters.tensors, adapter_tensors(torch_model), path)
+    check_provenance(adapters.provenance, torch_model, file)
+    check_tensors(adapters.tensors, adapter_tensors(torch_model), file)
     if calibration is not None:
         # Without one in the file, none: that of other adapters would be wrong here.
         fresh = type(calibration)().state_dict()
         stored = adapters.calibration or fresh
-        check_tensors(stored, fresh, path)
+        check_tensors(stored, fresh, file)
         for name in ("map_knots", "score_knots"):
             if not (stored[name].diff() > 0).all():
-                raise ValueError(f"{path}: its calibration has {name} that do not ascend; the file is damaged")
+                raise ValueError(f"{file}: its calibration has {name} that do not ascend; the file is damaged")
         calibration.load_state_dict(stored)
     torch_model.load_state_dict(adapters.tensors, strict=False)  # checked above; the backbone is not in the file
     provenance = adapters.provenance

@@ -1,8 +1,12 @@
-"""The two domains of the method: what differs between industrial and medical images, and which data set is which."""
+"""The two domains of the method: what differs between industrial and medical images, and which data set is which.
+
+DP-CLIP (Feature Decoupling and Channel Purification), inference: blur and score fusion differ between industrial and
+medical images.
+"""
 
 from typing import Literal, NamedTuple
 
-from anomalib_dpclip.method.class_names import data_set_key
+from anomalib_dpclip.method.data_sets import data_set_key
 
 Domain = Literal["industrial", "medical"]
 

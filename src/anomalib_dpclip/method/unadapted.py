@@ -1,4 +1,7 @@
-"""CLIP without adapters: the baseline that learned adapters are compared with."""
+"""CLIP without adapters: the baseline that learned adapters are compared with.
+
+No part of DP-CLIP's paper, but what its gain is measured against.
+"""
 
 from typing import TYPE_CHECKING
 

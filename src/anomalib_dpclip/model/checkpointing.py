@@ -7,7 +7,7 @@ from typing import Any
 
 from anomalib_dpclip.adapter_files.compatibility import check_provenance
 from anomalib_dpclip.adapter_files.provenance import PROVENANCE_KEY, Provenance
-from anomalib_dpclip.model.checkpoint_retention import retain_checkpoints
+from anomalib_dpclip.model.checkpoint_io import write_checkpoints_whole
 from anomalib_dpclip.model.target import KnowsTarget
 
 BACKBONE_PREFIX = "model.backbone."
@@ -25,7 +25,7 @@ class SavesAdapters(KnowsTarget):
     def setup(self, stage: str) -> None:
         """Write checkpoints so that a killed process leaves a whole one."""
         super().setup(stage)
-        retain_checkpoints(self.trainer.strategy)
+        write_checkpoints_whole(self.trainer.strategy)
 
     def keep_hyper_parameters(self, unadapted: str) -> None:
         """Keep, as hyper-parameters, what another machine can build the model from.

@@ -16,9 +16,10 @@ from anomalib_dpclip.auxiliary.loader import auxiliary_loader
 from anomalib_dpclip.method.anomaly_map import anomaly_map, detection_score, difference_grid
 from anomalib_dpclip.method.objective import Objective, training_objective
 from anomalib_dpclip.method.prototypes import Prototypes, TokenDirections
-from anomalib_dpclip.model.auxiliary_scores import AuxiliaryScores
+from anomalib_dpclip.model.calibration_statistics import CalibrationStatistics
 from anomalib_dpclip.model.checkpointing import plain_hyper_parameters
-from anomalib_dpclip.model.loss_watch import LossWatch
+from anomalib_dpclip.model.deferred import Deferred
+from anomalib_dpclip.model.finite_loss import StepLoss, require_finite_losses
 from anomalib_dpclip.model.post_processor import DPCLIPPostProcessor
 from anomalib_dpclip.model.pre_processor import CLIP_MEAN
 from anomalib_dpclip.model.target import KnowsTarget
@@ -100,8 +101,9 @@ class LearnsAdapters(KnowsTarget):
         """Start collecting the auxiliary images' scores, from which the adapters' default calibration is made."""
         interval = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         # Looking at a value makes the CPU wait for an accelerator; without one it costs nothing.
-        self._losses = LossWatch(interval=1 if self.device.type == "cpu" else interval)
-        self._auxiliary_scores: AuxiliaryScores | None = AuxiliaryScores(interval, self.device)
+        self._losses: Deferred = Deferred(1 if self.device.type == "cpu" else interval, require_finite_losses)
+        self._seen = CalibrationStatistics().to(self.device)
+        self._scores: Deferred = Deferred(interval, self._seen.update_all)
 
     def training_step(self, batch: ImageBatch, batch_idx: int) -> Mapping[str, Any]:
         """``L = L_cls + sum over taps (L_seg) + 0.1 sum over taps (L_dec)``.
@@ -120,7 +122,7 @@ class LearnsAdapters(KnowsTarget):
             getattr(batch, "has_mask", None),
             self.decoupling_weight,
         )
-        self._losses.add(objective.total, batch_idx, list(batch.image_path))
+        self._losses.add(StepLoss(batch_idx, list(batch.image_path), objective.total.detach()))
         self._collect(objective, anchors, batch.gt_label)
         self.log("train_loss", objective.total, prog_bar=True, on_epoch=True, batch_size=len(batch))
         parts = {
@@ -139,18 +141,18 @@ class LearnsAdapters(KnowsTarget):
 
     def on_train_epoch_end(self) -> None:
         """Set the adapters' default calibration; without a validation split it is the one in force."""
-        self._losses.check()
-        scores, self._auxiliary_scores = self._auxiliary_scores, None
+        self._losses.flush()
+        self._scores.flush()
         self.provenance = replace(self.provenance, epochs=self.current_epoch + 1)
-        if isinstance(self.post_processor, DPCLIPPostProcessor) and scores is not None:
-            self.post_processor.auxiliary_calibration.set_from(scores.statistics(), self.model.domain)
+        if isinstance(self.post_processor, DPCLIPPostProcessor):
+            self.post_processor.auxiliary_calibration.set_from(self._seen, self.model.domain)
             if not sum(self.trainer.num_val_batches):
                 self.post_processor.use_auxiliary_calibration()
 
     @torch.no_grad()
     def _collect(self, objective: Objective, anchors: Tensor, label: Tensor) -> None:
-        if self._auxiliary_scores is not None:
-            grid = self.model.backbone.grid
-            maps = anomaly_map(difference_grid(objective.taps, anchors, grid, self.model.domain))
-            masks = (objective.token_mask == 1).unflatten(1, grid)
-            self._auxiliary_scores.add(maps, detection_score(objective.detection, anchors), label, masks)
+        grid = self.model.backbone.grid
+        # On the token grid: a resized map has the same range, and costs 190 times as much.
+        maps = anomaly_map(difference_grid(objective.taps, anchors, grid, self.model.domain))
+        masks = (objective.token_mask == 1).unflatten(1, grid)
+        self._scores.add((maps, detection_score(objective.detection, anchors), label, masks))

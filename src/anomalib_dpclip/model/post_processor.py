@@ -9,7 +9,8 @@ from lightning import LightningModule, Trainer
 from torch import Tensor
 
 from anomalib_dpclip.method.domain import Domain
-from anomalib_dpclip.model.calibration import Calibration, CalibrationStatistics
+from anomalib_dpclip.model.calibration import Calibration
+from anomalib_dpclip.model.calibration_statistics import CalibrationStatistics
 
 
 class DPCLIPPostProcessor(PostProcessor):

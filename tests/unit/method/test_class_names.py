@@ -6,7 +6,8 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from anomalib_dpclip.method.class_names import _DESCRIPTIONS, classes_of, data_set_key, describe
+from anomalib_dpclip.method.class_names import _DESCRIPTIONS, classes_of, describe
+from anomalib_dpclip.method.data_sets import data_set_key
 from anomalib_dpclip.method.domain import domain_of
 
 
