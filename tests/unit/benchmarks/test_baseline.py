@@ -38,9 +38,8 @@ def test_loss_and_gradients_of_the_baseline_are_those_of_the_product():
             torch.testing.assert_close(gradients[name], gradient, rtol=1e-4, atol=1e-6 * gradient.abs().max().item(), msg=name)
         with torch.no_grad():
             for model in (ours, published):
-                for name, parameter in model.named_parameters():
-                    if name in learned:
-                        parameter -= 0.1 * learned[name]
+                for name, gradient in learned.items():
+                    model.get_parameter(name).sub_(0.1 * gradient)
 
 
 def test_the_baseline_pays_for_gradients_of_the_frozen_tower():
