@@ -18,14 +18,14 @@ quickstart: $(VENV)/.installed
 
 # Two processes of one thread each: threads of several processes on few cores would wait for each other.
 test: $(VENV)/.installed
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --nbmake src tests examples
 
 # The page in real headless Chromium (Debian: apt-get install chromium chromium-driver).
 test-app: $(VENV)/.installed
 	$(BIN)/pip install --quiet '.[app]' selenium
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/integration/test_app.py tests/unit/test_app_predictor.py
 
-# The notebooks of examples/, run from top to bottom; stored without outputs.
+# The notebooks of examples/ alone; `make test` runs them too.
 .PHONY: notebooks
 notebooks: $(VENV)/.installed
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --nbmake -n 2 examples
