@@ -175,7 +175,7 @@ def _engine(config: JobConfig, task_id: int | None, folder: str, **arguments: An
     return Engine(accelerator=config.accelerator, devices=devices, default_root_dir=folder, **{**config.trainer, **arguments})
 
 
-def _tested_images(trainer: Trainer, datamodule: AnomalibDataModule) -> int:
+def _tested_images(trainer: Trainer, datamodule: AnomalibDataModule) -> float:
     """Images of a test run, which the trainer may have cut short."""
     return min(len(datamodule.test_data), sum(trainer.num_test_batches) * datamodule.eval_batch_size)
 
