@@ -18,7 +18,7 @@ quickstart: $(VENV)/.installed
 
 # Two processes of one thread each: threads of several processes on few cores would wait for each other.
 test: $(VENV)/.installed
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --nbmake src tests examples
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --nbmake --nbmake-timeout 900 src tests examples
 
 # The page in real headless Chromium (Debian: apt-get install chromium chromium-driver).
 test-app: $(VENV)/.installed
@@ -28,7 +28,7 @@ test-app: $(VENV)/.installed
 # The notebooks of examples/ alone; `make test` runs them too.
 .PHONY: notebooks
 notebooks: $(VENV)/.installed
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --nbmake -n 2 examples
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --nbmake --nbmake-timeout 900 -n 2 examples
 
 # The built wheel in throw-away environments with other versions: make test-matrix [MATRIX=oldest] [MATRIX="open_clip_torch==2.24.0"]
 test-matrix:
