@@ -9,6 +9,7 @@ from anomalib_dpclip.benchmark import published
 from anomalib_dpclip.benchmark.rows import DONE, METRICS, read_provenance, read_rows
 from anomalib_dpclip.files.atomic_write import atomic_write
 from anomalib_dpclip.files.markdown_table import escape_pipes, markdown_table
+from anomalib_dpclip.method.data_sets import paper_name
 
 AVERAGE = "Average"
 NOT_AVAILABLE = "n/a"
@@ -99,7 +100,7 @@ def _mean_over(values: pd.DataFrame, what: str, keys: list[str]) -> pd.DataFrame
 
 def _published(data_sets: list[str]) -> pd.DataFrame:
     """The paper's metrics for the data sets that occur; its averages where all of them do."""
-    by_name = {published.table_name(name): name for name in data_sets}
+    by_name = {paper_name(name): name for name in data_sets}
     label = f"{published.DPCLIP} (published)"
     records = [(label, by_name[name], metrics) for name, metrics in published.BY_DATA_SET.items() if name in by_name]
     if set(by_name) == set(published.BY_DATA_SET):

@@ -1,5 +1,7 @@
 """Overlapped tiling: a large image seen tile by tile in full detail, and stitched on the token grid without seams.
 
+No part of DP-CLIP's paper, but an addition for small defects on large images.
+
 anomalib's own `Tiler` serves models that tile their features (PatchCore, PaDiM); where tiles overlap it takes the plain
 average, which jumps wherever a tile begins or ends, and it cuts a whole batch at once, which for large images is many times
 the batch's memory. Here tiles fade out towards their borders, and one of each image is in memory at a time.

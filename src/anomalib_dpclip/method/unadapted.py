@@ -1,4 +1,7 @@
-"""CLIP without adapters: the baseline that learned adapters are compared with."""
+"""CLIP without adapters: the baseline that learned adapters are compared with.
+
+No part of DP-CLIP's paper, but what its gain is measured against.
+"""
 
 from typing import TYPE_CHECKING
 
@@ -10,6 +13,9 @@ from anomalib_dpclip.method.torch_model import DPCLIPModel
 
 if TYPE_CHECKING:
     from open_clip import CLIP
+
+UNADAPTED = "clip"
+"""Value of the model's ``weights`` for the backbone without adapters."""
 
 
 class UnadaptedCLIP(DPCLIPModel):
