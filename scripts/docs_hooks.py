@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
@@ -19,13 +20,13 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the files that pages link to.
 
     Raises:
-        FileNotFoundError: If one is not there.
+        PluginError: If one is not there.
     """
     root = Path(config.config_file_path).parent
     for page in files.documentation_pages():
         for name in OUTSIDE.findall(page.content_string):
             if not (root / name).is_file():
-                raise FileNotFoundError(f"{page.src_uri} links to ../{name}, which is not there")
+                raise PluginError(f"{page.src_uri} links to ../{name}, which is not there")
             if files.get_file_from_path(name) is None:
                 files.append(File.generated(config, name, abs_src_path=str(root / name)))
     return files
