@@ -34,16 +34,18 @@ class Box(NamedTuple):
 
 BOXES = {
     "auxiliary": Box(0, "training", "Auxiliary set", ("auxiliary/", "images (B, 3, H, W)", "masks (B, H, W), labels (B)")),
-    "objective": Box(3, "training", "Objective", ("method/objective", "L_cls + sum L_seg", "+ 0.1 sum L_dec")),
-    "learning": Box(4, "training", "Optimiser's step", ("model/learning", "adapters and projectors,", "then the prototypes, move")),
     "prototypes": Box(2, "training", "Prototypes P_N, P_A", ("method/prototypes", "(E) each")),
+    "objective": Box(3, "training", "Objective", ("method/objective", "L_cls + sum L_seg", "+ 0.1 sum L_dec")),
+    "learning": Box(
+        4, "training", "Optimiser step", ("model/learning", "moves adapters, projectors", "and then the prototypes")
+    ),
     "tower": Box(1, "shared", "Frozen tower, adapters", ("clip/vision_tower", "method/adapters", "four taps (B, L, C)")),
     "projectors": Box(2, "shared", "Projectors", ("method/adapters", "tap tokens (B, L, E)", "detection feature (B, E)")),
-    "anchors": Box(3, "shared", "Text anchors T_N, T_A", ("method/prompting", "clip/text_tower, frozen", "(E, 2), from the class name")),
-    "target": Box(0, "prediction", "Target", ("data/ or anomalib's own", "model/pre_processor", "images (B, 3, H, W)")),
-    "maps": Box(3, "prediction", "Raw maps and scores", ("method/anomaly_map", "maps (B, H, W) in [0, 1]", "scores (B) in [0, 1]")),
-    "post": Box(4, "prediction", "Post-processor", ("model/post_processor", "fused scores, labels, masks", "threshold at 0.5")),
+    "anchors": Box(3, "shared", "Text anchors T_N, T_A", ("method/prompting", "clip/text_tower", "(E, 2), of the class name")),
     "calibration": Box(4, "shared", "Calibration", ("model/calibration", "ranges and thresholds of", "validation images")),
+    "target": Box(0, "prediction", "Target", ("data/ or anomalib's own", "model/pre_processor", "images (B, 3, H, W)")),
+    "maps": Box(3, "prediction", "Raw maps and scores", ("method/anomaly_map", "maps (B, H, W), scores (B),", "in [0, 1]")),
+    "post": Box(4, "prediction", "Post-processor", ("model/post_processor", "fused scores, labels, masks", "threshold at 0.5")),
 }
 
 ARROWS = (
@@ -67,14 +69,15 @@ def batch_flow() -> str:
     head = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" role="img">',
         "<title>How a batch flows through training (top) and prediction (bottom)</title>",
-        '<defs><marker id="tip" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="8" markerHeight="8" orient="auto">'
+        '<defs><marker id="tip" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="8" markerHeight="8" orient="auto">',
         '<path d="M0 0 L8 4 L0 8 z" fill="#444"/></marker></defs>',
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>',
     ]
+    x, below = COLUMNS[0], ROWS["prediction"] + BOX[1]
     captions = [
-        _text(COLUMNS[0], ROWS["training"] - 26, "Training: on the auxiliary set", 20, bold=True),
-        _text(COLUMNS[0], ROWS["shared"] + BOX[1] // 2, "Both", 20, bold=True),
-        _text(COLUMNS[0], ROWS["prediction"] + BOX[1] + 44, "Validation, test, prediction, export: on the target", 20, bold=True),
+        _text(x, ROWS["training"] - 26, "Training: on the auxiliary set", 20, bold=True),
+        _text(x, ROWS["shared"] + BOX[1] // 2 + 6, "Both", 20, bold=True),
+        _text(x, below + 44, "Validation, test, prediction, export: on the target", 20, bold=True),
     ]
     arrows = [_arrow(BOXES[start], BOXES[end]) for start, end in ARROWS]
     return "\n".join([*head, *captions, *arrows, *map(_box, BOXES.values()), "</svg>", ""])
