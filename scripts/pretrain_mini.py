@@ -213,3 +213,9 @@ def _save(clip: torch.nn.Module, output: Path, metadata: dict[str, object]) -> N
         # One entry: safetensors writes several in any order, and the same run should give the same bytes.
         unfinished.write_bytes(save(weights, {"pretraining": json.dumps(metadata)}))
     logger.info("Wrote %s.", output)
+
+
+if __name__ == "__main__":
+    from jsonargparse import auto_cli
+
+    auto_cli(pretrain_mini)
