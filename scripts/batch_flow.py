@@ -24,12 +24,14 @@ class Box(NamedTuple):
         row: Key of `ROWS`.
         title: What happens.
         lines: Room and module, shapes.
+        part: Whose colour it has; by default its row's.
     """
 
     column: int
     row: str
     title: str
     lines: tuple[str, ...]
+    part: str | None = None
 
 
 BOXES = {
@@ -42,7 +44,9 @@ BOXES = {
     "tower": Box(1, "shared", "Frozen tower, adapters", ("clip/vision_tower", "method/adapters", "four taps (B, L, C)")),
     "projectors": Box(2, "shared", "Projectors", ("method/adapters", "tap tokens (B, L, E)", "detection feature (B, E)")),
     "anchors": Box(3, "shared", "Text anchors T_N, T_A", ("method/prompting", "clip/text_tower", "(E, 2), of the class name")),
-    "calibration": Box(4, "shared", "Calibration", ("model/calibration", "ranges and thresholds of", "validation images")),
+    "calibration": Box(
+        4, "shared", "Calibration", ("model/calibration", "ranges and thresholds of", "validation images"), "prediction"
+    ),
     "target": Box(0, "prediction", "Target", ("data/ or anomalib's own", "model/pre_processor", "images (B, 3, H, W)")),
     "maps": Box(3, "prediction", "Raw maps and scores", ("method/anomaly_map", "maps (B, H, W), scores (B),", "in [0, 1]")),
     "post": Box(4, "prediction", "Post-processor", ("model/post_processor", "fused scores, labels, masks", "threshold at 0.5")),
@@ -85,7 +89,9 @@ def batch_flow() -> str:
 
 def _box(box: Box) -> str:
     x, y = COLUMNS[box.column], ROWS[box.row]
-    frame = f'<rect x="{x}" y="{y}" width="{BOX[0]}" height="{BOX[1]}" rx="8" fill="{COLORS[box.row]}" stroke="#444"/>'
+    frame = (
+        f'<rect x="{x}" y="{y}" width="{BOX[0]}" height="{BOX[1]}" rx="8" fill="{COLORS[box.part or box.row]}" stroke="#444"/>'
+    )
     lines = [_text(x + 12, y + 46 + 18 * index, line, 14) for index, line in enumerate(box.lines)]
     return "\n".join([frame, _text(x + 12, y + 24, box.title, 16, bold=True), *lines])
 
