@@ -1,5 +1,6 @@
 """Documents and configurations say what the code and the results say."""
 
+import ast
 import importlib
 import inspect
 import re
@@ -11,7 +12,7 @@ import yaml
 from anomalib.data import get_datamodule
 from scripts.arguments_page import arguments_page, arguments_table
 from scripts.batch_flow import BOXES, batch_flow
-from tests.pages import PAGES, README
+from tests.pages import PAGES, README, blocks_of
 from tests.paths import ROOT
 
 from anomalib_dpclip import DPCLIP
@@ -163,6 +164,14 @@ def test_flags_that_pages_use_are_arguments():
     flags = set(re.findall(r"--model\.(\w+)", everything)) - {"NAME"}
     assert flags
     assert flags <= set(inspect.signature(DPCLIP.__init__).parameters)
+
+
+@pytest.mark.parametrize("path", [README, *PAGES], ids=lambda path: path.stem)
+def test_python_on_pages_is_whole_and_imports_what_is_there(path):
+    for block in blocks_of(path.read_text(encoding="utf-8"), "python"):
+        for statement in ast.parse(block).body:
+            if isinstance(statement, ast.Import | ast.ImportFrom):
+                exec(ast.unparse(statement), {})
 
 
 def test_headings_of_a_page_come_in_order():
