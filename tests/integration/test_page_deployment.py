@@ -34,8 +34,14 @@ def thresholds(folder):
 
 def test_thresholds(thresholds, folder):
     del thresholds
-    calibrated = torch.load(folder / "calibrated" / "weights" / "lightning" / "model.ckpt", weights_only=True)
-    assert any("calibration" in name for name in calibrated["state_dict"])
+    calibrations = []
+    for name in ("calibrated", "calibrated_normal"):
+        (file,) = (folder / name / "weights" / "lightning").iterdir()
+        assert file.name == "model.ckpt"
+        state = torch.load(file, weights_only=True)["state_dict"]
+        calibrations.append({name: value for name, value in state.items() if ".calibration." in name})
+    assert calibrations[0].keys() == calibrations[1].keys() != set()
+    assert any(not torch.equal(value, calibrations[1][name]) for name, value in calibrations[0].items())
     for place in (
         folder / "results" / "DPCLIP" / "incoming" / "latest",
         folder / "uncalibrated" / "DPCLIP" / "incoming" / "latest",
