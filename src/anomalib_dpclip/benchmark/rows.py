@@ -26,7 +26,7 @@ METRICS = ("image_AUROC", "image_AP", "image_F1Max", "pixel_AUROC", "pixel_AP", 
 """The field's metrics, in [0, 1]; left empty where undefined."""
 
 COSTS = ("images_per_second", "training_minutes", "peak_memory_mb")
-"""Throughput of the test run, wall time of training, and the GPU's (else the process's) peak memory in MiB."""
+"""Throughput of the test run, wall time of training, and peak memory in MiB as `PeakMemory` has it."""
 
 COLUMNS = (
     "label",
@@ -47,6 +47,8 @@ ALL = "all"
 
 DONE = "ok"
 FAILED = "failed"
+LEAK = "leak"
+"""Status of a row that tested what its model has learned from: measured, and worth nothing."""
 
 COMMENT = "# "
 
