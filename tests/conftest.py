@@ -82,6 +82,13 @@ def relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:
     return ((actual - expected).abs().max() / expected.abs().max()).item()
 
 
+@pytest.fixture(autouse=True)
+def _no_global_seed_is_left():
+    """`seed_everything` sets one for the whole process, and models take it."""
+    yield
+    os.environ.pop("PL_GLOBAL_SEED", None)
+
+
 @pytest.fixture(scope="session")
 def surfaces_root(tmp_path_factory) -> Path:
     """Two procedural materials: brick to learn from, weave to test on."""

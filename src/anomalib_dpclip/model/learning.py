@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from anomalib_dpclip.adapter_files.provenance import Provenance
+from anomalib_dpclip.adapter_files.save_and_load import adapter_tensors
 from anomalib_dpclip.auxiliary.auxiliary_set import AuxiliarySet, learned_from
 from anomalib_dpclip.auxiliary.loader import auxiliary_loader
 from anomalib_dpclip.method.anomaly_map import anomaly_map, detection_score, difference_grid
@@ -22,6 +23,7 @@ from anomalib_dpclip.model.deferred import Deferred
 from anomalib_dpclip.model.finite_loss import StepLoss, require_finite_losses
 from anomalib_dpclip.model.post_processor import DPCLIPPostProcessor
 from anomalib_dpclip.model.pre_processor import CLIP_MEAN
+from anomalib_dpclip.model.seed import seed_or_global
 from anomalib_dpclip.model.target import KnowsTarget
 
 EPOCHS = 20
@@ -46,6 +48,7 @@ class LearnsAdapters(KnowsTarget):
     batch_size: int
     num_workers: int
     seed: int
+    chosen_seed: int | None
     learning_rate: float
     milestones: tuple[int, ...]
     decoupling_weight: float
@@ -58,11 +61,25 @@ class LearnsAdapters(KnowsTarget):
     def setup(self, stage: str) -> None:
         """Learn from the auxiliary set instead of the target's training images, for as many epochs as published."""
         super().setup(stage)
+        if stage == "fit":
+            self._follow_global_seed()
         if stage == "fit" and self._learns_from_auxiliary():
             # Lightning asks the data module first. This makes it ask the model, and leaves the user's module as it is.
             self.trainer.fit_loop._data_source.instance = self  # noqa: SLF001
             if self.trainer.max_epochs == LIGHTNING_DEFAULT_EPOCHS:
                 self.trainer.fit_loop.max_epochs = EPOCHS
+
+    def _follow_global_seed(self) -> None:
+        """Where no argument names a seed: `anomalib benchmark` sets the global one only after it has built the model."""
+        seed = seed_or_global(self.chosen_seed)
+        if seed == self.seed:
+            return
+        before = self.model.initial_adapters(self.seed)
+        if all(
+            torch.equal(value, before[name]) for name, value in adapter_tensors(self.model).items()
+        ):  # none loaded or learned
+            self.model.load_state_dict(self.model.initial_adapters(seed), strict=False)
+        self.seed = self.auxiliary.seed = seed
 
     def train_dataloader(self) -> DataLoader:
         """Batches of the auxiliary set.
@@ -75,7 +92,7 @@ class LearnsAdapters(KnowsTarget):
         self.provenance = replace(
             self.provenance,
             learned_from=learned_from(dataset.samples),
-            hyper_parameters=plain_hyper_parameters(self.hparams),
+            hyper_parameters=plain_hyper_parameters(self.hparams) | {"seed": self.seed},
         )
         trainer = self.trainer
         loader = auxiliary_loader(

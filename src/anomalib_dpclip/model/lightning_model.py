@@ -35,6 +35,7 @@ from anomalib_dpclip.model.export import DPCLIPExport
 from anomalib_dpclip.model.learning import LearnsAdapters
 from anomalib_dpclip.model.post_processor import DPCLIPPostProcessor
 from anomalib_dpclip.model.pre_processor import CLIPPreProcessor
+from anomalib_dpclip.model.seed import seed_or_global
 
 UNADAPTED = "clip"
 """Value of ``weights`` for the backbone without adapters."""
@@ -82,7 +83,8 @@ class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, Anoma
         normal_states: Phrases for a normal object, each with one ``{}`` for the class name.
         abnormal_states: Phrases for an anomalous object.
         templates: Sentences around the phrases.
-        seed: Of initialisation, shuffling and augmentation, whatever the global seed is.
+        seed: Of initialisation, shuffling and augmentation. Default: the global seed, if one other than 0 was set
+            (``--seed_everything 7``, or the seeds of ``anomalib benchmark``), else 111.
         pre_processor: Pre-processor, or whether to use the default one.
         post_processor: Post-processor, or whether to use the default one.
         evaluator: Evaluator, or whether to use the default one (image AUROC, AP, F1-max; pixel AUROC, AP, AUPRO, F1-max).
@@ -127,17 +129,18 @@ class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, Anoma
         normal_states: Sequence[str] = NORMAL_STATES,
         abnormal_states: Sequence[str] = ABNORMAL_STATES,
         templates: Sequence[str] = TEMPLATES,
-        seed: int = 111,
+        seed: int | None = None,
         pre_processor: nn.Module | bool = True,
         post_processor: nn.Module | bool = True,
         evaluator: Evaluator | bool = True,
         visualizer: Visualizer | bool = True,
     ) -> None:
         _require_positive(batch_size=batch_size, learning_rate=learning_rate)
+        current_seed = seed_or_global(seed)
         clip, text = load_clip(backbone, pretrained, image_size, quick_gelu)
         # Whoever calls the constructor must not find the global random state moved.
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.manual_seed(current_seed)
             if weights == UNADAPTED:
                 model: DPCLIPModel = UnadaptedCLIP(clip, domain or "industrial", tiles)
             else:
@@ -164,8 +167,9 @@ class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, Anoma
         reload_text = partial(load_text_tower, backbone, pretrained, image_size, quick_gelu)
         self.anchors_for = AnchorCache(text, reload_text, normal_states, abnormal_states, templates)
         self.class_name, self.chosen_domain, self.weights = class_name, domain, weights
-        self.auxiliary = AuxiliarySet(auxiliary, auxiliary_root, shots, auxiliary_unmasked, seed)
-        self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
+        self.auxiliary = AuxiliarySet(auxiliary, auxiliary_root, shots, auxiliary_unmasked, current_seed)
+        self.batch_size, self.num_workers = batch_size, num_workers
+        self.chosen_seed, self.seed = seed, current_seed
         self.decoupling_weight, self.learning_rate, self.milestones = decoupling_weight, learning_rate, tuple(milestones)
         self.provenance = Provenance(
             backbone=backbone,
