@@ -33,6 +33,7 @@ from anomalib_dpclip.model.checkpointing import SavesAdapters
 from anomalib_dpclip.model.evaluation import EvaluatesTarget
 from anomalib_dpclip.model.export import DPCLIPExport
 from anomalib_dpclip.model.learning import LearnsAdapters
+from anomalib_dpclip.model.missing_target import MissingTarget
 from anomalib_dpclip.model.post_processor import DPCLIPPostProcessor
 from anomalib_dpclip.model.pre_processor import CLIPPreProcessor
 from anomalib_dpclip.model.seed import seed_or_global
@@ -212,7 +213,7 @@ class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, Anoma
 
     def configure_callbacks(self) -> Sequence[Callback]:
         """Anomalib's components and, where pictures are wanted, a contact sheet of the test run, which needs their results."""
-        callbacks: list[Any] = [*super().configure_callbacks()]  # type: ignore[misc]  # anomalib gives a list
+        callbacks: list[Any] = [*super().configure_callbacks(), MissingTarget()]  # type: ignore[misc]  # anomalib gives a list
         if self.visualizer is not None:
             from anomalib_dpclip.model.contact_sheet import ContactSheet
 
