@@ -45,3 +45,9 @@ def test_a_target_that_cannot_be_downloaded_is_named(make_engine, make_model, tm
     monkeypatch.setattr(anomalib.data.datamodules.image.mvtecad, "download_and_extract", offline)
     with pytest.raises(FileNotFoundError, match=r"the data set MVTecAD is not in .*nowhere and .*not known.*--data\.root"):
         getattr(make_engine(), step)(make_model(), datamodule=MVTecAD(root=tmp_path / "nowhere"))
+
+
+def test_training_says_how_long_it_is(make_model, make_engine, target, caplog):
+    with caplog.at_level("INFO"):
+        make_engine(max_epochs=2, limit_val_batches=0).fit(make_model(), datamodule=target)
+    assert caplog.messages.count("learning from 8 images of 1 classes: 2 epochs of 2 steps") == 1

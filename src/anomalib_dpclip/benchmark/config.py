@@ -1,5 +1,6 @@
 """Benchmark configs: anomalib's schema, taken apart into one plain description a job."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -134,7 +135,7 @@ def read_config(path: Path) -> dict[str, Any]:
     return {str(name): value for name, value in sections.items()}
 
 
-def accelerators_of(config: dict[str, Any]) -> list[Any]:
+def accelerators_of(config: Mapping[Any, Any]) -> list[Any]:
     """What a config runs on, by default the CPU alone."""
     accelerator = config.get("accelerator", "cpu")
     return accelerator if isinstance(accelerator, list) else [accelerator]

@@ -1,5 +1,6 @@
 """How DPCLIP learns: the auxiliary set in the place of the target's images, the objective, prototypes and their schedule."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -25,6 +26,8 @@ from anomalib_dpclip.model.post_processor import DPCLIPPostProcessor
 from anomalib_dpclip.model.pre_processor import CLIP_MEAN
 from anomalib_dpclip.model.seed import seed_or_global
 from anomalib_dpclip.model.target import KnowsTarget
+
+logger = logging.getLogger(__name__)
 
 EPOCHS = 20
 """Training epochs of the method, used unless ``--trainer.max_epochs`` says otherwise."""
@@ -100,6 +103,11 @@ class LearnsAdapters(KnowsTarget):
         )
         # Lightning tells the sampler the epoch after worker processes have begun to read: too late in a resumed run.
         loader.sampler.set_epoch(trainer.fit_loop.epoch_progress.current.processed)  # type: ignore[attr-defined]
+        # `anomalib benchmark` shows log lines and no progress bar, and warns of 1,000 epochs where nobody named a number.
+        logger.info(
+            "learning from %d images of %d classes: %s epochs of %d steps",
+            *(len(dataset), len(self.provenance.learned_from), trainer.max_epochs, len(loader)),
+        )
         return loader
 
     def _learns_from_auxiliary(self) -> bool:
