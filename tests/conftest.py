@@ -16,6 +16,13 @@ def parity() -> Parity:
     return Parity(DATA / "parity.safetensors")
 
 
+@pytest.fixture(autouse=True)
+def _no_global_seed_is_left():
+    """`seed_everything` sets one for the whole process, and models take it."""
+    yield
+    os.environ.pop("PL_GLOBAL_SEED", None)
+
+
 @pytest.fixture(scope="session")
 def surfaces_root(tmp_path_factory) -> Path:
     """Two procedural materials: brick to learn from, weave to test on."""

@@ -89,7 +89,7 @@ def server(adapters, tmp_path_factory):
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     log = tmp_path_factory.mktemp("server") / "log"
-    arguments = ["app", "--weights", str(adapters), "--backbone", "mini", "--port", str(port), "--max_megabytes", "1"]
+    arguments = ["app", "--weights", str(adapters), "--port", str(port), "--max_megabytes", "1"]
     with (
         log.open("w") as output,
         subprocess.Popen([sys.executable, "-c", WATCHED, *arguments], stdout=output, stderr=subprocess.STDOUT) as process,

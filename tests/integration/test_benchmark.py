@@ -3,6 +3,7 @@
 import inspect
 import logging
 import pickle
+import shutil
 from pathlib import Path
 from types import MappingProxyType
 from typing import ClassVar
@@ -201,6 +202,26 @@ def test_one_training_serves_all_categories_of_a_seed(tmp_path, tree):
     assert np.isclose(host, ours).all(axis=1).any()  # the row of the seed that these adapters are of
 
 
+def test_a_row_that_tested_what_was_learned_is_a_leak(tmp_path, tree):
+    shutil.copy(tree / "bottle" / "test" / "good" / "000.png", tree / "hazelnut" / "test" / "good" / "009.png")
+    categories = ["bottle", "hazelnut", "tile"]
+    config = _config(tmp_path / "leak.yaml", tree, [_dpclip(tree)], categories=categories, trainer={"max_epochs": 1})
+    out = tmp_path / "rows.csv"
+    assert benchmark(config, out) == 1
+    rows = read_rows(out).set_index("category")
+    assert rows["status"].to_dict() == {"bottle": "leak", "hazelnut": "leak", "tile": "ok"}
+    assert "learned from MVTecAD/dark bottle" in rows.loc["bottle", "reason"]
+    assert "bottle/test/good/000.png" in rows.loc["hazelnut", "reason"]
+    assert rows["pixel_AUROC"].notna().all()
+    assert len(list((tmp_path / "rows.adapters").glob("*.safetensors"))) == 1
+
+    # The same with adapters that are given: their file says what they learned from.
+    (adapters,) = (tmp_path / "rows.adapters").glob("*.safetensors")
+    given = tmp_path / "given.csv"
+    benchmark(_config(tmp_path / "g.yaml", tree, [_dpclip(tree, weights=str(adapters))], categories=["bottle"]), given)
+    assert read_rows(given)["status"].tolist() == ["leak"]
+
+
 def test_a_failed_training_fails_its_rows_only(tmp_path, tree):
     models = [_dpclip(tree / "nowhere"), {"class_path": "Brightness"}]
     out = tmp_path / "rows.csv"
@@ -211,13 +232,18 @@ def test_a_failed_training_fails_its_rows_only(tmp_path, tree):
 
 
 def test_trainings_are_shared_by_what_they_learn_from():
-    def key(seed=1, data="MVTecAD", **init_args):
+    def key(seed=1, data="MVTecAD", root=None, name=None, metadata=None, **init_args):
+        target = {"category": "x", "root": root, "name": name, "metadata": metadata}
         entry = {"grid": [{"class_path": "DPCLIP", "init_args": init_args}]}
-        section = {"seed": seed, "model": entry, "data": {"class_path": data, "init_args": {"category": "x"}}}
+        section = {"seed": seed, "model": entry, "data": {"class_path": data, "init_args": target}}
         return job_configs({"benchmark": section}, "cpu")[0].training_key
 
     assert key() == key(data="MPDD")  # both learn from VisA
     assert key() != key(data="Visa")  # which learns from MVTec AD
+    assert key(data="JSONLines", name="VisA") == key(data="Visa")
+    assert key(data="JSONLines", metadata="metadata/VisA/full-shot.jsonl") == key(data="Visa")
+    assert key(data="JSONLines", name="Parts") == key()
+    assert key(data="Surfaces", root="a") != key(data="Surfaces", root="b")  # learned from what lies there
     assert key(auxiliary="VisA") == key(auxiliary="VisA", data="Visa")
     assert len({key(), key(seed=2), key(decoupling_weight=0.0)}) == 3
     assert key(weights="trained.safetensors") is None
@@ -241,6 +267,23 @@ def test_jobs_can_be_sent_to_another_process(tmp_path, tree):
             "benchmark: {seed: 1, data: {class_path: D}, model: {grid: [{class_path: A}, {class_path: A, x: 1}]}}",
             "two different models are called 'A'",
         ),
+        ("benchmark: {seed: 1, model: null, data: {class_path: D}}", "model` must have a class_path.*None"),
+        ("benchmark: {seed: 1, model: {grid: [null]}, data: {class_path: D}}", "model` must have a class_path.*None"),
+        ("benchmark: {seed: 1, model: {class_path: 5}, data: {class_path: D}}", "model` must have a class_path.*5"),
+        ("benchmark: {seed: 1, model: [{class_path: A}], data: {class_path: D}}", "model` must have a class_path"),
+        ("benchmark: {seed: 1, model: {class_path: A, label: [x]}, data: {class_path: D}}", "model.label` of A must be text"),
+        ("benchmark: {seed: 1, model: {class_path: A}, data: {class_path: D, label: 5}}", "data.label` of D must be text"),
+        ("benchmark: {seed: 1, model: {class_path: A, init_args: 5}, data: {class_path: D}}", "init_args` of A must be arg"),
+        ("benchmark: {seed: one, model: {class_path: A}, data: {class_path: D}}", "seed` must be a whole number.*'one'"),
+        ("benchmark: {seed: -1, model: {class_path: A}, data: {class_path: D}}", "seed` must be a whole number.*-1"),
+        ("benchmark: {seed: {grid: 5}, model: {class_path: A}, data: {class_path: D}}", "seed.grid` must be a list"),
+        ("benchmark: {seed: {grid: []}, model: {class_path: A}, data: {class_path: D}}", "seed.grid` must be a list"),
+        ("benchmark: {seed: 1, trainer: 5, model: {class_path: A}, data: {class_path: D}}", "trainer` must be arguments"),
+        ("{accelerator: tpu, benchmark: {seed: 1, model: {class_path: A}, data: {class_path: D}}}", "accelerator.*'tpu'"),
+        (
+            "benchmark: {seed: 1, model: {class_path: A}, data: {grid: [{class_path: D}, {class_path: D, x: 1}]}}",
+            "two different data sets are called 'D', category 'all'",
+        ),
     ],
 )
 def test_bad_configs_are_told_before_anything_is_written(tmp_path, content, message):
@@ -249,6 +292,46 @@ def test_bad_configs_are_told_before_anything_is_written(tmp_path, content, mess
     with pytest.raises(ValueError, match=message):
         benchmark(path, tmp_path / "rows.csv")
     assert not (tmp_path / "rows.csv").exists()
+
+
+def test_empty_arguments_are_none(tmp_path, tree):
+    path = _config(tmp_path / "c.yaml", tree, [{"class_path": "DPCLIP", "init_args": None, "label": None}])
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    content["benchmark"]["data"] = {"class_path": "MVTecAD", "init_args": None}
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
+    (job,) = job_configs(read_config(path), "cpu")
+    assert (job.label, job.data_set, job.category) == ("DPCLIP", "MVTecAD", "all")
+    assert job.training_key
+
+
+def test_grids_inside_arguments_are_labelled_by_what_varies(tmp_path, tree):
+    path = _config(tmp_path / "c.yaml", tree, [{"class_path": "A"}], seed={"grid": [1, 2]}, trainer={"max_epochs": 1})
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    section = content["benchmark"]
+    section["model"] = {"class_path": "Contrast", "label": "C", "init_args": {"gain": {"grid": [1.0, 2.0]}, "other": 1}}
+    section["data"]["init_args"]["image_size"] = {"grid": [40, 80]}
+    section["trainer"]["max_epochs"] = {"grid": [1, 6]}
+    jobs = job_configs(content, "cpu")
+    assert len({job.key for job in jobs}) == len(jobs) == 2 * 2 * 2 * 2 * 2
+    assert {job.label for job in jobs} == {f"C, gain={gain}, max_epochs={epochs}" for gain in (1.0, 2.0) for epochs in (1, 6)}
+    assert {job.data_set for job in jobs} == {"MVTecAD, image_size=40", "MVTecAD, image_size=80"}
+
+    # And they run.
+    del section["data"]["init_args"]["image_size"], section["trainer"], section["model"]["init_args"]["other"]
+    section["seed"] = 1
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
+    assert benchmark(path, tmp_path / "rows.csv") == 0
+    assert set(read_rows(tmp_path / "rows.csv")["label"]) == {"C, gain=1.0", "C, gain=2.0"}
+
+
+def test_a_run_says_what_comes_and_when_there_is_nothing_to_do(tmp_path, tree, capsys):
+    config, out = _config(tmp_path / "c.yaml", tree, [{"class_path": "Brightness"}]), tmp_path / "rows.csv"
+    assert benchmark(config, out) == 0
+    assert capsys.readouterr().out.startswith("2 of 2 jobs to run, 0 trainings first")
+    assert benchmark(config, out) == 0
+    assert "Nothing is measured: all 2 jobs are in" in capsys.readouterr().out
+    assert benchmark(config, out, fresh=True) == 0
+    assert len(read_rows(tmp_path / "rows-1.csv")) == len(read_rows(out)) == 2
 
 
 def test_a_missing_config_is_named(tmp_path):

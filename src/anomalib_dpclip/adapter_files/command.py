@@ -6,10 +6,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
-from anomalib_dpclip.adapter_files.contents import AdapterFile
+from anomalib_dpclip.adapter_files.contents import AdapterFile, is_plain_tensor
 from anomalib_dpclip.adapter_files.read_and_write import read_adapters, write_adapters
+from anomalib_dpclip.files.plain_data import printable
 from anomalib_dpclip.method.torch_model import DPCLIPModel
 
 _UNKNOWN = "unknown"
@@ -34,12 +33,12 @@ def adapters(file: Path, to: Path | None = None) -> None:
     foreign = [
         name
         for name, value in content.tensors.items()
-        if not isinstance(value, Tensor) or not name.startswith(DPCLIPModel.adapter_prefixes)
+        if not (isinstance(name, str) and is_plain_tensor(value)) or not name.startswith(DPCLIPModel.adapter_prefixes)
     ]
     if foreign:
         raise ValueError(f"{file} holds more than adapters, such as {foreign[0]!r}: it is damaged or of another model")
     for key, value in _description(file, content).items():
-        print(f"{key:<16} {value}")  # noqa: T201
+        print(f"{key:<16} {printable(value)}")  # noqa: T201
     if to is not None:
         if to.exists():
             raise FileExistsError(f"{to} is there already: delete it, or give another name")

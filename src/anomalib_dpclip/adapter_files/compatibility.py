@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from anomalib_dpclip.adapter_files.contents import is_plain_tensor
 from anomalib_dpclip.adapter_files.provenance import Provenance
 from anomalib_dpclip.method.torch_model import DPCLIPModel
 
@@ -40,6 +40,8 @@ def check_tensors(found: Mapping[str, Any], expected: Mapping[str, Tensor], path
             + " (other adapter_layers, tap_layers or grn_pooling?)"
         )
     for name, value in found.items():
+        if isinstance(value, Tensor) and value.is_nested:  # it has no shape to speak of
+            raise ValueError(f"{path}: {name} is not a plain dense tensor")
         if not isinstance(value, Tensor) or value.shape != expected[name].shape:
             shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
             raise ValueError(
@@ -48,7 +50,7 @@ def check_tensors(found: Mapping[str, Any], expected: Mapping[str, Tensor], path
             )
         if value.is_floating_point() != expected[name].is_floating_point():
             raise ValueError(f"{path}: {name} has type {value.dtype} instead of {expected[name].dtype}")
-        if value.layout != torch.strided or value.is_quantized or value.is_meta:
+        if not is_plain_tensor(value):
             raise ValueError(f"{path}: {name} is not a plain dense tensor")
         # In the model's type: a finite double may be too large for it.
         if not value.to(expected[name].dtype).isfinite().all():

@@ -1,7 +1,9 @@
 """What a file of adapters holds, whatever its format."""
 
 from dataclasses import dataclass
+from typing import Any, TypeGuard
 
+import torch
 from torch import Tensor
 
 from anomalib_dpclip.adapter_files.provenance import Provenance
@@ -12,7 +14,7 @@ class AdapterFile:
     """Contents of an adapter file.
 
     Attributes:
-        tensors: AdapterFile and projectors by their published names.
+        tensors: Adapters and projectors by their published names.
         calibration: State of the auxiliary calibration, empty if the file has none.
         provenance: Where they come from.
     """
@@ -20,3 +22,12 @@ class AdapterFile:
     tensors: dict[str, Tensor]
     calibration: dict[str, Tensor]
     provenance: Provenance
+
+
+def is_plain_tensor(value: Any) -> TypeGuard[Tensor]:
+    """Whether a value is a dense tensor with its numbers in it: not sparse, nested, quantised or without storage."""
+    return (
+        isinstance(value, Tensor)
+        and value.layout == torch.strided
+        and not (value.is_nested or value.is_quantized or value.is_meta)
+    )

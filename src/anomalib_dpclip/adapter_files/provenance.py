@@ -4,6 +4,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from anomalib_dpclip.files.plain_data import plain_data
+
 FORMAT_VERSION = 1
 """Of adapter files; a file with a higher one is refused."""
 
@@ -41,7 +43,7 @@ class Provenance:
 
     @classmethod
     def from_dict(cls, values: Any, path: Path) -> "Provenance":
-        """Build from plain data, refusing newer formats; unknown keys are left out.
+        """Build from plain data, refusing newer formats; unknown keys are left out, and text is made printable.
 
         Raises:
             ValueError: If the data is of another kind or from a newer version of this package.
@@ -57,6 +59,11 @@ class Provenance:
         known = {name: values[name] for name in defaults if name in values}
         wrong = [name for name, value in known.items() if not isinstance(value, type(defaults[name]))]
         wrong += [] if all(isinstance(source, str) for source in known.get("learned_from", ())) else ["learned_from"]
+        for name, value in known.items():
+            try:
+                known[name] = plain_data(value)
+            except ValueError:
+                wrong.append(name)
         if wrong:
             raise ValueError(f"{path}: its provenance has a wrong {wrong[0]!r}; is the file damaged?")
         return cls(**known)

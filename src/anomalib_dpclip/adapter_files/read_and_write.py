@@ -5,7 +5,7 @@ They come from anywhere: nothing in them is executed, and whatever cannot be rea
 
 from pathlib import Path
 
-from anomalib_dpclip.adapter_files.contents import AdapterFile
+from anomalib_dpclip.adapter_files.contents import AdapterFile, is_plain_tensor
 from anomalib_dpclip.adapter_files.foreign_formats import read_pickled, write_published
 from anomalib_dpclip.adapter_files.own_format import read_safetensors, write_safetensors
 
@@ -41,4 +41,14 @@ def read_adapters(path: str | Path) -> AdapterFile:
     file = Path(path)
     if not file.is_file():
         raise FileNotFoundError(f"there is no adapter file {file}")
-    return read_safetensors(file) if file.suffix == ".safetensors" else read_pickled(file)
+    content = read_safetensors(file) if file.suffix == ".safetensors" else read_pickled(file)
+    _require_no_more_than_is_stored(content, file)
+    return content
+
+
+def _require_no_more_than_is_stored(content: AdapterFile, file: Path) -> None:
+    """Refuse tensors that are larger than what is stored of them, as pickled ones may be: writing them would fill a disk."""
+    tensors = [*content.tensors.values(), *content.calibration.values()]
+    claimed = sum(value.numel() * value.element_size() for value in tensors if is_plain_tensor(value))
+    if claimed > file.stat().st_size:
+        raise ValueError(f"{file} claims {claimed:,} bytes of adapters, more than it is long: it is damaged, or made to harm")

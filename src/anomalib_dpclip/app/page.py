@@ -2,16 +2,15 @@
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from anomalib_dpclip.app.predictor import Prediction, Predictor
 from anomalib_dpclip.clip.loading import MINI
-from anomalib_dpclip.data.images import ImageReadError
 from anomalib_dpclip.data.labelled_sets import categories_of, data_module_class
 from anomalib_dpclip.method.class_names import UNKNOWN_CLASS, describe
 from anomalib_dpclip.method.domain import Domain
 from anomalib_dpclip.method.unadapted import UNADAPTED
-from anomalib_dpclip.model.lightning_model import DPCLIP
+from anomalib_dpclip.model.from_file import model_from_file
 
 if TYPE_CHECKING:
     from gradio import Blocks
@@ -28,8 +27,9 @@ _DESCRIBED_SETS = ("MVTecAD", "VisA", "MPDD", "BTech", "BMAD")
 
 def app(
     weights: str | None = None,
-    backbone: str = "ViT-L-14-336",
-    pretrained: str = "openai",
+    backbone: str | None = None,
+    pretrained: str | None = None,
+    quick_gelu: bool | None = None,
     class_names: list[str] | None = None,
     domain: Domain = "industrial",
     host: str = "127.0.0.1",
@@ -44,8 +44,10 @@ def app(
     Args:
         weights: Trained adapters: ``.safetensors`` of this package, a Lightning ``.ckpt``, or a published ``.pth``; ``clip``
             for the backbone without adapters.
-        backbone: CLIP backbone that the adapters were trained on; ``mini`` for the small one that comes with the package.
-        pretrained: CLIP weights: an open_clip tag or a local file.
+        backbone: CLIP backbone; ``mini`` is the small one that comes with the package. Default: that of the adapters, as their
+            file says, or ViT-L-14-336 where it does not.
+        pretrained: CLIP weights: an open_clip tag or a local file. Default: those of the adapters, or ``openai``.
+        quick_gelu: Whether the towers use QuickGELU. Default: as the adapters were trained.
         class_names: Names that the page suggests; others can be typed. Default: those that the adapters learned, and those
             of the known data sets.
         domain: What the photos are of, ``industrial`` or ``medical``: blur of the maps and fusion of the scores.
@@ -70,9 +72,14 @@ def app(
         raise ValueError(f"max_megabytes must be at least 1, not {max_megabytes}")
     if find_spec("gradio") is None:
         raise ModuleNotFoundError("the page needs gradio: pip install 'anomalib-dpclip[app]'")
-    model = DPCLIP(backbone=backbone, pretrained=pretrained, weights=weights, domain=domain)
-    names = class_names or suggested_names(model.provenance.learned_from, backbone)
-    blocks = page(Predictor(model), names, f"{Path(weights).name} on {backbone}")
+    given = {"backbone": backbone, "pretrained": pretrained, "quick_gelu": quick_gelu}
+    try:
+        model = model_from_file(weights, domain=domain, **{name: value for name, value in given.items() if value is not None})
+    except (ValueError, FileNotFoundError) as error:
+        kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
+        raise kind(str(error).replace("--model.", "--")) from error  # the options go by these names here
+    names = class_names or suggested_names(model.provenance.learned_from, model.provenance.backbone)
+    blocks = page(Predictor(model), names, f"{Path(weights).name} on {model.provenance.backbone}")
     try:
         blocks.launch(
             server_name=host,
@@ -107,6 +114,37 @@ def suggested_names(learned_from: list[str], backbone: str) -> list[str]:
     return list(dict.fromkeys([UNKNOWN_CLASS, *filter(None, learned), *described]))
 
 
+class Answers:
+    """What the page answers when something on it changes.
+
+    Args:
+        predictor: The model.
+    """
+
+    def __init__(self, predictor: Predictor) -> None:
+        self.predictor = predictor
+
+    def look(self, path: str | None, class_name: str | None, threshold: float) -> tuple:
+        """Another photo, or another name for it: prediction, upright photo, heat map and verdict."""
+        if path is None:
+            return None, None, None, _NO_PHOTO
+        try:
+            prediction = self.predictor.predict(path, class_name)
+        except ValueError as error:  # no image, or a bad name
+            # The folder is the server's, and means nothing to whoever dropped the photo.
+            return None, None, None, f"### No result\n{str(error).replace(path, Path(path).name)}"
+        return prediction, prediction.photo, *self.decide(prediction, threshold)
+
+    def decide(self, prediction: Prediction | None, threshold: float) -> tuple:
+        """Another threshold: heat map and verdict."""
+        import gradio as gr
+
+        if prediction is None:
+            return gr.skip(), gr.skip()
+        decision = "Anomalous" if prediction.is_anomalous(threshold) else "Normal"
+        return prediction.heat_map(threshold), f"## {decision}\nScore {prediction.score:.3f}, threshold {threshold:.2f}"
+
+
 def page(predictor: Predictor, class_names: list[str], title: str) -> "Blocks":
     """Lay out the page.
 
@@ -120,53 +158,45 @@ def page(predictor: Predictor, class_names: list[str], title: str) -> "Blocks":
     """
     import gradio as gr
 
-    def look(path: str | None, class_name: str | None, threshold: float) -> tuple:
-        if path is None:
-            return None, None, None, _NO_PHOTO
-        try:
-            prediction = predictor.predict(path, class_name)
-        except ImageReadError as error:
-            # The folder is the server's, and means nothing to whoever dropped the photo.
-            return None, None, None, f"### No result\n{str(error).replace(path, Path(path).name)}"
-        return prediction, prediction.photo, *decide(prediction, threshold)
-
-    def decide(prediction: Prediction | None, threshold: float) -> tuple:
-        if prediction is None:
-            return gr.skip(), gr.skip()
-        decision = "Anomalous" if prediction.is_anomalous(threshold) else "Normal"
-        return prediction.heat_map(threshold), f"## {decision}\nScore {prediction.score:.3f}, threshold {threshold:.2f}"
-
+    answers = Answers(predictor)
     # Uploads are looked for and deleted hourly, an hour after they came.
     with gr.Blocks(title="DP-CLIP", analytics_enabled=False, delete_cache=(_KEPT_SECONDS, _KEPT_SECONDS)) as blocks:
         gr.Markdown(f"# DP-CLIP\n{title}" + ("" if predictor.is_calibrated else f"\n\n{_UNCALIBRATED}"))
         prediction = gr.State(time_to_live=_KEPT_SECONDS)
         with gr.Row():
             with gr.Column(scale=1):
-                photo = gr.File(label="Photo", file_types=["image"], elem_id="upload")
-                class_name = gr.Dropdown(
-                    class_names,
-                    value=class_names[0],
-                    allow_custom_value=True,
-                    label="What it shows",
-                    info="Choose, or type your own",
-                    elem_id="class-name",
-                )
-                threshold = gr.Slider(
-                    0,
-                    1,
-                    0.5,
-                    step=0.01,
-                    label="Threshold",
-                    info="Lower finds more, and raises more false alarms",
-                    elem_id="threshold",
-                )
+                asked = _questions(class_names)
                 verdict = gr.Markdown(_NO_PHOTO, elem_id="verdict")
             with gr.Column(scale=3), gr.Row():
-                # Gradio's third button, "share", would upload the picture.
-                buttons = ["download", "fullscreen"]
-                upright = gr.Image(label="Photo", interactive=False, format="jpeg", buttons=buttons, elem_id="photo")
-                heat_map = gr.Image(label="Heat map", interactive=False, format="jpeg", buttons=buttons, elem_id="heat-map")
+                upright, heat_map = _picture("Photo", "photo"), _picture("Heat map", "heat-map")
+        photo, class_name, threshold = asked
         answer = [heat_map, verdict]
-        gr.on([photo.change, class_name.change], look, [photo, class_name, threshold], [prediction, upright, *answer])
-        threshold.change(decide, [prediction, threshold], answer, show_progress="hidden")  # no need to predict again
+        gr.on([photo.change, class_name.change], answers.look, asked, [prediction, upright, *answer])
+        # No need to predict again.
+        threshold.change(answers.decide, [prediction, threshold], answer, show_progress="hidden")
     return blocks
+
+
+def _questions(class_names: list[str]) -> list[Any]:
+    """Fields for the photo, what it shows, and the threshold."""
+    import gradio as gr
+
+    photo = gr.File(label="Photo", file_types=["image"], elem_id="upload")
+    class_name = gr.Dropdown(
+        class_names,
+        value=class_names[0],
+        allow_custom_value=True,
+        label="What it shows",
+        info="Choose, or type your own",
+        elem_id="class-name",
+    )
+    hint = "Lower finds more, and raises more false alarms"
+    threshold = gr.Slider(0, 1, 0.5, step=0.01, label="Threshold", info=hint, elem_id="threshold")
+    return [photo, class_name, threshold]
+
+
+def _picture(label: str, name: str) -> Any:
+    import gradio as gr
+
+    # Gradio's third button, "share", would upload the picture.
+    return gr.Image(label=label, interactive=False, format="jpeg", buttons=["download", "fullscreen"], elem_id=name)

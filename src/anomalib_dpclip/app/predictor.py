@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torchvision.transforms.v2.functional import to_dtype, to_image
 
 from anomalib_dpclip.data.images import read_image
@@ -17,6 +17,12 @@ from anomalib_dpclip.model.lightning_model import DPCLIP
 
 SHOWN_SIZE = 640
 """Longer side of the pictures on the page, in pixels, whatever the photo's: outlines are then as thick on all of them."""
+
+MOST_PIXELS = 50_000_000
+"""Of a photo: those of larger cameras have to be made smaller. Looking at one takes some 30 bytes a pixel."""
+
+LONGEST_NAME = 200
+"""Characters of a class name; CLIP reads no more than 77 tokens anyway."""
 
 _OUTLINE = 2
 
@@ -49,7 +55,7 @@ class Prediction:
 
 
 class Predictor:
-    """One loaded model for photos of any class. It keeps no state between photos but each class's text anchors.
+    """One loaded model for photos of any class. It keeps no state between photos but text anchors of a number of classes.
 
     Args:
         model: DPCLIP with adapters, built without a ``class_name``.
@@ -72,14 +78,19 @@ class Predictor:
             class_name: What it shows; ``object`` if that is empty.
 
         Raises:
-            ImageReadError: If the file cannot be read as an image.
+            ImageReadError: If the file cannot be read as an image, or has more than `MOST_PIXELS`.
+            ValueError: If the name is longer than `LONGEST_NAME`.
         """
-        photo = read_image(path)
+        name = (class_name or "").strip() or UNKNOWN_CLASS
+        if len(name) > LONGEST_NAME:
+            raise ValueError(f"the name of what the photo shows has {len(name)} characters, {LONGEST_NAME} are the most")
+        photo = read_image(path, MOST_PIXELS)
         image = to_dtype(to_image(photo), torch.float32, scale=True).unsqueeze(0)
-        anchors = self.model.anchors_for((class_name or "").strip() or UNKNOWN_CLASS)
+        anchors = self.model.anchors_for(name)
         raw = self.model.model.predict(self.model.pre_processor.transform(image), anchors)
         prediction = self.model.post_processor(raw)
-        shown = ImageOps.contain(photo, (SHOWN_SIZE, SHOWN_SIZE), Image.Resampling.BICUBIC)
+        scale = SHOWN_SIZE / max(photo.size)
+        shown = photo.resize([max(1, round(scale * side)) for side in photo.size], Image.Resampling.BICUBIC)
         heat = resize_map(prediction.anomaly_map, (shown.height, shown.width))[0].numpy()
         return Prediction(shown, heat, prediction.pred_score.item(), self._color_range(heat))
 

@@ -69,6 +69,10 @@ class AuxiliarySet:
             if isinstance(source, str) and source != SYNTHETIC:
                 prepare_labelled_set(source, root)
 
+    def samples(self, target: AnomalibDataModule | None) -> pd.DataFrame:
+        """Images of a labelled set or sets, as `auxiliary_samples` lists them."""
+        return auxiliary_samples(self.sources(target), self.roots(target), self.shots, self.seed, self.unmasked)
+
     def dataset(
         self, target: AnomalibDataModule | None, class_name: str | None, image_size: tuple[int, int], fill: Sequence[float]
     ) -> AuxiliaryDataset:
@@ -87,7 +91,7 @@ class AuxiliarySet:
             samples = synthetic_samples(target, class_name, self.shots, self.seed)
             dataset: AuxiliaryDataset = SyntheticAuxiliaryDataset(samples, image_size, fill, self.seed)
         else:
-            samples = auxiliary_samples(self.sources(target), self.roots(target), self.shots, self.seed, self.unmasked)
+            samples = self.samples(target)
             dataset = AuxiliaryDataset(samples, image_size, fill, self.seed)
         require_disjoint(samples, target)
         return dataset

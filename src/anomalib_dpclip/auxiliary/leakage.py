@@ -24,6 +24,25 @@ def require_disjoint(auxiliary: pd.DataFrame, target: AnomalibDataModule | None)
     Raises:
         ValueError: Names the image in both places.
     """
+    shared = shared_image(auxiliary, target)
+    if shared is not None:
+        tested, learned = shared
+        raise ValueError(
+            f"{tested} is to be tested on and, as {learned}, learned from: results on it would mean nothing. Choose another "
+            f"--model.auxiliary or --data"
+        )
+
+
+def shared_image(auxiliary: pd.DataFrame, target: AnomalibDataModule | None) -> tuple[str, str] | None:
+    """The first image that is both tested on and learned from, under the same path or as a copy.
+
+    Args:
+        auxiliary: Samples to learn from, with ``image_path``.
+        target: Data module with validation and test images, after its ``setup``.
+
+    Returns:
+        Its path among the tested images, and among the learned ones.
+    """
     tested: list[str] = []
     for split in ("test_data", "val_data"):
         samples = getattr(getattr(target, split, None), "samples", None)
@@ -38,22 +57,30 @@ def require_disjoint(auxiliary: pd.DataFrame, target: AnomalibDataModule | None)
             digest = _digest(path)
             twin = next((other for other in candidates if _digest(other) == digest), None)
         if twin:
-            raise ValueError(
-                f"{path} is to be tested on and, as {twin}, learned from: results on it would mean nothing. Choose another "
-                f"--model.auxiliary or --data"
-            )
+            return path, twin
+    return None
 
 
-def warn_if_learned_from(learned_from: Sequence[str], target: AnomalibDataModule) -> None:
-    """Warn where adapters have learned from the very class of the data set that they are tested on."""
+def learned_and_tested(learned_from: Sequence[str], target: AnomalibDataModule) -> str | None:
+    """The first source that adapters have learned from and that is the very class of the data set to be tested.
+
+    Args:
+        learned_from: As in the adapters' provenance, ``"VisA/candle"``.
+        target: Data module that is tested on, after its ``setup``.
+    """
     tested = classes_of(target)
     for source in learned_from:
         data_set, _, class_name = source.partition("/")
         if data_set_key(data_set) == data_set_key(target.name) and class_name in tested:
-            logger.warning(
-                "these adapters have learned from %s, which they are now tested on: this is no zero-shot result", source
-            )
-            return
+            return source
+    return None
+
+
+def warn_if_learned_from(learned_from: Sequence[str], target: AnomalibDataModule) -> None:
+    """Warn where adapters have learned from the very class of the data set that they are tested on."""
+    source = learned_and_tested(learned_from, target)
+    if source is not None:
+        logger.warning("these adapters have learned from %s, which they are now tested on: this is no zero-shot result", source)
 
 
 def _by_size(paths: Iterable[str]) -> dict[int, list[str]]:

@@ -15,9 +15,9 @@ from anomalib.pipelines.benchmark.generator import BenchmarkJobGenerator
 from anomalib.pipelines.components.base import Runner
 from jsonargparse import Namespace
 
-from anomalib_dpclip.benchmark.config import SECTION, JobConfig, job_configs, read_config
+from anomalib_dpclip.benchmark.config import SECTION, JobConfig, accelerators_of, job_configs, read_config
 from anomalib_dpclip.benchmark.jobs import AdaptersJob, RowJob, TrainedAdapters
-from anomalib_dpclip.benchmark.rows import DONE, open_rows, read_rows
+from anomalib_dpclip.benchmark.rows import DONE, open_rows, read_provenance, read_rows, set_aside
 from anomalib_dpclip.files.measured_by import measured_by
 
 
@@ -28,7 +28,7 @@ def benchmark(config: Path, out: Path | None = None, fresh: bool = False) -> int
         config: YAML in the schema of `anomalib benchmark`. A model or data entry may have a ``label`` for the tables,
             and ``benchmark.trainer`` arguments for Lightning's Trainer; `anomalib benchmark` passes over both.
         out: The CSV. By default runs/benchmark/ and the config's name; trained adapters go beside it.
-        fresh: Start over: delete the CSV and its adapters first.
+        fresh: Start over: set the CSV aside under another name, and delete its adapters.
 
     Returns:
         Exit status: 0 if every job of the config has succeeded, in this run or an earlier one, else 1.
@@ -41,13 +41,29 @@ def benchmark(config: Path, out: Path | None = None, fresh: bool = False) -> int
     pipeline = FieldBenchmark(read_config(config), results)
     jobs = [job for accelerator in pipeline.accelerators for job in pipeline.jobs(accelerator)]
     if fresh:
-        results.unlink(missing_ok=True)
+        set_aside(results)
         shutil.rmtree(pipeline.adapters_folder, ignore_errors=True)
     open_rows(results, measured_by(shlex.join(["dpclip", "benchmark", "--config", str(config), "--out", str(results)])))
+    print(_what_comes(jobs, pipeline), flush=True)  # noqa: T201
     pipeline.run()
     done = sum(job.key in pipeline.done() for job in jobs)
     print(f"{done} of {len(jobs)} jobs done: {results}")  # noqa: T201  the command's answer
     return 0 if done == len(jobs) else 1
+
+
+def _what_comes(jobs: list[JobConfig], pipeline: "FieldBenchmark") -> str:
+    """How much there is to run, before minutes without a word; and where the rows come from that are there already."""
+    done = pipeline.done()
+    pending = [job for job in jobs if job.key not in done]
+    source = "; ".join(line for line in read_provenance(pipeline.out) if line.startswith(("commit", "machine")))
+    before = f" ({len(jobs) - len(pending)} were done before and stay as they are; the file's head: {source})"
+    if not pending:
+        return (
+            f"Nothing is measured: all {len(jobs)} jobs are in {pipeline.out} already, made by {source}. Measure anew with "
+            f"another --out, or with --fresh, which sets this file aside"
+        )
+    trainings = len({job.training_key for job in pending} - {None})
+    return f"{len(pending)} of {len(jobs)} jobs to run{before if len(pending) < len(jobs) else ''}, {trainings} trainings first"
 
 
 class FieldBenchmark(Benchmark):
@@ -61,8 +77,7 @@ class FieldBenchmark(Benchmark):
     def __init__(self, config: dict[str, Any], out: Path) -> None:
         self.config = config
         self.out = out
-        accelerator = config.get("accelerator", "cpu")
-        self.accelerators: list[str] = accelerator if isinstance(accelerator, list) else [accelerator]
+        self.accelerators: list[str] = accelerators_of(config)
 
     @property
     def adapters_folder(self) -> Path:

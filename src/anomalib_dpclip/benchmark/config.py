@@ -1,17 +1,31 @@
 """Benchmark configs: anomalib's schema, taken apart into one plain description a job."""
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 from anomalib.pipelines.components.utils import get_iterator_from_grid_dict
+from anomalib.utils.config import flatten_dict
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from anomalib_dpclip.benchmark.rows import ALL, row_key
 
 SECTION = "benchmark"
+
+ACCELERATORS = ("cpu", "cuda")
+"""That anomalib's runners know."""
+
+# Parts of a config that tables show without a label.
+_SHOWN_ANYWAY = {
+    *("model.class_path", "model.label", "data.class_path", "data.label"),
+    *("data.init_args.category", "data.init_args.name", "data.init_args.metadata"),
+}
+
+HIGHEST_SEED = 2**32 - 1
+"""That `lightning.seed_everything` takes."""
 
 
 @dataclass(frozen=True)
@@ -48,15 +62,34 @@ class JobConfig:
         return _class_name(self.model)
 
     @property
+    def target_name(self) -> str:
+        """The data set's name as its data module gives it, by which the default auxiliary set is chosen."""
+        init_args = self.data.get("init_args", {})
+        folder = Path(str(init_args["metadata"])).resolve().parent.name if init_args.get("metadata") else None
+        return str(init_args.get("name") or folder or _class_name(self.data))
+
+    @property
     def data_set(self) -> str:
         """The data set's name in tables."""
-        init_args = self.data.get("init_args", {})
-        return self.data.get("label") or init_args.get("name") or _class_name(self.data)
+        return self.data.get("label") or self.target_name
 
     @property
     def category(self) -> str:
         """The category, or `ALL` for a data set that is tested as a whole."""
         return str(self.data.get("init_args", {}).get("category") or ALL)
+
+    @property
+    def auxiliary(self) -> dict[str, Any]:
+        """``auxiliary`` and ``auxiliary_root`` that DP-CLIP would choose for this target, as arguments."""
+        from anomalib_dpclip.auxiliary.samples import default_auxiliary
+
+        init_args = self.model.get("init_args", {})
+        auxiliary, root = init_args.get("auxiliary"), init_args.get("auxiliary_root")
+        if auxiliary is None:
+            auxiliary = default_auxiliary(self.target_name)
+            if auxiliary == _class_name(self.data):  # Surfaces: what is learned lies beside what is tested
+                root = root or self.data.get("init_args", {}).get("root")
+        return {"auxiliary": auxiliary, "auxiliary_root": root}
 
     @property
     def training_key(self) -> str | None:
@@ -67,13 +100,10 @@ class JobConfig:
         init_args = self.model.get("init_args", {})
         if self.model_name != "DPCLIP" or init_args.get("weights"):
             return None
-        from anomalib_dpclip.auxiliary.samples import default_auxiliary
-
-        auxiliary = init_args.get("auxiliary") or default_auxiliary(_class_name(self.data))
-        if auxiliary == "synthetic":  # made from the target's own images
+        if self.auxiliary["auxiliary"] == "synthetic":  # made from the target's own images
             return None
         learned = {name: value for name, value in init_args.items() if name != "tiles"}  # which learning does not see
-        return row_key(self.accelerator, self.seed, self.trainer, learned, auxiliary)
+        return row_key(self.accelerator, self.seed, self.trainer, learned | self.auxiliary)
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -96,34 +126,90 @@ def read_config(path: Path) -> dict[str, Any]:
     if not isinstance(sections, dict) or missing:
         msg = f"{path}: its section `{SECTION}` must have seed, model and data; missing: {', '.join(sorted(missing))}"
         raise ValueError(msg)
+    accelerators = accelerators_of(sections)
+    if not accelerators or any(each not in ACCELERATORS for each in accelerators):
+        msg = (
+            f"{path}: accelerator must be one of {', '.join(ACCELERATORS)}, or a list of these, not {sections['accelerator']!r}"
+        )
+        raise ValueError(msg)
     return {str(name): value for name, value in sections.items()}
+
+
+def accelerators_of(config: Mapping[Any, Any]) -> list[Any]:
+    """What a config runs on, by default the CPU alone."""
+    accelerator = config.get("accelerator", "cpu")
+    return accelerator if isinstance(accelerator, list) else [accelerator]
 
 
 def job_configs(config: dict[str, Any], accelerator: str) -> list[JobConfig]:
     """Every combination of a config's grid.
 
     Raises:
-        ValueError: A model or data set has no class, or two different models share a label.
+        ValueError: A part of the config is of another kind than it must be, or two different models, or two different
+            data sets, could not be told apart in tables.
     """
-    jobs = []
-    models: dict[str, dict] = {}
-    for combination in get_iterator_from_grid_dict(config[SECTION]):
-        for name in ("model", "data"):
-            if "class_path" not in combination[name]:
-                msg = f"`{SECTION}.{name}` must have a class_path, got {combination[name]}"
-                raise ValueError(msg)
-        job = JobConfig(
-            accelerator=accelerator,
-            seed=combination["seed"],
-            model=combination["model"],
-            data=combination["data"],
-            trainer=combination.get("trainer") or {},
-        )
-        if models.setdefault(job.label, job.model) != job.model:
+    section = config[SECTION]
+    grids = {name.removesuffix(".grid"): values for name, values in flatten_dict(section).items() if name.endswith(".grid")}
+    for name, values in grids.items():
+        if not isinstance(values, list) or not values:
+            msg = f"`{SECTION}.{name}.grid` must be a list of at least one value, got {values!r}"
+            raise ValueError(msg)
+    jobs = [_job(combination, accelerator, tuple(grids)) for combination in get_iterator_from_grid_dict(section)]
+    models: dict[str, Any] = {}
+    targets: dict[tuple[str, str], Any] = {}
+    for job in jobs:
+        if models.setdefault(job.label, (job.model, job.trainer)) != (job.model, job.trainer):
             msg = f"two different models are called {job.label!r}: give each its own `label`, beside its class_path"
             raise ValueError(msg)
-        jobs.append(job)
+        if targets.setdefault((job.data_set, job.category), job.data) != job.data:
+            msg = (
+                f"two different data sets are called {job.data_set!r}, category {job.category!r}: give each its own `label`, "
+                f"beside its class_path"
+            )
+            raise ValueError(msg)
     return jobs
+
+
+def _job(combination: dict[str, Any], accelerator: str, grids: tuple[str, ...]) -> JobConfig:
+    """A job of one combination, whose arguments that stand in a grid become part of the labels."""
+    seed, trainer = combination.get("seed"), combination.get("trainer") or {}
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed <= HIGHEST_SEED:
+        msg = f"`{SECTION}.seed` must be a whole number in 0..{HIGHEST_SEED}, got {seed!r}"
+        raise ValueError(msg)
+    if not isinstance(trainer, dict):
+        msg = f"`{SECTION}.trainer` must be arguments of Lightning's Trainer by their names, got {trainer!r}"
+        raise ValueError(msg)
+    model, data = _entry(combination, "model"), _entry(combination, "data")
+    varied = {
+        name: value
+        for name, value in flatten_dict({"model": model, "data": data, "trainer": trainer}).items()
+        if name in grids and name not in _SHOWN_ANYWAY
+    }
+    of_data = {name: value for name, value in varied.items() if name.startswith("data.")}
+    of_model = {name: value for name, value in varied.items() if name not in of_data}
+    job = JobConfig(accelerator, seed, model, data, trainer)
+    if of_model:
+        job = replace(job, model=model | {"label": _with_arguments(job.label, of_model)})
+    if of_data:
+        job = replace(job, data=data | {"label": _with_arguments(job.data_set, of_data)})
+    return job
+
+
+def _entry(combination: dict[str, Any], name: str) -> dict[str, Any]:
+    """A model or data entry, without what is empty in it."""
+    entry = combination.get(name)
+    if not isinstance(entry, dict) or not isinstance(entry.get("class_path"), str):
+        msg = f"`{SECTION}.{name}` must have a class_path, the name of a class, got {entry!r}"
+        raise ValueError(msg)
+    for part, kind, what in (("label", str, "text"), ("init_args", dict, "arguments by their names")):
+        if not isinstance(entry.get(part), kind | None):
+            msg = f"`{SECTION}.{name}.{part}` of {entry['class_path']} must be {what}, got {entry[part]!r}"
+            raise ValueError(msg)
+    return {part: value for part, value in entry.items() if value is not None}
+
+
+def _with_arguments(label: str, arguments: dict[str, Any]) -> str:
+    return ", ".join([label, *(f"{name.rpartition('.')[2]}={value}" for name, value in arguments.items())])
 
 
 def _class_name(entry: dict[str, Any]) -> str:

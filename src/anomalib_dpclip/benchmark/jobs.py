@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from anomalib_dpclip.benchmark.config import JobConfig
 from anomalib_dpclip.benchmark.peak_memory import PeakMemory
-from anomalib_dpclip.benchmark.rows import DONE, FAILED, append_row
+from anomalib_dpclip.benchmark.rows import DONE, FAILED, LEAK, append_row
 from anomalib_dpclip.metrics import field_metrics
 
 if TYPE_CHECKING:
@@ -72,11 +72,11 @@ class AdaptersJob(BenchmarkJob):
         timer = Timer()
         with TemporaryDirectory() as folder:
             seed_everything(self.config.seed)
-            model, datamodule = _build_model(self.config), get_datamodule(self.config.data)
+            model = _build_model(self.config)
             model.visualizer = None
-            # Adapters do not depend on the target: validating on it would only cost time.
+            # Without a target: adapters do not depend on any, and each of those that share them is looked at when tested.
             engine = _engine(self.config, task_id, folder, callbacks=[timer], limit_val_batches=0)
-            engine.fit(model=model, datamodule=datamodule)
+            engine.fit(model=model)
             self.path.parent.mkdir(parents=True, exist_ok=True)
             minutes = {"training_minutes": timer.time_elapsed("train") / 60}
             self.record.write_text(json.dumps(minutes), encoding="utf-8")
@@ -117,18 +117,21 @@ class RowJob(BenchmarkJob):
             "seed": config.seed,
             "accelerator": config.accelerator,
             "key": config.key,
+            "status": DONE,
         }
         reason = self.adapters.reason if self.adapters else ""
         reason = reason or _quietly(lambda: row.update(self._measure(task_id)))
-        row |= {"status": FAILED, "reason": reason} if reason else {"status": DONE}
+        if reason:
+            row |= {"status": FAILED, "reason": reason}
         append_row(self.results, row)
-        auroc = f"image AUROC {row.get('image_AUROC', math.nan):.3f}, pixel AUROC {row.get('pixel_AUROC', math.nan):.3f}"
-        name = f"{config.label} / {config.data_set} / {config.category} / seed {config.seed}"
-        tqdm.write(f"{name}: {f'failed: {reason}' if reason else auroc}")
+        outcome = f"image AUROC {row.get('image_AUROC', math.nan):.3f}, pixel AUROC {row.get('pixel_AUROC', math.nan):.3f}"
+        if row["status"] != DONE:
+            outcome = f"{row['status']}: {row['reason']}"
+        tqdm.write(f"{config.label} / {config.data_set} / {config.category} / seed {config.seed}: {outcome}")
         return row
 
-    def _measure(self, task_id: int | None) -> dict[str, float]:
-        """Figures and costs."""
+    def _measure(self, task_id: int | None) -> dict[str, Any]:
+        """Metrics and costs; and `LEAK` as the status, with its reason, where they are of images learned from."""
         memory = PeakMemory((task_id or 0) if self.config.accelerator == "cuda" else None)
         timer = Timer()
         with TemporaryDirectory() as folder:
@@ -143,11 +146,24 @@ class RowJob(BenchmarkJob):
                 engine.fit(model=model, datamodule=datamodule)
             (metrics,) = engine.test(model=model, datamodule=datamodule)
         return {
+            **self._leak(model, datamodule),
             **{metric.name: metrics[metric.name] for metric in field_metrics()},
             "images_per_second": _tested_images(engine.trainer, datamodule) / timer.time_elapsed("test"),
             "training_minutes": self.adapters.training_minutes if self.adapters else timer.time_elapsed("train") / 60,
             "peak_memory_mb": memory.mebibytes(),
         }
+
+    def _leak(self, model: AnomalibModule, datamodule: AnomalibDataModule) -> dict[str, str]:
+        """Status and reason of a row that tested what its adapters have learned from; nothing for a sound one."""
+        from anomalib_dpclip.auxiliary.leakage import learned_and_tested, shared_image
+
+        if self.config.model_name != "DPCLIP" or model.learning_type == LearningType.ONE_CLASS:
+            return {}  # the latter has made sure of it before it learned
+        adapted = cast("DPCLIP", model)
+        source = learned_and_tested(adapted.provenance.learned_from, datamodule)
+        if source is None and self.adapters:  # of other adapters the images that they learned from are not known
+            _, source = shared_image(adapted.auxiliary.samples(datamodule), datamodule) or (None, None)
+        return {} if source is None else {"status": LEAK, "reason": f"it has learned from {source}, which it was tested on"}
 
     @staticmethod
     def collect(results: list[dict[str, Any]]) -> pd.DataFrame:
@@ -165,6 +181,8 @@ def _build_model(config: JobConfig, weights: str | None = None) -> AnomalibModul
     if config.model_name == "DPCLIP":
         init_args = model.setdefault("init_args", {})
         init_args.setdefault("seed", config.seed)
+        if config.training_key:  # which is shared by targets that choose the same set, and is learned without any of them
+            init_args |= config.auxiliary
         if weights is not None:
             init_args["weights"] = weights
     return get_model(model)

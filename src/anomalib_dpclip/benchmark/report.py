@@ -29,6 +29,8 @@ LEGEND = (
     "**Bold**: best of its column. n/a: undefined or not measured. †: of fewer categories or data sets than others'."
 )
 
+COSTS_LEGEND = "Peak memory: on a GPU what torch allocated there, on a CPU that of the whole process, libraries included."
+
 
 def report(files: list[Path], out: Path | None = None) -> None:
     """Tabulate and draw benchmark results.
@@ -126,7 +128,7 @@ def _markdown(rows: pd.DataFrame, metrics: pd.DataFrame, files: list[Path]) -> s
         for metric in METRICS:
             columns = {data_set: (data_set, metric) for data_set in data_sets if data_set != AVERAGE}
             parts += [f"## {TITLES[metric]}", _table(cells, labels, {**columns, AVERAGE: (AVERAGE, metric)})]
-    parts += ["## Cost", _costs(rows)]
+    parts += ["## Cost", _costs(rows), COSTS_LEGEND]
     failed = rows[rows["status"] != DONE]
     if len(failed):
         names = [escape_pipes(f"{r.label} / {r.data_set} / {r.category} / seed {r.seed}") for r in failed.itertuples()]

@@ -1,10 +1,15 @@
-"""Benchmark results on disk: one CSV row a job, appended when the job ends, safe to interrupt and to go on with."""
+"""Benchmark results on disk: one CSV row a job, appended when the job ends, safe to interrupt and to go on with.
+
+A row is a line. One that was cut short, by a full disk or a killed process, stays a line of its own: it is passed over,
+and its job counts as not done.
+"""
 
 import csv
 import hashlib
 import io
 import itertools
 import json
+import logging
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -13,11 +18,15 @@ from typing import Any
 
 import pandas as pd
 
+from anomalib_dpclip.files.atomic_write import atomic_write
+
+logger = logging.getLogger(__name__)
+
 METRICS = ("image_AUROC", "image_AP", "image_F1Max", "pixel_AUROC", "pixel_AP", "pixel_AUPRO", "pixel_F1Max")
 """The field's metrics, in [0, 1]; left empty where undefined."""
 
 COSTS = ("images_per_second", "training_minutes", "peak_memory_mb")
-"""Throughput of the test run, wall time of training, and the GPU's (else the process's) peak memory in MiB."""
+"""Throughput of the test run, wall time of training, and peak memory in MiB as `PeakMemory` has it."""
 
 COLUMNS = (
     "label",
@@ -38,8 +47,13 @@ ALL = "all"
 
 DONE = "ok"
 FAILED = "failed"
+LEAK = "leak"
+"""Status of a row that tested what its model has learned from: measured, and worth nothing."""
 
 COMMENT = "# "
+
+# Behind a row that was cut: it then has too many columns wherever the cut is, or ends within quotes.
+_CUT_MARK = "," * len(COLUMNS) + "\n"
 
 
 def row_key(*parts: Any) -> str:
@@ -48,7 +62,7 @@ def row_key(*parts: Any) -> str:
 
 
 def open_rows(path: Path, provenance: Mapping[str, str]) -> None:
-    """Make a results file ready to append to: start it, or cut off a half-written last row.
+    """Make a results file ready to append to: start it, or take out what is left of rows that were cut short.
 
     Args:
         path: The file.
@@ -58,17 +72,34 @@ def open_rows(path: Path, provenance: Mapping[str, str]) -> None:
         ValueError: The file has other columns.
     """
     if not path.exists() or not path.stat().st_size:
-        path.parent.mkdir(parents=True, exist_ok=True)
         comments = [f"{COMMENT}{name}: {' '.join(value.split())}\n" for name, value in provenance.items()]
-        _append(path, "".join([*comments, _line(COLUMNS)]))
+        _write(path, [*comments, _line(COLUMNS)])
         return
-    with path.open("rb+") as file:
-        complete = file.read().rpartition(b"\n")
-        rows = [line for line in complete[0].split(b"\n") if not line.startswith(COMMENT.encode())]
-        if not rows or rows[0].decode(errors="replace") + "\n" != _line(COLUMNS):
-            msg = f"{path}: not the columns of benchmark results; start over with --fresh, or name another --out"
-            raise ValueError(msg)
-        file.truncate(len(complete[0]) + 1)
+    lines = path.read_bytes().decode(errors="replace").splitlines(keepends=True)
+    heading = list(itertools.takewhile(_is_comment, lines))
+    columns, rows = lines[len(heading) : len(heading) + 1], lines[len(heading) + 1 :]
+    if columns != [_line(COLUMNS)]:
+        msg = (
+            f"{path}: not the columns of benchmark results; name another --out, or start over with --fresh, which sets this "
+            f"file aside"
+        )
+        raise ValueError(msg)
+    whole = [row for row in rows if _is_whole(row)]
+    if len(whole) < len(rows):
+        logger.warning("%s: took out %d rows that were cut short; their jobs are run again", path, len(rows) - len(whole))
+        _write(path, [*heading, *columns, *whole])
+
+
+def set_aside(path: Path) -> Path | None:
+    """Give a file another name, the first of ``name-1.csv``, ``name-2.csv``, ... that is free.
+
+    Returns:
+        The new path; ``None`` if there was no such file.
+    """
+    if not path.exists():
+        return None
+    names = (path.with_name(f"{path.stem}-{number}{path.suffix}") for number in itertools.count(1))
+    return path.rename(next(name for name in names if not name.exists()))
 
 
 def append_row(path: Path, row: Mapping[str, Any]) -> None:
@@ -97,14 +128,33 @@ def _line(cells: Sequence[Any]) -> str:
     return line.getvalue()
 
 
+def _write(path: Path, lines: Sequence[str]) -> None:
+    with atomic_write(path) as unfinished:
+        unfinished.write_text("".join(lines), encoding="utf-8", newline="")
+
+
 def _append(path: Path, text: str) -> None:
-    """One write, flushed to disk: parallel jobs do not mix, and a crash costs the last line at most."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    """Append a line, flushed to disk: parallel jobs do not mix, and a crash or a full disk costs this line at most."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
     try:
-        os.write(descriptor, text.encode())
+        if os.fstat(descriptor).st_size:
+            os.lseek(descriptor, -1, os.SEEK_END)
+            text = text if os.read(descriptor, 1) == b"\n" else _CUT_MARK + text
+        left = text.encode()
+        while left:  # a disk that is nearly full takes a part, and raises when it is asked to take the rest
+            left = left[os.write(descriptor, left) :]
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _is_whole(line: str, columns: int = len(COLUMNS)) -> bool:
+    """Whether a line is a whole row."""
+    try:
+        (cells,) = csv.reader([line], strict=True)
+    except csv.Error:  # it ends within quotes
+        return False
+    return line.endswith("\n") and len(cells) == columns
 
 
 def read_rows(*paths: Path) -> pd.DataFrame:
@@ -134,15 +184,17 @@ def _read(path: Path) -> pd.DataFrame:
         raise FileNotFoundError(msg)
     numbers = (*METRICS, *COSTS)
     try:
-        # Whole lines only: the last row may be being written just now.
-        lines = path.read_text(encoding="utf-8").rpartition("\n")[0].split("\n")
+        text = path.read_text(encoding="utf-8")
+        columns, *rows = itertools.dropwhile(_is_comment, text.splitlines(keepends=True))
+        # Whole lines only: others were cut short, or the last row is being written just now.
+        number = len(next(csv.reader([columns])))
         table = pd.read_csv(
-            io.StringIO("\n".join(itertools.dropwhile(_is_comment, lines))),
+            io.StringIO("".join([columns, *(row for row in rows if _is_whole(row, number))])),
             dtype={name: str for name in COLUMNS if name not in numbers},
             keep_default_na=False,  # only an empty metric is undefined: a category may well be called "NA"
             na_values=dict.fromkeys(numbers, ""),
         )
-    except ValueError as error:  # of pandas and of decoding
+    except ValueError as error:  # of pandas, of decoding, or no line at all
         msg = f"{path}: not a CSV of benchmark results ({error})"
         raise ValueError(msg) from error
     if missing := set(COLUMNS) - set(table.columns):

@@ -5,7 +5,9 @@ weights.
 """
 
 import re
+import reprlib
 import warnings
+from collections.abc import Iterable
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,6 +33,10 @@ VOCABULARY = (
 )
 
 
+UNKNOWN_WORDS_NAMED = 20
+"""Unknown words that a tokenizer warns of, each once; whoever types more than that need not be told of every one."""
+
+
 class MiniTokenizer:
     """Words to token ids, in the shape of an open_clip tokenizer. Case and punctuation do not count.
 
@@ -41,6 +47,7 @@ class MiniTokenizer:
 
     def __init__(self) -> None:
         self._ids = {word: index for index, word in enumerate(VOCABULARY)}
+        self._named: set[str] = set()
 
     def __call__(self, texts: str | list[str], context_length: int = CONTEXT_LENGTH) -> Tensor:
         """Tokenize sentences.
@@ -53,16 +60,24 @@ class MiniTokenizer:
             Token ids, (N, context_length), int64: start, words, end, then zeros.
 
         Warns:
-            UserWarning: For each word that is not in `VOCABULARY`; it counts as ``"object"``.
+            UserWarning: For each word that is not in `VOCABULARY`, once; it counts as ``"object"``.
         """
         sentences = [re.findall(r"\w+", text.lower()) for text in ([texts] if isinstance(texts, str) else texts)]
-        for word in dict.fromkeys(word for sentence in sentences for word in sentence if word not in self._ids):
-            warnings.warn(f"the mini backbone does not know the word {word!r}: it counts as 'object'", stacklevel=2)
+        self._warn_of({word: None for sentence in sentences for word in sentence if word not in self._ids})
         tokens = torch.zeros(len(sentences), context_length, dtype=torch.long)
         for row, sentence in zip(tokens, sentences, strict=True):
             words = [self._ids.get(word, self._ids["object"]) for word in sentence][: context_length - 2]
             row[: len(words) + 2] = torch.tensor([self._ids["<start>"], *words, self._ids["<end>"]])
         return tokens
+
+    def _warn_of(self, unknown: Iterable[str]) -> None:
+        for word in unknown:
+            if len(self._named) == UNKNOWN_WORDS_NAMED or word in self._named:
+                continue
+            self._named.add(word)
+            last = "; further unknown words are not named" if len(self._named) == UNKNOWN_WORDS_NAMED else ""
+            message = f"the mini backbone does not know the word {reprlib.repr(word)}: it counts as 'object'{last}"
+            warnings.warn(message, stacklevel=3)
 
 
 def build_mini_clip() -> "CLIP":

@@ -26,21 +26,26 @@ SIXTEEN_BIT_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "F", *SIXTEEN_BIT_MODES)
 
 
+MOST_PIXELS = 178_956_970
+"""Pixels of the largest image that is decoded unless a caller says otherwise; Pillow's own limit."""
+
+
 class ImageReadError(ValueError):
     """An image or mask that cannot be used; the message names the file."""
 
 
-def read_image(path: str | Path) -> Image.Image:
+def read_image(path: str | Path, most_pixels: int = MOST_PIXELS) -> Image.Image:
     """Read an image as 8-bit RGB, upright; the module says what becomes of other kinds.
 
     Args:
         path: Image file in one of `FORMATS`.
+        most_pixels: Refuse a larger image before it is decoded: a small file can fill the memory.
 
     Raises:
-        ImageReadError: If the file is missing, empty, truncated, no image, implausibly large, or holds values that
-            have no place in 0..255.
+        ImageReadError: If the file is missing, empty, truncated, no image, too large, or holds values that have no place in
+            0..255.
     """
-    return to_rgb(load_image(path), path)
+    return to_rgb(load_image(path, most_pixels), path)
 
 
 def read_mask(
@@ -73,19 +78,26 @@ def read_mask(
     return ((values[..., :3] != 0).any(-1) & (values[..., 3] != 0)).astype(np.uint8)
 
 
-def load_image(path: str | Path) -> Image.Image:
+def load_image(path: str | Path, most_pixels: int = MOST_PIXELS) -> Image.Image:
     """Decode the first frame of a file, upright but in its own mode.
 
+    Args:
+        path: Image file in one of `FORMATS`.
+        most_pixels: As in `read_image`.
+
     Raises:
-        ImageReadError: If the file is missing, empty, truncated, no image or implausibly large.
+        ImageReadError: If the file is missing, empty, truncated, no image or too large.
     """
     # A pipe or a device would be waited for without end. Unlike pathlib, this is False for impossible names too.
     if not os.path.isfile(path):  # noqa: PTH113
         raise ImageReadError(f"no such image file: {path}")
     try:
         with Image.open(path, formats=FORMATS) as image:
+            _require_at_most(most_pixels, image.width * image.height, path)
             image.load()
             upright = ImageOps.exif_transpose(image)
+    except ImageReadError:
+        raise
     except Image.UnidentifiedImageError as error:
         raise ImageReadError(f"cannot read image {path}: empty, damaged or none of the formats {', '.join(FORMATS)}") from error
     except Exception as error:  # decoders let out whatever the bytes provoke: OSError, SyntaxError, struct.error
@@ -93,6 +105,14 @@ def load_image(path: str | Path) -> Image.Image:
     if upright.mode not in _MODES:
         raise ImageReadError(f"cannot read image {path}: colour mode {upright.mode}; save it as RGB or grey")
     return upright
+
+
+def _require_at_most(most_pixels: int, pixels: int, path: str | Path) -> None:
+    if pixels > most_pixels:
+        raise ImageReadError(
+            f"cannot read image {path}: it has {pixels:,} pixels, {most_pixels:,} are the most that are read here; make it "
+            f"smaller, or cut it up"
+        )
 
 
 def to_rgb(image: Image.Image, path: str | Path) -> Image.Image:

@@ -17,7 +17,7 @@ from torchvision.tv_tensors import Mask
 
 from anomalib_dpclip.data.images import read_image, read_mask
 from anomalib_dpclip.data.items import NamedImageBatch, NamedImageItem
-from anomalib_dpclip.data.listing.metadata import read_metadata
+from anomalib_dpclip.data.listing.metadata import RootFolder, read_lines, read_metadata
 from anomalib_dpclip.method.class_names import describe
 
 
@@ -182,6 +182,15 @@ class JSONLines(AnomalibDataModule):
     def name(self) -> str:  # type: ignore[override]  # Lightning declares an attribute, anomalib makes it a property
         """Name of the data set."""
         return self._name
+
+    def prepare_data(self) -> None:
+        """Make sure that file and root are there, before a model downloads what it learns from.
+
+        Raises:
+            FileNotFoundError: If one of them is not.
+        """
+        next(read_lines(self.metadata), None)
+        RootFolder(self.root)
 
     def _setup(self, _stage: str | None = None) -> None:
         images = JSONLinesDataset(self.metadata, self.root, self.category or None, name=self.name, task=self._task)

@@ -3,12 +3,15 @@
 import importlib
 import inspect
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import anomalib.data
 import pandas as pd
 from anomalib.data import AnomalibDataModule
+from anomalib.data.errors import MisMatchError
 
 from anomalib_dpclip.data.listing.metadata import read_metadata
 from anomalib_dpclip.files.downloads import network_timeout
@@ -106,7 +109,7 @@ def read_labelled_set(name: str, root: str | Path | None = None) -> pd.DataFrame
 
     Raises:
         FileNotFoundError: If the set is not there.
-        ValueError: For an unknown name or category, or a bad line of a file.
+        ValueError: For an unknown name or category, images and masks that don't match, or a bad line of a file.
     """
     if _is_metadata(name):
         path = Path(name)
@@ -116,7 +119,8 @@ def read_labelled_set(name: str, root: str | Path | None = None) -> pd.DataFrame
     frames = []
     for module in _modules(name, root):
         try:
-            module.setup()
+            with matching_masks(f"the auxiliary set {name!r}, category {module.category!r} in {_root_of(module)},"):
+                module.setup()
         except (OSError, RuntimeError) as error:
             raise FileNotFoundError(
                 f"the auxiliary set {name!r}, category {module.category!r}, cannot be read from {_root_of(module)}: {error}. "
@@ -124,6 +128,25 @@ def read_labelled_set(name: str, root: str | Path | None = None) -> pd.DataFrame
             ) from error
         frames.append(module.test_data.samples.assign(class_name=module.category, data_set=module.name))
     return pd.concat(frames, ignore_index=True)
+
+
+@contextmanager
+def matching_masks(what: str) -> Iterator[None]:
+    """Name the data set whose images and masks do not match while anomalib reads it.
+
+    Args:
+        what: The data set.
+
+    Raises:
+        ValueError: In place of pandas', which knows of lengths alone, and of anomalib's.
+    """
+    try:
+        yield
+    except (ValueError, MisMatchError) as error:
+        raise ValueError(
+            f"{what} is not as anomalib expects it: does each anomalous image have a mask of its own, and each mask an image? "
+            f"({error})"
+        ) from error
 
 
 def _modules(name: str, root: str | Path | None) -> list[AnomalibDataModule]:

@@ -42,6 +42,13 @@ class ChannelPurification(nn.Module):
         self.activation = nn.LeakyReLU(0.01) if activation else nn.Identity()
         nn.init.xavier_uniform_(self.fc.weight)
 
+    def reset_parameters(self) -> None:
+        """Draw the weights anew, with as many random numbers as the constructor."""
+        self.fc.reset_parameters()
+        nn.init.xavier_uniform_(self.fc.weight)
+        for parameter in self.grn.parameters():
+            nn.init.zeros_(parameter)
+
     def forward(self, tokens: Tensor) -> Tensor:
         """Purify tokens ``(B, L, C_in)`` into ``(B, L, C_out)``."""
         # timm's layer pools over axes 1 and 2 of (N, H, W, C): a token sequence is an image of width 1.

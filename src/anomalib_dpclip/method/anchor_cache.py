@@ -12,9 +12,12 @@ from torch import Tensor
 from anomalib_dpclip.clip.text_tower import TextTower
 from anomalib_dpclip.method.prompting import text_anchors
 
+CLASSES_KEPT = 4096
+"""Classes whose anchors are remembered, more than a data set has; those of ViT-L take 25 MB."""
+
 
 class AnchorCache:
-    """Encodes a class's anchors on the CPU when they are first asked for, and remembers them.
+    """Encodes a class's anchors on the CPU when they are first asked for, and remembers those of the last `CLASSES_KEPT`.
 
     Args:
         text: The text tower.
@@ -46,6 +49,8 @@ class AnchorCache:
         if class_name not in self._anchors:
             if self._text is None:
                 self._text = self._reload()
+            if len(self._anchors) >= CLASSES_KEPT:  # names that visitors type have no end
+                del self._anchors[next(iter(self._anchors))]
             self._anchors[class_name] = text_anchors(self._text, class_name, *self._prompts)
         return self._anchors[class_name]
 

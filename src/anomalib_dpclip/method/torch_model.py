@@ -3,6 +3,7 @@
 DP-CLIP (Feature Decoupling and Channel Purification), the whole model: F, F', blocks, projectors and V_image.
 """
 
+import copy
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, get_args
@@ -14,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from anomalib_dpclip.clip.fingerprint import fingerprint
 from anomalib_dpclip.clip.vision_tower import VisionTower
-from anomalib_dpclip.method.adapters import LayerAdapter, Pooling, Projector
+from anomalib_dpclip.method.adapters import ChannelPurification, LayerAdapter, Pooling, Projector
 from anomalib_dpclip.method.anomaly_map import anomaly_map, blur_grid, detection_score, resize_map, tap_average
 from anomalib_dpclip.method.domain import BLUR, Domain
 from anomalib_dpclip.method.tiling import predict_tiled
@@ -92,6 +93,24 @@ class DPCLIPModel(nn.Module):
         )
         self.det_proj = Projector(width, embed_dim, activation=projector_activation, use_grn=use_grn)
         self.register_buffer("anchors", torch.zeros(embed_dim, 2))
+
+    def initial_adapters(self, seed: int) -> dict[str, Tensor]:
+        """Adapters and projectors as they are before anything is learned, the same for the same seed.
+
+        Args:
+            seed: As the constructor has it with ``torch.manual_seed`` before it.
+
+        Returns:
+            Tensors by their names in the state dict; the model itself stays as it is.
+        """
+        parts = {name.removesuffix("."): copy.deepcopy(getattr(self, name.removesuffix("."))) for name in self.adapter_prefixes}
+        adapters = nn.ModuleDict(parts)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            for module in adapters.modules():
+                if isinstance(module, ChannelPurification):
+                    module.reset_parameters()
+        return adapters.state_dict()
 
     def _check_layers(self, depth: int) -> None:
         for name, layers, first, last in (

@@ -16,7 +16,7 @@ def field_metrics() -> list[AnomalibMetric]:
 
     Returns:
         ``image_AUROC``, ``image_AP``, ``image_F1Max``, ``pixel_AUROC``, ``pixel_AP``, ``pixel_AUPRO`` (false positive
-        rates up to 0.3), ``pixel_F1Max``. The pixel metrics share one histogram.
+        rates up to 0.3), ``pixel_F1Max``. The pixel metrics share one histogram; any choice of them works.
     """
     pixel_auroc = PixelMetric("pixel_AUROC", auroc)
     return [

@@ -3,13 +3,16 @@
 Every metric is NaN where it is undefined: without normal pixels, or without anomalous ones.
 """
 
+import logging
 import math
 
 import numpy as np
 import torch
 from scipy.integrate import trapezoid
 
-from anomalib_dpclip.metrics.pixel_histogram import BINS, REGION_UNIT, PixelCounts
+from anomalib_dpclip.metrics.pixel_histogram import BINS, MOST_REGIONS, REGION_UNIT, PixelCounts
+
+logger = logging.getLogger(__name__)
 
 FPR_LIMIT = 0.3
 """Upper false positive rate of AUPRO (Bergmann et al., MVTec AD, IJCV 2021, section 5.2)."""
@@ -38,7 +41,8 @@ def aupro(counts: PixelCounts, fpr_limit: float = FPR_LIMIT) -> float:
     """Area under the curve of per-region overlap against false positive rate, up to a limit and divided by it.
 
     Per-region overlap is the recall within each region, averaged over regions, so that small ones count as much as
-    large ones. The curve is linear between thresholds, as in anomalib's AUPRO.
+    large ones. The curve is linear between thresholds, as in anomalib's AUPRO. NaN, with a warning, for more than
+    `MOST_REGIONS` regions.
 
     Args:
         counts: Pixel counts.
@@ -51,6 +55,9 @@ def aupro(counts: PixelCounts, fpr_limit: float = FPR_LIMIT) -> float:
         msg = f"fpr_limit must lie in (0, 1], got {fpr_limit}"
         raise ValueError(msg)
     if not _both_kinds(counts):
+        return math.nan
+    if counts.regions > MOST_REGIONS:
+        logger.warning("AUPRO is undefined for more than %d anomalous regions: are the masks noise?", MOST_REGIONS)
         return math.nan
     alarms = _from_top(counts.normal).numpy()
     overlap = _from_top(counts.region_share).numpy() / (REGION_UNIT * int(counts.regions))
@@ -100,7 +107,7 @@ def _both_kinds(counts: PixelCounts) -> bool:
 
 def _from_top(histogram: torch.Tensor) -> torch.Tensor:
     """Number at or above each bin, highest bin first, ``(BINS,)`` float64."""
-    return histogram.flip(0).cumsum(0).double()
+    return histogram.flip(0).double().cumsum(0)  # as integers the sum of several bins may overflow
 
 
 def _threshold_below(histogram: torch.Tensor, lowest: int) -> float:

@@ -15,9 +15,13 @@ from anomalib_dpclip.metrics.unit_interval import check_unit_interval
 
 BINS = 2**20
 
-# A region's pixels share one unit, each 1/size of it. Counted in whole 2^-40ths the sums are exact in any order, the
-# same on every device and any number of processes, and need no float64, which some accelerators lack.
-REGION_UNIT = 2**40
+# A region's pixels share one unit, each 1/size of it. Counted in whole 2^-36ths the sums are exact in any order, the
+# same on every device and any number of processes, and need no float64, which some accelerators lack. A region as large
+# as a map of 518 x 518 is then off by 2e-6 of itself at most.
+REGION_UNIT = 2**36
+
+MOST_REGIONS = 2**63 // REGION_UNIT - 1
+"""Anomalous regions (134 million) that one bin holds without overflowing, whatever the scores."""
 
 
 class PixelCounts(NamedTuple):
@@ -120,6 +124,18 @@ class PixelHistogram(Metric):
         for name in ("normal", "anomalous", "region_share"):
             self.add_state(name, torch.zeros(BINS, dtype=torch.int64), dist_reduce_fx="sum", persistent=False)
         self.add_state("regions", torch.tensor(0), dist_reduce_fx="sum", persistent=False)
+        self._batches_of_reader: list[int] = []
+
+    def add_reader(self) -> int:
+        """Number of a new reader, for metrics that share the histogram."""
+        self._batches_of_reader.append(0)
+        return len(self._batches_of_reader) - 1
+
+    def note_batch(self, reader: int) -> bool:
+        """Note that a reader is given its next batch; whether it is the first of them, so that it has yet to be counted."""
+        counted = max(self._batches_of_reader)
+        self._batches_of_reader[reader] += 1
+        return self._batches_of_reader[reader] > counted
 
     def update(self, scores: torch.Tensor | None, masks: torch.Tensor | None) -> None:
         """Add a batch, see `count_pixels`; one without maps or masks is passed over."""
@@ -130,6 +146,11 @@ class PixelHistogram(Metric):
         self.anomalous += counts.anomalous
         self.region_share += counts.region_share
         self.regions += counts.regions
+
+    def reset(self) -> None:
+        """Forget all batches, and who has been given how many."""
+        super().reset()
+        self._batches_of_reader = [0] * len(self._batches_of_reader)
 
     def compute(self) -> PixelCounts:
         """The counts, on the CPU: metrics are worked out in float64, which not every accelerator has."""

@@ -18,8 +18,8 @@ class PixelMetric(AnomalibMetric, Metric):
     Args:
         name: What to log it as, e.g. ``"pixel_AUROC"``.
         function: From counts to the metric; a module's function, so that a model that holds the metric can be pickled.
-        reads: Another pixel metric whose histogram to read. That one then does the counting, so both must be updated
-            together, as an `Evaluator` does. By default the metric counts for itself.
+        reads: Another pixel metric whose histogram to share: each batch is counted once, by whichever of them is updated
+            with it first. By default the metric has one of its own.
     """
 
     full_state_update = False
@@ -33,12 +33,12 @@ class PixelMetric(AnomalibMetric, Metric):
         super().__init__(fields=("anomaly_map", "gt_mask"))
         self.name = name
         self.function = function
-        self.counts_itself = reads is None
         self.histogram: PixelHistogram = PixelHistogram() if reads is None else reads.histogram
+        self._reader = self.histogram.add_reader()
 
     def update(self, batch: Batch) -> None:
         """Add a batch with ``anomaly_map`` and ``gt_mask``, both ``(B, H, W)``; see `count_pixels`."""
-        if self.counts_itself:
+        if self.histogram.note_batch(self._reader):
             self.histogram.update(batch.anomaly_map, batch.gt_mask)
 
     def compute(self) -> torch.Tensor:

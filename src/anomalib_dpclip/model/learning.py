@@ -1,5 +1,6 @@
 """How DPCLIP learns: the auxiliary set in the place of the target's images, the objective, prototypes and their schedule."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -11,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from anomalib_dpclip.adapter_files.provenance import Provenance
+from anomalib_dpclip.adapter_files.save_and_load import adapter_tensors
 from anomalib_dpclip.auxiliary.auxiliary_set import AuxiliarySet, learned_from
 from anomalib_dpclip.auxiliary.loader import auxiliary_loader
 from anomalib_dpclip.method.anomaly_map import anomaly_map, detection_score, difference_grid
@@ -22,7 +24,10 @@ from anomalib_dpclip.model.deferred import Deferred
 from anomalib_dpclip.model.finite_loss import StepLoss, require_finite_losses
 from anomalib_dpclip.model.post_processor import DPCLIPPostProcessor
 from anomalib_dpclip.model.pre_processor import CLIP_MEAN
+from anomalib_dpclip.model.seed import seed_or_global
 from anomalib_dpclip.model.target import KnowsTarget
+
+logger = logging.getLogger(__name__)
 
 EPOCHS = 20
 """Training epochs of the method, used unless ``--trainer.max_epochs`` says otherwise."""
@@ -52,6 +57,7 @@ class LearnsAdapters(KnowsTarget):
     batch_size: int
     num_workers: int
     seed: int
+    chosen_seed: int | None
     learning_rate: float
     milestones: tuple[int, ...]
     decoupling_weight: float
@@ -73,6 +79,7 @@ class LearnsAdapters(KnowsTarget):
             return
         if self.trainer.precision in UNTRAINABLE:
             raise ValueError(f"--trainer.precision {self.trainer.precision} cannot train: use bf16-mixed or 32-true")
+        self._follow_global_seed()
         if self._learns_from_auxiliary():
             # Lightning asks the data module first. This makes it ask the model, and leaves the user's module as it is.
             self.trainer.fit_loop._data_source.instance = self  # noqa: SLF001
@@ -87,6 +94,18 @@ class LearnsAdapters(KnowsTarget):
         if not self._learns_from_auxiliary():
             self.follow_class()
 
+    def _follow_global_seed(self) -> None:
+        """Where no argument names a seed: `anomalib benchmark` sets the global one only after it has built the model."""
+        seed = seed_or_global(self.chosen_seed)
+        if seed == self.seed:
+            return
+        before = self.model.initial_adapters(self.seed)
+        if all(
+            torch.equal(value, before[name]) for name, value in adapter_tensors(self.model).items()
+        ):  # none loaded or learned
+            self.model.load_state_dict(self.model.initial_adapters(seed), strict=False)
+        self.seed = self.auxiliary.seed = seed
+
     def train_dataloader(self) -> DataLoader:
         """Batches of the auxiliary set.
 
@@ -98,7 +117,7 @@ class LearnsAdapters(KnowsTarget):
         self.provenance = replace(
             self.provenance,
             learned_from=learned_from(dataset.samples),
-            hyper_parameters=plain_hyper_parameters(self.hparams),
+            hyper_parameters=plain_hyper_parameters(self.hparams) | {"seed": self.seed},
         )
         trainer = self.trainer
         loader = auxiliary_loader(
@@ -106,6 +125,11 @@ class LearnsAdapters(KnowsTarget):
         )
         # Lightning tells the sampler the epoch after worker processes have begun to read: too late in a resumed run.
         loader.sampler.set_epoch(trainer.fit_loop.epoch_progress.current.processed)  # type: ignore[attr-defined]
+        # `anomalib benchmark` shows log lines and no progress bar, and warns of 1,000 epochs where nobody named a number.
+        logger.info(
+            "learning from %d images of %d classes: %s epochs of %d steps",
+            *(len(dataset), len(self.provenance.learned_from), trainer.max_epochs, len(loader)),
+        )
         return loader
 
     def _learns_from_auxiliary(self) -> bool:

@@ -35,8 +35,10 @@ from anomalib_dpclip.model.decision_report import DecisionReport
 from anomalib_dpclip.model.evaluation import EvaluatesTarget
 from anomalib_dpclip.model.export import DPCLIPExport
 from anomalib_dpclip.model.learning import LearnsAdapters
+from anomalib_dpclip.model.missing_target import MissingTarget
 from anomalib_dpclip.model.post_processor import DPCLIPPostProcessor
 from anomalib_dpclip.model.pre_processor import CLIPPreProcessor
+from anomalib_dpclip.model.seed import seed_or_global
 
 
 class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, AnomalibModule):  # type: ignore[misc]
@@ -81,7 +83,8 @@ class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, Anoma
         normal_states: Phrases for a normal object, each with one ``{}`` for the class name.
         abnormal_states: Phrases for an anomalous object.
         templates: Sentences around the phrases.
-        seed: Of initialisation, shuffling and augmentation, whatever the global seed is.
+        seed: Of initialisation, shuffling and augmentation. Default: the global seed, if one other than 0 was set
+            (``--seed_everything 7``, or the seeds of ``anomalib benchmark``), else 111.
         false_alarm_rate: Set thresholds from normal validation images alone, so that this share of them, in [0, 1), is called
             anomalous. Default: thresholds of the best F1 score.
         pre_processor: Pre-processor, or whether to use the default one.
@@ -128,18 +131,19 @@ class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, Anoma
         normal_states: Sequence[str] = NORMAL_STATES,
         abnormal_states: Sequence[str] = ABNORMAL_STATES,
         templates: Sequence[str] = TEMPLATES,
-        seed: int = 111,
+        seed: int | None = None,
         false_alarm_rate: float | None = None,
         pre_processor: nn.Module | bool = True,
         post_processor: nn.Module | bool = True,
         evaluator: Evaluator | bool = True,
         visualizer: Visualizer | bool = True,
     ) -> None:
-        _check_ranges(batch_size, learning_rate, decoupling_weight, seed)
+        current_seed = seed_or_global(seed)
+        _check_ranges(batch_size, learning_rate, decoupling_weight, current_seed)
         clip, text = load_clip(backbone, pretrained, image_size, quick_gelu)
         # Whoever calls the constructor must not find the global random state moved.
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.manual_seed(current_seed)
             if weights == UNADAPTED:
                 model: DPCLIPModel = UnadaptedCLIP(clip, domain or DEFAULT_DOMAIN, tiles)
             else:
@@ -166,8 +170,9 @@ class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, Anoma
         reload_text = partial(load_text_tower, backbone, pretrained, image_size, quick_gelu)
         self.anchors_for = AnchorCache(text, reload_text, normal_states, abnormal_states, templates)
         self.class_name, self.chosen_domain, self.weights = class_name, domain, weights
-        self.auxiliary = AuxiliarySet(auxiliary, auxiliary_root, shots, auxiliary_unmasked, seed)
-        self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
+        self.auxiliary = AuxiliarySet(auxiliary, auxiliary_root, shots, auxiliary_unmasked, current_seed)
+        self.batch_size, self.num_workers = batch_size, num_workers
+        self.chosen_seed, self.seed = seed, current_seed
         self.decoupling_weight, self.learning_rate, self.milestones = decoupling_weight, learning_rate, tuple(milestones)
         self.provenance = Provenance(
             backbone=backbone,
@@ -208,7 +213,7 @@ class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, Anoma
 
     def configure_callbacks(self) -> Sequence[Callback]:
         """Anomalib's components, a report of the decisions and, where pictures are wanted, a contact sheet of a test."""
-        callbacks: list[Any] = [*super().configure_callbacks(), DecisionReport()]  # type: ignore[misc]  # a list
+        callbacks: list[Any] = [*super().configure_callbacks(), DecisionReport(), MissingTarget()]  # type: ignore[misc]
         if self.visualizer is not None:
             from anomalib_dpclip.model.contact_sheet import ContactSheet
 

@@ -1,4 +1,5 @@
 import hashlib
+import zipfile
 
 import pytest
 import torch
@@ -103,3 +104,99 @@ def test_refuses_what_is_no_adapter(tmp_path, foreign):
 def test_missing_file(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no adapter file .*nothing\.pth"):
         adapters(tmp_path / "nothing.pth")
+
+
+FORGED = "\x1b[2Kx\nsha256           0000\r\u202e"
+
+
+def checkpoint(path, name="det_proj.fc.weight", value=None, **provenance):
+    """A Lightning checkpoint as far as it is read."""
+    torch.save({"state_dict": {f"model.{name}": torch.ones(2, 3) if value is None else value}, "dpclip": provenance}, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    "provenance",
+    [
+        *({name: FORGED} for name in ("backbone", "pretrained", "fingerprint")),
+        {"learned_from": [f"VisA/{FORGED}", FORGED]},
+        *({name: {FORGED: FORGED}} for name in ("architecture", "hyper_parameters", "versions")),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".ckpt", ".safetensors"])
+def test_nothing_in_a_file_forges_a_line(tmp_path, capsys, provenance, suffix):
+    path = checkpoint(tmp_path / "a.ckpt", **provenance)
+    if suffix == ".safetensors":
+        path = tmp_path / "a.safetensors"
+        write_adapters(AdapterFile({"det_proj.fc.weight": torch.ones(2, 3)}, {}, Provenance(**provenance)), path)
+    adapters(path)
+    out = capsys.readouterr().out
+    assert len(out.splitlines()) == 11
+    assert out.replace("\n", "").isprintable()
+    assert "\\n" in out
+
+
+def test_a_file_name_forges_no_line(tmp_path, capsys):
+    adapters(checkpoint(tmp_path / "a\nsha256           0.ckpt"))
+    assert len(capsys.readouterr().out.splitlines()) == 11
+
+
+def nested_lists(depth, width):
+    value = "x"
+    for _ in range(depth):
+        value = [value] * width
+    return value
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("hyper_parameters", {"learning_rate": torch.tensor(1.0)}),
+        ("hyper_parameters", {"a": {1: 2}}),
+        ("architecture", {1: 2}),
+        ("versions", {"a": b"x"}),
+        ("learned_from", [1]),
+        ("hyper_parameters", {"deep": nested_lists(100, 1)}),
+        ("hyper_parameters", {"wide": nested_lists(3, 1000)}),
+    ],
+)
+def test_provenance_that_is_no_plain_data_is_named(tmp_path, name, value):
+    path = checkpoint(tmp_path / "a.ckpt", **{name: value})
+    with pytest.raises(ValueError, match=rf"a\.ckpt: its provenance has a wrong '{name}'"):
+        adapters(path)
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        {0: torch.ones(1)},
+        {"det_proj.fc.weight": torch.nested.nested_tensor([torch.ones(1), torch.ones(2)], layout=torch.strided)},
+        {"det_proj.fc.weight": torch.ones(2).to_sparse()},
+    ],
+)
+def test_what_is_no_named_dense_tensor_is_refused(tmp_path, tensors):
+    torch.save({"epoch": 1, "image_adapter": tensors}, tmp_path / "a.pth")
+    with pytest.raises(ValueError, match=r"a\.pth holds"):
+        adapters(tmp_path / "a.pth", tmp_path / "b.safetensors")
+
+
+def test_a_tensor_larger_than_its_file_is_refused(tmp_path):
+    huge = torch.ones(1).expand(2**20, 2**20)  # 4 TB when it is written out
+    torch.save({"epoch": 1, "image_adapter": {"det_proj.fc.weight": huge}}, tmp_path / "a.pth")
+    with pytest.raises(ValueError, match=r"a\.pth claims .* more than it is long"):
+        adapters(tmp_path / "a.pth", tmp_path / "b.safetensors")
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_compressed_archive_is_refused_before_it_is_unpacked(tmp_path, method):
+    with (
+        zipfile.ZipFile(PUBLISHED) as stored,
+        zipfile.ZipFile(tmp_path / "a.pth", "w", method) as packed,
+    ):
+        for entry in stored.namelist():
+            packed.writestr(entry, stored.read(entry))
+    content = bytearray((tmp_path / "a.pth").read_bytes())
+    for damaged in (content, content[:300] + bytes(100) + content[400:]):
+        (tmp_path / "a.pth").write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"a\.pth cannot be read safely .*compressed"):
+            adapters(tmp_path / "a.pth")

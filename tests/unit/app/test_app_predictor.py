@@ -1,15 +1,19 @@
 """Predictions that the page shows: equal to anomalib's, and drawn as described."""
 
+import tracemalloc
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from anomalib.engine import Engine
 from PIL import Image
 
-from anomalib_dpclip import DPCLIP
-from anomalib_dpclip.app.page import app, suggested_names
+from anomalib_dpclip import DPCLIP, save_adapters
+from anomalib_dpclip.app.page import Answers, app, suggested_names
 from anomalib_dpclip.app.predictor import SHOWN_SIZE, Prediction, Predictor
 from anomalib_dpclip.data.images import ImageReadError
+from anomalib_dpclip.model.checkpointing import plain_hyper_parameters
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +71,101 @@ def test_a_file_that_is_no_image_is_refused(predictor, tmp_path):
     broken.write_bytes(b"no image")
     with pytest.raises(ImageReadError, match=r"broken\.png"):
         predictor.predict(broken)
+
+
+@pytest.mark.parametrize("size", [(1281, 1), (1, 1281), (1, 1)])
+def test_a_photo_as_thin_as_a_line_has_an_answer(predictor, tmp_path, size):
+    Image.new("RGB", size, (90, 90, 90)).save(tmp_path / "line.png")
+    prediction = predictor.predict(tmp_path / "line.png")
+    assert max(prediction.photo.size) == SHOWN_SIZE
+    assert min(prediction.photo.size) >= 1
+    assert prediction.heat_map(0.5).size == prediction.photo.size
+
+
+def test_a_photo_of_too_many_pixels_is_refused_before_it_is_decoded(predictor, tmp_path):
+    Image.new("1", (10_000, 5001)).save(tmp_path / "large.png")
+    tracemalloc.start()
+    with pytest.raises(ImageReadError, match=r"large\.png: it has 50,010,000 pixels, 50,000,000 are the most"):
+        predictor.predict(tmp_path / "large.png")
+    assert tracemalloc.get_traced_memory()[1] < 10e6
+    tracemalloc.stop()
+
+
+def test_too_long_a_name_is_answered(predictor, photo):
+    answer = Answers(predictor).look(str(photo), "x " * 500_000, 0.5)
+    assert answer[:3] == (None, None, None)
+    assert answer[3].startswith("### No result\nthe name of what the photo shows has 999999 characters, 200 are the most")
+
+
+def test_what_visitors_type_is_forgotten(predictor, photo, monkeypatch):
+    monkeypatch.setattr("anomalib_dpclip.method.anchor_cache.CLASSES_KEPT", 3)
+    cache = predictor.model.anchors_for
+    cache._anchors.clear()
+    first = cache("weave").clone()
+    for name in ("wood", "brick", "mesh", "red mesh"):
+        cache(name)
+    assert list(cache._anchors) == ["brick", "mesh", "red mesh"]
+    assert torch.equal(cache("weave"), first)
+
+
+@pytest.fixture
+def _gradio_is_there(monkeypatch):
+    """Nothing of it is needed before the page is laid out."""
+    monkeypatch.setattr("anomalib_dpclip.app.page.find_spec", lambda name: name)
+
+
+class Launched(Exception):
+    """The page would be up now."""
+
+
+@pytest.fixture
+def launched(monkeypatch, _gradio_is_there):
+    """Title of the page that `app` makes, and its predictor."""
+
+    def launch(**arguments):
+        seen = []
+
+        def page(*parts):
+            seen.extend(parts)
+            raise Launched
+
+        monkeypatch.setattr("anomalib_dpclip.app.page.page", page)
+        with pytest.raises(Launched):
+            app(**arguments)
+        return seen
+
+    return launch
+
+
+def test_the_page_takes_backbone_architecture_and_prompts_from_the_file(launched, tmp_path):
+    trained = {"adapter_layers": [0], "grn_pooling": "none", "image_size": 126, "templates": ["a picture of {}."]}
+    model = DPCLIP(backbone="mini", **trained)
+    model.provenance = replace(model.provenance, hyper_parameters=plain_hyper_parameters(model.hparams))
+    path = save_adapters(model, tmp_path / "mini.safetensors")
+    predictor, names, title = launched(weights=str(path))
+    assert title == "mini.safetensors on mini"
+    assert "brushed metal" in names
+    assert predictor.model.model.grn_pooling == "none"
+    assert predictor.model.model.input_size == (126, 126)
+    assert torch.equal(predictor.model.anchors_for("brick"), model.anchors_for("brick"))
+
+
+@pytest.mark.usefixtures("_gradio_is_there")
+def test_the_page_names_its_own_options(tmp_path):
+    path = save_adapters(DPCLIP(backbone="mini"), tmp_path / "mini.safetensors")
+    with pytest.raises(ValueError, match=r"holds adapters of another backbone.*Set --backbone, --pretrained and --quick_gelu"):
+        app(weights=str(path), pretrained="random")
+    with pytest.raises(FileNotFoundError, match="no adapter file"):
+        app(weights=str(tmp_path / "nothing.pth"))
+
+
+@pytest.mark.usefixtures("_gradio_is_there")
+def test_a_provenance_that_no_model_can_be_built_from_is_named(tmp_path):
+    model = DPCLIP(backbone="mini")
+    model.provenance = replace(model.provenance, architecture={"adapter_layers": "abc"})
+    path = save_adapters(model, tmp_path / "bad.safetensors")
+    with pytest.raises(ValueError, match=r"bad\.safetensors.*provenance"):
+        app(weights=str(path))
 
 
 def test_colors_of_an_uncalibrated_model_span_the_photo_s_own_range(photo):

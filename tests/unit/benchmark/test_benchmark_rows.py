@@ -1,11 +1,13 @@
 """Benchmark rows on disk: whole rows only, whatever interrupts the writing."""
 
+import errno
 import math
+import os
 
 import pandas as pd
 import pytest
 
-from anomalib_dpclip.benchmark.rows import COLUMNS, append_row, open_rows, read_provenance, read_rows, row_key
+from anomalib_dpclip.benchmark.rows import COLUMNS, append_row, open_rows, read_provenance, read_rows, row_key, set_aside
 
 HEADER = {"command": "dpclip benchmark", "machine": "a\nb"}
 
@@ -43,6 +45,72 @@ def test_a_half_written_last_row_is_dropped(tmp_path, cut):
     assert path.read_bytes() == whole
     append_row(path, _row("third"))
     assert read_rows(path)["key"].tolist() == ["first", "third"]
+
+
+class FullDisk:
+    """`os.write` on a disk that has room for so many more bytes, then for any number again."""
+
+    def __init__(self, room):
+        self.room, self.really_write = room, os.write
+
+    def __call__(self, descriptor, data):
+        taken = data[: self.room]
+        if not taken:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        self.room -= len(taken)
+        return self.really_write(descriptor, taken)
+
+
+@pytest.mark.parametrize("room", [0, 1, 7, 30, 33, 50, 51, 52])
+def test_a_briefly_full_disk_costs_the_row_that_it_had_no_room_for(tmp_path, monkeypatch, room):
+    path = tmp_path / "rows.csv"
+    open_rows(path, HEADER)
+    append_row(path, _row("first"))
+    with monkeypatch.context() as full:
+        full.setattr(os, "write", FullDisk(room))
+        with pytest.raises(OSError, match="No space left"):
+            append_row(path, _row("second", label='comma, "quote"', status="failed", reason="a, b"))
+    append_row(path, _row("third"))
+    assert read_rows(path)["key"].tolist() == ["first", "third"]
+
+    open_rows(path, HEADER)
+    append_row(path, _row("second"))
+    assert read_rows(path)["key"].tolist() == ["first", "third", "second"]
+    assert len(path.read_text().splitlines()) == 2 + 1 + 3  # nothing is left of the cut one
+    assert read_provenance(path) == ["command: dpclip benchmark", "machine: a b"]
+
+
+def test_a_disk_that_takes_a_row_in_two_parts_gets_all_of_it(tmp_path, monkeypatch):
+    path = tmp_path / "rows.csv"
+    open_rows(path, HEADER)
+    really_write = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, data: really_write(descriptor, data[:20]))
+    append_row(path, _row("first"))
+    append_row(path, _row("second"))
+    assert read_rows(path)["key"].tolist() == ["first", "second"]
+
+
+def test_rows_that_were_joined_are_taken_out_and_said(tmp_path, caplog):
+    path = tmp_path / "rows.csv"
+    open_rows(path, HEADER)
+    for key in ("first", "second", "third"):
+        append_row(path, _row(key))
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([*lines[:-2], lines[-2][:-9], lines[-1]]))  # the second row's end is lost
+    assert read_rows(path)["key"].tolist() == ["first"]
+    open_rows(path, HEADER)
+    assert "took out 1 rows that were cut short" in caplog.text
+    assert path.read_text() == "".join(lines[:-2])
+
+
+def test_a_file_set_aside_is_kept(tmp_path):
+    path = tmp_path / "rows.csv"
+    assert set_aside(path) is None
+    for content in "ab":
+        path.write_text(content)
+        set_aside(path)
+    assert not path.exists()
+    assert [(tmp_path / name).read_text() for name in ("rows-1.csv", "rows-2.csv")] == ["a", "b"]
 
 
 def test_the_last_row_of_a_job_counts(tmp_path):

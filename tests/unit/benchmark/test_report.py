@@ -98,6 +98,7 @@ def test_files_are_written_whole_with_readable_charts(tmp_path):
     markdown = (out / "report.md").read_text(encoding="utf-8")
     assert "B \\| C" in markdown
     assert "- command: dpclip benchmark --config x.yaml" in markdown
+    assert "on a CPU that of the whole process" in markdown
     assert "](overview.png)" in markdown
 
 

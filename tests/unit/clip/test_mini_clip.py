@@ -10,7 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from anomalib_dpclip.clip import mini_clip
-from anomalib_dpclip.clip.mini_clip import CONTEXT_LENGTH, VOCABULARY, MiniTokenizer, load_mini_clip
+from anomalib_dpclip.clip.mini_clip import CONTEXT_LENGTH, UNKNOWN_WORDS_NAMED, VOCABULARY, MiniTokenizer, load_mini_clip
 from anomalib_dpclip.data.surfaces.data_module import TARGET_MATERIALS
 from anomalib_dpclip.data.surfaces.defects import DEFECTS
 from anomalib_dpclip.data.surfaces.textures import COLORS, MATERIALS
@@ -55,6 +55,20 @@ def test_an_unknown_word_warns_once_and_counts_as_object():
         unknown = MiniTokenizer()(["a zeppelin", "the broken zeppelin"])
     assert len(caught) == 1
     assert torch.equal(unknown, MiniTokenizer()(["a object", "the broken object"]))
+
+
+def test_unknown_words_are_named_once_and_not_without_end():
+    tokenizer = MiniTokenizer()
+    with pytest.warns(UserWarning, match="zeppelin"):
+        tokenizer(["a zeppelin"])
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        tokenizer(["a zeppelin"])
+        for request in range(10):
+            tokenizer([" ".join(f"word{request}x{number}{'y' * 1000}" for number in range(100))])
+    assert len(caught) == UNKNOWN_WORDS_NAMED - 1
+    assert all(len(str(each.message)) < 200 for each in caught)
+    assert "further unknown words are not named" in str(caught[-1].message)
 
 
 def test_the_words_of_the_method_and_of_surfaces_are_known():

@@ -1,5 +1,6 @@
 """The pixel histogram and its metrics against exact ones: scikit-learn, scikit-image, anomalib, and worked by hand."""
 
+import copy
 import json
 import math
 import pickle
@@ -15,6 +16,7 @@ from sklearn.metrics import average_precision_score, precision_recall_curve, roc
 from tests.paths import DATA
 
 from anomalib_dpclip.metrics import (
+    PixelCounts,
     PixelHistogram,
     PixelMetric,
     aupro,
@@ -25,7 +27,7 @@ from anomalib_dpclip.metrics import (
     f1_threshold,
     field_metrics,
 )
-from anomalib_dpclip.metrics.pixel_histogram import BINS, REGION_UNIT
+from anomalib_dpclip.metrics.pixel_histogram import BINS, MOST_REGIONS, REGION_UNIT
 
 PARITY = DATA / "parity.safetensors"
 
@@ -214,6 +216,53 @@ def test_metrics_share_one_histogram_and_survive_pickling(blobs):
     for metric in metrics:
         metric.reset()
     assert int(metrics[0].histogram.normal.sum()) == 0
+
+
+@pytest.mark.parametrize("chosen", [["pixel_AUPRO"], ["pixel_F1Max", "pixel_AP"], ["pixel_AP", "pixel_AUROC"]])
+def test_any_choice_of_the_metrics_counts(blobs, chosen):
+    scores, masks = blobs
+    every = {metric.name: metric for metric in field_metrics()}
+    metrics = copy.deepcopy(Evaluator(test_metrics=[every[name] for name in chosen])).test_metrics
+    functions = {"pixel_AUROC": auroc, "pixel_AP": average_precision, "pixel_AUPRO": aupro, "pixel_F1Max": f1_max}
+    expected = [functions[name](count_pixels(scores, masks)) for name in chosen]
+    for _ in range(2):  # and again after a reset, of any one of them
+        for part in (slice(0, 3), slice(3, 6)):
+            batch = ImageBatch(image=torch.zeros(3, 3, 64, 64), anomaly_map=scores[part], gt_mask=masks[part])
+            for metric in metrics:
+                metric.update(batch)
+        assert [float(metric.compute()) for metric in metrics] == pytest.approx(expected, rel=1e-6)
+        assert int(metrics[0].histogram.normal.sum()) == int((~masks).sum())  # each batch once
+        metrics[-1].reset()  # which resets them all
+
+
+def test_the_same_batch_counts_as_often_as_it_is_given(blobs):
+    scores, masks = blobs
+    batch = ImageBatch(image=torch.zeros(6, 3, 64, 64), anomaly_map=scores, gt_mask=masks)
+    metric = PixelMetric("pixel_AUROC", auroc)
+    metric.update(batch)
+    metric.update(batch)
+    assert int(metric.histogram.normal.sum()) == 2 * int((~masks).sum())
+
+
+def test_many_regions_do_not_overflow():
+    # 2^24 regions of one score, half of them above all normal pixels: what a long run over speckled masks adds up to.
+    def counts(regions):
+        empty = torch.zeros(BINS, dtype=torch.int64)
+        normal, anomalous, region_share = empty.clone(), empty.clone(), empty.clone()
+        normal[BINS // 2] = 100
+        anomalous[[0, -1]] = regions // 2
+        region_share[[0, -1]] = regions // 2 * REGION_UNIT
+        return PixelCounts(normal, anomalous, region_share, torch.tensor(regions))
+
+    # Overlap a half from no false alarm on.
+    for regions in (2, 2**24, 2**26):
+        assert aupro(counts(regions)) == pytest.approx(0.5)
+
+
+def test_more_regions_than_can_be_counted_leave_aupro_undefined(caplog):
+    full = torch.ones(BINS, dtype=torch.int64)
+    assert math.isnan(aupro(PixelCounts(full, full, full, torch.tensor(MOST_REGIONS + 1))))
+    assert "more than" in caplog.text
 
 
 def test_batches_without_masks_are_passed_over(blobs):

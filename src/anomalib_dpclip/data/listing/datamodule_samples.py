@@ -22,10 +22,10 @@ def datamodule_samples(name: str, root: str | Path, seed: int = 0) -> pd.DataFra
 
     Raises:
         FileNotFoundError: If none of the categories is there.
-        ValueError: If there is no such data module, or it has several masks an image.
+        ValueError: If there is no such data module, its images and masks don't match, or it has several masks an image.
     """
     # Deferred, as anomalib takes seconds to import.
-    from anomalib_dpclip.data.labelled_sets import categories_of, data_module_class
+    from anomalib_dpclip.data.labelled_sets import categories_of, data_module_class, matching_masks
 
     folder, datamodule_class = Path(root), data_module_class(name)
     categories = categories_of(datamodule_class)
@@ -40,8 +40,9 @@ def datamodule_samples(name: str, root: str | Path, seed: int = 0) -> pd.DataFra
     samples = []
     for category in found:
         datamodule = datamodule_class(category=category, **options)  # type: ignore[call-arg]  # as all that have a name
-        datamodule.prepare_data()
-        datamodule.setup()
+        with matching_masks(f"category {category} of {name} in {root}"):
+            datamodule.prepare_data()
+            datamodule.setup()
         for split, dataset in (("train", datamodule.train_data), ("test", datamodule.test_data)):
             for row in dataset.samples.itertuples():
                 if row.label_index in (0, 1):  # -1 where the label is kept secret

@@ -1,0 +1,55 @@
+"""Plain data from files of unknown origin: small, and safe to show on a terminal."""
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+MOST_VALUES = 10_000
+"""More than any honest description has; a few nested lists that hold each other many times over would fill the memory."""
+
+_DEEPEST = 5
+
+
+def plain_data(value: Any) -> Any:
+    """A copy of plain data, its text made `printable`.
+
+    Args:
+        value: Text, numbers, truth values, ``None``, and lists and dicts by names of these.
+
+    Raises:
+        ValueError: For anything else, and for deeper or larger data than any honest description is.
+    """
+    if sum(1 for _ in islice(_values(value, 0), MOST_VALUES + 1)) > MOST_VALUES:
+        raise ValueError(f"more than {MOST_VALUES} values")
+    return _copy(value)
+
+
+def printable(text: str) -> str:
+    r"""Text in which whatever would move the cursor or start a new line is an escape.
+
+    Example:
+        >>> printable("a\nb")
+        'a\\nb'
+    """
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode("ascii") for each in text)
+
+
+def _values(value: Any, depth: int) -> Iterator[Any]:
+    if depth > _DEEPEST:
+        raise ValueError(f"nested deeper than {_DEEPEST} levels")
+    yield value
+    if isinstance(value, list | tuple | dict):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _values(each, depth + 1)
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, str):
+        return printable(value)
+    if value is None or isinstance(value, int | float):
+        return value
+    if isinstance(value, list | tuple):
+        return [_copy(each) for each in value]
+    if isinstance(value, dict) and all(isinstance(name, str) for name in value):
+        return {printable(name): _copy(each) for name, each in value.items()}
+    raise ValueError(f"a {type(value).__name__} is no plain data")

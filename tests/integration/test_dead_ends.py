@@ -1,0 +1,53 @@
+"""What cannot work says so in one line that names the cause and the remedy."""
+
+import shutil
+from urllib.error import URLError
+
+import anomalib.data.datamodules.image.mvtecad
+import pytest
+from anomalib.data import MVTecAD
+from tests.integration import miniature_sets
+
+from anomalib_dpclip import JSONLines
+from anomalib_dpclip.cli import main
+from anomalib_dpclip.data.labelled_sets import read_labelled_set
+
+
+@pytest.fixture
+def unmasked(tmp_path):
+    """MVTec AD without the masks of one category."""
+    miniature_sets.mvtec(tmp_path / "MVTecAD")
+    shutil.rmtree(tmp_path / "MVTecAD" / "bottle" / "ground_truth")
+    return tmp_path / "MVTecAD"
+
+
+def test_missing_masks_are_named(unmasked, tmp_path):
+    with pytest.raises(SystemExit, match=r"category bottle of MVTecAD in .*MVTecAD is not as anomalib expects it.*a mask"):
+        main(["metadata", str(unmasked), "--source", "MVTecAD", "--output", str(tmp_path / "m.jsonl")])
+    with pytest.raises(ValueError, match=r"the auxiliary set 'MVTecAD', category 'bottle' in .*is not as anomalib expects it"):
+        read_labelled_set("MVTecAD", unmasked)
+
+
+def test_a_missing_metadata_file_or_root_comes_before_the_auxiliary_set(make_engine, make_model, tmp_path):
+    model = make_model(auxiliary="VisA", auxiliary_root=str(tmp_path / "nowhere"))
+    with pytest.raises(FileNotFoundError, match=r"no metadata file .*nothing\.jsonl"):
+        make_engine().train(model, datamodule=JSONLines(tmp_path / "nothing.jsonl", tmp_path))
+    (tmp_path / "some.jsonl").write_text("{}")
+    with pytest.raises(FileNotFoundError, match=r"no folder .*missing"):
+        make_engine().train(model, datamodule=JSONLines(tmp_path / "some.jsonl", tmp_path / "missing"))
+
+
+@pytest.mark.parametrize("step", ["train", "test"])
+def test_a_target_that_cannot_be_downloaded_is_named(make_engine, make_model, tmp_path, monkeypatch, step):
+    def offline(*_args, **_kwargs):
+        raise URLError("Name or service not known")
+
+    monkeypatch.setattr(anomalib.data.datamodules.image.mvtecad, "download_and_extract", offline)
+    with pytest.raises(FileNotFoundError, match=r"the data set MVTecAD is not in .*nowhere and .*not known.*--data\.root"):
+        getattr(make_engine(), step)(make_model(), datamodule=MVTecAD(root=tmp_path / "nowhere"))
+
+
+def test_training_says_how_long_it_is(make_model, make_engine, target, caplog):
+    with caplog.at_level("INFO"):
+        make_engine(max_epochs=2, limit_val_batches=0).fit(make_model(), datamodule=target)
+    assert caplog.messages.count("learning from 8 images of 1 classes: 2 epochs of 2 steps") == 1
