@@ -82,7 +82,8 @@ def _check_sample(line: int, sample: Sample, folder: RootFolder) -> tuple[list[P
         file, content = os.path.realpath(path), hashlib.sha256(Path(path).read_bytes()).digest()
         if image.mode in SIXTEEN_BIT_MODES:
             largest = np.asarray(image).max()
-            message = f"{sample.image_path} has 16 bits and values up to {largest}: 65535 is shown as white"
+            white = 2 ** image.info.get("bit_depth", 16) - 1
+            message = f"{sample.image_path} has 16 bits and values up to {largest}: {white} is shown as white"
             problems.append(Problem(line, message, is_error=False))
     except ValueError as error:
         problems.append(Problem(line, str(error)))
