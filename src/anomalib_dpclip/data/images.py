@@ -45,6 +45,20 @@ def read_image(path: str | Path) -> Image.Image:
     return to_rgb(load_image(path), path)
 
 
+def read_thumbnail(path: str | Path, side: int, bit_depth: int | None = None) -> Image.Image:
+    """Read an image to be shown small: as `read_image` does, but a large JPEG is only decoded as far as that takes.
+
+    Args:
+        path: Image file in one of `FORMATS`.
+        side: Least length of the shorter side in pixels, if the image has as many.
+        bit_depth: Bits that a 16-bit image uses, whatever its file says.
+
+    Raises:
+        ImageReadError: As in `read_image`.
+    """
+    return to_rgb(load_image(path, side), path, bit_depth)
+
+
 def read_mask(
     path: str | Path, size: tuple[int, int] | None = None, image_path: str | Path | None = None
 ) -> npt.NDArray[np.uint8]:
@@ -75,8 +89,12 @@ def read_mask(
     return ((values[..., :3] != 0).any(-1) & (values[..., 3] != 0)).astype(np.uint8)
 
 
-def load_image(path: str | Path) -> Image.Image:
+def load_image(path: str | Path, side: int | None = None) -> Image.Image:
     """Decode the first frame of a file, upright but in its own mode.
+
+    Args:
+        path: Image file.
+        side: Least length of the shorter side that is wanted, in pixels; all by default.
 
     Raises:
         ImageReadError: If the file is missing, empty, truncated, no image or implausibly large.
@@ -86,6 +104,8 @@ def load_image(path: str | Path) -> Image.Image:
         raise ImageReadError(f"no such image file: {path}")
     try:
         with Image.open(path, formats=FORMATS) as image:
+            if side is not None:
+                image.draft(None, (side, side))  # does nothing but for JPEG
             image.load()
             depth = _stated_depth(image, path)
             upright = ImageOps.exif_transpose(image)

@@ -35,6 +35,7 @@ from anomalib_dpclip.model.export import DPCLIPExport
 from anomalib_dpclip.model.learning import LearnsAdapters
 from anomalib_dpclip.model.post_processor import DPCLIPPostProcessor
 from anomalib_dpclip.model.pre_processor import CLIPPreProcessor
+from anomalib_dpclip.model.visualizer import PictureVisualizer
 
 UNADAPTED = "clip"
 """Value of ``weights`` for the backbone without adapters."""
@@ -206,8 +207,13 @@ class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, Anoma
         """The metrics that the field reports."""
         return Evaluator(test_metrics=field_metrics())
 
+    @classmethod
+    def configure_visualizer(cls) -> Visualizer:
+        """Photo and heat map in the photo's own proportions, with score and decision."""
+        return PictureVisualizer()
+
     def configure_callbacks(self) -> Sequence[Callback]:
-        """Anomalib's components and, where pictures are wanted, a contact sheet of the test run, which needs their results."""
+        """Anomalib's components and, where pictures are wanted, a contact sheet, which needs their results."""
         callbacks: list[Any] = [*super().configure_callbacks()]  # type: ignore[misc]  # anomalib gives a list
         if self.visualizer is not None:
             from anomalib_dpclip.model.contact_sheet import ContactSheet
