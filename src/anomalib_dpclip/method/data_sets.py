@@ -56,6 +56,12 @@ def data_set_key(data_set: str | None) -> str:
     return DATA_SETS[_PAPER_NAMES[bare]].key if bare in _PAPER_NAMES else bare
 
 
+def is_known(data_set: str | None) -> bool:
+    """Whether a data set is one of the experiments, or BMAD as a whole."""
+    bare = _bare(data_set or "")
+    return bare in _PAPER_NAMES or bare in {known.key for known in DATA_SETS.values()}
+
+
 def _bare(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
 

@@ -6,7 +6,7 @@ medical images.
 
 from typing import Literal, NamedTuple
 
-from anomalib_dpclip.method.data_sets import data_set_key
+from anomalib_dpclip.method.data_sets import data_set_key, is_known
 
 Domain = Literal["industrial", "medical"]
 
@@ -23,11 +23,17 @@ class Blur(NamedTuple):
 BLUR: dict[Domain, Blur] = {"industrial": Blur(7, 1.0), "medical": Blur(9, 1.5)}
 
 
-def domain_of(data_set: str | None) -> Domain:
-    """Domain whose blur and image score a data set asks for; ``"industrial"`` for an unknown one.
+DEFAULT_DOMAIN: Domain = "industrial"
+"""Where nothing says which."""
+
+
+def domain_of(data_set: str | None) -> Domain | None:
+    """Domain whose blur and image score a data set asks for; ``None`` for one that is not the method's.
 
     Example:
         >>> domain_of("BMAD"), domain_of("VisA"), domain_of("my photos")
-        ('medical', 'industrial', 'industrial')
+        ('medical', 'industrial', None)
     """
+    if not is_known(data_set):
+        return None
     return "medical" if data_set_key(data_set) in _MEDICAL else "industrial"

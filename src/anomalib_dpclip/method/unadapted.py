@@ -14,6 +14,9 @@ from anomalib_dpclip.method.torch_model import DPCLIPModel
 if TYPE_CHECKING:
     from open_clip import CLIP
 
+UNADAPTED = "clip"
+"""Value of the model's ``weights`` for the backbone without adapters."""
+
 
 class UnadaptedCLIP(DPCLIPModel):
     """The backbone's own tokens in the joint space: patch tokens of the last layer for the map, the class token for the score.

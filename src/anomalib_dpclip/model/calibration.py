@@ -1,5 +1,8 @@
 """What raw maps and detection scores mean on a data set: ranges for the image score, normalisation, thresholds."""
 
+from collections.abc import Callable
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 
@@ -19,6 +22,7 @@ class Calibration(nn.Module):
         map_knots: Control points of the maps' normalisation ``(5,)``, see `piecewise_linear`; the third is the pixel threshold.
         score_knots: Control points of the fused image scores' normalisation ``(5,)``; the third is the image threshold.
         is_set: Whether a data set has set it.
+        promise: What the thresholds hold to, in words, where this process has set them.
     """
 
     map_range: Tensor
@@ -29,11 +33,32 @@ class Calibration(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        self.promise = ""
         self.register_buffer("map_range", torch.tensor([0.0, 1.0]))
         self.register_buffer("detection_range", torch.tensor([0.0, 1.0]))
         self.register_buffer("map_knots", torch.tensor(NORMALISED_CONTROL_POINTS))
         self.register_buffer("score_knots", torch.tensor(NORMALISED_CONTROL_POINTS))
         self.register_buffer("is_set", torch.tensor(False))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Calibration":
+        """Follow the model to its device, but not to half precision, in which thresholds and control points coincide."""
+        return super()._apply(lambda tensor: tensor.to(fn(tensor.new_empty(0)).device), recurse)
+
+    def require_valid(self, source: Path | str) -> None:
+        """Make sure that what a file brought can be calibrated with: anything compared with NaN would be normal.
+
+        Args:
+            source: Where it comes from, for the message.
+
+        Raises:
+            ValueError: If a value is not finite, or control points do not ascend.
+        """
+        for name, value in self.named_buffers():
+            if not value.isfinite().all():
+                raise ValueError(f"{source}: its calibration's {name} are not finite numbers; the file is damaged")
+        for name in ("map_knots", "score_knots"):
+            if not (getattr(self, name).diff() > 0).all():
+                raise ValueError(f"{source}: its calibration has {name} that do not ascend; the file is damaged")
 
     def fuse(self, peak: Tensor, detection: Tensor, domain: Domain) -> Tensor:
         """Image score: peak of the map and detection score, each min-max scaled by the data set's range, averaged.
@@ -50,20 +75,21 @@ class Calibration(nn.Module):
 
     def normalize_map(self, anomaly_map: Tensor) -> Tensor:
         """Raw maps ``(B, H, W)`` in [0, 1] to maps in [0, 1] with the threshold at 0.5."""
-        return piecewise_linear(anomaly_map, self.map_knots)
+        return piecewise_linear(anomaly_map.float(), self.map_knots)
 
     def normalize_score(self, fused: Tensor) -> Tensor:
         """Fused scores ``(B,)`` to scores in [0, 1] with the threshold at 0.5."""
-        return piecewise_linear(fused, self.score_knots)
+        return piecewise_linear(fused.float(), self.score_knots)
 
     @property
     def thresholds(self) -> Thresholds:
         """Thresholds on the fused score and on the raw map."""
-        return Thresholds(self.score_knots[2].item(), self.map_knots[2].item())
+        return Thresholds(self.score_knots[2].item(), self.map_knots[2].item(), self.promise)
 
     def copy_from(self, other: "Calibration") -> None:
         """Take over another calibration's state."""
         self.load_state_dict(other.state_dict())
+        self.promise = other.promise
 
     @torch.no_grad()
     def set_from(self, statistics: CalibrationStatistics, domain: Domain, false_alarm_rate: float | None = None) -> None:
@@ -90,3 +116,4 @@ class Calibration(nn.Module):
         lowest, highest = self.map_range.tolist()
         self.map_knots.copy_(separate_control_points(0.0, lowest, thresholds.pixel, highest, 1.0))
         self.is_set.fill_(True)
+        self.promise = thresholds.promise

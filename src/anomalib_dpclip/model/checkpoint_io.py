@@ -4,6 +4,7 @@ Lightning writes to its system's temporary folder and moves the file over the on
 lies on another disk the move is a copy, and a process killed in it leaves half a checkpoint and no other.
 """
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,13 @@ class AtomicCheckpointIO(AnomalibCheckpointIO):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
         with atomic_write(Path(path)) as unfinished:
-            torch.save(checkpoint, unfinished)
+            try:
+                torch.save(checkpoint, unfinished)
+            except RuntimeError as error:  # torch's writer says "unexpected pos" of a disk that is full
+                free = shutil.disk_usage(unfinished.parent).free
+                raise OSError(
+                    f"checkpoint {path} could not be written, {free / 1e6:.0f} MB are free there; the one before is untouched"
+                ) from error
 
     def load_checkpoint(self, path: str | Path, map_location: Any = None, weights_only: bool | None = True) -> dict[str, Any]:
         """Read a checkpoint to the CPU.
@@ -49,6 +56,8 @@ class AtomicCheckpointIO(AnomalibCheckpointIO):
             return super().load_checkpoint(path, map_location, weights_only is not False)
         if not Path(path).is_file():
             raise FileNotFoundError(f"there is no checkpoint {path}")
+        if Path(path).suffix == ".safetensors":
+            raise ValueError(f"{path} is an adapter file, no checkpoint: give it as --model.weights instead of --ckpt_path")
         with anomalib_safe_globals(extra=self.extra_safe_globals):
             return load_plain(Path(path))
 

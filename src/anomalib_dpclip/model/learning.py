@@ -33,6 +33,12 @@ LIGHTNING_DEFAULT_EPOCHS = 1000
 ADAM_BETAS = (0.5, 0.999)
 """Of the published training."""
 
+UNTRAINABLE = ("16-true", "64-true")
+"""Half-precision weights overflow in the focal loss; CLIP's towers, the losses' constants and anchors are no doubles."""
+
+UNNAMED = "unnamed"
+"""What was learned from, where the user gave batches of his own."""
+
 DECAY = 0.5
 """What the learning rate is multiplied with at each milestone, as published."""
 
@@ -49,6 +55,7 @@ class LearnsAdapters(KnowsTarget):
     learning_rate: float
     milestones: tuple[int, ...]
     decoupling_weight: float
+    _calibrated_step = -1
 
     def prepare_data(self) -> None:
         """Download the auxiliary set before it is learned from."""
@@ -56,13 +63,29 @@ class LearnsAdapters(KnowsTarget):
             self.auxiliary.prepare(self.target)
 
     def setup(self, stage: str) -> None:
-        """Learn from the auxiliary set instead of the target's training images, for as many epochs as published."""
+        """Learn from the auxiliary set instead of the target's training images, for as many epochs as published.
+
+        Raises:
+            ValueError: If the precision is one that the losses cannot be computed in.
+        """
         super().setup(stage)
-        if stage == "fit" and self._learns_from_auxiliary():
+        if stage != "fit":
+            return
+        if self.trainer.precision in UNTRAINABLE:
+            raise ValueError(f"--trainer.precision {self.trainer.precision} cannot train: use bf16-mixed or 32-true")
+        if self._learns_from_auxiliary():
             # Lightning asks the data module first. This makes it ask the model, and leaves the user's module as it is.
             self.trainer.fit_loop._data_source.instance = self  # noqa: SLF001
-            if self.trainer.max_epochs == LIGHTNING_DEFAULT_EPOCHS:
-                self.trainer.fit_loop.max_epochs = EPOCHS
+        else:
+            self.provenance = replace(self.provenance, learned_from=[UNNAMED])
+        if self.trainer.max_epochs == LIGHTNING_DEFAULT_EPOCHS:
+            self.trainer.fit_loop.max_epochs = EPOCHS
+
+    def on_fit_start(self) -> None:
+        """Decide the domain, and make text anchors for the user's own batches, which may not say what they show."""
+        self.follow_domain(calibrating=True)
+        if not self._learns_from_auxiliary():
+            self.follow_class()
 
     def train_dataloader(self) -> DataLoader:
         """Batches of the auxiliary set.
@@ -112,6 +135,8 @@ class LearnsAdapters(KnowsTarget):
             FloatingPointError: If the loss is not finite; names the images.
         """
         anchors = self.anchors_of(batch)
+        if anchors.ndim == 2:  # one class for all
+            anchors = anchors.expand(len(batch.image), -1, -1)
         objective = training_objective(
             self.model,
             self.prototypes,
@@ -122,7 +147,7 @@ class LearnsAdapters(KnowsTarget):
             getattr(batch, "has_mask", None),
             self.decoupling_weight,
         )
-        self._losses.add(StepLoss(batch_idx, list(batch.image_path), objective.total.detach()))
+        self._losses.add(StepLoss(batch_idx, list(batch.image_path or ()), objective.total.detach()))
         self._collect(objective, anchors, batch.gt_label)
         self.log("train_loss", objective.total, prog_bar=True, on_epoch=True, batch_size=len(batch))
         parts = {
@@ -139,15 +164,27 @@ class LearnsAdapters(KnowsTarget):
         del batch, batch_idx
         self.prototypes.update(TokenDirections(*outputs["directions"]))
 
+    def on_validation_start(self) -> None:
+        """Before the target is calibrated on, and a checkpoint perhaps written: what the adapters carry is of this moment."""
+        super().on_validation_start()
+        if self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.sanity_checking:
+            self._calibrate_on_auxiliary()
+            self._calibrated_step = self.global_step
+
     def on_train_epoch_end(self) -> None:
-        """Set the adapters' default calibration; without a validation split it is the one in force."""
+        """Set the adapters' default calibration; if no validation has seen these adapters, it is the one in force."""
         self._losses.flush()
+        self._calibrate_on_auxiliary()
+        if self._calibrated_step != self.global_step and isinstance(self.post_processor, DPCLIPPostProcessor):
+            self.post_processor.use_auxiliary_calibration()
+
+    def _calibrate_on_auxiliary(self) -> None:
+        """Calibrate on the images that this epoch has learned from so far."""
         self._scores.flush()
-        self.provenance = replace(self.provenance, epochs=self.current_epoch + 1)
+        epochs = self.current_epoch + int(self.trainer.fit_loop.epoch_loop.batch_progress.is_last_batch)
+        self.provenance = replace(self.provenance, epochs=epochs, calibration_domain=self.model.domain)
         if isinstance(self.post_processor, DPCLIPPostProcessor):
             self.post_processor.auxiliary_calibration.set_from(self._seen, self.model.domain)
-            if not sum(self.trainer.num_val_batches):
-                self.post_processor.use_auxiliary_calibration()
 
     @torch.no_grad()
     def _collect(self, objective: Objective, anchors: Tensor, label: Tensor) -> None:

@@ -1,5 +1,6 @@
 """DP-CLIP as an anomalib model: its arguments, and the parts it is made of. The hooks are in the classes it inherits from."""
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -23,22 +24,20 @@ from anomalib_dpclip.files.measured_by import package_versions
 from anomalib_dpclip.method.adapters import Pooling
 from anomalib_dpclip.method.anchor_cache import AnchorCache
 from anomalib_dpclip.method.class_names import UNKNOWN_CLASS
-from anomalib_dpclip.method.domain import Domain
+from anomalib_dpclip.method.domain import DEFAULT_DOMAIN, Domain
 from anomalib_dpclip.method.prompting import ABNORMAL_STATES, NORMAL_STATES, TEMPLATES
 from anomalib_dpclip.method.prototypes import Prototypes
 from anomalib_dpclip.method.torch_model import DPCLIPModel
-from anomalib_dpclip.method.unadapted import UnadaptedCLIP
+from anomalib_dpclip.method.unadapted import UNADAPTED, UnadaptedCLIP
 from anomalib_dpclip.metrics import field_metrics
 from anomalib_dpclip.model.checkpointing import SavesAdapters
+from anomalib_dpclip.model.decision_report import DecisionReport
 from anomalib_dpclip.model.evaluation import EvaluatesTarget
 from anomalib_dpclip.model.export import DPCLIPExport
 from anomalib_dpclip.model.learning import LearnsAdapters
 from anomalib_dpclip.model.post_processor import DPCLIPPostProcessor
 from anomalib_dpclip.model.pre_processor import CLIPPreProcessor
 from anomalib_dpclip.model.visualizer import PictureVisualizer
-
-UNADAPTED = "clip"
-"""Value of ``weights`` for the backbone without adapters."""
 
 
 class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, AnomalibModule):  # type: ignore[misc]
@@ -84,6 +83,8 @@ class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, Anoma
         abnormal_states: Phrases for an anomalous object.
         templates: Sentences around the phrases.
         seed: Of initialisation, shuffling and augmentation, whatever the global seed is.
+        false_alarm_rate: Set thresholds from normal validation images alone, so that this share of them, in [0, 1), is called
+            anomalous. Default: thresholds of the best F1 score.
         pre_processor: Pre-processor, or whether to use the default one.
         post_processor: Post-processor, or whether to use the default one.
         evaluator: Evaluator, or whether to use the default one (image AUROC, AP, F1-max; pixel AUROC, AP, AUPRO, F1-max).
@@ -129,18 +130,19 @@ class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, Anoma
         abnormal_states: Sequence[str] = ABNORMAL_STATES,
         templates: Sequence[str] = TEMPLATES,
         seed: int = 111,
+        false_alarm_rate: float | None = None,
         pre_processor: nn.Module | bool = True,
         post_processor: nn.Module | bool = True,
         evaluator: Evaluator | bool = True,
         visualizer: Visualizer | bool = True,
     ) -> None:
-        _require_positive(batch_size=batch_size, learning_rate=learning_rate)
+        _check_ranges(batch_size, learning_rate, decoupling_weight, seed)
         clip, text = load_clip(backbone, pretrained, image_size, quick_gelu)
         # Whoever calls the constructor must not find the global random state moved.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             if weights == UNADAPTED:
-                model: DPCLIPModel = UnadaptedCLIP(clip, domain or "industrial", tiles)
+                model: DPCLIPModel = UnadaptedCLIP(clip, domain or DEFAULT_DOMAIN, tiles)
             else:
                 model = DPCLIPModel(
                     clip,
@@ -149,16 +151,16 @@ class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, Anoma
                     adapter_weight,
                     projector_activation,
                     grn_pooling,
-                    domain or "industrial",
+                    domain or DEFAULT_DOMAIN,
                     tiles,
                 )
         super().__init__(
             pre_processor=CLIPPreProcessor(model.input_size) if pre_processor is True else pre_processor,
-            post_processor=post_processor,
+            post_processor=_post_processor(post_processor, false_alarm_rate),
             evaluator=evaluator,
             visualizer=visualizer,
         )
-        self.keep_hyper_parameters(UNADAPTED)
+        self.keep_hyper_parameters()
         self.model = model
         self.model.checkpointing = checkpointing
         self.prototypes = Prototypes(model.backbone.embed_dim, prototype_momentum)
@@ -175,11 +177,9 @@ class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, Anoma
             architecture=architecture_of(model),
             versions=package_versions(),
         )
-        self.set_domain(domain or "industrial")
+        self.set_domain(domain or DEFAULT_DOMAIN)
         if weights is not None and weights != UNADAPTED:
-            self.provenance = load_adapters(self, weights)
-            if isinstance(self.post_processor, DPCLIPPostProcessor):
-                self.post_processor.use_auxiliary_calibration()
+            load_adapters(self, weights)
         if weights is not None or class_name is not None:
             self.set_class(class_name or UNKNOWN_CLASS)
 
@@ -213,8 +213,8 @@ class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, Anoma
         return PictureVisualizer()
 
     def configure_callbacks(self) -> Sequence[Callback]:
-        """Anomalib's components and, where pictures are wanted, a contact sheet, which needs their results."""
-        callbacks: list[Any] = [*super().configure_callbacks()]  # type: ignore[misc]  # anomalib gives a list
+        """Anomalib's components, a report of the decisions and, where pictures are wanted, a contact sheet."""
+        callbacks: list[Any] = [*super().configure_callbacks(), DecisionReport()]  # type: ignore[misc]  # a list
         if self.visualizer is not None:
             from anomalib_dpclip.model.contact_sheet import ContactSheet
 
@@ -222,7 +222,19 @@ class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, Anoma
         return callbacks
 
 
-def _require_positive(**values: float) -> None:
-    for name, value in values.items():
+def _check_ranges(batch_size: int, learning_rate: float, decoupling_weight: float, seed: int) -> None:
+    for name, value in (("batch_size", batch_size), ("learning_rate", learning_rate)):
         if value <= 0:
             raise ValueError(f"{name} must be positive, not {value}")
+    if not 0 <= decoupling_weight < math.inf:
+        raise ValueError(f"decoupling_weight must be at least 0 and finite, not {decoupling_weight}")
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed must lie in 0..{2**32 - 1}, not {seed}")
+
+
+def _post_processor(given: nn.Module | bool, false_alarm_rate: float | None) -> nn.Module | bool:
+    if false_alarm_rate is None:
+        return given
+    if given is not True:
+        raise ValueError("false_alarm_rate belongs to the default post-processor: give your own one its rate itself")
+    return DPCLIPPostProcessor(false_alarm_rate=false_alarm_rate)

@@ -2,6 +2,7 @@
 
 import logging
 import math
+from fractions import Fraction
 from typing import NamedTuple
 
 from torch import Tensor
@@ -15,10 +16,17 @@ logger = logging.getLogger(__name__)
 
 
 class Thresholds(NamedTuple):
-    """Values that separate normal from anomalous (labels are ``value > threshold``)."""
+    """Values that separate normal from anomalous (labels are ``value > threshold``).
+
+    Attributes:
+        image: On the image score.
+        pixel: On the raw map.
+        promise: What they hold to, in words, and on what; empty if nobody knows.
+    """
 
     image: float
     pixel: float
+    promise: str = ""
 
 
 def best_f1_threshold(scores: Tensor, labels: Tensor) -> float:
@@ -38,9 +46,14 @@ def false_alarm_threshold(normal_scores: Tensor, rate: float) -> float:
     """Threshold that at most a share ``rate`` of the normal scores ``(N,)`` exceeds; from normal images alone."""
     ranked = normal_scores.sort(descending=True).values
     # As many scores may lie above the threshold: it lies halfway to the next higher one, however many are equal.
-    value = ranked[int(rate * len(ranked))].item()
+    value = ranked[_allowed(rate, len(ranked))].item()
     higher = ranked[ranked > value]
     return (value + higher[-1].item()) / 2 if len(higher) else value + MIN_GAP
+
+
+def _allowed(rate: float, images: int) -> int:
+    """How many of so many images a rate allows: 0.29 of 100 are 29, whatever binary fractions make of 0.29."""
+    return int(Fraction(str(rate)) * images)
 
 
 def choose_thresholds(
@@ -59,7 +72,8 @@ def choose_thresholds(
     """
     has_normal, has_anomalous = bool((seen.label == 0).any()), bool((seen.label == 1).any())
     if not has_normal and not has_anomalous:
-        return Thresholds(fused.max().item() + MIN_GAP, seen.peak.max().item() + MIN_GAP)
+        promise = f"none of {len(fused)} unlabelled images exceeds the thresholds"
+        return Thresholds(fused.max().item() + MIN_GAP, seen.peak.max().item() + MIN_GAP, promise)
     if false_alarm_rate is not None and has_normal:
         return thresholds_by_rate(fused, seen, false_alarm_rate)
     if not has_anomalous:
@@ -79,7 +93,8 @@ def thresholds_by_rate(fused: Tensor, seen: SeenImages, rate: float) -> Threshol
     """Thresholds that a share of the normal images exceeds: by their score, and by any pixel of their map."""
     normal = seen.label == 0
     # A map's peak decides whether its image shows any anomalous pixel: same rate, same images.
-    return Thresholds(false_alarm_threshold(fused[normal], rate), false_alarm_threshold(seen.peak[normal], rate))
+    image, pixel = (false_alarm_threshold(values[normal], rate) for values in (fused, seen.peak))
+    return Thresholds(image, pixel, f"at most {rate:.1%} of {int(normal.sum())} normal images exceed the thresholds")
 
 
 def thresholds_by_f1(fused: Tensor, seen: SeenImages, statistics: CalibrationStatistics) -> Thresholds:
@@ -89,4 +104,5 @@ def thresholds_by_f1(fused: Tensor, seen: SeenImages, statistics: CalibrationSta
     pixel = f1_threshold(statistics.pixels.compute()) if statistics.pixels.update_called else math.nan
     if math.isnan(pixel):  # the map's peak is an image score too
         pixel = best_f1_threshold(seen.peak[known], labels)
-    return Thresholds(best_f1_threshold(fused[known], labels), pixel)
+    counted = f"{int((labels == 0).sum())} normal and {int((labels == 1).sum())} anomalous images"
+    return Thresholds(best_f1_threshold(fused[known], labels), pixel, f"the best F1 score of {counted}")
