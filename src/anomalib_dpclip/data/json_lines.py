@@ -18,6 +18,7 @@ from torchvision.tv_tensors import Mask
 from anomalib_dpclip.data.bit_depth import PhotoReader
 from anomalib_dpclip.data.images import read_mask
 from anomalib_dpclip.data.items import NamedImageBatch, NamedImageItem
+from anomalib_dpclip.data.listing.masks import missing_masks
 from anomalib_dpclip.data.listing.metadata import read_metadata
 from anomalib_dpclip.method.class_names import describe
 
@@ -232,12 +233,13 @@ def _task_of(samples: pd.DataFrame, task: TaskType | None, metadata: str | Path)
     if task == TaskType.CLASSIFICATION:
         return task
     anomalous = samples[samples.label_index == 1]
-    without_mask = anomalous[anomalous.mask_path.isna()]
-    if task is None and len(without_mask) == len(anomalous):
+    if task is None and anomalous.mask_path.isna().all():
         return TaskType.CLASSIFICATION
-    if len(without_mask):
+    pairs = zip(samples.label_index == 1, samples.mask_path.notna(), strict=True)
+    missing = samples.iloc[missing_masks(pairs)] if anomalous.mask_path.notna().any() else anomalous
+    if len(missing):
         raise ValueError(
-            f"{len(without_mask)} of {len(anomalous)} anomalous images in {metadata} have no mask, the first is "
-            f"{without_mask.image_path.iloc[0]}: add the masks, or set task to classification for image metrics only"
+            f"{len(missing)} of {len(anomalous)} anomalous images in {metadata} have no mask, the first is "
+            f"{missing.image_path.iloc[0]}: add the masks, or set task to classification for image metrics only"
         )
     return TaskType.SEGMENTATION

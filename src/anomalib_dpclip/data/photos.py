@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -22,6 +22,7 @@ from anomalib_dpclip.data.photo_files import photo_files
 from anomalib_dpclip.data.results import (
     DONE,
     RESULTS,
+    Result,
     ResultsWriter,
     model_digest,
     read_results,
@@ -103,6 +104,10 @@ class Photos(AnomalibDataModule):
             in is called, such as ``metal_nut``, unless the model is given a class name.
         fresh: Start over instead of going on with earlier results.
         bit_depth: Bits that 16-bit photos use, such as 12, where their files do not say: white is ``2 ** bit_depth - 1``.
+        only: Files and folders in ``root`` that are taken; by default all of it. A file named here need not look like a photo.
+
+    Attributes:
+        listener: Is given rows of results as they come, those of an earlier run first; nobody by default.
 
     Raises:
         ValueError: If the batch size is not positive, the number of workers negative, or the bit depth not within 8..16.
@@ -116,6 +121,7 @@ class Photos(AnomalibDataModule):
         class_from_folder: bool = False,
         fresh: bool = False,
         bit_depth: int | None = None,
+        only: list[Path] | None = None,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
@@ -127,6 +133,8 @@ class Photos(AnomalibDataModule):
         self.class_from_folder = class_from_folder
         self.fresh = fresh
         self.bit_depth = bit_depth
+        self.only = only
+        self.listener: Callable[[Sequence[Result]], None] | None = None
         self._read_photo = PhotoReader(bit_depth)
 
     @property
@@ -166,7 +174,8 @@ class Photos(AnomalibDataModule):
             ValueError: If there are fewer photos than devices, or a ``results.csv`` of something else.
         """
         outputs = Path(self.trainer.default_root_dir) if self.trainer else None
-        paths = sorted(photo_files(self.root.resolve(), outputs))
+        places = [self.root] if self.only is None else self.only
+        paths = sorted({path for place in places for path in photo_files(place.resolve(), outputs)})
         if not paths:
             raise FileNotFoundError(f"no images in {self.root}: it holds no file in one of {', '.join(FORMATS)}")
         left = paths if outputs is None else self._resume(paths, outputs)
@@ -197,7 +206,9 @@ class Photos(AnomalibDataModule):
             logger.info("%d of %d photos to predict, the others have results in %s", len(left), len(paths), outputs)
         # Last, so that a row says that the heat map is there too.
         callbacks = [each for each in trainer.callbacks if not isinstance(each, ResultsWriter)]
-        trainer.callbacks = [*callbacks, ResultsWriter(outputs, left, model)]
+        trainer.callbacks = [*callbacks, ResultsWriter(outputs, left, model, self.listener)]
+        if self.listener is not None:
+            self.listener([done[path] for path in paths if path in done])
         return left
 
     @staticmethod

@@ -6,7 +6,7 @@ import io
 import json
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -129,6 +129,20 @@ def model_digest(model: LightningModule, data: Mapping[str, Any]) -> str:
     return digest.hexdigest()[:12]
 
 
+def summary(results: Iterable[Result]) -> str:
+    """How many photos there are, how many of them are anomalous, and which could not be read.
+
+    Example:
+        >>> summary([Result("a.png", "0.9", "anomalous", "ok", "m"), Result("b.png", "", "", "cannot read image", "m")])
+        '2 photos, 1 anomalous, 1 could not be read: b.png'
+    """
+    rows = list(results)
+    anomalous = sum(row.label == "anomalous" for row in rows)
+    unread = [ascii(row.path)[1:-1] for row in rows if row.status != DONE]
+    named = f": {', '.join(unread)}" if unread else ""
+    return f"{len(rows)} photos, {anomalous} anomalous, {len(unread)} could not be read{named}"
+
+
 class ResultsWriter(BasePredictionWriter):
     """Appends a row an image after each batch; with several processes each has its own file, merged at the end.
 
@@ -136,11 +150,14 @@ class ResultsWriter(BasePredictionWriter):
         folder: Folder of the results. The first process writes `RESULTS`, the others ``results-rank<N>.csv``.
         paths: The images, by their index in the data set: those that no batch holds could not be read.
         model: Digest that the rows bear.
+        listener: Is given the rows of each batch too.
     """
 
-    def __init__(self, folder: Path, paths: Sequence[str], model: str) -> None:
+    def __init__(
+        self, folder: Path, paths: Sequence[str], model: str, listener: Callable[[Sequence[Result]], None] | None = None
+    ) -> None:
         super().__init__("batch")
-        self.folder, self.paths, self.model = folder, paths, model
+        self.folder, self.paths, self.model, self.listener = folder, paths, model, listener
 
     def write_on_batch_end(
         self,
@@ -160,13 +177,18 @@ class ResultsWriter(BasePredictionWriter):
         rows += [self._unreadable(path) for path in map(self.paths.__getitem__, batch_indices or ()) if path not in found]
         rank = trainer.global_rank
         _append(self.folder / (RESULTS if rank == 0 else f"results-rank{rank}.csv"), rows)
+        if self.listener is not None:
+            self.listener(rows)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Merge the files of all processes; those on disks that the first process cannot see stay where they are."""
         del pl_module
         trainer.strategy.barrier()
         if trainer.is_global_zero:
-            write_results(self.folder, read_results(self.folder).values())
+            results = read_results(self.folder)
+            write_results(self.folder, results.values())
+            if self.listener is None:
+                print(summary(results.values()))  # noqa: T201  (the answer to the command)
 
     def _predicted(self, batch: ImageBatch, pictures: Mapping[str, Path]) -> list[Result]:
         paths = batch.image_path or []

@@ -37,6 +37,7 @@ from anomalib_dpclip.model.export import DPCLIPExport
 from anomalib_dpclip.model.learning import LearnsAdapters
 from anomalib_dpclip.model.post_processor import DPCLIPPostProcessor
 from anomalib_dpclip.model.pre_processor import CLIPPreProcessor
+from anomalib_dpclip.model.results_folder import keep_config
 from anomalib_dpclip.model.visualizer import PictureVisualizer
 
 
@@ -214,6 +215,8 @@ class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, Anoma
 
     def configure_callbacks(self) -> Sequence[Callback]:
         """Anomalib's components, a report of the decisions and, where pictures are wanted, a contact sheet."""
+        if self._trainer is not None:
+            keep_config(self.trainer)
         callbacks: list[Any] = [*super().configure_callbacks(), DecisionReport()]  # type: ignore[misc]  # a list
         if self.visualizer is not None:
             from anomalib_dpclip.model.contact_sheet import ContactSheet

@@ -88,3 +88,20 @@ def test_a_model_without_hyper_parameters(root):
     from anomalib_dpclip.data.results import model_digest
 
     assert model_digest(Bare(), {})
+
+
+def test_formats_of_phones_and_cameras_are_named(root, tmp_path, caplog):
+    (root / "IMG_0001.HEIC").write_bytes(b"x")
+    (root / "b.dng").write_bytes(b"x")
+    predict(root, tmp_path / "out")
+    assert len(rows(tmp_path / "out")) == 3
+    (line,) = [record.getMessage() for record in caplog.records if "left out" in record.getMessage()]
+    assert line.startswith("2 photos left out, such as ")
+    assert ".dng, .heic cannot be read" in line
+
+
+def test_rows_are_in_the_order_of_the_photos_after_a_second_run(root, tmp_path):
+    predict(root, tmp_path / "out")
+    save(root / "1a.png", 5)
+    predict(root, tmp_path / "out")
+    assert [path for path, *_ in rows(tmp_path / "out", root)] == ["0.png", "1.png", "1a.png", "2.png"]
