@@ -59,7 +59,7 @@ def predict(
         raise FileNotFoundError(f"no photo or folder {', '.join(gone)}")
     chosen = {"class_name": class_name, "domain": domain, "backbone": backbone, "pretrained": pretrained}
     arguments: dict[str, Any] = {name: value for name, value in chosen.items() if value is not None}
-    model = model_from_file(weights, visualizer=pictures, evaluator=False, **arguments)
+    model: Any = model_from_file(weights, visualizer=pictures, evaluator=False, **arguments)
     if pictures and model.visualizer is None:  # a checkpoint also brings whether its training had pictures
         model.visualizer = model.configure_visualizer()
     data = Photos(_common_folder(photos), batch_size, num_workers, fresh=fresh, bit_depth=bit_depth, only=photos)

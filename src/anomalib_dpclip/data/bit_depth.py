@@ -7,6 +7,7 @@ photo that looks as if somebody should have is pointed out, once a run.
 import logging
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 
@@ -60,7 +61,7 @@ def apparent_depth(image: Image.Image) -> int | None:
     """
     if image.mode not in SIXTEEN_BIT_MODES or "bit_depth" in image.info:
         return None
-    depth = int(image.getextrema()[1]).bit_length()
+    depth = int(np.asarray(image).max()).bit_length()
     return max(depth, _SHALLOWEST) if 0 < depth <= NARROW_DEPTH else None
 
 

@@ -156,7 +156,7 @@ def _stated_depth(image: Image.Image, path: str | Path) -> int | None:
         stated = min(_first(tags.get(258), 16), _first(tags.get(281), 65535).bit_length())
     elif image.format == "PNG":
         stated = _significant_bits(path)
-    largest = int(image.getextrema()[1])
+    largest = int(np.asarray(image).max())
     # What does not fit is scaled to all 16 bits, as PNG asks for; so is what ends in zeros only.
     scaled = largest >= 2**stated or not (np.asarray(image) & (2 ** (16 - stated) - 1)).any()
     return stated if 8 <= stated < 16 and not scaled else None

@@ -18,13 +18,13 @@ from torchvision.transforms.v2.functional import to_dtype, to_image
 from anomalib_dpclip.data.bit_depth import PhotoReader
 from anomalib_dpclip.data.images import FORMATS, ImageReadError, read_image
 from anomalib_dpclip.data.items import NamedImageBatch, NamedImageItem
+from anomalib_dpclip.data.model_digest import model_digest
 from anomalib_dpclip.data.photo_files import photo_files
 from anomalib_dpclip.data.results import (
     DONE,
     RESULTS,
     Result,
     ResultsWriter,
-    model_digest,
     read_results,
     set_aside,
     take_up,

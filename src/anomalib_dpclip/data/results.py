@@ -1,16 +1,13 @@
 """Predictions in a CSV file that grows with them: a run that is stopped leaves it, and a later one goes on from it."""
 
 import csv
-import hashlib
 import io
-import json
 import logging
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from anomalib.data import ImageBatch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
@@ -26,9 +23,6 @@ PICTURES = "images"
 
 CONTACT_SHEET = "contact_sheet.png"
 DONE = "ok"
-
-_NO_PREDICTION = ("num_workers",)
-"""Settings of a model that change no prediction."""
 
 
 class Result(NamedTuple):
@@ -106,29 +100,6 @@ def write_results(folder: Path, results: Iterable[Result]) -> None:
         file.unlink()
 
 
-def model_digest(model: LightningModule, data: Mapping[str, Any]) -> str:
-    """Digest of everything predictions depend on: weights, text anchors, calibration and settings.
-
-    Args:
-        model: The model.
-        data: Settings of the data module that change predictions.
-    """
-    post_processor = getattr(model, "post_processor", None)
-    settings = [
-        {name: value for name, value in model.hparams.items() if name not in _NO_PREDICTION},
-        getattr(post_processor, "checkpoint_config", dict)(),
-        dict(data),
-    ]
-    # Objects count by their class: their addresses differ from run to run.
-    plain = json.dumps(settings, sort_keys=True, default=lambda value: type(value).__name__)
-    digest = hashlib.sha256(plain.encode())
-    for name, value in model.state_dict().items():
-        if isinstance(value, torch.Tensor):
-            digest.update(name.encode())
-            digest.update(value.cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:12]
-
-
 def summary(results: Iterable[Result]) -> str:
     """How many photos there are, how many of them are anomalous, and which could not be read.
 
@@ -171,7 +142,8 @@ class ResultsWriter(BasePredictionWriter):
     ) -> None:
         """Write a batch's rows."""
         del pl_module, prediction, batch_idx, dataloader_idx
-        pictures = next((each.pictures for each in trainer.callbacks if hasattr(each, "pictures")), {})
+        callbacks: Any = trainer.callbacks  # type: ignore[attr-defined]  # Lightning's trainer has them
+        pictures: Mapping[str, Path] = next((each.pictures for each in callbacks if hasattr(each, "pictures")), {})
         rows = self._predicted(batch, pictures)
         found = {row.path for row in rows}
         rows += [self._unreadable(path) for path in map(self.paths.__getitem__, batch_indices or ()) if path not in found]

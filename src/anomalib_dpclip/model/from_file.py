@@ -3,22 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from anomalib_dpclip.adapter_files.read_and_write import read_adapters
+from anomalib_dpclip.adapter_files.arguments import arguments_from_file
 from anomalib_dpclip.model.lightning_model import DPCLIP
-
-_BUILT_WITH = (
-    "backbone",
-    "pretrained",
-    "quick_gelu",
-    "image_size",
-    "tiles",
-    "class_name",
-    "domain",
-    "normal_states",
-    "abnormal_states",
-    "templates",
-)
-"""Arguments of a training that predictions need too."""
 
 
 def model_from_file(path: str | Path, **arguments: Any) -> DPCLIP:
@@ -37,9 +23,8 @@ def model_from_file(path: str | Path, **arguments: Any) -> DPCLIP:
         ValueError: If it is none of these files, damaged, or does not fit the arguments.
     """
     file = Path(path)
-    provenance = read_adapters(file).provenance
-    if file.suffix != ".safetensors" and provenance.fingerprint:
-        return DPCLIP.load_from_checkpoint(file, map_location="cpu", weights_only=True, **arguments)
-    told = {name: value for name, value in provenance.hyper_parameters.items() if name in _BUILT_WITH}
-    told |= {name: value for name in ("backbone", "pretrained") if (value := getattr(provenance, name))}
-    return DPCLIP(**{**told, **provenance.architecture, "weights": file, **arguments})
+    told = arguments_from_file(file)
+    if file.suffix == ".safetensors" or not told:
+        return DPCLIP(**{**told, "weights": file, **arguments})
+    model: Any = DPCLIP.load_from_checkpoint(file, map_location="cpu", weights_only=True, **arguments)
+    return model

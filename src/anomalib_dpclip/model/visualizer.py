@@ -109,14 +109,14 @@ def picture_path(photo: str, folder: Path, root: Path | str | None) -> Path:
         root: Root of the data, if it is known.
     """
     path = Path(os.path.abspath(photo))  # noqa: PTH100  (resolving would follow links out of the root)
-    parents = (Path(path.parent.name),)
+    parent = Path(path.parent.name)
     if root is not None:
         roots = (Path(os.path.abspath(root)), Path(root).resolve())  # noqa: PTH100
-        parents = tuple(path.parent.relative_to(each) for each in roots if path.is_relative_to(each)) or parents
+        parent = next((path.parent.relative_to(each) for each in roots if path.is_relative_to(each)), parent)
     name = os.fsencode(path.name)
     if len(name) > _LONGEST_NAME:  # its beginning, and a digest of all of it
         name = name[: _LONGEST_NAME - 17] + b"-" + hashlib.sha256(name).hexdigest()[:16].encode()
-    return folder / parents[0] / (os.fsdecode(name) + ".jpg")
+    return folder / parent / (os.fsdecode(name) + ".jpg")
 
 
 def is_calibrated(module: LightningModule) -> bool:

@@ -12,8 +12,9 @@ from PIL import Image
 from torchvision.transforms.v2 import Resize
 
 from anomalib_dpclip import DPCLIP
+from anomalib_dpclip.data.model_digest import model_digest
 from anomalib_dpclip.data.photos import Photos
-from anomalib_dpclip.data.results import RESULTS, Result, model_digest, read_results, write_results
+from anomalib_dpclip.data.results import RESULTS, Result, read_results, write_results
 
 RESIZED = (8, 6)
 
@@ -264,6 +265,7 @@ def test_with_the_model_itself(root, tmp_path):
 TWO_PROCESSES = """
 import sys
 from lightning.pytorch import Trainer
+from anomalib_dpclip.data.model_digest import model_digest
 from anomalib_dpclip.data.photos import Photos
 from tests.unit.data.test_photos import Brightness
 root, folder = sys.argv[1:]

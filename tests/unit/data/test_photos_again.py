@@ -7,6 +7,7 @@ import pytest
 from lightning.pytorch import LightningModule
 from tests.unit.data.test_photos import Brightness, predict, rows, save
 
+from anomalib_dpclip.data.model_digest import model_digest
 from anomalib_dpclip.data.photos import Photos
 from anomalib_dpclip.data.results import RESULTS, read_results
 
@@ -85,8 +86,6 @@ def test_a_model_without_hyper_parameters(root):
         pass
 
     assert len(list(Photos(root, num_workers=0).predict_dataloader())) == 1
-    from anomalib_dpclip.data.results import model_digest
-
     assert model_digest(Bare(), {})
 
 
