@@ -6,6 +6,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
+from anomalib_dpclip import __version__
+
 
 class Command(NamedTuple):
     """A subcommand.
@@ -24,6 +26,7 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
+    "predict": Command("app.predict_command:predict", "scores, decisions and pictures of photos", several="photos"),
     "metadata": Command("data.listing.command:metadata", "list a labelled set in a JSON-lines file, or check such a file"),
     "adapters": Command("adapter_files.command:adapters", "show what an adapter file holds, or convert it"),
     "benchmark": Command(
@@ -45,6 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if name in {"-h", "--help"}:
         print(_overview())  # noqa: T201
         return
+    if name == "--version":
+        print(f"dpclip {__version__}")  # noqa: T201
+        return
     if name not in COMMANDS:
         sys.exit(f"dpclip: unknown command {name!r}\n\n{_overview()}")
 
@@ -55,9 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     function = getattr(import_module(f"anomalib_dpclip.{module}"), function_name)
     parser = ArgumentParser(prog=f"dpclip {name}", description=function.__doc__.partition("\n")[0])
     skip: set[str | int] | None = {command.several} if command.several else None
+    parser.add_function_arguments(function, as_positional=command.positional, skip=skip)
     if command.several:
         parser.add_argument(command.several, nargs="+", type=Path)
-    parser.add_function_arguments(function, as_positional=command.positional, skip=skip)
     values = parser.instantiate_classes(parser.parse_args(rest))
     try:
         status = function(**values.as_dict())
@@ -71,4 +77,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _overview() -> str:
     width = max(map(len, COMMANDS))
     lines = [f"  {name:{width}}  {command.purpose}" for name, command in COMMANDS.items()]
-    return "\n".join(["usage: dpclip COMMAND [--help] ...", "", "commands:", *lines])
+    return "\n".join(["usage: dpclip COMMAND [--help] ...", "       dpclip --version", "", "commands:", *lines])

@@ -4,13 +4,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from anomalib_dpclip.adapter_files.arguments import arguments_from_file
 from anomalib_dpclip.app.predictor import Prediction, Predictor
 from anomalib_dpclip.clip.loading import MINI
 from anomalib_dpclip.data.labelled_sets import categories_of, data_module_class
 from anomalib_dpclip.method.class_names import UNKNOWN_CLASS, describe
 from anomalib_dpclip.method.domain import Domain
 from anomalib_dpclip.method.unadapted import UNADAPTED
-from anomalib_dpclip.model.from_file import model_from_file
+from anomalib_dpclip.model.lightning_model import DPCLIP
 
 if TYPE_CHECKING:
     from gradio import Blocks
@@ -72,9 +73,11 @@ def app(
         raise ValueError(f"max_megabytes must be at least 1, not {max_megabytes}")
     if find_spec("gradio") is None:
         raise ModuleNotFoundError("the page needs gradio: pip install 'anomalib-dpclip[app]'")
-    given = {"backbone": backbone, "pretrained": pretrained, "quick_gelu": quick_gelu}
+    given = {"backbone": backbone, "pretrained": pretrained, "quick_gelu": quick_gelu, "domain": domain}
     try:
-        model = model_from_file(weights, domain=domain, **{name: value for name, value in given.items() if value is not None})
+        # What it shows is typed on the page, and a photo is seen whole.
+        told = {} if weights == UNADAPTED else arguments_from_file(weights) | {"class_name": None, "tiles": 1}
+        model = DPCLIP(weights=weights, **told | {name: value for name, value in given.items() if value is not None})
     except (ValueError, FileNotFoundError) as error:
         kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
         raise kind(str(error).replace("--model.", "--")) from error  # the options go by these names here

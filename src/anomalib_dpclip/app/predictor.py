@@ -12,7 +12,7 @@ from torchvision.transforms.v2.functional import to_dtype, to_image
 from anomalib_dpclip.data.images import read_image
 from anomalib_dpclip.method.anomaly_map import resize_map
 from anomalib_dpclip.method.class_names import UNKNOWN_CLASS
-from anomalib_dpclip.model.heat_map import heat_map
+from anomalib_dpclip.model.heat_map import color_range, heat_map
 from anomalib_dpclip.model.lightning_model import DPCLIP
 
 SHOWN_SIZE = 640
@@ -92,9 +92,4 @@ class Predictor:
         scale = SHOWN_SIZE / max(photo.size)
         shown = photo.resize([max(1, round(scale * side)) for side in photo.size], Image.Resampling.BICUBIC)
         heat = resize_map(prediction.anomaly_map, (shown.height, shown.width))[0].numpy()
-        return Prediction(shown, heat, prediction.pred_score.item(), self._color_range(heat))
-
-    def _color_range(self, heat: npt.NDArray[np.float32]) -> tuple[float, float]:
-        """All of [0, 1]; without a calibration maps fill little of it, and a photo's own range is all there is to go by."""
-        low, high = float(heat.min()), float(heat.max())
-        return (0.0, 1.0) if self.is_calibrated or low == high else (low, high)
+        return Prediction(shown, heat, prediction.pred_score.item(), color_range(heat, self.is_calibrated))

@@ -4,7 +4,8 @@ anomalib's own readers clip 16-bit values at 255, ignore the camera's orientatio
 bare ``OSError``. Here an image becomes 8-bit RGB:
 
 - grey, palette, CMYK, YCbCr: converted;
-- 16-bit (also stored as 32-bit integers): 0..65535 becomes 0..255, one fixed scale whatever the range of the image;
+- 16-bit (also stored as 32-bit integers): 0..65535 becomes 0..255, one fixed scale whatever the range of the image, unless
+  the file (TIFF: BitsPerSample, MaxSampleValue; PNG: sBIT) or the caller says that fewer bits are used;
 - floating point: 0..1 becomes 0..255, other values are an error;
 - alpha: laid over white, as pages show it, because what is stored under transparent pixels is arbitrary;
 - EXIF orientation: applied, so that image, mask and map look as a viewer shows them;
@@ -14,6 +15,7 @@ A mask is anomalous wherever it is neither black nor transparent (``!= 0``), wha
 """
 
 import os
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +50,20 @@ def read_image(path: str | Path, most_pixels: int = MOST_PIXELS) -> Image.Image:
     return to_rgb(load_image(path, most_pixels), path)
 
 
+def read_thumbnail(path: str | Path, side: int, bit_depth: int | None = None) -> Image.Image:
+    """Read an image to be shown small: as `read_image` does, but a large JPEG is only decoded as far as that takes.
+
+    Args:
+        path: Image file in one of `FORMATS`.
+        side: Least length of the shorter side in pixels, if the image has as many.
+        bit_depth: Bits that a 16-bit image uses, whatever its file says.
+
+    Raises:
+        ImageReadError: As in `read_image`.
+    """
+    return to_rgb(load_image(path, side=side), path, bit_depth)
+
+
 def read_mask(
     path: str | Path, size: tuple[int, int] | None = None, image_path: str | Path | None = None
 ) -> npt.NDArray[np.uint8]:
@@ -78,12 +94,13 @@ def read_mask(
     return ((values[..., :3] != 0).any(-1) & (values[..., 3] != 0)).astype(np.uint8)
 
 
-def load_image(path: str | Path, most_pixels: int = MOST_PIXELS) -> Image.Image:
+def load_image(path: str | Path, most_pixels: int = MOST_PIXELS, side: int | None = None) -> Image.Image:
     """Decode the first frame of a file, upright but in its own mode.
 
     Args:
         path: Image file in one of `FORMATS`.
         most_pixels: As in `read_image`.
+        side: Least length of the shorter side that is wanted, in pixels; all by default.
 
     Raises:
         ImageReadError: If the file is missing, empty, truncated, no image or too large.
@@ -94,7 +111,10 @@ def load_image(path: str | Path, most_pixels: int = MOST_PIXELS) -> Image.Image:
     try:
         with Image.open(path, formats=FORMATS) as image:
             _require_at_most(most_pixels, image.width * image.height, path)
+            if side is not None:
+                image.draft(None, (side, side))  # does nothing but for JPEG
             image.load()
+            depth = _stated_depth(image, path)
             upright = ImageOps.exif_transpose(image)
     except ImageReadError:
         raise
@@ -104,6 +124,8 @@ def load_image(path: str | Path, most_pixels: int = MOST_PIXELS) -> Image.Image:
         raise ImageReadError(f"cannot read image {path}: {error or type(error).__name__}") from error
     if upright.mode not in _MODES:
         raise ImageReadError(f"cannot read image {path}: colour mode {upright.mode}; save it as RGB or grey")
+    if depth is not None:
+        upright.info["bit_depth"] = depth
     return upright
 
 
@@ -115,24 +137,63 @@ def _require_at_most(most_pixels: int, pixels: int, path: str | Path) -> None:
         )
 
 
-def to_rgb(image: Image.Image, path: str | Path) -> Image.Image:
+def to_rgb(image: Image.Image, path: str | Path, bit_depth: int | None = None) -> Image.Image:
     """Convert an image that `load_image` returned to 8-bit RGB.
 
     Args:
         image: The image.
         path: Its file, for the error message.
+        bit_depth: Bits that a 16-bit image uses, whatever its file says.
 
     Raises:
         ImageReadError: If it holds values that have no place in 0..255.
     """
     if image.mode in SIXTEEN_BIT_MODES or image.mode == "F":
-        values = np.asarray(image) / (1 if image.mode == "F" else 65535)
+        depth = bit_depth or image.info.get("bit_depth", 16)
+        values = np.asarray(image) / (1 if image.mode == "F" else 2**depth - 1)
         if not ((values >= 0) & (values <= 1)).all():  # also false for NaN
-            raise ImageReadError(
-                f"cannot read image {path}: 32-bit values must lie in 0..65535 if whole numbers and in 0..1 if not; "
-                f"convert it to 8 or 16 bits"
+            limits = (
+                "32-bit values must lie in 0..65535" if depth == 16 else f"{depth}-bit values must lie in 0..{2**depth - 1}"
             )
+            remedy = "convert it to 8 or 16 bits" if depth == 16 else "set bit_depth to what the camera has"
+            raise ImageReadError(f"cannot read image {path}: {limits} if whole numbers and in 0..1 if not; {remedy}")
         return Image.fromarray((values * 255).round().astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA")).convert("RGB")
     return image.convert("RGB")
+
+
+def _stated_depth(image: Image.Image, path: str | Path) -> int | None:
+    """Bits that a 16-bit image uses, where its file says that they are fewer than 16."""
+    if image.mode not in SIXTEEN_BIT_MODES:
+        return None
+    stated = 16
+    if image.format == "TIFF":
+        tags = getattr(image, "tag_v2", {})
+        stated = min(_first(tags.get(258), 16), _first(tags.get(281), 65535).bit_length())
+    elif image.format == "PNG":
+        stated = _significant_bits(path)
+    largest = int(np.asarray(image).max())
+    # What does not fit is scaled to all 16 bits, as PNG asks for; so is what ends in zeros only.
+    scaled = largest >= 2**stated or not (np.asarray(image) & (2 ** (16 - stated) - 1)).any()
+    return stated if 8 <= stated < 16 and not scaled else None
+
+
+def _first(values: object, default: int) -> int:
+    """First value of a TIFF tag, which may be missing, a number, or one number a channel."""
+    value = values[0] if isinstance(values, tuple) and values else values
+    return value if isinstance(value, int) else default
+
+
+def _significant_bits(path: str | Path) -> int:
+    """What the sBIT chunk of a PNG says of its first channel; 16 if it has none."""
+    with Path(path).open("rb") as file:
+        file.seek(8)
+        while True:
+            header = file.read(8)
+            if len(header) < 8 or header[4:] == b"IDAT":
+                return 16
+            length = struct.unpack(">I", header[:4])[0]
+            if header[4:] == b"sBIT":
+                return int.from_bytes(file.read(1), "big")
+            file.seek(length + 4, os.SEEK_CUR)

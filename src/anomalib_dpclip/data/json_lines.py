@@ -15,8 +15,10 @@ from torchvision.transforms.v2 import Transform
 from torchvision.transforms.v2.functional import to_dtype, to_image
 from torchvision.tv_tensors import Mask
 
-from anomalib_dpclip.data.images import read_image, read_mask
+from anomalib_dpclip.data.bit_depth import PhotoReader
+from anomalib_dpclip.data.images import read_mask
 from anomalib_dpclip.data.items import NamedImageBatch, NamedImageItem
+from anomalib_dpclip.data.listing.masks import missing_masks
 from anomalib_dpclip.data.listing.metadata import RootFolder, read_lines, read_metadata
 from anomalib_dpclip.method.class_names import describe
 
@@ -34,6 +36,7 @@ class JSONLinesDataset(AnomalibDataset):
         task: ``"segmentation"`` if all anomalous images have masks, ``"classification"`` to leave masks aside; by
             default whichever fits the file.
         augmentations: Augmentations of image and mask.
+        bit_depth: Bits that 16-bit images use, where their files do not say.
 
     Raises:
         FileNotFoundError: If the file or the root is not there.
@@ -49,8 +52,10 @@ class JSONLinesDataset(AnomalibDataset):
         name: str | None = None,
         task: TaskType | str | None = None,
         augmentations: Transform | None = None,
+        bit_depth: int | None = None,
     ) -> None:
         super().__init__(augmentations=augmentations)
+        self._read_photo = PhotoReader(bit_depth)
         self._name = name or Path(metadata).resolve().parent.name
         self._category = category
         samples = read_metadata(metadata, root)
@@ -79,7 +84,7 @@ class JSONLinesDataset(AnomalibDataset):
             ImageReadError: If image or mask cannot be read, or differ in size; names the file.
         """
         sample = self.samples.iloc[index]
-        picture = read_image(sample.image_path)
+        picture = self._read_photo(sample.image_path)
         image, mask = to_dtype(to_image(picture), torch.float32, scale=True), None
         if self.task == TaskType.SEGMENTATION:
             if sample.label_index:
@@ -131,6 +136,7 @@ class JSONLines(AnomalibDataModule):
         val_split_mode: How the validation set is made.
         val_split_ratio: Share of the images for validation, where the mode asks for one.
         seed: Seed of random splits.
+        bit_depth: Bits that 16-bit images use, such as 12, where their files do not say: white is ``2 ** bit_depth - 1``.
 
     Raises:
         ValueError: If the validation mode asks for a folder of its own, which a metadata file has not.
@@ -155,6 +161,7 @@ class JSONLines(AnomalibDataModule):
         val_split_mode: ValSplitMode | str = ValSplitMode.SAME_AS_TEST,
         val_split_ratio: float = 0.5,
         seed: int | None = None,
+        bit_depth: int | None = None,
     ) -> None:
         super().__init__(
             train_batch_size=train_batch_size,
@@ -177,6 +184,7 @@ class JSONLines(AnomalibDataModule):
         self.category = category or ""
         self._name = name or self.metadata.resolve().parent.name
         self._task = task
+        self.bit_depth = bit_depth
 
     @property
     def name(self) -> str:  # type: ignore[override]  # Lightning declares an attribute, anomalib makes it a property
@@ -193,7 +201,9 @@ class JSONLines(AnomalibDataModule):
         RootFolder(self.root)
 
     def _setup(self, _stage: str | None = None) -> None:
-        images = JSONLinesDataset(self.metadata, self.root, self.category or None, name=self.name, task=self._task)
+        images = JSONLinesDataset(
+            self.metadata, self.root, self.category or None, name=self.name, task=self._task, bit_depth=self.bit_depth
+        )
         is_train = (images.samples.split == "train").to_numpy()
         self.train_data = images.subsample(np.flatnonzero(is_train).tolist())
         self.test_data = images.subsample(np.flatnonzero(~is_train).tolist())
@@ -232,12 +242,13 @@ def _task_of(samples: pd.DataFrame, task: TaskType | None, metadata: str | Path)
     if task == TaskType.CLASSIFICATION:
         return task
     anomalous = samples[samples.label_index == 1]
-    without_mask = anomalous[anomalous.mask_path.isna()]
-    if task is None and len(without_mask) == len(anomalous):
+    if task is None and anomalous.mask_path.isna().all():
         return TaskType.CLASSIFICATION
-    if len(without_mask):
+    pairs = zip(samples.label_index == 1, samples.mask_path.notna(), strict=True)
+    missing = samples.iloc[missing_masks(pairs)] if anomalous.mask_path.notna().any() else anomalous
+    if len(missing):
         raise ValueError(
-            f"{len(without_mask)} of {len(anomalous)} anomalous images in {metadata} have no mask, the first is "
-            f"{without_mask.image_path.iloc[0]}: add the masks, or set task to classification for image metrics only"
+            f"{len(missing)} of {len(anomalous)} anomalous images in {metadata} have no mask, the first is "
+            f"{missing.image_path.iloc[0]}: add the masks, or set task to classification for image metrics only"
         )
     return TaskType.SEGMENTATION

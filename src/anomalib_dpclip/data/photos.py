@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -15,16 +15,19 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import Resize, Transform
 from torchvision.transforms.v2.functional import to_dtype, to_image
 
+from anomalib_dpclip.data.bit_depth import PhotoReader
 from anomalib_dpclip.data.images import FORMATS, ImageReadError, read_image
 from anomalib_dpclip.data.items import NamedImageBatch, NamedImageItem
-from anomalib_dpclip.data.listing.folder_samples import MASK_FOLDERS
+from anomalib_dpclip.data.model_digest import model_digest
+from anomalib_dpclip.data.photo_files import photo_files
 from anomalib_dpclip.data.results import (
     DONE,
     RESULTS,
     Result,
     ResultsWriter,
-    model_digest,
     read_results,
+    set_aside,
+    take_up,
     write_results,
 )
 from anomalib_dpclip.method.class_names import describe
@@ -42,10 +45,17 @@ class PhotosDataset(Dataset[NamedImageItem | None]):
         paths: The files.
         class_names: What each image shows, or ``None`` to leave it to the model.
         resize: Brings images to one size.
+        read_photo: Reads a file.
     """
 
-    def __init__(self, paths: list[str], class_names: list[str] | None = None, resize: Transform | None = None) -> None:
-        self.paths, self.class_names, self.resize = paths, class_names, resize
+    def __init__(
+        self,
+        paths: list[str],
+        class_names: list[str] | None = None,
+        resize: Transform | None = None,
+        read_photo: Callable[[str], Image.Image] = read_image,
+    ) -> None:
+        self.paths, self.class_names, self.resize, self.read_photo = paths, class_names, resize, read_photo
 
     def __len__(self) -> int:
         """Number of files."""
@@ -54,7 +64,7 @@ class PhotosDataset(Dataset[NamedImageItem | None]):
     def __getitem__(self, index: int) -> NamedImageItem | None:
         """Read an image (3, H, W) in [0, 1]; ``None`` if it cannot be read."""
         try:
-            image = to_dtype(to_image(read_image(self.paths[index])), torch.float32, scale=True)
+            image = to_dtype(to_image(self.read_photo(self.paths[index])), torch.float32, scale=True)
         except ImageReadError:
             return None  # one bad file must not end a run of thousands; the results say which and why
         return NamedImageItem(
@@ -81,9 +91,10 @@ class Photos(AnomalibDataModule):
     (``masks``, ``mask``, ``ground_truth``), hidden files, links to folders, and what the run itself writes. Images are
     resized one by one before they are put together as a batch. An image that cannot be read is reported and left out.
 
-    After each batch the results are added to ``results.csv``, beside the heat maps: path, score, label, and for an
-    image without results the reason. The same command a second time goes on where the first one stopped: images that
-    have a score are left out. With ``--return_predictions false`` memory does not grow with the number of images.
+    After each batch the results are added to ``results.csv``, beside the heat maps: path, score, label, picture, and for an
+    image without results the reason. The same command a second time goes on where the first one stopped: images that have a
+    score are left out. Results of another model or of other settings are set aside, in a file named by that model's digest.
+    With ``--return_predictions false`` memory does not grow with the number of images.
 
     Args:
         root: Folder of the photos.
@@ -92,9 +103,14 @@ class Photos(AnomalibDataModule):
         class_from_folder: Photos of several classes in one run: an image shows what the folder in ``root`` that it lies
             in is called, such as ``metal_nut``, unless the model is given a class name.
         fresh: Start over instead of going on with earlier results.
+        bit_depth: Bits that 16-bit photos use, such as 12, where their files do not say: white is ``2 ** bit_depth - 1``.
+        only: Files and folders in ``root`` that are taken; by default all of it. A file named here need not look like a photo.
+
+    Attributes:
+        listener: Is given rows of results as they come, those of an earlier run first; nobody by default.
 
     Raises:
-        ValueError: If the batch size is not positive or the number of workers negative.
+        ValueError: If the batch size is not positive, the number of workers negative, or the bit depth not within 8..16.
     """
 
     def __init__(
@@ -104,6 +120,8 @@ class Photos(AnomalibDataModule):
         num_workers: int | None = None,
         class_from_folder: bool = False,
         fresh: bool = False,
+        bit_depth: int | None = None,
+        only: list[Path] | None = None,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
@@ -114,6 +132,10 @@ class Photos(AnomalibDataModule):
         self.root = Path(root)
         self.class_from_folder = class_from_folder
         self.fresh = fresh
+        self.bit_depth = bit_depth
+        self.only = only
+        self.listener: Callable[[Sequence[Result]], None] | None = None
+        self._read_photo = PhotoReader(bit_depth)
 
     @property
     def name(self) -> str:  # type: ignore[override]  # Lightning declares an attribute, anomalib makes it a property
@@ -149,15 +171,16 @@ class Photos(AnomalibDataModule):
 
         Raises:
             FileNotFoundError: If the folder is not there or has no images.
-            ValueError: If there are results of another model or other settings, or fewer photos than devices.
+            ValueError: If there are fewer photos than devices, or a ``results.csv`` of something else.
         """
         outputs = Path(self.trainer.default_root_dir) if self.trainer else None
-        paths = sorted(_image_files(self.root.resolve(), outputs))
+        places = [self.root] if self.only is None else self.only
+        paths = sorted({path for place in places for path in photo_files(place.resolve(), outputs)})
         if not paths:
             raise FileNotFoundError(f"no images in {self.root}: it holds no file in one of {', '.join(FORMATS)}")
         left = paths if outputs is None else self._resume(paths, outputs)
         class_names = [self._class_of(path) for path in left] if self.class_from_folder else None
-        dataset = PhotosDataset(left, class_names, self._resize())
+        dataset = PhotosDataset(left, class_names, self._resize(), self._read_photo)
         return DataLoader(dataset, batch_size=self.eval_batch_size, num_workers=self.num_workers, collate_fn=dataset.collate_fn)
 
     def _resize(self) -> Transform | None:
@@ -168,30 +191,25 @@ class Photos(AnomalibDataModule):
     def _resume(self, paths: list[str], outputs: Path) -> list[str]:
         """Take over earlier results, attach a writer for the new ones, and give what is left to do."""
         trainer: Any = self.trainer
-        model = model_digest(trainer.lightning_module, {"class_from_folder": self.class_from_folder})
-        done = self._earlier_results(outputs, model)
+        settings = {"class_from_folder": self.class_from_folder, "bit_depth": self.bit_depth, "precision": trainer.precision}
+        model = model_digest(trainer.lightning_module, settings)
+        earlier = {} if self.fresh else read_results(outputs)
+        others = sorted({row.model for row in earlier.values() if row.status == DONE} - {model})
+        done = {row.path: row for row in (take_up(outputs, model) if others else earlier).values() if row.status == DONE}
         left = [path for path in paths if path not in done]
         self._check_devices_and_memory(trainer, len(left))
         trainer.strategy.barrier()  # all processes have read what the first one now puts together
         if trainer.is_global_zero:
+            if others:
+                logger.info("results of another model, class name or setting are now in %s", set_aside(outputs, others[0]))
             write_results(outputs, done.values())
             logger.info("%d of %d photos to predict, the others have results in %s", len(left), len(paths), outputs)
         # Last, so that a row says that the heat map is there too.
-        others = [each for each in trainer.callbacks if not isinstance(each, ResultsWriter)]
-        trainer.callbacks = [*others, ResultsWriter(outputs, left, model)]
+        callbacks = [each for each in trainer.callbacks if not isinstance(each, ResultsWriter)]
+        trainer.callbacks = [*callbacks, ResultsWriter(outputs, left, model, self.listener)]
+        if self.listener is not None:
+            self.listener([done[path] for path in paths if path in done])
         return left
-
-    def _earlier_results(self, outputs: Path, model: str) -> dict[str, Result]:
-        """Results of an earlier run, by path, if they are this model's."""
-        if self.fresh:
-            return {}
-        done = {row.path: row for row in read_results(outputs).values() if row.status == DONE}
-        if any(row.model != model for row in done.values()):
-            raise ValueError(
-                f"{outputs / RESULTS} holds results of another model, class name, setting or version: start over "
-                f"with --data.fresh true, or keep them and set --default_root_dir"
-            )
-        return done
 
     @staticmethod
     def _check_devices_and_memory(trainer: Trainer, left: int) -> None:
@@ -206,29 +224,3 @@ class Photos(AnomalibDataModule):
 
     def _refuse(self) -> NoReturn:
         raise ValueError("Photos have no labels: use `anomalib predict`, or another data module to train or test")
-
-
-def _image_files(root: Path, outputs: Path | None) -> Iterator[str]:
-    """Paths of the image files below a folder.
-
-    Raises:
-        FileNotFoundError: If there is no such folder.
-        PermissionError: If a folder in it may not be read.
-    """
-    if not root.is_dir():
-        raise FileNotFoundError(f"no folder {root}: root must be the folder that the photos are in")
-    suffixes = {suffix for suffix, kind in Image.registered_extensions().items() if kind in FORMATS}
-    for folder, subfolders, files in os.walk(root, onerror=_raise):
-        subfolders[:] = [name for name in subfolders if _is_wanted(Path(folder, name), outputs)]
-        yield from (
-            str(Path(folder, name)) for name in files if not name.startswith(".") and Path(name).suffix.lower() in suffixes
-        )
-
-
-def _is_wanted(folder: Path, outputs: Path | None) -> bool:
-    own = outputs is not None and folder == outputs.resolve()
-    return not own and not folder.name.startswith(".") and folder.name.lower() not in MASK_FOLDERS
-
-
-def _raise(error: OSError) -> NoReturn:
-    raise error

@@ -1,15 +1,13 @@
 """Predictions in a CSV file that grows with them: a run that is stopped leaves it, and a later one goes on from it."""
 
 import csv
-import hashlib
 import io
-import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from anomalib.data import ImageBatch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
@@ -20,6 +18,10 @@ from anomalib_dpclip.files.atomic_write import atomic_write
 logger = logging.getLogger(__name__)
 
 RESULTS = "results.csv"
+PICTURES = "images"
+"""Folder of the pictures beside the results."""
+
+CONTACT_SHEET = "contact_sheet.png"
 DONE = "ok"
 
 
@@ -32,6 +34,7 @@ class Result(NamedTuple):
         label: ``normal`` or ``anomalous``; empty where there is none.
         status: `DONE`, or why there is no score.
         model: Digest of what predicted it, see `model_digest`.
+        picture: Its picture, relative to the folder of the results; empty where there is none.
     """
 
     path: str
@@ -39,6 +42,11 @@ class Result(NamedTuple):
     label: str
     status: str
     model: str
+    picture: str = ""
+
+
+_HEADERS = (Result._fields, Result._fields[:-1])
+"""The second is that of earlier versions, which named no picture."""
 
 
 def read_results(folder: Path) -> dict[str, Result]:
@@ -52,13 +60,36 @@ def read_results(folder: Path) -> dict[str, Result]:
     """
     results: dict[str, Result] = {}
     for file in (folder / RESULTS, *_rank_files(folder)):
-        if file.is_file():
-            text = file.read_text(encoding="utf-8", errors="surrogateescape")
-            header, *rows = csv.reader(io.StringIO(text[: text.rfind("\n") + 1])) or [[]]
-            if header and tuple(header) != Result._fields:
-                raise ValueError(f"{file} has columns {', '.join(header)}, not those of results: move it away")
-            results |= {row[0]: Result(*row) for row in rows if len(row) == len(Result._fields)}
+        results |= _read(file)
     return results
+
+
+def holds_results(folder: Path) -> bool:
+    """Whether a run has left results in a folder."""
+    file = folder / RESULTS
+    if not file.is_file():
+        return False
+    with file.open(encoding="utf-8", errors="surrogateescape") as stream:
+        return stream.readline().rstrip("\n") in map(",".join, _HEADERS)
+
+
+def set_aside(folder: Path, model: str) -> Path:
+    """Put the results of an earlier model, of all processes, into a file named by its digest.
+
+    Args:
+        folder: Folder of the results.
+        model: Digest of the model that predicted them.
+
+    Returns:
+        The file.
+    """
+    write_results(folder, read_results(folder).values())
+    return (folder / RESULTS).rename(_file_of(folder, model))
+
+
+def take_up(folder: Path, model: str) -> dict[str, Result]:
+    """Results of a model that were set aside, by path; empty if there are none."""
+    return _read(_file_of(folder, model))
 
 
 def write_results(folder: Path, results: Iterable[Result]) -> None:
@@ -69,27 +100,18 @@ def write_results(folder: Path, results: Iterable[Result]) -> None:
         file.unlink()
 
 
-def model_digest(model: LightningModule, data: Mapping[str, Any]) -> str:
-    """Digest of everything predictions depend on: weights, text anchors, calibration and settings.
+def summary(results: Iterable[Result]) -> str:
+    """How many photos there are, how many of them are anomalous, and which could not be read.
 
-    Args:
-        model: The model.
-        data: Settings of the data module that change predictions.
+    Example:
+        >>> summary([Result("a.png", "0.9", "anomalous", "ok", "m"), Result("b.png", "", "", "cannot read image", "m")])
+        '2 photos, 1 anomalous, 1 could not be read: b.png'
     """
-    post_processor = getattr(model, "post_processor", None)
-    settings = [
-        dict(model.hparams),
-        post_processor.checkpoint_config() if post_processor is not None else {},
-        dict(data),
-    ]
-    # Objects count by their class: their addresses differ from run to run.
-    plain = json.dumps(settings, sort_keys=True, default=lambda value: type(value).__name__)
-    digest = hashlib.sha256(plain.encode())
-    for name, value in model.state_dict().items():
-        if isinstance(value, torch.Tensor):
-            digest.update(name.encode())
-            digest.update(value.cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:12]
+    rows = list(results)
+    anomalous = sum(row.label == "anomalous" for row in rows)
+    unread = [ascii(row.path)[1:-1] for row in rows if row.status != DONE]
+    named = f": {', '.join(unread)}" if unread else ""
+    return f"{len(rows)} photos, {anomalous} anomalous, {len(unread)} could not be read{named}"
 
 
 class ResultsWriter(BasePredictionWriter):
@@ -99,11 +121,14 @@ class ResultsWriter(BasePredictionWriter):
         folder: Folder of the results. The first process writes `RESULTS`, the others ``results-rank<N>.csv``.
         paths: The images, by their index in the data set: those that no batch holds could not be read.
         model: Digest that the rows bear.
+        listener: Is given the rows of each batch too.
     """
 
-    def __init__(self, folder: Path, paths: Sequence[str], model: str) -> None:
+    def __init__(
+        self, folder: Path, paths: Sequence[str], model: str, listener: Callable[[Sequence[Result]], None] | None = None
+    ) -> None:
         super().__init__("batch")
-        self.folder, self.paths, self.model = folder, paths, model
+        self.folder, self.paths, self.model, self.listener = folder, paths, model, listener
 
     def write_on_batch_end(
         self,
@@ -117,26 +142,37 @@ class ResultsWriter(BasePredictionWriter):
     ) -> None:
         """Write a batch's rows."""
         del pl_module, prediction, batch_idx, dataloader_idx
-        rows = self._predicted(batch)
+        callbacks: Any = trainer.callbacks  # type: ignore[attr-defined]  # Lightning's trainer has them
+        pictures: Mapping[str, Path] = next((each.pictures for each in callbacks if hasattr(each, "pictures")), {})
+        rows = self._predicted(batch, pictures)
         found = {row.path for row in rows}
         rows += [self._unreadable(path) for path in map(self.paths.__getitem__, batch_indices or ()) if path not in found]
         rank = trainer.global_rank
         _append(self.folder / (RESULTS if rank == 0 else f"results-rank{rank}.csv"), rows)
+        if self.listener is not None:
+            self.listener(rows)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Merge the files of all processes; those on disks that the first process cannot see stay where they are."""
         del pl_module
         trainer.strategy.barrier()
-        if trainer.is_global_zero and _rank_files(self.folder):
-            write_results(self.folder, read_results(self.folder).values())
+        if trainer.is_global_zero:
+            results = read_results(self.folder)
+            write_results(self.folder, results.values())
+            if self.listener is None:
+                print(summary(results.values()))  # noqa: T201  (the answer to the command)
 
-    def _predicted(self, batch: ImageBatch) -> list[Result]:
+    def _predicted(self, batch: ImageBatch, pictures: Mapping[str, Path]) -> list[Result]:
         paths = batch.image_path or []
-        scores = [""] * len(paths) if batch.pred_score is None else [f"{score:.6f}" for score in batch.pred_score.tolist()]
+        scores = (
+            [""] * len(paths) if batch.pred_score is None else [f"{score:.6f}" for score in batch.pred_score.flatten().tolist()]
+        )
         labels = [""] * len(paths)
         if batch.pred_label is not None:
-            labels = ["anomalous" if label else "normal" for label in batch.pred_label.tolist()]
-        return [Result(*row, DONE, self.model) for row in zip(paths, scores, labels, strict=True)]
+            labels = ["anomalous" if label else "normal" for label in batch.pred_label.flatten().tolist()]
+        shown = [os.path.relpath(pictures[path], self.folder) if path in pictures else "" for path in paths]
+        decided = zip(paths, scores, labels, shown, strict=True)
+        return [Result(path, score, label, DONE, self.model, picture) for path, score, label, picture in decided]
 
     def _unreadable(self, path: str) -> Result:
         """A row for an image that the data set left out: reading it once more tells why."""
@@ -153,12 +189,35 @@ def _rank_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("results-rank*.csv"))
 
 
+def _file_of(folder: Path, model: str) -> Path:
+    return folder / f"results-{model}.csv"
+
+
+def _read(file: Path) -> dict[str, Result]:
+    """Read one file of results, if it is there.
+
+    Raises:
+        ValueError: If it is none of results.
+    """
+    if not file.is_file():
+        return {}
+    # Line breaks as they are: a file name may hold any of them.
+    with file.open(encoding="utf-8", errors="surrogateescape", newline="") as stream:
+        text = stream.read()
+    header, *rows = [*csv.reader(io.StringIO(text[: text.rfind("\n") + 1], newline=""))] or [[]]
+    if header and tuple(header) not in _HEADERS:
+        raise ValueError(f"{file} has columns {', '.join(header)}, not those of results: move it away")
+    return {row[0]: Result(*row) for row in rows if len(row) == len(header)}
+
+
 def _append(file: Path, rows: Iterable[Result]) -> None:
     """Append rows in one write, below a header if the file is new."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    text = io.StringIO(newline="")
+    plain = csv.writer(text, lineterminator="\n")
+    quoted = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)  # a bare carriage return would end the row
     if not file.exists():
-        writer.writerow(Result._fields)
-    writer.writerows(rows)
+        plain.writerow(Result._fields)
+    for row in rows:
+        (quoted if any("\r" in value for value in row) else plain).writerow(row)
     with file.open("a", encoding="utf-8", errors="surrogateescape", newline="") as stream:
         stream.write(text.getvalue())

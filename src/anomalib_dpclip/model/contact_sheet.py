@@ -1,28 +1,27 @@
-"""The contact sheet of a test run: one picture of its mistakes, its narrow decisions and its clear ones."""
+"""The contact sheet of a run: one picture of its mistakes, where they are known, its narrow decisions and its clear ones."""
 
 import heapq
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
-from anomalib.data import ImageBatch
+from anomalib.data import ImageBatch, ImageItem
 from lightning.pytorch import Callback, LightningModule, Trainer
-from matplotlib.figure import Figure, SubFigure
 from PIL import Image
-from torch import Tensor
-from torch.nn import functional
 
-from anomalib_dpclip.data.images import ImageReadError, read_image
+from anomalib_dpclip.data.images import read_thumbnail
+from anomalib_dpclip.data.results import CONTACT_SHEET
 from anomalib_dpclip.files.atomic_write import atomic_write
-from anomalib_dpclip.model.heat_map import heat_map
+from anomalib_dpclip.model.captions import printable
+from anomalib_dpclip.model.contact_sheet_drawing import Thumbnail, draw_sheet
+from anomalib_dpclip.model.heat_map import color_range, heat_map, shown_map
+from anomalib_dpclip.model.visualizer import is_calibrated
 
 logger = logging.getLogger(__name__)
 
-CONTACT_SHEET = "contact_sheet.png"
-_NAME_LENGTH = 26
-_LEGEND = "Image scores, the threshold is 0.5. Colours: anomaly map, red is most anomalous. White line: ground truth."
+_LEGEND = "Image scores, the threshold is 0.5. Colours: anomaly map, red is most anomalous."
+_TRUTH_LEGEND = f"{_LEGEND} White line: ground truth."
 
 
 class Section(NamedTuple):
@@ -30,13 +29,13 @@ class Section(NamedTuple):
 
     Attributes:
         title: Heading.
-        truth: Whether its images are anomalous.
+        truth: Whether its images are anomalous; ``None`` where nobody knows.
         called: Whether the model calls them so.
         highest_first: Whether the highest scores come first, or the lowest.
     """
 
     title: str
-    truth: bool
+    truth: bool | None
     called: bool
     highest_first: bool
 
@@ -51,25 +50,20 @@ SECTIONS = (
 )
 
 
-class Thumbnail(NamedTuple):
-    """What the sheet keeps of an image.
-
-    Attributes:
-        name: Its last folder and name.
-        score: Image score.
-        picture: Its heat map, small, with a line around the ground truth.
-    """
-
-    name: str
-    score: float
-    picture: Image.Image
+PREDICTED_SECTIONS = (
+    Section("Clearest finds: called anomalous", truth=None, called=True, highest_first=True),
+    Section("Narrowest finds: called anomalous", truth=None, called=True, highest_first=False),
+    Section("Narrowest passes: called normal", truth=None, called=False, highest_first=True),
+    Section("Clearest passes: called normal", truth=None, called=False, highest_first=False),
+)
 
 
 class ContactSheet(Callback):
     """Draws ``contact_sheet.png`` at the end of a test: false alarms and misses first, then the narrowest and clearest.
 
-    Only the thumbnails that are to be shown are kept, however large the test set. With several devices the sheet is of
-    the first one's images.
+    Of a prediction, where nobody knows the truth, the clearest and the narrowest of either decision. Only the thumbnails
+    that are to be shown are kept, however many photos there are. With several devices the sheet is of the first one's
+    photos. What cannot be drawn never ends a run: it is a warning.
 
     Args:
         columns: Images a row.
@@ -78,37 +72,36 @@ class ContactSheet(Callback):
 
     def __init__(self, columns: int = 6, side: int = 192) -> None:
         self.columns, self.side = columns, side
-        self._rows = [_Row(section, columns) for section in SECTIONS]
+        self._start(SECTIONS)
+
+    def _start(self, sections: Sequence[Section]) -> None:
+        self._rows = [_Row(section, self.columns) for section in sections]
+        self._has_warned = False
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget an earlier run."""
         del trainer, pl_module
-        self._rows = [_Row(section, self.columns) for section in SECTIONS]
+        self._start(SECTIONS)
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget an earlier run."""
+        del trainer, pl_module
+        self._start(PREDICTED_SECTIONS)
 
     def on_test_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: ImageBatch, *args: Any, **kwargs: Any
     ) -> None:
         """Look at a batch, unless it lacks labels, decisions or maps."""
-        del pl_module, outputs, args, kwargs
-        paths, maps, masks = batch.image_path, batch.anomaly_map, batch.gt_mask
-        scores, truths, calls = batch.pred_score, batch.gt_label, batch.pred_label
-        if paths is None or maps is None or any(value is None for value in (scores, truths, calls)):
-            return
-        if not trainer.is_global_zero:
-            return
-        decisions = zip(scores.tolist(), truths.tolist(), calls.tolist(), strict=True)
-        for index, (score, truth, called) in enumerate(decisions):
-            rows = [row for row in self._rows if (row.section.truth, row.section.called) == (truth, called)]
-            wanted = [row for row in rows if row.count(score)]
-            if wanted:
-                mask = None if masks is None else masks[index]
-                try:
-                    thumbnail = self._thumbnail(Path(paths[index]), score, maps[index], mask)
-                except ImageReadError as error:  # the model's reader was content with it: no reason to end the test
-                    logger.warning("not on the contact sheet: %s", error)
-                    continue
-                for row in wanted:
-                    row.add(thumbnail)
+        del outputs, args, kwargs
+        if batch.gt_label is not None:
+            self._look_at(trainer, pl_module, batch, batch.gt_label.flatten().tolist())
+
+    def on_predict_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: ImageBatch, *args: Any, **kwargs: Any
+    ) -> None:
+        """Look at a batch, unless it lacks decisions or maps."""
+        del outputs, args, kwargs
+        self._look_at(trainer, pl_module, batch, [None] * len(batch.image_path or ()))
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw the sheet and write it, all or nothing, beside the other results."""
@@ -116,17 +109,55 @@ class ContactSheet(Callback):
         if not trainer.is_global_zero or not any(row.total for row in self._rows):
             return
         path = Path(trainer.default_root_dir) / CONTACT_SHEET
-        with atomic_write(path) as unfinished:
-            _draw(self._rows, self.columns).savefig(unfinished, format="png", dpi=120)
+        legend = _LEGEND if self._rows[0].section.truth is None else _TRUTH_LEGEND
+        rows = [(row.heading, row.thumbnails) for row in self._rows]
+        try:
+            with atomic_write(path) as unfinished:
+                draw_sheet(legend, rows, self.columns, self.side).save(unfinished, "PNG", compress_level=1)
+        except Exception as error:  # noqa: BLE001  (no picture is worth the results of a run)
+            logger.warning("no contact sheet %s: %s", path, error)
+            return
         logger.info("contact sheet: %s", path)
 
-    def _thumbnail(self, path: Path, score: float, heat: Tensor, mask: Tensor | None) -> Thumbnail:
-        photo = read_image(path)
-        photo.thumbnail((self.side, self.side))
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw the sheet and write it, all or nothing, beside the other results."""
+        self.on_test_end(trainer, pl_module)
+
+    def _look_at(self, trainer: Trainer, module: LightningModule, batch: ImageBatch, truths: Sequence[bool | None]) -> None:
+        if not trainer.is_global_zero or any(
+            value is None for value in (batch.image_path, batch.anomaly_map, batch.pred_score, batch.pred_label)
+        ):
+            return
+        bit_depth = getattr(getattr(trainer, "datamodule", None), "bit_depth", None)
+        for item, truth in zip(batch, truths, strict=True):
+            score, called = float(item.pred_score), bool(item.pred_label)
+            rows = [row for row in self._rows if (row.section.truth, row.section.called) == (truth, called)]
+            wanted = [row for row in rows if row.count(score)]
+            if not wanted:
+                continue
+            try:
+                thumbnail = self._thumbnail(item, score, is_calibrated(module), bit_depth)
+            except Exception as error:  # noqa: BLE001  (no picture is worth the results of a run)
+                if not self._has_warned:
+                    logger.warning("not on the contact sheet: %s: %s", item.image_path, error)
+                self._has_warned = True
+                continue
+            for row in wanted:
+                row.add(thumbnail)
+
+    def _thumbnail(self, item: ImageItem, score: float, calibrated: bool, bit_depth: int | None) -> Thumbnail:
+        path = Path(item.image_path)
+        photo = read_thumbnail(path, self.side, bit_depth)
+        scale = self.side / max(photo.size)
+        photo = photo.resize(
+            (max(1, round(photo.width * scale)), max(1, round(photo.height * scale))), Image.Resampling.BICUBIC
+        )
         size = (photo.height, photo.width)
-        truth = None if mask is None else _resize(mask, size, "nearest") > 0
-        picture = heat_map(photo, _resize(heat, size, "bilinear").clip(0, 1), truth)
-        return Thumbnail(f"{path.parent.name}/{path.name}"[-_NAME_LENGTH:], score, picture)
+        truth = None if item.gt_mask is None else shown_map(item.gt_mask, size, "nearest") > 0
+        heat = shown_map(item.anomaly_map, size)
+        low, high = color_range(heat, calibrated)
+        picture = heat_map(photo, ((heat - low) / (high - low)).clip(0, 1), truth)
+        return Thumbnail(printable(f"{path.parent.name}/{path.name}"), score, picture)
 
 
 class _Row:
@@ -150,39 +181,15 @@ class _Row:
             heapq.heappop(self._heap)
 
     @property
+    def heading(self) -> str:
+        """What the row shows, and how much of it."""
+        shown = f"{len(self._heap)} of {self.total}" if self.total else "none"
+        return f"{self.section.title} ({shown})"
+
+    @property
     def thumbnails(self) -> list[Thumbnail]:
         """The foremost first."""
         return [thumbnail for _, _, thumbnail in sorted(self._heap, key=lambda entry: entry[:2], reverse=True)]
 
     def _rank(self, score: float) -> float:
         return score if self.section.highest_first else -score
-
-
-def _resize(values: Tensor, size: tuple[int, int], mode: str) -> npt.NDArray[np.float32]:
-    """Resize one map (H, W)."""
-    align = False if mode == "bilinear" else None
-    resized = functional.interpolate(values.float()[None, None], size, mode=mode, align_corners=align)
-    return resized[0, 0].cpu().numpy()
-
-
-def _draw(rows: list[_Row], columns: int) -> Figure:
-    heights = [2.0 if row.total else 0.4 for row in rows]
-    figure = Figure(figsize=(1.6 * columns, sum(heights) + 0.3), layout="constrained")
-    figure.suptitle(_LEGEND, x=0.01, ha="left", fontsize=8)
-    strips = figure.subfigures(len(rows), 1, squeeze=False, height_ratios=heights)
-    for row, strip in zip(rows, strips.flat, strict=True):
-        shown = row.thumbnails
-        counted = f"{len(shown)} of {row.total}" if row.total else "none"
-        strip.suptitle(f"{row.section.title} ({counted})", x=0.01, ha="left", fontsize=10, fontweight="bold")
-        if shown:
-            _draw_thumbnails(strip, shown, columns)
-    return figure
-
-
-def _draw_thumbnails(strip: SubFigure, thumbnails: list[Thumbnail], columns: int) -> None:
-    axes = strip.subplots(1, columns, squeeze=False)[0]
-    for axis in axes:
-        axis.axis("off")
-    for axis, thumbnail in zip(axes, thumbnails, strict=False):
-        axis.imshow(thumbnail.picture)
-        axis.set_title(f"{thumbnail.score:.3f}  {thumbnail.name}", fontsize=6.5)

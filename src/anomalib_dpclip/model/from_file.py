@@ -1,37 +1,30 @@
-"""A model for a file of adapters, built as the file says: nobody has to name its backbone again."""
+"""A model from its file alone: adapters and checkpoints carry what they were trained with, so nobody has to type it again."""
 
 from pathlib import Path
 from typing import Any
 
-from anomalib_dpclip.adapter_files.provenance import Provenance
-from anomalib_dpclip.adapter_files.read_and_write import read_adapters
-from anomalib_dpclip.model.lightning_model import DPCLIP, UNADAPTED
-
-# Arguments of the training that adapters only make sense with, beside those of their architecture.
-_OF_THE_TRAINING = ("quick_gelu", "image_size", "normal_states", "abnormal_states", "templates")
+from anomalib_dpclip.adapter_files.arguments import arguments_from_file
+from anomalib_dpclip.model.lightning_model import DPCLIP
 
 
-def model_from_file(weights: str | Path, **arguments: Any) -> DPCLIP:
-    """Build the model that adapters belong to: backbone, CLIP weights, architecture and prompts are those of their training.
+def model_from_file(path: str | Path, **arguments: Any) -> DPCLIP:
+    """Build a model as its file says.
 
     Args:
-        weights: Trained adapters, or ``clip`` for CLIP without any. A published ``.pth`` says nothing of its training: then
-            the arguments' defaults hold, which are the published ones.
-        arguments: Of `DPCLIP`, instead of what the file says.
+        path: Adapters (``.safetensors`` of this package or published ``.pth``), which bring the calibration of what they
+            learned from, or a Lightning ``.ckpt``, which brings that of its target.
+        arguments: For `DPCLIP`, instead of what the file says; a published file says nothing.
+
+    Returns:
+        The model, ready to predict.
 
     Raises:
-        FileNotFoundError: If the adapters or CLIP's weights are not there.
-        ValueError: If the file holds no adapters, or they do not belong to the backbone that it or the arguments name.
+        FileNotFoundError: If the file, or the CLIP weights that it names, are not there.
+        ValueError: If it is none of these files, damaged, or does not fit the arguments.
     """
-    told = {} if weights == UNADAPTED else arguments_of(read_adapters(weights).provenance)
-    try:
-        return DPCLIP(**told | arguments, weights=weights)
-    except TypeError as error:  # of values of another kind in a file that is not from here
-        raise ValueError(f"{weights}: no model can be built as its provenance says ({error}); is the file damaged?") from error
-
-
-def arguments_of(provenance: Provenance) -> dict[str, Any]:
-    """Arguments of `DPCLIP` that adapters were trained with, as far as their provenance tells."""
-    named = {"backbone": provenance.backbone, "pretrained": provenance.pretrained}
-    trained = {name: provenance.hyper_parameters.get(name) for name in _OF_THE_TRAINING}
-    return {name: value for name, value in (named | provenance.architecture | trained).items() if value not in (None, "")}
+    file = Path(path)
+    told = arguments_from_file(file)
+    if file.suffix == ".safetensors" or not told:
+        return DPCLIP(**{**told, "weights": file, **arguments})
+    model: Any = DPCLIP.load_from_checkpoint(file, map_location="cpu", weights_only=True, **arguments)
+    return model

@@ -1,14 +1,19 @@
 """The one way anomaly maps are shown: laid over the photo, with a white line around a region."""
 
-import matplotlib as mpl
+from functools import cache
+
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 from scipy.ndimage import binary_erosion
+from torch import Tensor
+from torch.nn import functional
 
 COLORS = "turbo"
 OPACITY = 0.75
 """Of the hottest colour. The cooler, the more of the photo shows through: normal regions stay recognisable."""
+
+_LEVELS = 256
 
 
 def heat_map(
@@ -25,10 +30,39 @@ def heat_map(
     Returns:
         The picture, RGB.
     """
-    colors = mpl.colormaps[COLORS](heat)
-    colors[..., 3] = OPACITY * heat
-    overlay = Image.fromarray((255 * colors).round().astype(np.uint8), "RGBA")
-    pixels = np.array(Image.alpha_composite(photo.convert("RGBA"), overlay).convert("RGB"))
-    if region is not None:
-        pixels[region & ~binary_erosion(region, iterations=outline)] = 255
+    overlay = Image.fromarray(_colors()[(heat * (_LEVELS - 1)).round().astype(np.uint8)], "RGBA")
+    picture = Image.alpha_composite(photo.convert("RGBA"), overlay).convert("RGB")
+    return picture if region is None else outlined(picture, region, outline)
+
+
+def outlined(photo: Image.Image, region: npt.NDArray[np.bool_], outline: int = 1) -> Image.Image:
+    """Draw a white line around a region ``(H, W)`` of a photo."""
+    pixels = np.array(photo)
+    pixels[region & ~binary_erosion(region, iterations=outline)] = 255
     return Image.fromarray(pixels)
+
+
+def color_range(heat: npt.NDArray[np.float32], is_calibrated: bool) -> tuple[float, float]:
+    """Values of a map that get the lowest and the highest colour.
+
+    All of [0, 1]; without a calibration maps fill little of it, and a photo's own range is all there is to go by.
+    """
+    low, high = float(heat.min()), float(heat.max())
+    return (0.0, 1.0) if is_calibrated or low == high else (low, high)
+
+
+def shown_map(values: Tensor, size: tuple[int, int], mode: str = "bilinear") -> npt.NDArray[np.float32]:
+    """Resize a map or mask ``(H, W)`` to the height and width that it is shown at; ``nearest`` for masks."""
+    plane = values.detach().float().reshape(1, 1, *values.shape[-2:])
+    align = False if mode == "bilinear" else None
+    return functional.interpolate(plane, size, mode=mode, align_corners=align)[0, 0].cpu().numpy()
+
+
+@cache
+def _colors() -> npt.NDArray[np.uint8]:
+    """Colour and opacity of each of the levels ``(256, 4)``."""
+    import matplotlib as mpl
+
+    colors = mpl.colormaps[COLORS](np.arange(_LEVELS))
+    colors[:, 3] = OPACITY * np.linspace(0, 1, _LEVELS)
+    return (255 * colors).round().astype(np.uint8)

@@ -38,7 +38,9 @@ from anomalib_dpclip.model.learning import LearnsAdapters
 from anomalib_dpclip.model.missing_target import MissingTarget
 from anomalib_dpclip.model.post_processor import DPCLIPPostProcessor
 from anomalib_dpclip.model.pre_processor import CLIPPreProcessor
+from anomalib_dpclip.model.results_folder import keep_config
 from anomalib_dpclip.model.seed import seed_or_global
+from anomalib_dpclip.model.visualizer import PictureVisualizer
 
 
 class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, AnomalibModule):  # type: ignore[misc]
@@ -211,8 +213,15 @@ class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, Anoma
         """The metrics that the field reports."""
         return Evaluator(test_metrics=field_metrics())
 
+    @classmethod
+    def configure_visualizer(cls) -> Visualizer:
+        """Photo and heat map in the photo's own proportions, with score and decision."""
+        return PictureVisualizer()
+
     def configure_callbacks(self) -> Sequence[Callback]:
-        """Anomalib's components, a report of the decisions and, where pictures are wanted, a contact sheet of a test."""
+        """Anomalib's components, a report of the decisions and, where pictures are wanted, a contact sheet."""
+        if self._trainer is not None:
+            keep_config(self.trainer)
         callbacks: list[Any] = [*super().configure_callbacks(), DecisionReport(), MissingTarget()]  # type: ignore[misc]
         if self.visualizer is not None:
             from anomalib_dpclip.model.contact_sheet import ContactSheet

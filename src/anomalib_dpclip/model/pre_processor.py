@@ -1,13 +1,14 @@
-"""Pre-processing of images for CLIP: bicubic resize, clamp, normalisation."""
+"""Pre-processing of images for CLIP: bicubic resize of 8-bit values, normalisation."""
 
 from typing import Any
 
-import torch
 from anomalib.data import ImageBatch
 from anomalib.pre_processing import PreProcessor
 from lightning import LightningModule, Trainer
 from torch import Tensor
 from torchvision.transforms import v2
+
+from anomalib_dpclip.model.resize import EightBitResize, ExportableResize
 
 # CLIP's own statistics, as open_clip.constants has them; importing open_clip for six numbers would cost a second.
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -15,7 +16,7 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 class Clamp(v2.Transform):
-    """Put images back into [0, 1]: bicubic interpolation of float images overshoots, that of 8-bit ones cannot."""
+    """Put images back into [0, 1] that augmentations have led astray, those of the model's size too."""
 
     def transform(self, inpt: Tensor, params: dict[str, Any]) -> Tensor:
         """Clamp a float image; masks pass."""
@@ -23,58 +24,8 @@ class Clamp(v2.Transform):
         return inpt.clamp(0, 1) if inpt.is_floating_point() else inpt
 
 
-class ExportableResize(v2.Transform):
-    """What ``v2.Resize(size, BICUBIC, antialias=True)`` gives, as two matrix products.
-
-    Runtimes do not agree on antialiased bicubic resizing (OpenVINO leaves the antialiasing out, and so does anomalib
-    wherever it exports); they all multiply matrices alike.
-
-    Args:
-        size: Height and width of the result.
-    """
-
-    def __init__(self, size: tuple[int, int]) -> None:
-        super().__init__()
-        self.size = size
-
-    def transform(self, inpt: Tensor, params: dict[str, Any]) -> Tensor:
-        """Resize images ``(..., H, W)``."""
-        del params
-        if tuple(inpt.shape[-2:]) == self.size:
-            return inpt
-        rows, columns = (
-            bicubic_weights(torch.arange(length, dtype=inpt.dtype, device=inpt.device), target)
-            for length, target in zip(inpt.shape[-2:], self.size, strict=True)
-        )
-        # Not `rows @ inpt @ columns.T`: OpenVINO would fuse the normalisation that follows into that product, along the
-        # wrong axis, and refuse the file. It leaves a transposition alone.
-        return (columns @ (rows @ inpt).transpose(-1, -2)).transpose(-1, -2)
-
-
-def bicubic_weights(positions: Tensor, target: int) -> Tensor:
-    """Share of each pixel of a line in each pixel of the resized line, as PIL and torch interpolate with antialiasing.
-
-    The kernel is Keys' cubic convolution with a = -0.5 (1981), stretched by the factor by which the line shrinks.
-
-    Args:
-        positions: ``0, 1, ..., L - 1`` for a line of ``L`` pixels. A tensor, for ``L`` is only known where an exported
-            model runs.
-        target: Pixels of the resized line.
-
-    Returns:
-        Weights ``(target, L)``, whose rows sum to 1.
-    """
-    scale = (positions[-1] + 1) / target
-    centers = (torch.arange(target, dtype=positions.dtype, device=positions.device) + 0.5) * scale
-    distance = ((positions + 0.5 - centers.unsqueeze(1)) / scale.clamp(min=1)).abs()
-    near = (1.5 * distance - 2.5) * distance.square() + 1
-    far = ((-0.5 * distance + 2.5) * distance - 4) * distance + 2
-    weights = torch.where(distance < 1, near, torch.where(distance < 2, far, 0))
-    return weights / weights.sum(dim=1, keepdim=True)
-
-
 class CLIPPreProcessor(PreProcessor):
-    """Resize to the model's size (bicubic, antialiased, no crop) and normalise with CLIP's mean and standard deviation.
+    """Resize to the model's size (8 bits, bicubic, antialiased; no crop) and normalise with CLIP's mean and standard deviation.
 
     Args:
         image_size: Height and width of the model's input, in pixels.
@@ -86,7 +37,7 @@ class CLIPPreProcessor(PreProcessor):
 
     def _set_size(self, image_size: tuple[int, int]) -> None:
         self.image_size = image_size
-        self.transform = _transform(v2.Resize(list(image_size), v2.InterpolationMode.BICUBIC, antialias=True))
+        self.transform = _transform(EightBitResize(image_size))
         self.export_transform = _transform(ExportableResize(image_size))
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: ImageBatch, batch_idx: int) -> None:

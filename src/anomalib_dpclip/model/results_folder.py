@@ -5,6 +5,8 @@ import re
 from pathlib import Path
 
 from lightning.pytorch import Trainer
+from lightning.pytorch.cli import SaveConfigCallback
+from lightning.pytorch.trainer.states import TrainerFn
 
 LATEST = "latest"
 """What anomalib calls the link to the last training's results, and the folder of tests and predictions."""
@@ -29,3 +31,17 @@ def link_latest(trainer: Trainer) -> None:
     else:
         numbered.mkdir(parents=True)
     folder.symlink_to(numbered, target_is_directory=True)
+
+
+def keep_config(trainer: Trainer) -> None:
+    """Leave the ``config.yaml`` of a training alone: those of validations, tests and predictions bear their names.
+
+    Lightning's callback, which anomalib's command line adds, writes over it whatever the command.
+
+    Args:
+        trainer: Whose callbacks have not been set up yet.
+    """
+    command = trainer.state.fn
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]  # Lightning's trainer has them
+        if isinstance(callback, SaveConfigCallback) and command not in {None, TrainerFn.FITTING}:
+            callback.config_filename = f"config-{command.value}.yaml"

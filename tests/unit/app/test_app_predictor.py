@@ -14,6 +14,7 @@ from anomalib_dpclip.app.page import Answers, app, suggested_names
 from anomalib_dpclip.app.predictor import SHOWN_SIZE, Prediction, Predictor
 from anomalib_dpclip.data.images import ImageReadError
 from anomalib_dpclip.model.checkpointing import plain_hyper_parameters
+from anomalib_dpclip.model.heat_map import color_range
 
 
 @pytest.fixture(scope="module")
@@ -199,8 +200,7 @@ def test_threshold_moves_decision_and_outline():
 
 def test_a_flat_map_has_colors_too():
     flat = torch.full((1, 140, 140), 0.5).numpy()[0]
-    predictor = Predictor(DPCLIP(backbone="mini", weights="clip"))
-    assert predictor._color_range(flat) == (0, 1)
+    assert color_range(flat, is_calibrated=False) == (0, 1)
 
 
 def test_suggestions_are_what_adapters_and_backbone_know():

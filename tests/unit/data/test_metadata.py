@@ -327,7 +327,9 @@ class TestCheck:
             Problem(1, "16bit.png has 16 bits and values up to 4095: 65535 is shown as white", is_error=False),
             Problem(3, "copy.png is the same picture as good.png", is_error=False),
             Problem(4, "mask noisy.png has 3 grey values: all but 0 are anomalous", is_error=False),
-            Problem(5, "other.png is anomalous and has no mask, although others have one", is_error=False),
+            Problem(
+                5, "other.png is anomalous and has no mask, although others have one: add it, or test with task classification"
+            ),
         ]
 
     def test_a_set_without_masks_is_complete(self, root):

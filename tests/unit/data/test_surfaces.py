@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -190,3 +191,20 @@ def test_an_interrupted_drawing_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         Surfaces(root=tmp_path).prepare_data()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_two_processes_draw_at_once(tmp_path, monkeypatch):
+    quicker = Surfaces(root=tmp_path, category="brick", image_size=32, defect_size=8)
+    slower = Surfaces(root=tmp_path, category="brick", image_size=32, defect_size=8)
+    draw = slower._draw
+
+    def overtaken(folder):
+        draw(folder)
+        quicker.prepare_data()
+
+    # Between the look whether the folder is there and the renaming there is always a moment.
+    exists = Path.exists
+    monkeypatch.setattr(Path, "exists", lambda path: path != tmp_path / "brick" and exists(path))
+    monkeypatch.setattr(slower, "_draw", overtaken)
+    slower.prepare_data()
+    assert [path.name for path in tmp_path.iterdir()] == ["brick"]

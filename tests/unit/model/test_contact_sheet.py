@@ -40,7 +40,7 @@ def batch(paths, scores, truths, calls=None):
 
 
 def scores_of(sheet):
-    return [[round(tile.score, 2) for tile in row.tiles] for row in sheet._rows]
+    return [[round(thumbnail.score, 2) for thumbnail in row.thumbnails] for row in sheet._rows]
 
 
 def test_sorts_images_by_decision(trainer, photo):
@@ -72,21 +72,23 @@ def test_equal_scores_keep_the_first(trainer, tmp_path, photo):
         path.write_bytes(photo.read_bytes())
     sheet = ContactSheet(columns=2)
     sheet.on_test_batch_end(trainer, None, None, batch(paths, [0.2] * 3, [1] * 3))
-    assert [tile.name for tile in sheet._rows[MISSED].tiles] == [f"{tmp_path.name}/{index}.png"[-26:] for index in (0, 1)]
+    names = [thumbnail.name for thumbnail in sheet._rows[MISSED].thumbnails]
+    assert names == [f"{tmp_path.name}/{index}.png" for index in (0, 1)]
 
 
-def test_tiles_have_the_shape_of_the_image(trainer, photo):
-    sheet = ContactSheet(tile_size=20)
+def test_thumbnails_have_the_shape_of_the_image(trainer, photo):
+    sheet = ContactSheet(side=20)
     sheet.on_test_batch_end(trainer, None, None, batch([photo], [0.9], [0]))
-    (tile,) = sheet._rows[FALSE_ALARMS].tiles
-    assert tile.image.shape == (10, 20, 3)
-    assert tile.heat.shape == tile.mask.shape == (10, 20)
-    # The map rises from 0 to 1, and the mask covers a quarter of each side, from a quarter on.
-    assert tile.heat[0, 0] < 0.1
-    assert tile.heat[-1, -1] > 0.9
-    # Nearest neighbour: rows 2.5..5 of 10 and columns 5..10 of 20.
-    assert np.flatnonzero(tile.mask.any(1)).tolist() == [3, 4]
-    assert np.flatnonzero(tile.mask.any(0)).tolist() == [5, 6, 7, 8, 9]
+    (thumbnail,) = sheet._rows[FALSE_ALARMS].thumbnails
+    assert thumbnail.picture.size == (20, 10)
+    pixels = np.asarray(thumbnail.picture).astype(int)
+    # The map rises from 0, where the photo shows as it is, to 1, where turbo's dark red covers three quarters of it.
+    assert abs(pixels[0, 0] - COLOUR).max() < 25
+    assert abs(pixels[-1, -1] - (0.25 * np.array(COLOUR) + 0.75 * np.array((122, 4, 3)))).max() < 10
+    # The mask covers a quarter of each side, from a quarter on: nearest rows 3, 4 of 10 and columns 5 to 9 of 20, all border.
+    white = (pixels == 255).all(-1)
+    assert np.flatnonzero(white.any(1)).tolist() == [3, 4]
+    assert np.flatnonzero(white.any(0)).tolist() == [5, 6, 7, 8, 9]
 
 
 def test_writes_one_picture(trainer, photo):
@@ -97,9 +99,9 @@ def test_writes_one_picture(trainer, photo):
     assert [path.name for path in trainer.default_root_dir.iterdir()] == [CONTACT_SHEET]
     with Image.open(trainer.default_root_dir / CONTACT_SHEET) as image:
         pixels = np.asarray(image.convert("RGB"))
-    # Where the map is low, the photo shows as it is: in the upper eighth of each of six tiles of some 150 x 75 pixels.
+    # Where the map is low, the photo shows as it is: in the upper eighth of each of eight thumbnails of 192 x 96 pixels.
     as_it_is = (abs(pixels.astype(int) - COLOUR) < 25).all(-1).sum()
-    assert 6 * 500 < as_it_is < 6 * 4000
+    assert 6 * 1000 < as_it_is < 8 * 6000
 
 
 def test_a_second_test_starts_anew(trainer, photo):
@@ -109,7 +111,7 @@ def test_a_second_test_starts_anew(trainer, photo):
     assert not any(row.total for row in sheet._rows)
 
 
-@pytest.mark.parametrize("missing", ["pred_label", "gt_label", "anomaly_map", "image_path"])
+@pytest.mark.parametrize("missing", ["pred_label", "pred_score", "gt_label", "anomaly_map", "image_path"])
 def test_without_labels_or_decisions_there_is_no_sheet(trainer, photo, missing):
     incomplete = batch([photo], [0.1], [1])
     setattr(incomplete, missing, None)
@@ -124,3 +126,39 @@ def test_an_image_that_cannot_be_shown_is_left_out(trainer, photo, caplog):
     sheet.on_test_batch_end(trainer, None, None, batch([photo.with_name("gone.png"), photo], [0.1, 0.2], [1, 1]))
     assert scores_of(sheet)[MISSED] == [0.2]
     assert "gone.png" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("size", "name"), [((1280, 10), "US$5_$6.png"), ((10, 1280), "a" * 200 + ".png"), ((1, 1), "\udcff.png")]
+)
+def test_line_scans_and_odd_names(trainer, tmp_path, caplog, size, name):
+    path = tmp_path / name
+    try:
+        Image.new("RGB", size, COLOUR).save(path)
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    sheet = ContactSheet()
+    sheet.on_test_batch_end(trainer, None, None, batch([path], [0.1], [1]))
+    sheet.on_test_end(trainer, None)
+    assert not caplog.records
+    assert (trainer.default_root_dir / CONTACT_SHEET).is_file()
+
+
+def test_a_full_disk_does_not_end_the_test(trainer, photo, caplog):
+    trainer.default_root_dir.parent.mkdir(exist_ok=True)
+    trainer.default_root_dir.write_text("a file where the folder should be")
+    sheet = ContactSheet()
+    sheet.on_test_batch_end(trainer, None, None, batch([photo], [0.1], [1]))
+    sheet.on_test_end(trainer, None)
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
+def test_predictions_have_a_sheet_without_truth(trainer, photo):
+    sheet = ContactSheet(columns=2)
+    sheet.on_predict_start(trainer, None)
+    predicted = batch([photo] * 4, [0.9, 0.6, 0.4, 0.1], [0] * 4)
+    predicted.gt_label = predicted.gt_mask = None
+    sheet.on_predict_batch_end(trainer, None, None, predicted, 0)
+    assert scores_of(sheet) == [[0.9, 0.6], [0.6, 0.9], [0.4, 0.1], [0.1, 0.4]]
+    sheet.on_predict_end(trainer, None)
+    assert (trainer.default_root_dir / CONTACT_SHEET).is_file()

@@ -153,8 +153,11 @@ class Surfaces(AnomalibDataModule):
             try:
                 self._draw(unfinished)
                 unfinished.chmod(0o755)  # mkdtemp makes a private folder
-                if not folder.exists():  # another process may have been quicker
+                try:
                     unfinished.rename(folder)
+                except OSError:
+                    if not folder.is_dir():  # else another process was quicker, and what it drew is the same
+                        raise
             finally:
                 shutil.rmtree(unfinished, ignore_errors=True)
         marker = folder / _MARKER

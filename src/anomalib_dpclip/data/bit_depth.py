@@ -1,0 +1,73 @@
+"""How many of a photo's 16 bits it uses: cameras store 10 or 12 bits in files of 16, which are black if 65535 is white.
+
+A TIFF may say so (BitsPerSample, MaxSampleValue), and so may a PNG (sBIT). Where the file does not say, the user can; a
+photo that looks as if somebody should have is pointed out, once a run.
+"""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from anomalib_dpclip.data.images import SIXTEEN_BIT_MODES, load_image, to_rgb
+
+logger = logging.getLogger(__name__)
+
+FULL_DEPTH = 16
+NARROW_DEPTH = 12
+"""A 16-bit photo with nothing above these many bits is 16 times darker than white at best: hardly meant so."""
+
+_SHALLOWEST = 10
+
+
+class PhotoReader:
+    """Reads the photos of a data set alike, and says once if they look darker than they can be meant.
+
+    Args:
+        bit_depth: Bits that 16-bit photos use, whatever their files say; white is then ``2 ** bit_depth - 1``.
+
+    Raises:
+        ValueError: If the depth is not within 8..16.
+    """
+
+    def __init__(self, bit_depth: int | None = None) -> None:
+        if bit_depth is not None and not 8 <= bit_depth <= FULL_DEPTH:
+            raise ValueError(f"bit_depth must lie in 8..{FULL_DEPTH}, not {bit_depth}")
+        self.bit_depth = bit_depth
+        # Shared with the processes that read, or each of them would say it.
+        self._has_warned = torch.zeros(1, dtype=torch.bool).share_memory_()
+
+    def __call__(self, path: str | Path) -> Image.Image:
+        """Read a photo as 8-bit RGB, upright.
+
+        Raises:
+            ImageReadError: As in `read_image`.
+        """
+        image = load_image(path)
+        depth = apparent_depth(image)
+        if self.bit_depth is None and depth is not None and not self._has_warned:
+            self._has_warned.fill_(True)
+            logger.warning("%s", dark_message(path, depth))
+        return to_rgb(image, path, self.bit_depth)
+
+
+def apparent_depth(image: Image.Image) -> int | None:
+    """Bits that a photo seems to use, if its file does not say and they are far fewer than its 16.
+
+    Args:
+        image: As `load_image` returned it.
+    """
+    if image.mode not in SIXTEEN_BIT_MODES or "bit_depth" in image.info:
+        return None
+    depth = int(np.asarray(image).max()).bit_length()
+    return max(depth, _SHALLOWEST) if 0 < depth <= NARROW_DEPTH else None
+
+
+def dark_message(path: str | Path, depth: int) -> str:
+    """What there is to say of a photo that seems to use so many bits."""
+    return (
+        f"{path} has 16 bits but no value above {2**depth - 1}, and 65535 is white: it is taken as almost black. If the "
+        f"camera has {depth} bits, set --data.bit_depth {depth}"
+    )

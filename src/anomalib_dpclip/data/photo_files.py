@@ -1,0 +1,61 @@
+"""Which files in a folder are photos to predict: not masks, nothing hidden, and nothing that a run has written."""
+
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NoReturn
+
+from PIL import Image
+
+from anomalib_dpclip.data.images import FORMATS
+from anomalib_dpclip.data.listing.folder_samples import MASK_FOLDERS
+from anomalib_dpclip.data.results import CONTACT_SHEET, PICTURES, holds_results
+
+logger = logging.getLogger(__name__)
+
+UNSUPPORTED = (".heic", ".heif", ".avif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2")
+"""Of photos that cannot be read: phones' and cameras' own formats."""
+
+
+def photo_files(root: Path, outputs: Path | None) -> Iterator[str]:
+    """Paths of the photos below a folder, in no order.
+
+    Args:
+        root: The folder, or one file, which is taken whatever it is.
+        outputs: Folder that the run writes to, of which nothing is taken unless it is the root itself.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+        PermissionError: If a folder in it may not be read.
+    """
+    if root.is_file():
+        yield str(root)
+        return
+    if not root.is_dir():
+        raise FileNotFoundError(f"no folder {root}: root must be the folder that the photos are in")
+    left_out = []
+    suffixes = {suffix for suffix, kind in Image.registered_extensions().items() if kind in FORMATS}
+    for folder, subfolders, files in os.walk(root, onerror=_raise):
+        written = {PICTURES, CONTACT_SHEET} if CONTACT_SHEET in files or holds_results(Path(folder)) else set()
+        subfolders[:] = [name for name in subfolders if name not in written and _is_wanted(Path(folder, name), outputs)]
+        yield from (
+            str(Path(folder, name))
+            for name in files
+            if not name.startswith(".") and name not in written and Path(name).suffix.lower() in suffixes
+        )
+        left_out += [Path(folder, name) for name in files if Path(name).suffix.lower() in UNSUPPORTED]
+    if left_out:
+        kinds = ", ".join(sorted({path.suffix.lower() for path in left_out}))
+        logger.warning(
+            "%d photos left out, such as %s: %s cannot be read, save them as JPEG", len(left_out), left_out[0], kinds
+        )
+
+
+def _is_wanted(folder: Path, outputs: Path | None) -> bool:
+    own = outputs is not None and folder == outputs.resolve()
+    return not own and not folder.name.startswith(".") and folder.name.lower() not in MASK_FOLDERS
+
+
+def _raise(error: OSError) -> NoReturn:
+    raise error

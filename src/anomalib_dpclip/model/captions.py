@@ -1,0 +1,58 @@
+"""Text on pictures: any file name can be drawn, and nothing is cut off."""
+
+import os
+from functools import cache
+from pathlib import Path
+
+from PIL import ImageFont
+
+
+@cache
+def font(size: int) -> ImageFont.FreeTypeFont:
+    """Pillow's own font, the only one that is there on every machine."""
+    return ImageFont.load_default(size)  # type: ignore[return-value]  # with a size it is FreeType's
+
+
+def printable(path: str | Path) -> str:
+    """A path as it can be drawn: what is no text in it, or would break the line, becomes a question mark.
+
+    Example:
+        >>> printable("lot" + chr(0xDCFF) + chr(13) + "$5_$6.png")
+        'lot??$5_$6.png'
+    """
+    text = os.fsencode(path).decode("utf-8", "replace")
+    return "".join(character if character.isprintable() and character != "\ufffd" else "?" for character in text)
+
+
+def wrapped(text: str, size: int, width: int, most: int | None = None) -> list[str]:
+    """Break a text into lines that fit, between any two characters: file names have few spaces.
+
+    Args:
+        text: Printable text.
+        size: Of the font, in pixels.
+        width: Pixels a line may take.
+        most: Lines at most; of a longer text the middle is left out, for the end of a file name says most. Default: any
+            number.
+
+    Returns:
+        The lines; none if there is no text.
+    """
+    lines = _broken(text, size, width)
+    if most is None or len(lines) <= most:
+        return lines
+    kept = len(text)
+    while len(lines) > most:
+        kept = min(kept - 1, kept * most // len(lines) + 1)
+        lines = _broken(f"{text[: kept // 2]}...{text[len(text) - (kept - kept // 2) :]}", size, width)
+    return lines
+
+
+def _broken(text: str, size: int, width: int) -> list[str]:
+    lines, rest = [], text
+    while rest:
+        count = len(rest)
+        while count > 1 and font(size).getlength(rest[:count]) > width:
+            count = min(count - 1, int(count * width / font(size).getlength(rest[:count])) + 1)
+        lines.append(rest[:count])
+        rest = rest[count:]
+    return lines

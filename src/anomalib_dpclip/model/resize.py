@@ -1,0 +1,95 @@
+"""Resizing as the method does it: bicubic, antialiased, on 8-bit values, as Pillow resizes photographs.
+
+Pillow resizes along one axis and then the other, and rounds and clips to 8 bits after each. On sharp texture that gives other
+pixels than a resize of floating-point values, a fifth of them and up to 22/255 away; the method's adapters know Pillow's.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms import v2
+from torchvision.tv_tensors import Mask, wrap
+
+
+class EightBitResize(v2.Resize):
+    """Pillow's antialiased bicubic resize, of tensors in [0, 1] too: those of anomalib's data modules were 8-bit files.
+
+    A kind of torchvision's resize, so that anomalib finds it and has it done before images are put together as a batch.
+
+    Args:
+        size: Height and width of the result.
+    """
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        super().__init__(list(size), v2.InterpolationMode.BICUBIC, antialias=True)
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """Resize images ``(..., H, W)``, floating point in [0, 1] or 8-bit; masks to the nearest pixel."""
+        if not isinstance(inpt, Tensor) or isinstance(inpt, Mask) or list(inpt.shape[-2:]) == self.size:
+            return super().transform(inpt, params)
+        height, width = self.size
+        resized = inpt.new_empty((*inpt.shape[:-2], height, width)).as_subclass(Tensor)
+        # Channel by channel: Pillow wants colours last, which would cost a copy of the whole image.
+        planes = zip(inpt.as_subclass(Tensor).flatten(0, -3), resized.view(-1, height, width), strict=True)
+        for before, after in planes:
+            values = before if before.dtype == torch.uint8 else _to_eight_bits(before * 255).byte()
+            plane = Image.fromarray(values.cpu().numpy()).resize((width, height), Image.Resampling.BICUBIC)
+            after.copy_(torch.from_numpy(np.array(plane)))
+        return wrap(resized / 255 if resized.is_floating_point() else resized, like=inpt)
+
+
+class ExportableResize(v2.Transform):
+    """The same for runtimes that have no Pillow: two matrix products, rounded and clipped after each.
+
+    Runtimes do not agree on antialiased bicubic resizing (OpenVINO leaves the antialiasing out, and so does anomalib
+    wherever it exports); they all multiply matrices alike. Pillow's weights are fixed-point numbers, so that now and then a
+    value is rounded the other way, and its newer versions begin with the columns where an image is much taller than wide.
+
+    Args:
+        size: Height and width of the result.
+    """
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.size = size
+
+    def transform(self, inpt: Tensor, params: dict[str, Any]) -> Tensor:
+        """Resize images ``(..., H, W)`` in [0, 1]."""
+        del params
+        if tuple(inpt.shape[-2:]) == self.size:
+            return inpt
+        rows, columns = (
+            bicubic_weights(torch.arange(length, dtype=inpt.dtype, device=inpt.device), target)
+            for length, target in zip(inpt.shape[-2:], self.size, strict=True)
+        )
+        narrow = _to_eight_bits(_to_eight_bits(inpt * 255) @ columns.T)
+        return _to_eight_bits(rows @ narrow) / 255
+
+
+def bicubic_weights(positions: Tensor, target: int) -> Tensor:
+    """Share of each pixel of a line in each pixel of the resized line, as PIL and torch interpolate with antialiasing.
+
+    The kernel is Keys' cubic convolution with a = -0.5 (1981), stretched by the factor by which the line shrinks.
+
+    Args:
+        positions: ``0, 1, ..., L - 1`` for a line of ``L`` pixels. A tensor, for ``L`` is only known where an exported
+            model runs.
+        target: Pixels of the resized line.
+
+    Returns:
+        Weights ``(target, L)``, whose rows sum to 1.
+    """
+    scale = (positions[-1] + 1) / target
+    centers = (torch.arange(target, dtype=positions.dtype, device=positions.device) + 0.5) * scale
+    distance = ((positions + 0.5 - centers.unsqueeze(1)) / scale.clamp(min=1)).abs()
+    near = (1.5 * distance - 2.5) * distance.square() + 1
+    far = ((-0.5 * distance + 2.5) * distance - 4) * distance + 2
+    weights = torch.where(distance < 1, near, torch.where(distance < 2, far, 0))
+    return weights / weights.sum(dim=1, keepdim=True)
+
+
+def _to_eight_bits(values: Tensor) -> Tensor:
+    return values.round().clamp(0, 255)

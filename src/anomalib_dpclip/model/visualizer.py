@@ -1,0 +1,152 @@
+"""anomalib's visualizer as this package wants it: one picture a photo, in the photo's own proportions, drawn fast."""
+
+import hashlib
+import logging
+import os
+from collections.abc import Mapping
+from multiprocessing.pool import ThreadPool
+from pathlib import Path
+from typing import Any
+
+from anomalib.data import ImageBatch, ImageItem
+from anomalib.visualization import Visualizer
+from lightning.pytorch import LightningModule, Trainer
+
+from anomalib_dpclip.data.images import read_thumbnail
+from anomalib_dpclip.data.results import PICTURES
+from anomalib_dpclip.model.captions import printable
+from anomalib_dpclip.model.heat_map import color_range, shown_map
+from anomalib_dpclip.model.picture import SIDE, Shown, draw_picture, shown_size
+
+logger = logging.getLogger(__name__)
+
+_QUALITY = 90
+_LONGEST_NAME = 200
+"""Bytes of a file name, of the 255 that file systems take."""
+
+
+class PictureVisualizer(Visualizer):
+    """Writes ``images/<folders of the photo>/<its name>.jpg`` for each photo that is tested or predicted.
+
+    A picture that cannot be drawn or written never ends a run: the first one is a warning.
+
+    Args:
+        side: Longer side of photo and heat map in pixels.
+
+    Attributes:
+        pictures: The pictures of the last batch, by the path of the photo.
+    """
+
+    def __init__(self, side: int = SIDE) -> None:
+        super().__init__()
+        self.side = side
+        self.pictures: dict[str, Path] = {}
+        self._photo_of: dict[Path, str] = {}
+        self._has_warned = False
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget an earlier run."""
+        del trainer, pl_module
+        self.pictures, self._photo_of, self._has_warned = {}, {}, False
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget an earlier run."""
+        self.on_test_start(trainer, pl_module)
+
+    def on_test_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: ImageBatch, *args: Any, **kwargs: Any
+    ) -> None:
+        """Write the pictures of a batch."""
+        del outputs, args, kwargs
+        datamodule = getattr(trainer, "datamodule", None)
+        folder = Path(trainer.default_root_dir) / PICTURES
+        items = [item for item in batch if item.image_path is not None and item.anomaly_map is not None]
+        targets = [self._target(item.image_path, folder, getattr(datamodule, "root", None)) for item in items]
+        bit_depth = getattr(datamodule, "bit_depth", None)
+        calibrated = is_calibrated(pl_module)
+
+        def write(item: ImageItem, target: Path) -> Exception | None:
+            try:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                draw_picture(shown_item(item, calibrated, self.side, bit_depth)).save(target, "JPEG", quality=_QUALITY)
+            except Exception as error:  # noqa: BLE001  (no picture is worth the results of a run)
+                return error
+            return None
+
+        # Decoding and encoding release the interpreter's lock.
+        with ThreadPool(min(8, os.cpu_count() or 1)) as pool:
+            errors = pool.starmap(write, zip(items, targets, strict=True))
+        self.pictures = {}
+        for item, target, error in zip(items, targets, errors, strict=True):
+            if error is None:
+                self.pictures[item.image_path] = target
+            elif not self._has_warned:
+                self._has_warned = True
+                logger.warning("no picture of %s: %s; going on without such pictures", item.image_path, error)
+
+    def on_predict_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: ImageBatch, *args: Any, **kwargs: Any
+    ) -> None:
+        """Write the pictures of a batch."""
+        self.on_test_batch_end(trainer, pl_module, outputs, batch, *args, **kwargs)
+
+    def _target(self, photo: str, folder: Path, root: Path | str | None) -> Path:
+        """Where a photo's picture goes: never where another photo's is, whose last folder and name may be the same."""
+        target = wanted = picture_path(photo, folder, root)
+        count = 1
+        while self._photo_of.setdefault(target, photo) != photo:
+            count += 1
+            target = wanted.with_name(f"{wanted.stem}-{count}{wanted.suffix}")
+        return target
+
+
+def picture_path(photo: str, folder: Path, root: Path | str | None) -> Path:
+    """Path of a photo's picture: laid out as the photos below their root, elsewhere with its last folder.
+
+    Args:
+        photo: Path of the photo.
+        folder: Folder of the pictures.
+        root: Root of the data, if it is known.
+    """
+    path = Path(os.path.abspath(photo))  # noqa: PTH100  (resolving would follow links out of the root)
+    parent = Path(path.parent.name)
+    if root is not None:
+        roots = (Path(os.path.abspath(root)), Path(root).resolve())  # noqa: PTH100
+        parent = next((path.parent.relative_to(each) for each in roots if path.is_relative_to(each)), parent)
+    name = os.fsencode(path.name)
+    if len(name) > _LONGEST_NAME:  # its beginning, and a digest of all of it
+        name = name[: _LONGEST_NAME - 17] + b"-" + hashlib.sha256(name).hexdigest()[:16].encode()
+    return folder / parent / (os.fsdecode(name) + ".jpg")
+
+
+def is_calibrated(module: LightningModule) -> bool:
+    """Whether a model's maps fill [0, 1]: normalised by a calibration, or another model's, by anomalib."""
+    calibration = getattr(getattr(module, "post_processor", None), "calibration", None)
+    return calibration is None or bool(calibration.is_set)
+
+
+def shown_item(item: ImageItem, calibrated: bool, side: int = SIDE, bit_depth: int | None = None) -> Shown:
+    """What a picture shows of a prediction.
+
+    Args:
+        item: Item with path and map.
+        calibrated: Whether its map fills [0, 1].
+        side: Longer side of the photo in pixels.
+        bit_depth: Bits that a 16-bit photo uses, where its file does not say.
+
+    Raises:
+        ImageReadError: If the photo cannot be read.
+    """
+    photo = read_thumbnail(item.image_path, 2 * side, bit_depth)
+    photo = photo.resize(shown_size(*photo.size, side))
+    size = (photo.height, photo.width)
+    heat = shown_map(item.anomaly_map, size)
+    masks: Mapping[str, Any] = {
+        name: None if mask is None else shown_map(mask, size, "nearest") > 0
+        for name, mask in (("region", item.pred_mask), ("truth", item.gt_mask))
+    }
+    decision = "" if item.pred_label is None else ("anomalous" if bool(item.pred_label) else "normal")
+    score = None if item.pred_score is None else float(item.pred_score)
+    path = Path(item.image_path)
+    name = printable(f"{path.parent.name}/{path.name}")
+    return Shown(photo, heat, color_range(heat, calibrated), name, score, decision, **masks)
