@@ -44,7 +44,7 @@ class DecisionReport(Callback):
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Say which thresholds a validation has set, from what, and where they are kept: the checkpoint is written by now."""
         post_processor: Any = pl_module.post_processor
-        if stage == "validate" and isinstance(post_processor, DPCLIPPostProcessor):
+        if stage == "validate" and isinstance(post_processor, DPCLIPPostProcessor) and post_processor.calibration.promise:
             _say(f"Calibrated: {post_processor.calibration.promise}.")
             _say(_thresholds(post_processor))
             for callback in trainer.checkpoint_callbacks:

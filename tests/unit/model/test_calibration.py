@@ -126,7 +126,7 @@ def test_thresholds_by_hand():
 def test_unset_it_changes_nothing():
     calibration, values = Calibration(), torch.linspace(0, 1, 11)
     assert not calibration.is_set
-    assert calibration.thresholds == (0.5, 0.5)
+    assert calibration.thresholds == (0.5, 0.5, "")
     torch.testing.assert_close(calibration.normalize_map(values), values)
     torch.testing.assert_close(calibration.normalize_score(values), values)
 
