@@ -23,24 +23,42 @@ def require_disjoint(auxiliary: pd.DataFrame, target: AnomalibDataModule | None)
     Raises:
         ValueError: Names the image in both places.
     """
+    twins = tested_twin(auxiliary.image_path, target)
+    if twins is not None:
+        tested, learned = twins
+        raise ValueError(
+            f"{tested} is to be tested on and, as {learned}, learned from: results on it would mean nothing. Choose another "
+            f"--model.auxiliary or --data"
+        )
+
+
+def tested_twin(known: Iterable[str], target: AnomalibDataModule | None) -> tuple[str, str] | None:
+    """A validation or test image of a target that is among images already known, under the same path or as a copy.
+
+    Args:
+        known: Paths of images.
+        target: Data module that has been set up.
+
+    Returns:
+        Its path and the known one's, or ``None`` where there is none.
+    """
+    known = list(known)
     tested: list[str] = []
     for split in ("test_data", "val_data"):
         samples = getattr(getattr(target, split, None), "samples", None)
         tested += [] if samples is None else list(samples.image_path)
-    learned_by_path = {Path(path).resolve(): path for path in auxiliary.image_path}
-    learned_by_size = _by_size(auxiliary.image_path)
+    known_by_path = {Path(path).resolve(): path for path in known}
+    known_by_size = _by_size(known)
     for path in dict.fromkeys(tested):
-        twin = learned_by_path.get(Path(path).resolve())
+        twin = known_by_path.get(Path(path).resolve())
         # Equal contents need equal sizes: hardly any file has to be read.
-        candidates = [] if twin else learned_by_size.get(Path(path).stat().st_size, [])
+        candidates = [] if twin else known_by_size.get(Path(path).stat().st_size, [])
         if candidates:
             digest = _digest(path)
             twin = next((other for other in candidates if _digest(other) == digest), None)
         if twin:
-            raise ValueError(
-                f"{path} is to be tested on and, as {twin}, learned from: results on it would mean nothing. Choose another "
-                f"--model.auxiliary or --data"
-            )
+            return path, twin
+    return None
 
 
 def warn_if_learned_from(learned_from: Sequence[str], target: AnomalibDataModule) -> None:

@@ -150,7 +150,7 @@ class Photos(AnomalibDataModule):
             ValueError: If there are results of another model or other settings, or fewer photos than devices.
         """
         outputs = Path(self.trainer.default_root_dir) if self.trainer else None
-        paths = sorted(_image_files(self.root.resolve(), outputs))
+        paths = sorted(image_files(self.root.resolve(), outputs))
         if not paths:
             raise FileNotFoundError(f"no images in {self.root}: it holds no file in one of {', '.join(FORMATS)}")
         if outputs is not None:
@@ -197,7 +197,7 @@ class Photos(AnomalibDataModule):
         raise ValueError("Photos have no labels: use `anomalib predict`, or another data module to train or test")
 
 
-def _image_files(root: Path, outputs: Path | None) -> Iterator[str]:
+def image_files(root: Path, outputs: Path | None = None) -> Iterator[str]:
     """Paths of the image files below a folder.
 
     Raises:

@@ -12,8 +12,16 @@ from torch.utils.checkpoint import checkpoint
 from anomalib_dpclip.clip.fingerprint import fingerprint
 from anomalib_dpclip.clip.vision_tower import VisionTower
 from anomalib_dpclip.method.adapters import LayerAdapter, Pooling, Projector
-from anomalib_dpclip.method.anomaly_map import anomaly_map, blur_grid, detection_score, resize_map, tap_average
+from anomalib_dpclip.method.anomaly_map import (
+    anomaly_map,
+    blur_grid,
+    detection_score,
+    difference_grid,
+    resize_map,
+    tap_average,
+)
 from anomalib_dpclip.method.domain import BLUR, Domain
+from anomalib_dpclip.method.memory import TokenMemory, centred_tokens, fuse, smooth_distance
 from anomalib_dpclip.method.tiling import predict_tiled
 
 if TYPE_CHECKING:
@@ -38,6 +46,7 @@ class DPCLIPModel(nn.Module):
         anchors: Text anchors ``(E, 2)`` of the current class, columns normal and abnormal (buffer).
         checkpointing: Whether layers are computed again in the backward pass instead of remembered.
         backbone_fingerprint: Identifies the CLIP's weights and activation.
+        memory: Patch tokens of photos of the target, where there are any: `predict` then judges by them too.
 
     Raises:
         ValueError: For layers outside the tower, an unknown pooling or domain, or an image too small for the blur.
@@ -89,6 +98,7 @@ class DPCLIPModel(nn.Module):
         )
         self.det_proj = Projector(width, embed_dim, activation=projector_activation, use_grn=use_grn)
         self.register_buffer("anchors", torch.zeros(embed_dim, 2))
+        self.memory: TokenMemory | None = None
 
     def _check_layers(self, depth: int) -> None:
         for name, layers, first, last in (
@@ -141,6 +151,16 @@ class DPCLIPModel(nn.Module):
         Raises:
             ValueError: If the images have another size than the backbone.
         """
+        taps, detection, _ = self.features_and_taps(images)
+        return taps, detection
+
+    def features_and_taps(self, images: Tensor) -> tuple[list[Tensor], Tensor, list[Tensor]]:
+        """`features`, and the taps' tokens ``(B, L, C)`` before the projectors, which a memory is made of."""
+        taps = self._taps(images)
+        detection = self.det_proj(taps[-1]).mean(dim=1)
+        return [project(tap) for project, tap in zip(self.seg_proj, taps, strict=True)], detection, taps
+
+    def _taps(self, images: Tensor) -> list[Tensor]:
         _require_size(images, self.backbone.image_size, "image_size")
         tokens = self.backbone.embed(images)
         taps: list[Tensor] = []
@@ -151,8 +171,7 @@ class DPCLIPModel(nn.Module):
                 tokens = self._adapted_layer(index, tokens)
             if index + 1 in self.tap_layers:
                 taps.append(self.backbone.final_norm(tokens[:, 1:]))
-        detection = self.det_proj(taps[-1]).mean(dim=1)
-        return [project(tap) for project, tap in zip(self.seg_proj, taps, strict=True)], detection
+        return taps
 
     def _adapted_layer(self, index: int, tokens: Tensor) -> Tensor:
         """One transformer layer (0-based), and its adapter where it has one."""
@@ -169,12 +188,16 @@ class DPCLIPModel(nn.Module):
             anchors: ``(E, 2)``, or ``(B, E, 2)`` where each image has its own class.
 
         Returns:
-            ``anomaly_map`` ``(B, H, W)`` and ``pred_score`` ``(B,)`` (the detection score), both in [0, 1].
+            ``anomaly_map`` ``(B, H, W)`` and ``pred_score`` ``(B,)``, both in [0, 1]: the detection score, or with a memory
+            the map's peak.
 
         Raises:
             ValueError: If the images have another size.
         """
         _require_size(images, self.input_size, "image_size or tiles")
+
+        if self.memory is not None:
+            return self._predict_with_memory(images, anchors, self.memory)
 
         def predict_tile(tile: Tensor) -> tuple[Tensor, Tensor]:
             taps, detection = self.features(tile)
@@ -186,6 +209,38 @@ class DPCLIPModel(nn.Module):
             difference, score = predict_tiled(predict_tile, images, self.backbone.grid, self.tiles)
         difference = blur_grid(difference, self.domain)
         return InferenceBatch(anomaly_map=anomaly_map(resize_map(difference, self.input_size)), pred_score=score)
+
+    def evidence(self, images: Tensor, anchors: Tensor) -> tuple[Tensor, Tensor]:
+        """What text and target say of each token, to be fused.
+
+        Args:
+            images: As in `predict`.
+            anchors: As in `predict`.
+
+        Returns:
+            The text's blurred differences ``(B, rows, columns)``, and `centred_tokens` ``(B, T, L, C)``.
+        """
+        taps, _, tokens = self.features_and_taps(images)
+        return difference_grid(taps, anchors, self.backbone.grid, self.domain), centred_tokens(tokens)
+
+    def fused_prediction(self, difference: Tensor, distance: Tensor, share: Tensor) -> InferenceBatch:
+        """Map and score of two evidences.
+
+        Args:
+            difference: The text's, ``(B, rows, columns)``.
+            distance: To a memory, ``(B, L)``.
+            share: Of the memory.
+
+        Returns:
+            As `predict`; the score is the map's peak: where the target is known, the detection score adds nothing to it.
+        """
+        distance = smooth_distance(distance.unflatten(-1, self.backbone.grid))
+        maps = anomaly_map(resize_map(fuse(difference, distance, share), self.input_size))
+        return InferenceBatch(anomaly_map=maps, pred_score=maps.amax(dim=(-2, -1)))
+
+    def _predict_with_memory(self, images: Tensor, anchors: Tensor, memory: TokenMemory) -> InferenceBatch:
+        difference, tokens = self.evidence(images, anchors)
+        return self.fused_prediction(difference, memory(tokens), memory.share)
 
     def forward(self, images: Tensor) -> InferenceBatch | tuple[list[Tensor], Tensor]:
         """`predict` against the current class's anchors in evaluation mode, `features` in training mode."""

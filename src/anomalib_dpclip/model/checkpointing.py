@@ -8,15 +8,15 @@ from typing import Any
 from anomalib_dpclip.adapter_files.compatibility import check_provenance
 from anomalib_dpclip.adapter_files.provenance import PROVENANCE_KEY, Provenance
 from anomalib_dpclip.model.checkpoint_retention import retain_checkpoints
-from anomalib_dpclip.model.target import KnowsTarget
+from anomalib_dpclip.model.few_shot import KnowsReferences
 
 BACKBONE_PREFIX = "model.backbone."
 
 # None of these belongs to the model, and a path of one machine would keep a checkpoint from being loaded on another.
-_NOT_OF_THE_MODEL = ("weights", "auxiliary", "auxiliary_root")
+_NOT_OF_THE_MODEL = ("weights", "auxiliary", "auxiliary_root", "few_shot_source")
 
 
-class SavesAdapters(KnowsTarget):
+class SavesAdapters(KnowsReferences):
     """Lightning's hooks of `DPCLIP` for saving and loading."""
 
     pre_processor: Any
@@ -52,6 +52,7 @@ class SavesAdapters(KnowsTarget):
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Load a state that has no backbone; anything else that is missing or too much is an error."""
+        self.fit_memory_to(state_dict)
         backbone = {BACKBONE_PREFIX + name: value for name, value in self.model.backbone.state_dict().items()}
         return super().load_state_dict({**backbone, **state_dict}, strict=strict, assign=assign)
 

@@ -7,13 +7,13 @@ from anomalib.data import ImageBatch
 
 from anomalib_dpclip.adapter_files.provenance import Provenance
 from anomalib_dpclip.auxiliary.leakage import warn_if_learned_from
+from anomalib_dpclip.model.few_shot import KnowsReferences
 from anomalib_dpclip.model.post_processor import DPCLIPPostProcessor
-from anomalib_dpclip.model.target import KnowsTarget
 
 logger = logging.getLogger(__name__)
 
 
-class EvaluatesTarget(KnowsTarget):
+class EvaluatesTarget(KnowsReferences):
     """Lightning's hooks of `DPCLIP` for validation, test and prediction."""
 
     provenance: Provenance
@@ -32,12 +32,16 @@ class EvaluatesTarget(KnowsTarget):
         return []
 
     def on_validation_start(self) -> None:
-        """Make the target's text anchors."""
+        """Make the target's text anchors and memory."""
         self.follow_target()
+        self.follow_references()
+        self._validated = bool(sum(self.trainer.num_val_batches))
 
     def on_test_start(self) -> None:
         """Make the target's text anchors; warn if the adapters have seen the target, or nothing is calibrated."""
         self.follow_target()
+        self.follow_references()
+        self._validated = False  # another test may be of another target
         if self.target is not None:
             warn_if_learned_from(self.provenance.learned_from, self.target)
         self._warn_if_uncalibrated()
@@ -45,6 +49,8 @@ class EvaluatesTarget(KnowsTarget):
     def on_predict_start(self) -> None:
         """Make the target's text anchors; warn if nothing is calibrated."""
         self.follow_target()
+        self.follow_references()
+        self._validated = False
         self._warn_if_uncalibrated()
 
     def _warn_if_uncalibrated(self) -> None:

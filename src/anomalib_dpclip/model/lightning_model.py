@@ -35,6 +35,7 @@ from anomalib_dpclip.model.export import DPCLIPExport
 from anomalib_dpclip.model.learning import LearnsAdapters
 from anomalib_dpclip.model.post_processor import DPCLIPPostProcessor
 from anomalib_dpclip.model.pre_processor import CLIPPreProcessor
+from anomalib_dpclip.model.reference_memory import MEMORY_TOKENS
 
 UNADAPTED = "clip"
 """Value of ``weights`` for the backbone without adapters."""
@@ -56,6 +57,10 @@ class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, Anoma
             overlapping tiles of `image_size`, (2 tiles - 1)^2 of them. Learning is not affected.
         weights: Trained adapters: ``.safetensors`` of this package, a Lightning ``.ckpt``, or a published ``.pth``; ``clip``
             for CLIP without adapters, the baseline.
+        k_shot: Judge also by so many normal images of the target's training split, chosen by chance (or of `few_shot_source`).
+            Then the target's normal images are known: no zero-shot result.
+        few_shot_source: Folder of photos of what the target should look like; without `k_shot` all of them are taken.
+        memory_tokens: Patch tokens of those photos to remember at each tap; of more, so many are chosen.
         class_name: What the images show, for the prompts, e.g. ``metal nut``. Default: from the data set and its category.
         domain: ``industrial`` or ``medical``: blur of the maps and fusion of the scores. Default: from the data set.
         auxiliary: Labelled set to learn from: the name of one of anomalib's image data modules, with ``/category`` for one
@@ -106,6 +111,9 @@ class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, Anoma
         image_size: int | None = None,
         tiles: int = 1,
         weights: str | Path | None = None,
+        k_shot: int = 0,
+        few_shot_source: str | Path | None = None,
+        memory_tokens: int = MEMORY_TOKENS,
         class_name: str | None = None,
         domain: Domain | None = None,
         auxiliary: str | list[str] | AnomalibDataModule | AnomalibDataset | None = None,
@@ -133,7 +141,11 @@ class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, Anoma
         evaluator: Evaluator | bool = True,
         visualizer: Visualizer | bool = True,
     ) -> None:
-        _require_positive(batch_size=batch_size, learning_rate=learning_rate)
+        _require_positive(batch_size=batch_size, learning_rate=learning_rate, memory_tokens=memory_tokens)
+        if k_shot < 0:
+            raise ValueError(f"k_shot must be at least 0, not {k_shot}: it is the number of photos of the target")
+        if tiles > 1 and (k_shot or few_shot_source is not None):
+            raise ValueError("k_shot and few_shot_source judge whole images: set --model.tiles 1")
         clip, text = load_clip(backbone, pretrained, image_size, quick_gelu)
         # Whoever calls the constructor must not find the global random state moved.
         with torch.random.fork_rng(devices=[]):
@@ -164,6 +176,7 @@ class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, Anoma
         reload_text = partial(load_text_tower, backbone, pretrained, image_size, quick_gelu)
         self.anchors_for = AnchorCache(text, reload_text, normal_states, abnormal_states, templates)
         self.class_name, self.chosen_domain, self.weights = class_name, domain, weights
+        self.k_shot, self.few_shot_source, self.memory_tokens = k_shot, few_shot_source, memory_tokens
         self.auxiliary = AuxiliarySet(auxiliary, auxiliary_root, shots, auxiliary_unmasked, seed)
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self.decoupling_weight, self.learning_rate, self.milestones = decoupling_weight, learning_rate, tuple(milestones)
@@ -184,8 +197,10 @@ class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, Anoma
 
     @property
     def learning_type(self) -> LearningType:
-        """ONE_CLASS while there is something to learn (anomalib only fits those), ZERO_SHOT with trained adapters."""
-        return LearningType.ONE_CLASS if self.weights is None else LearningType.ZERO_SHOT
+        """ONE_CLASS while there is something to learn (anomalib only fits those), then ZERO_SHOT, or FEW_SHOT with photos."""
+        if self.weights is None:
+            return LearningType.ONE_CLASS
+        return LearningType.FEW_SHOT if self.has_references else LearningType.ZERO_SHOT
 
     @property
     def trainer_arguments(self) -> dict[str, Any]:
