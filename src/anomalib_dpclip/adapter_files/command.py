@@ -60,6 +60,7 @@ def _description(file: Path, content: AdapterFile) -> dict[str, str]:
         "learned from": _data_sets(known.learned_from),
         "epochs": str(known.epochs) if known.epochs else _UNKNOWN,
         "calibration": "of the images learned from" if content.calibration else "none",
+        **({"photos": _memory(content.memory)} if content.memory else {}),
         "hyper-parameters": _listed(known.hyper_parameters),
         "versions": _listed(known.versions),
     }
@@ -75,6 +76,13 @@ def _data_sets(learned_from: list[str]) -> str:
     pairs = sorted(each.partition("/")[::2] for each in learned_from)
     sets = groupby(pairs, key=lambda pair: pair[0])
     return "; ".join(f"{name} ({', '.join(each for _, each in classes)})" for name, classes in sets) or _UNKNOWN
+
+
+def _memory(memory: dict[str, Tensor]) -> str:
+    """What is remembered of photos of a target."""
+    taps, tokens, width = memory["tokens"].shape
+    known = f"{int(memory['photos'])} of a target: {tokens:,} tokens of {width} values at each of {taps} taps"
+    return f"{known}, share {float(memory['share']):.2f} beside the text"
 
 
 def _listed(values: dict[str, Any]) -> str:

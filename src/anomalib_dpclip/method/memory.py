@@ -43,14 +43,15 @@ def nearest_distance(tokens: Tensor, memory: Tensor) -> Tensor:
     Returns:
         Distances ``(N,)``.
     """
-    nearest, lowest = memory[:1].expand(len(tokens), -1), None
+    nearest: Tensor | None = None
+    lowest: Tensor | None = None
     for chunk in memory.split(CHUNK):
         known = chunk.to(tokens.dtype)
         with full_precision(tokens):
             # |x - m|^2 less |x|^2, which is the same for every m.
             distances = known.square().sum(1) - 2 * (tokens @ known.T)
         least, index = distances.min(dim=1)
-        if lowest is None:
+        if nearest is None or lowest is None:
             nearest, lowest = known[index], least
         else:
             nearest = torch.where((least < lowest).unsqueeze(1), known[index], nearest)
@@ -69,9 +70,8 @@ def tap_mean_distance(tokens: Tensor, memory: Tensor) -> Tensor:
     Returns:
         Distances ``(B, L)`` in [0, 4].
     """
-    batch, _, length, _ = tokens.shape
     distances = [nearest_distance(tokens[:, tap].flatten(0, 1), known) for tap, known in enumerate(memory)]
-    return torch.stack(distances).mean(0).view(batch, length)
+    return torch.stack(distances).mean(0).view(tokens.shape[0], tokens.shape[2])
 
 
 class TokenMemory(nn.Module):

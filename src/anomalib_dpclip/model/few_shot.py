@@ -1,5 +1,6 @@
 """How DPCLIP judges by photos of what the target should look like: the hooks that fetch, remember and keep them."""
 
+import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,10 +11,12 @@ from lightning.pytorch.trainer.states import TrainerFn
 from PIL import Image
 from torch import Tensor
 
+from anomalib_dpclip.adapter_files.foreign_formats import MEMORY_PREFIX
 from anomalib_dpclip.method.memory import TokenMemory
 from anomalib_dpclip.model.calibration import CalibrationStatistics
 from anomalib_dpclip.model.post_processor import DPCLIPPostProcessor
 from anomalib_dpclip.model.pre_processor import normalize, resize_only
+from anomalib_dpclip.model.reference_calibration import calibrate_on_references
 from anomalib_dpclip.model.reference_memory import build_memory
 from anomalib_dpclip.model.references import (
     as_tensor,
@@ -26,8 +29,6 @@ from anomalib_dpclip.model.references import (
 from anomalib_dpclip.model.target import KnowsTarget
 
 logger = logging.getLogger(__name__)
-
-MEMORY_PREFIX = "model.memory."
 
 
 class KnowsReferences(KnowsTarget):
@@ -92,6 +93,15 @@ class KnowsReferences(KnowsTarget):
         validates = self._validated or self.trainer.state.fn in {TrainerFn.FITTING, TrainerFn.VALIDATING}
         self._remember(photos, calibrate=not validates)
 
+    def reference_digest(self) -> str | None:
+        """Identifies the photos that a run will judge by, before it starts; ``None`` without any, or with stored ones."""
+        if self._memory_is_stored:
+            return None
+        if self._photos is not None:
+            return hashlib.sha256(self._photos.numpy().tobytes()).hexdigest()
+        paths = self._reference_paths()
+        return None if paths is None else hashlib.sha256(b"".join(Path(path).read_bytes() for path in paths)).hexdigest()
+
     def _reference_paths(self) -> list[str] | None:
         if self.few_shot_source is not None:
             return folder_references(self.few_shot_source, self.k_shot, self.seed)
@@ -115,11 +125,11 @@ class KnowsReferences(KnowsTarget):
         """Thresholds from the photos themselves, each judged by the others, as it is and with synthetic defects."""
         processor = self.post_processor
         if isinstance(processor, DPCLIPPostProcessor):
-            processor.calibration.set_from(statistics, self.model.domain, processor.false_alarm_rate)
+            calibrate_on_references(processor.calibration, statistics, self.model.domain, processor.false_alarm_rate)
 
-    def fit_memory_to(self, state: Mapping[str, Any], prefix: str = MEMORY_PREFIX) -> None:
+    def fit_memory_to(self, state: Mapping[str, Any]) -> None:
         """Make room for the memory that a state dict holds, of whatever size; without one there is none."""
-        tokens = state.get(prefix + "tokens")
+        tokens = state.get(MEMORY_PREFIX + "tokens")
         self._memory_is_stored = tokens is not None
         self.model.memory = None if tokens is None else TokenMemory(torch.zeros_like(tokens)).to(self.model.anchors.device)
 

@@ -116,11 +116,12 @@ def _thinned(memory: Tensor, limit: int, seed: int) -> Tensor:
         return memory
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return torch.stack(list(_centres(memory, limit)))
+        return torch.stack(list(_centres(memory, limit, seed)))
 
 
-def _centres(memory: Tensor, limit: int) -> Iterator[Tensor]:
+def _centres(memory: Tensor, limit: int, seed: int) -> Iterator[Tensor]:
     for tokens in memory:
         # The sampler takes a share and rounds down.
         sampler = KCenterGreedy(tokens.float(), sampling_ratio=(limit + 0.5) / len(tokens))
+        sampler.model.random_state = seed  # its projection also draws from NumPy
         yield tokens[sampler.select_coreset_idxs()]
