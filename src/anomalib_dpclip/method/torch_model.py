@@ -213,10 +213,6 @@ class DPCLIPModel(nn.Module):
     def evidence(self, images: Tensor, anchors: Tensor) -> tuple[Tensor, Tensor]:
         """What text and target say of each token, to be fused.
 
-        Args:
-            images: As in `predict`.
-            anchors: As in `predict`.
-
         Returns:
             The text's blurred differences ``(B, rows, columns)``, and `centred_tokens` ``(B, T, L, C)``.
         """

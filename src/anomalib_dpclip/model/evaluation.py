@@ -7,13 +7,13 @@ from anomalib.data import ImageBatch
 
 from anomalib_dpclip.adapter_files.provenance import Provenance
 from anomalib_dpclip.auxiliary.leakage import warn_if_learned_from
-from anomalib_dpclip.model.few_shot import KnowsReferences
+from anomalib_dpclip.model.lot import JudgesLot
 from anomalib_dpclip.model.post_processor import DPCLIPPostProcessor
 
 logger = logging.getLogger(__name__)
 
 
-class EvaluatesTarget(KnowsReferences):
+class EvaluatesTarget(JudgesLot):
     """Lightning's hooks of `DPCLIP` for validation, test and prediction."""
 
     provenance: Provenance
@@ -36,11 +36,13 @@ class EvaluatesTarget(KnowsReferences):
         self.follow_target()
         self.follow_references()
         self._validated = bool(sum(self.trainer.num_val_batches))
+        self.follow_lot(self.trainer.val_dataloaders, calibrate=False)
 
     def on_test_start(self) -> None:
         """Make the target's text anchors; warn if the adapters have seen the target, or nothing is calibrated."""
         self.follow_target()
         self.follow_references()
+        self.follow_lot(self.trainer.test_dataloaders, calibrate=not self._validated)
         self._validated = False  # another test may be of another target
         if self.target is not None:
             warn_if_learned_from(self.provenance.learned_from, self.target)
@@ -50,6 +52,7 @@ class EvaluatesTarget(KnowsReferences):
         """Make the target's text anchors; warn if nothing is calibrated."""
         self.follow_target()
         self.follow_references()
+        self.follow_lot(self.trainer.predict_dataloaders, calibrate=True)
         self._validated = False
         self._warn_if_uncalibrated()
 
@@ -63,7 +66,10 @@ class EvaluatesTarget(KnowsReferences):
     def validation_step(self, batch: ImageBatch, batch_idx: int) -> ImageBatch:
         """Raw maps and detection scores, each image against the anchors of its class."""
         del batch_idx
-        return batch.update(**self.model.predict(batch.image, self.anchors_of(batch))._asdict())
+        prediction = self.judge(batch)
+        if prediction is None:
+            prediction = self.model.predict(batch.image, self.anchors_of(batch))
+        return batch.update(**prediction._asdict())
 
     def test_step(self, batch: ImageBatch, batch_idx: int, *args: Any, **kwargs: Any) -> ImageBatch:
         """As `validation_step`."""

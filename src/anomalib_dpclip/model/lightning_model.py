@@ -61,6 +61,8 @@ class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, Anoma
             Then the target's normal images are known: no zero-shot result.
         few_shot_source: Folder of photos of what the target should look like; without `k_shot` all of them are taken.
         memory_tokens: Patch tokens of those photos to remember at each tap; of more, so many are chosen.
+        lot: Let the images that are tested or predicted judge each other (no normal photo and no label is needed, but a lot of
+            mostly normal images). All of them are seen before the first is judged.
         class_name: What the images show, for the prompts, e.g. ``metal nut``. Default: from the data set and its category.
         domain: ``industrial`` or ``medical``: blur of the maps and fusion of the scores. Default: from the data set.
         auxiliary: Labelled set to learn from: the name of one of anomalib's image data modules, with ``/category`` for one
@@ -114,6 +116,7 @@ class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, Anoma
         k_shot: int = 0,
         few_shot_source: str | Path | None = None,
         memory_tokens: int = MEMORY_TOKENS,
+        lot: bool = False,
         class_name: str | None = None,
         domain: Domain | None = None,
         auxiliary: str | list[str] | AnomalibDataModule | AnomalibDataset | None = None,
@@ -144,8 +147,8 @@ class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, Anoma
         _require_positive(batch_size=batch_size, learning_rate=learning_rate, memory_tokens=memory_tokens)
         if k_shot < 0:
             raise ValueError(f"k_shot must be at least 0, not {k_shot}: it is the number of photos of the target")
-        if tiles > 1 and (k_shot or few_shot_source is not None):
-            raise ValueError("k_shot and few_shot_source judge whole images: set --model.tiles 1")
+        if tiles > 1 and (lot or k_shot or few_shot_source is not None):
+            raise ValueError("k_shot, few_shot_source and lot judge whole images: set --model.tiles 1")
         clip, text = load_clip(backbone, pretrained, image_size, quick_gelu)
         # Whoever calls the constructor must not find the global random state moved.
         with torch.random.fork_rng(devices=[]):
@@ -177,6 +180,7 @@ class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, Anoma
         self.anchors_for = AnchorCache(text, reload_text, normal_states, abnormal_states, templates)
         self.class_name, self.chosen_domain, self.weights = class_name, domain, weights
         self.k_shot, self.few_shot_source, self.memory_tokens = k_shot, few_shot_source, memory_tokens
+        self.lot = lot
         self.auxiliary = AuxiliarySet(auxiliary, auxiliary_root, shots, auxiliary_unmasked, seed)
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self.decoupling_weight, self.learning_rate, self.milestones = decoupling_weight, learning_rate, tuple(milestones)
