@@ -43,15 +43,14 @@ def nearest_distance(tokens: Tensor, memory: Tensor) -> Tensor:
     Returns:
         Distances ``(N,)``.
     """
-    nearest: Tensor | None = None
-    lowest: Tensor | None = None
-    for chunk in memory.split(CHUNK):
+    nearest = lowest = tokens.new_empty(0)
+    for number, chunk in enumerate(memory.split(CHUNK)):
         known = chunk.to(tokens.dtype)
         with full_precision(tokens):
             # |x - m|^2 less |x|^2, which is the same for every m.
             distances = known.square().sum(1) - 2 * (tokens @ known.T)
         least, index = distances.min(dim=1)
-        if nearest is None or lowest is None:
+        if number == 0:
             nearest, lowest = known[index], least
         else:
             nearest = torch.where((least < lowest).unsqueeze(1), known[index], nearest)

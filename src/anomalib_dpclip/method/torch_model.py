@@ -219,24 +219,22 @@ class DPCLIPModel(nn.Module):
         taps, _, tokens = self.features_and_taps(images)
         return difference_grid(taps, anchors, self.backbone.grid, self.domain), centred_tokens(tokens)
 
-    def fused_prediction(self, difference: Tensor, distance: Tensor, share: Tensor) -> InferenceBatch:
-        """Map and score of two evidences.
+    def fused_map(self, difference: Tensor, distance: Tensor, share: Tensor) -> Tensor:
+        """Anomaly maps ``(B, H, W)`` of two evidences.
 
         Args:
             difference: The text's, ``(B, rows, columns)``.
-            distance: To a memory, ``(B, L)``.
-            share: Of the memory.
-
-        Returns:
-            As `predict`; the score is the map's peak: where the target is known, the detection score adds nothing to it.
+            distance: To a memory or a lot, ``(B, L)``.
+            share: Of the distance.
         """
         distance = smooth_distance(distance.unflatten(-1, self.backbone.grid))
-        maps = anomaly_map(resize_map(fuse(difference, distance, share), self.input_size))
-        return InferenceBatch(anomaly_map=maps, pred_score=maps.amax(dim=(-2, -1)))
+        return anomaly_map(resize_map(fuse(difference, distance, share), self.input_size))
 
     def _predict_with_memory(self, images: Tensor, anchors: Tensor, memory: TokenMemory) -> InferenceBatch:
         difference, tokens = self.evidence(images, anchors)
-        return self.fused_prediction(difference, memory(tokens), memory.share)
+        maps = self.fused_map(difference, memory(tokens), memory.share)
+        # Where the target is known, the detection score adds nothing to the map's peak.
+        return InferenceBatch(anomaly_map=maps, pred_score=maps.amax(dim=(-2, -1)))
 
     def forward(self, images: Tensor) -> InferenceBatch | tuple[list[Tensor], Tensor]:
         """`predict` against the current class's anchors in evaluation mode, `features` in training mode."""

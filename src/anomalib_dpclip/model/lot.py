@@ -98,23 +98,23 @@ class JudgesLot(KnowsReferences):
         """What the lot says of a batch of its images; ``None`` where there is no lot."""
         if self._judged is None or not batch.image_path:
             return None
-        prediction = self._predict([str(path) for path in batch.image_path])
-        return InferenceBatch(*(None if part is None else part.to(self.device) for part in prediction))
+        maps = self._maps([str(path) for path in batch.image_path]).to(self.device)
+        return InferenceBatch(anomaly_map=maps, pred_score=maps.amax(dim=(-2, -1)))
 
-    def _predict(self, paths: Sequence[str]) -> InferenceBatch:
-        """Map and score of images of the lot, on the CPU; maps are made a few images at a time."""
+    def _maps(self, paths: Sequence[str]) -> Tensor:
+        """Maps ``(B, H, W)`` of images of the lot, on the CPU."""
         assert self._judged is not None
         assert self._lot_share is not None
         differences, distances = (torch.stack(parts) for parts in zip(*(self._judged[path] for path in paths), strict=True))
-        return self.model.fused_prediction(differences, distances, self._lot_share)
+        return self.model.fused_map(differences, distances, self._lot_share)
 
     def _extremes(self, paths: Sequence[str]) -> tuple[float, Tensor]:
         """Lowest value of all maps, and each map's peak ``(N,)``; few maps are in memory at a time."""
         floor, peaks = 1.0, []
         for start in range(0, len(paths), 8):
-            prediction = self._predict(paths[start : start + 8])
-            floor = min(floor, prediction.anomaly_map.min().item())
-            peaks.append(prediction.pred_score)
+            maps = self._maps(paths[start : start + 8])
+            floor = min(floor, maps.min().item())
+            peaks.append(maps.amax(dim=(-2, -1)))
         return floor, torch.cat(peaks)
 
     def _calibrate_on_lot(self, floor: float, peaks: Tensor) -> None:

@@ -78,9 +78,9 @@ def build_memory(
         (0, clean.difference[: len(judged)], distance, torch.zeros_like(masks[: len(judged)])),
         (1, hurt.difference, damaged_distance, masks),
     ):
-        prediction = model.fused_prediction(differences, far, memory.share)
+        maps = model.fused_map(differences, far, memory.share)
         labels = torch.full((len(mask),), label, device=photos.device)
-        statistics.update(prediction.anomaly_map, prediction.pred_score, labels, mask)
+        statistics.update(maps, maps.amax(dim=(-2, -1)), labels, mask)
     return memory, statistics
 
 
