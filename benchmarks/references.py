@@ -2,7 +2,7 @@
 
     python -m benchmarks.references --adapters seed111.safetensors seed112.safetensors --seeds 111 112 [--lot]
 
-Adapters are those of ``configs/quickstart.yaml``, one file a seed, written by ``save_adapters``; a seed also chooses the photos.
+Adapters are those of ``configs/quickstart.yaml``, one file a seed, by ``save_adapters``. A seed also chooses the photos.
 """
 
 import argparse
