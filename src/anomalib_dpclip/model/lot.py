@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from anomalib.data import ImageBatch, InferenceBatch
 from torch import Tensor
+from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from anomalib_dpclip.method.evidence_fusion import GAUSSIAN_MAD, memory_share
@@ -153,5 +154,9 @@ def mostly_anomalous(scores: Tensor) -> bool:
 
 
 def _batches(loaders: Any) -> Iterable[ImageBatch]:
+    """All batches of a run, in every process, whichever part of them it then judges."""
     for loader in loaders if isinstance(loaders, list | tuple) else [loaders]:
-        yield from tqdm(loader, desc="Seeing the lot", leave=False)
+        # A loader of its own: the sampler of the run's may not be iterated twice at a time.
+        size = loader.batch_size or getattr(loader.batch_sampler, "batch_size", 1)
+        own: DataLoader = DataLoader(loader.dataset, size, num_workers=loader.num_workers, collate_fn=loader.collate_fn)
+        yield from tqdm(own, desc="Seeing the lot", leave=False)
