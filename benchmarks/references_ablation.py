@@ -42,7 +42,7 @@ def rows_of(target: Target, seed: int) -> Iterator[dict]:
         known = taps_of(target, resized(read_references(paths), resize_only(target.model.input_size)))
         distances = {"raw tokens": compare(tokens, known), "centred tokens": compare(centred(tokens), centred(known))}
         raw = distances["raw tokens"]
-        distances["raw, less the image's median"] = raw - raw.median(dim=1, keepdim=True).values
+        distances["raw, less the image's median"] = raw - raw.median(dim=1, keepdim=True)[0]
         distances["centred, made unit again"] = compare(unit(centred(tokens)), unit(centred(known)))
         distances["no photo: distance to the own mean"] = centred(tokens).norm(dim=-1).mean(1)
         for name, distance in distances.items():
