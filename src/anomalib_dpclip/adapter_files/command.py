@@ -6,6 +6,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from anomalib_dpclip.adapter_files.contents import AdapterFile, is_plain_tensor
 from anomalib_dpclip.adapter_files.read_and_write import read_adapters, write_adapters
 from anomalib_dpclip.files.plain_data import printable
@@ -59,6 +61,7 @@ def _description(file: Path, content: AdapterFile) -> dict[str, str]:
         "learned from": _data_sets(known.learned_from),
         "epochs": str(known.epochs) if known.epochs else _UNKNOWN,
         "calibration": "of the images learned from" if content.calibration else "none",
+        **({"photos": _memory(content.memory)} if content.memory else {}),
         "hyper-parameters": _listed(known.hyper_parameters),
         "versions": _listed(known.versions),
     }
@@ -74,6 +77,13 @@ def _data_sets(learned_from: list[str]) -> str:
     pairs = sorted(each.partition("/")[::2] for each in learned_from)
     sets = groupby(pairs, key=lambda pair: pair[0])
     return "; ".join(f"{name} ({', '.join(each for _, each in classes)})" for name, classes in sets) or _UNKNOWN
+
+
+def _memory(memory: dict[str, Tensor]) -> str:
+    """What is remembered of photos of a target."""
+    taps, tokens, width = memory["tokens"].shape
+    known = f"{int(memory['photos'])} of a target: {tokens:,} tokens of {width} values at each of {taps} taps"
+    return f"{known}, share {float(memory['share']):.2f} beside the text"
 
 
 def _listed(values: dict[str, Any]) -> str:

@@ -1,6 +1,6 @@
 """What a file of adapters holds, whatever its format."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
 import torch
@@ -17,11 +17,13 @@ class AdapterFile:
         tensors: Adapters and projectors by their published names.
         calibration: State of the auxiliary calibration, empty if the file has none.
         provenance: Where they come from.
+        memory: State of the memory of photos of a target; only a checkpoint can have one.
     """
 
     tensors: dict[str, Tensor]
     calibration: dict[str, Tensor]
     provenance: Provenance
+    memory: dict[str, Tensor] = field(default_factory=dict)
 
 
 def is_plain_tensor(value: Any) -> TypeGuard[Tensor]:

@@ -12,6 +12,9 @@ from anomalib_dpclip.files.safe_load import load_plain
 from anomalib_dpclip.method.torch_model import DPCLIPModel
 from anomalib_dpclip.method.unadapted import UNADAPTED
 
+MEMORY_PREFIX = "model.memory."
+"""Beginning of the names of a checkpoint's memory of photos of a target."""
+
 
 def write_published(content: AdapterFile, path: Path) -> None:
     """Write the published format, the whole file or none; it has no room for provenance and calibration."""
@@ -54,4 +57,5 @@ def read_pickled(path: Path) -> AdapterFile:
     calibration = {
         name.removeprefix(calibration_prefix): value for name, value in state.items() if name.startswith(calibration_prefix)
     }
-    return AdapterFile(adapters, calibration, Provenance.from_dict(content[PROVENANCE_KEY], path))
+    memory = {name.removeprefix(MEMORY_PREFIX): value for name, value in state.items() if name.startswith(MEMORY_PREFIX)}
+    return AdapterFile(adapters, calibration, Provenance.from_dict(content[PROVENANCE_KEY], path), memory)

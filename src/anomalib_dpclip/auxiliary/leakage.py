@@ -24,35 +24,35 @@ def require_disjoint(auxiliary: pd.DataFrame, target: AnomalibDataModule | None)
     Raises:
         ValueError: Names the image in both places.
     """
-    shared = shared_image(auxiliary, target)
-    if shared is not None:
-        tested, learned = shared
+    twins = tested_twin(list(auxiliary.image_path), target)
+    if twins is not None:
+        tested, learned = twins
         raise ValueError(
             f"{tested} is to be tested on and, as {learned}, learned from: results on it would mean nothing. Choose another "
             f"--model.auxiliary or --data"
         )
 
 
-def shared_image(auxiliary: pd.DataFrame, target: AnomalibDataModule | None) -> tuple[str, str] | None:
-    """The first image that is both tested on and learned from, under the same path or as a copy.
+def tested_twin(known: Sequence[str], target: AnomalibDataModule | None) -> tuple[str, str] | None:
+    """A validation or test image of a target that is among images already known, under the same path or as a copy.
 
     Args:
-        auxiliary: Samples to learn from, with ``image_path``.
-        target: Data module with validation and test images, after its ``setup``.
+        known: Paths of images.
+        target: Data module that has been set up.
 
     Returns:
-        Its path among the tested images, and among the learned ones.
+        Its path and the known one's, or ``None`` where there is none.
     """
     tested: list[str] = []
     for split in ("test_data", "val_data"):
         samples = getattr(getattr(target, split, None), "samples", None)
         tested += [] if samples is None else list(samples.image_path)
-    learned_by_path = {Path(path).resolve(): path for path in auxiliary.image_path}
-    learned_by_size = _by_size(auxiliary.image_path)
+    known_by_path = {Path(path).resolve(): path for path in known}
+    known_by_size = _by_size(known)
     for path in dict.fromkeys(tested):
-        twin = learned_by_path.get(Path(path).resolve())
+        twin = known_by_path.get(Path(path).resolve())
         # Equal contents need equal sizes: hardly any file has to be read.
-        candidates = [] if twin else learned_by_size.get(Path(path).stat().st_size, [])
+        candidates = [] if twin else known_by_size.get(Path(path).stat().st_size, [])
         if candidates:
             digest = _digest(path)
             twin = next((other for other in candidates if _digest(other) == digest), None)

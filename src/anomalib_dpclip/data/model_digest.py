@@ -25,6 +25,10 @@ def model_digest(model: LightningModule, data: Mapping[str, Any]) -> str:
         getattr(post_processor, "checkpoint_config", dict)(),
         dict(data),
     ]
+    # What the model judges by beside its weights may only be fetched when the run starts.
+    references = getattr(model, "reference_digest", lambda: None)()
+    if references is not None:
+        settings.append({"references": references})
     # Objects count by their class: their addresses differ from run to run.
     plain = json.dumps(settings, sort_keys=True, default=lambda value: type(value).__name__)
     digest = hashlib.sha256(plain.encode())

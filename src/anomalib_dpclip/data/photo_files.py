@@ -18,7 +18,7 @@ UNSUPPORTED = (".heic", ".heif", ".avif", ".dng", ".cr2", ".cr3", ".nef", ".arw"
 """Of photos that cannot be read: phones' and cameras' own formats."""
 
 
-def photo_files(root: Path, outputs: Path | None) -> Iterator[str]:
+def photo_files(root: Path, outputs: Path | None = None) -> Iterator[str]:
     """Paths of the photos below a folder, in no order.
 
     Args:

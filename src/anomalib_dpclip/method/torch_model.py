@@ -16,8 +16,16 @@ from torch.utils.checkpoint import checkpoint
 from anomalib_dpclip.clip.fingerprint import fingerprint
 from anomalib_dpclip.clip.vision_tower import VisionTower
 from anomalib_dpclip.method.adapters import ChannelPurification, LayerAdapter, Pooling, Projector
-from anomalib_dpclip.method.anomaly_map import anomaly_map, blur_grid, detection_score, resize_map, tap_average
+from anomalib_dpclip.method.anomaly_map import (
+    anomaly_map,
+    blur_grid,
+    detection_score,
+    difference_grid,
+    resize_map,
+    tap_average,
+)
 from anomalib_dpclip.method.domain import BLUR, Domain
+from anomalib_dpclip.method.memory import TokenMemory, centred_tokens, fuse, smooth_distance
 from anomalib_dpclip.method.tiling import predict_tiled
 
 if TYPE_CHECKING:
@@ -42,6 +50,7 @@ class DPCLIPModel(nn.Module):
         anchors: Text anchors ``(E, 2)`` of the current class, columns normal and abnormal (buffer).
         checkpointing: Whether layers are computed again in the backward pass instead of remembered.
         backbone_fingerprint: Identifies the CLIP's weights and activation.
+        memory: Patch tokens of photos of the target, where there are any: `predict` then judges by them too.
 
     Raises:
         ValueError: For layers outside the tower, an unknown pooling or domain, or an image too small for the blur.
@@ -93,6 +102,7 @@ class DPCLIPModel(nn.Module):
         )
         self.det_proj = Projector(width, embed_dim, activation=projector_activation, use_grn=use_grn)
         self.register_buffer("anchors", torch.zeros(embed_dim, 2))
+        self.memory: TokenMemory | None = None
 
     def initial_adapters(self, seed: int) -> dict[str, Tensor]:
         """Adapters and projectors as they are before anything is learned, the same for the same seed.
@@ -163,6 +173,16 @@ class DPCLIPModel(nn.Module):
         Raises:
             ValueError: If the images have another size than the backbone.
         """
+        taps, detection, _ = self.features_and_taps(images)
+        return taps, detection
+
+    def features_and_taps(self, images: Tensor) -> tuple[list[Tensor], Tensor, list[Tensor]]:
+        """`features`, and the taps' tokens ``(B, L, C)`` before the projectors, which a memory is made of."""
+        taps = self._taps(images)
+        detection = self.det_proj(taps[-1]).mean(dim=1)
+        return [project(tap) for project, tap in zip(self.seg_proj, taps, strict=True)], detection, taps
+
+    def _taps(self, images: Tensor) -> list[Tensor]:
         _require_size(images, self.backbone.image_size, "image_size")
         tokens = self.backbone.embed(images)
         taps: list[Tensor] = []
@@ -173,8 +193,7 @@ class DPCLIPModel(nn.Module):
                 tokens = self._adapted_layer(index, tokens)
             if index + 1 in self.tap_layers:
                 taps.append(self.backbone.final_norm(tokens[:, 1:]))
-        detection = self.det_proj(taps[-1]).mean(dim=1)
-        return [project(tap) for project, tap in zip(self.seg_proj, taps, strict=True)], detection
+        return taps
 
     def _adapted_layer(self, index: int, tokens: Tensor) -> Tensor:
         """One transformer layer (0-based), and its adapter where it has one."""
@@ -191,12 +210,16 @@ class DPCLIPModel(nn.Module):
             anchors: ``(E, 2)``, or ``(B, E, 2)`` where each image has its own class.
 
         Returns:
-            ``anomaly_map`` ``(B, H, W)`` and ``pred_score`` ``(B,)`` (the detection score), both in [0, 1].
+            ``anomaly_map`` ``(B, H, W)`` and ``pred_score`` ``(B,)``, both in [0, 1]: the detection score, or with a memory
+            the map's peak.
 
         Raises:
             ValueError: If the images have another size.
         """
         _require_size(images, self.input_size, "image_size or tiles")
+
+        if self.memory is not None:
+            return self._predict_with_memory(images, anchors, self.memory)
 
         def predict_tile(tile: Tensor) -> tuple[Tensor, Tensor]:
             taps, detection = self.features(tile)
@@ -208,6 +231,32 @@ class DPCLIPModel(nn.Module):
             difference, score = predict_tiled(predict_tile, images, self.backbone.grid, self.tiles)
         difference = blur_grid(difference, self.domain)
         return InferenceBatch(anomaly_map=anomaly_map(resize_map(difference, self.input_size)), pred_score=score)
+
+    def evidence(self, images: Tensor, anchors: Tensor) -> tuple[Tensor, Tensor]:
+        """What text and target say of each token, to be fused.
+
+        Returns:
+            The text's blurred differences ``(B, rows, columns)``, and `centred_tokens` ``(B, T, L, C)``.
+        """
+        taps, _, tokens = self.features_and_taps(images)
+        return difference_grid(taps, anchors, self.backbone.grid, self.domain), centred_tokens(tokens)
+
+    def fused_map(self, difference: Tensor, distance: Tensor, share: Tensor) -> Tensor:
+        """Anomaly maps ``(B, H, W)`` of two evidences.
+
+        Args:
+            difference: The text's, ``(B, rows, columns)``.
+            distance: To a memory or a lot, ``(B, L)``.
+            share: Of the distance.
+        """
+        distance = smooth_distance(distance.unflatten(-1, self.backbone.grid))
+        return anomaly_map(resize_map(fuse(difference, distance, share), self.input_size))
+
+    def _predict_with_memory(self, images: Tensor, anchors: Tensor, memory: TokenMemory) -> InferenceBatch:
+        difference, tokens = self.evidence(images, anchors)
+        maps = self.fused_map(difference, memory(tokens), memory.share)
+        # Where the target is known, the detection score adds nothing to the map's peak.
+        return InferenceBatch(anomaly_map=maps, pred_score=maps.amax(dim=(-2, -1)))
 
     def forward(self, images: Tensor) -> InferenceBatch | tuple[list[Tensor], Tensor]:
         """`predict` against the current class's anchors in evaluation mode, `features` in training mode."""

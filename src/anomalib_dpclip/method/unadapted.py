@@ -35,10 +35,11 @@ class UnadaptedCLIP(DPCLIPModel):
         super().__init__(clip, adapter_layers=(), tap_layers=(depth,), domain=domain, tiles=tiles)
         self.requires_grad_(False)
 
-    def features(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
-        """See `DPCLIPModel.features`."""
+    def features_and_taps(self, images: Tensor) -> tuple[list[Tensor], Tensor, list[Tensor]]:
+        """See `DPCLIPModel.features_and_taps`."""
         tokens = self.backbone.embed(images)
         for index in range(self.backbone.depth):
             tokens = self.backbone.layer(index, tokens)
-        tokens = functional.normalize(self.backbone.final_norm(tokens) @ self.backbone.visual.proj, dim=-1)
-        return [tokens[:, 1:]], tokens[:, 0]
+        final = self.backbone.final_norm(tokens)
+        tokens = functional.normalize(final @ self.backbone.visual.proj, dim=-1)
+        return [tokens[:, 1:]], tokens[:, 0], [final[:, 1:]]

@@ -14,7 +14,7 @@ from anomalib_dpclip.method.domain import DEFAULT_DOMAIN, Domain
 from anomalib_dpclip.method.unadapted import UNADAPTED
 from anomalib_dpclip.model.calibration import Calibration
 from anomalib_dpclip.model.checkpoint_io import write_checkpoints_whole
-from anomalib_dpclip.model.target import KnowsTarget
+from anomalib_dpclip.model.few_shot import KnowsReferences
 
 logger = logging.getLogger(__name__)
 
@@ -27,10 +27,10 @@ DOMAIN_KEY = "domain"
 """Beside the provenance in a checkpoint: the domain of the thresholds in force."""
 
 # None of these belongs to the model, and a path of one machine would keep a checkpoint from being loaded on another.
-_NOT_OF_THE_MODEL = ("weights", "auxiliary", "auxiliary_root")
+_NOT_OF_THE_MODEL = ("weights", "auxiliary", "auxiliary_root", "few_shot_source")
 
 
-class SavesAdapters(KnowsTarget):
+class SavesAdapters(KnowsReferences):
     """Lightning's hooks of `DPCLIP` for saving and loading."""
 
     pre_processor: Any
@@ -67,6 +67,7 @@ class SavesAdapters(KnowsTarget):
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Load a state that has no backbone; anything else that is missing or too much is an error."""
+        self.fit_memory_to(state_dict)
         backbone = {BACKBONE_PREFIX + name: value for name, value in self.model.backbone.state_dict().items()}
         return super().load_state_dict({**backbone, **state_dict}, strict=strict, assign=assign)
 

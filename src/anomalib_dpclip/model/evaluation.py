@@ -8,14 +8,14 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
 from anomalib_dpclip.auxiliary.leakage import warn_if_learned_from
+from anomalib_dpclip.model.lot import JudgesLot
 from anomalib_dpclip.model.post_processor import DPCLIPPostProcessor
 from anomalib_dpclip.model.results_folder import link_latest
-from anomalib_dpclip.model.target import KnowsTarget
 
 logger = logging.getLogger(__name__)
 
 
-class EvaluatesTarget(KnowsTarget):
+class EvaluatesTarget(JudgesLot):
     """Lightning's hooks of `DPCLIP` for validation, test and prediction."""
 
     def setup(self, stage: str) -> None:
@@ -45,29 +45,35 @@ class EvaluatesTarget(KnowsTarget):
             self._require_adapters()
         self.follow_class()
         self.follow_domain(calibrating=True)
+        self.follow_references()
+        self._validated = bool(sum(self.trainer.num_val_batches))
+        self.follow_lot(self.trainer.val_dataloaders, calibrate=False)
 
     def on_test_start(self) -> None:
-        """Make the target's text anchors; warn if the adapters have seen the target, or nothing is calibrated.
+        """Make the target's text anchors and memory; warn if the adapters have seen the target, or nothing is calibrated.
 
         Raises:
             ValueError: If there are no trained adapters to test.
         """
-        self._start_judging()
+        self._start_judging(self.trainer.test_dataloaders, calibrate_lot=not self._validated)
         if self.target is not None:
             warn_if_learned_from(self.provenance.learned_from, self.target)
 
     def on_predict_start(self) -> None:
-        """Make the target's text anchors; warn if nothing is calibrated.
+        """Make the target's text anchors and memory; warn if nothing is calibrated.
 
         Raises:
             ValueError: If there are no trained adapters to predict with.
         """
-        self._start_judging()
+        self._start_judging(self.trainer.predict_dataloaders, calibrate_lot=True)
 
-    def _start_judging(self) -> None:
+    def _start_judging(self, loaders: Any, *, calibrate_lot: bool) -> None:
         self._require_adapters()
         self.follow_class()
         self.follow_domain(calibrating=False)
+        self.follow_references()
+        self.follow_lot(loaders, calibrate=calibrate_lot)
+        self._validated = False  # another run may be of another target
         if isinstance(self.post_processor, DPCLIPPostProcessor) and not self.is_calibrated:
             logger.warning(
                 "nothing has been calibrated, neither the adapters nor on this target: the threshold is 0.5, the point of "
@@ -84,7 +90,10 @@ class EvaluatesTarget(KnowsTarget):
     def validation_step(self, batch: ImageBatch, batch_idx: int) -> ImageBatch:
         """Raw maps and detection scores, each image against the anchors of its class."""
         del batch_idx
-        return batch.update(**self.model.predict(batch.image, self.anchors_of(batch))._asdict())
+        prediction = self.judge(batch)
+        if prediction is None:
+            prediction = self.model.predict(batch.image, self.anchors_of(batch))
+        return batch.update(**prediction._asdict())
 
     def test_step(self, batch: ImageBatch, batch_idx: int, *args: Any, **kwargs: Any) -> ImageBatch:
         """As `validation_step`."""

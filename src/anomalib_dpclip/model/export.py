@@ -19,6 +19,7 @@ class DPCLIPExport(ExportMixin):
     """
 
     model: Any
+    require_references: Any
 
     def to_torch(self, export_root: Path | str, model_file_name: str = "model") -> Path:
         """Write ``weights/torch/{model_file_name}.pt``, a pickled module.
@@ -34,6 +35,7 @@ class DPCLIPExport(ExportMixin):
             ValueError: If there is no class to detect anomalies of.
         """
         self._require_anchors()
+        self.require_references()
         deployed: Any = deepcopy(self)
         deployed.eval().requires_grad_(False)  # anomalib's inferencer runs with gradients enabled
         deployed.evaluator = None  # its histograms take more than the adapters
@@ -62,6 +64,7 @@ class DPCLIPExport(ExportMixin):
             ValueError: If there is no class to detect anomalies of.
         """
         self._require_anchors()
+        self.require_references()
         # Their line for each of a thousand constants would bury what anomalib has to say.
         for name in ("onnx_ir", "onnxscript"):
             logging.getLogger(name).setLevel(logging.WARNING)

@@ -38,6 +38,8 @@ from anomalib_dpclip.model.learning import LearnsAdapters
 from anomalib_dpclip.model.missing_target import MissingTarget
 from anomalib_dpclip.model.post_processor import DPCLIPPostProcessor
 from anomalib_dpclip.model.pre_processor import CLIPPreProcessor
+from anomalib_dpclip.model.reference_memory import MEMORY_TOKENS
+from anomalib_dpclip.model.references import check_references
 from anomalib_dpclip.model.results_folder import keep_config
 from anomalib_dpclip.model.seed import seed_or_global
 from anomalib_dpclip.model.visualizer import PictureVisualizer
@@ -59,6 +61,12 @@ class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, Anoma
             overlapping tiles of `image_size`, (2 tiles - 1)^2 of them. Learning is not affected.
         weights: Trained adapters: ``.safetensors`` of this package, a Lightning ``.ckpt``, or a published ``.pth``; ``clip``
             for CLIP without adapters, the baseline.
+        k_shot: Judge also by so many normal images of the target's training split, chosen by chance (or of `few_shot_source`).
+            Then the target's normal images are known: no zero-shot result.
+        few_shot_source: Folder of photos of what the target should look like; without `k_shot` all of them are taken.
+        memory_tokens: Patch tokens of those photos to remember at each tap; of more, so many are chosen.
+        lot: Let the images that are tested or predicted judge each other (no normal photo and no label is needed, but a lot of
+            mostly normal images). All of them are seen before the first is judged.
         class_name: What the images show, for the prompts, e.g. ``metal nut``. Default: from the data set and its category.
         domain: ``industrial`` or ``medical``: blur of the maps and fusion of the scores. Default: from the data set.
         auxiliary: Labelled set to learn from: the name of one of anomalib's image data modules, with ``/category`` for one
@@ -112,6 +120,10 @@ class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, Anoma
         image_size: int | None = None,
         tiles: int = 1,
         weights: str | Path | None = None,
+        k_shot: int = 0,
+        few_shot_source: str | Path | None = None,
+        memory_tokens: int = MEMORY_TOKENS,
+        lot: bool = False,
         class_name: str | None = None,
         domain: Domain | None = None,
         auxiliary: str | list[str] | AnomalibDataModule | AnomalibDataset | None = None,
@@ -142,6 +154,7 @@ class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, Anoma
     ) -> None:
         current_seed = seed_or_global(seed)
         _check_ranges(batch_size, learning_rate, decoupling_weight, current_seed)
+        check_references(k_shot, few_shot_source, memory_tokens, lot, tiles)
         clip, text = load_clip(backbone, pretrained, image_size, quick_gelu)
         # Whoever calls the constructor must not find the global random state moved.
         with torch.random.fork_rng(devices=[]):
@@ -174,6 +187,7 @@ class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, Anoma
         self.class_name, self.chosen_domain, self.weights = class_name, domain, weights
         self.auxiliary = AuxiliarySet(auxiliary, auxiliary_root, shots, auxiliary_unmasked, current_seed)
         self.batch_size, self.num_workers = batch_size, num_workers
+        self.k_shot, self.few_shot_source, self.memory_tokens, self.lot = k_shot, few_shot_source, memory_tokens, lot
         self.chosen_seed, self.seed = seed, current_seed
         self.decoupling_weight, self.learning_rate, self.milestones = decoupling_weight, learning_rate, tuple(milestones)
         self.provenance = Provenance(
@@ -191,8 +205,10 @@ class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, Anoma
 
     @property
     def learning_type(self) -> LearningType:
-        """ONE_CLASS while there is something to learn (anomalib only fits those), ZERO_SHOT with trained adapters."""
-        return LearningType.ONE_CLASS if self.weights is None else LearningType.ZERO_SHOT
+        """ONE_CLASS while there is something to learn (anomalib only fits those), then ZERO_SHOT, or FEW_SHOT with photos."""
+        if self.weights is None:
+            return LearningType.ONE_CLASS
+        return LearningType.FEW_SHOT if self.has_references else LearningType.ZERO_SHOT
 
     @property
     def trainer_arguments(self) -> dict[str, Any]:

@@ -37,13 +37,13 @@ class CLIPPreProcessor(PreProcessor):
 
     def _set_size(self, image_size: tuple[int, int]) -> None:
         self.image_size = image_size
-        self.transform = _transform(EightBitResize(image_size))
-        self.export_transform = _transform(ExportableResize(image_size))
+        self.transform = v2.Compose([*resize_only(image_size).transforms, normalize()])
+        self.export_transform = v2.Compose([ExportableResize(image_size), Clamp(), normalize()])
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: ImageBatch, batch_idx: int) -> None:
         """Normalise only: images to learn from come in the backbone's size, augmented, also where larger ones are tiled."""
         del trainer, pl_module, batch_idx
-        batch.image = _normalize()(batch.image)
+        batch.image = normalize()(batch.image)
 
     def checkpoint_config(self) -> dict[str, Any]:
         """The size, from which all follows."""
@@ -55,9 +55,11 @@ class CLIPPreProcessor(PreProcessor):
         self._set_size((int(height), int(width)))
 
 
-def _transform(resize: v2.Transform) -> v2.Transform:
-    return v2.Compose([resize, Clamp(), _normalize()])
+def resize_only(image_size: tuple[int, int]) -> v2.Transform:
+    """The resize of `CLIPPreProcessor` without the normalisation: images stay in [0, 1]."""
+    return v2.Compose([EightBitResize(image_size), Clamp()])
 
 
-def _normalize() -> v2.Transform:
+def normalize() -> v2.Transform:
+    """CLIP's normalisation of images in [0, 1]."""
     return v2.Normalize(mean=list(CLIP_MEAN), std=list(CLIP_STD))

@@ -1,0 +1,138 @@
+"""What photos of the target add, and what the unlabelled lot adds: the four targets of Surfaces, or any other materials.
+
+    python -m benchmarks.references --adapters seed111.safetensors seed112.safetensors --seeds 111 112 [--lot]
+
+Adapters are those of ``configs/quickstart.yaml``, one file a seed, by ``save_adapters``. A seed also chooses the photos.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from anomalib_dpclip import DPCLIP, Surfaces
+from anomalib_dpclip.method.class_names import describe
+from anomalib_dpclip.method.evidence_fusion import memory_share
+from anomalib_dpclip.method.memory import smooth_distance
+from anomalib_dpclip.method.mutual_scoring import mutual_distances
+from anomalib_dpclip.metrics.functional import auroc, average_precision
+from anomalib_dpclip.metrics.pixel_histogram import count_pixels
+from anomalib_dpclip.model.pre_processor import normalize, resize_only
+from anomalib_dpclip.model.reference_memory import MEMORY_TOKENS, build_memory
+from anomalib_dpclip.model.references import read_references, resized, training_references
+from benchmarks.results import write_results
+
+PHOTOS = (1, 2, 4, 8, 16)
+LOTS = {"5 %": 4, "20 %": 20, "50 %": 80}
+"""Anomalous images beside the 80 normal ones."""
+SMALL_LOTS = (2, 4, 8, 16)
+
+
+class Target:
+    """Test images of a material, seen once.
+
+    Args:
+        adapters: File of the adapters.
+        root: Folder of Surfaces.
+        category: The material.
+    """
+
+    def __init__(self, adapters: Path, root: Path, category: str) -> None:
+        self.name = category
+        model = DPCLIP(backbone="mini", weights=adapters, class_name=describe("Surfaces", category)).eval()
+        self.model, self.anchors = model.model, model.anchors_for(describe("Surfaces", category))
+        self.data = Surfaces(root=root, category=category)
+        self.data.prepare_data()
+        self.data.setup()
+        items = [self.data.test_data[index] for index in range(len(self.data.test_data))]
+        images = torch.stack([item.image for item in items])
+        self.labels = torch.stack([item.gt_label for item in items]).long()
+        self.masks = torch.stack([item.gt_mask for item in items]).view(-1, *images.shape[-2:]).bool()
+        self.text = model.model.predict(normalize()(images), self.anchors)
+        self.difference, self.tokens = model.model.evidence(normalize()(images), self.anchors)
+
+    def metrics(self, maps: Tensor, score: Tensor, images: Tensor | None = None) -> dict[str, float]:
+        """Image AUROC, pixel AUROC and pixel AP of maps ``(N, H, W)`` and scores ``(N,)`` of the images named."""
+        chosen = torch.arange(len(self.labels)) if images is None else images
+        labels = self.labels[chosen]
+        normal, anomalous = score[labels == 0], score[labels == 1]
+        wins = (anomalous[:, None] > normal).double() + (anomalous[:, None] == normal).double() / 2
+        counts = count_pixels(maps, self.masks[chosen])
+        values = {"image_AUROC": wins.mean().item(), "pixel_AUROC": auroc(counts), "pixel_AP": average_precision(counts)}
+        return {name: round(100 * value, 2) for name, value in values.items()}
+
+    def fused(self, distance: Tensor, share: float | Tensor, images: Tensor | None = None) -> dict[str, float]:
+        """`metrics` of a distance and the text."""
+        chosen = torch.arange(len(self.labels)) if images is None else images
+        maps = self.model.fused_map(self.difference[chosen], distance, torch.as_tensor(share))
+        return self.metrics(maps, maps.amax(dim=(-2, -1)), images)
+
+
+def text_alone(target: Target) -> Iterator[dict]:
+    """The model without photos: map's peak and detection score, each min-max scaled, averaged."""
+    maps, detection = target.text.anomaly_map, target.text.pred_score
+    peak = maps.amax(dim=(-2, -1))
+    score = sum((each - each.min()) / (each.max() - each.min()) for each in (peak, detection)) / 2
+    yield {"knows": "nothing", "judged by": "text", **target.metrics(maps, score)}
+
+
+def with_photos(target: Target, seed: int) -> Iterator[dict]:
+    """The memory of k photos, alone and fused."""
+    for photos in PHOTOS:
+        paths = training_references(target.data, photos, seed)
+        images = resized(read_references(paths), resize_only(target.model.input_size))
+        memory, _ = build_memory(target.model, images, normalize(), target.anchors, MEMORY_TOKENS, seed)
+        distance = memory(target.tokens)
+        for name, share in (("memory", 1.0), ("both", memory.share)):
+            yield {"knows": f"{photos} photos", "judged by": name, "share": float(share), **target.fused(distance, share)}
+
+
+def with_lot(target: Target, seed: int) -> Iterator[dict]:
+    """The lot, alone and fused, at several shares of anomalous images and sizes."""
+    normal, anomalous = (target.labels == 0).nonzero()[:, 0], (target.labels == 1).nonzero()[:, 0]
+    for share_of_anomalous, count in LOTS.items():
+        images = torch.cat([normal, anomalous[torch.linspace(0, len(anomalous) - 1, count).long()]])
+        yield from _judged(target, [images], f"lot, {share_of_anomalous} anomalous")
+    order = torch.randperm(len(target.labels), generator=torch.Generator().manual_seed(seed))
+    for size in SMALL_LOTS:
+        yield from _judged(target, list(order.split(size)), f"lots of {size}, 50 % anomalous")
+
+
+def _judged(target: Target, lots: list[Tensor], knows: str) -> Iterator[dict]:
+    distance = torch.cat([mutual_distances(target.tokens[lot]) for lot in lots])
+    images = torch.cat(lots)
+    smooth = smooth_distance(distance.unflatten(-1, target.model.backbone.grid))
+    half = smooth.flatten(1).amax(1).argsort()[: len(images) // 2]
+    pairs = torch.stack([target.difference[images][half].flatten(), smooth[half].flatten()], dim=1)
+    for name, share in (("lot", 1.0), ("both", memory_share(pairs, pairs[:0]))):
+        yield {"knows": knows, "judged by": name, "share": share, **target.fused(distance, share, images)}
+
+
+@torch.no_grad()
+def main() -> None:
+    """Measure and write ``references.csv`` and ``references.md``."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--adapters", type=Path, nargs="+", required=True)
+    parser.add_argument("--seeds", type=int, nargs="+", required=True)
+    parser.add_argument("--root", type=Path, default=Path("datasets/Surfaces"))
+    parser.add_argument("--categories", nargs="+", default=list(Surfaces.target_categories))
+    parser.add_argument("--lot", action="store_true")
+    parser.add_argument("--out", type=Path, default=Path("benchmark_results"))
+    arguments = parser.parse_args()
+    rows = []
+    for adapters, seed in zip(arguments.adapters, arguments.seeds, strict=True):
+        for category in arguments.categories:
+            target = Target(adapters, arguments.root, category)
+            parts = (text_alone(target), with_lot(target, seed) if arguments.lot else with_photos(target, seed))
+            rows += [{"category": category, "seed": seed, **row} for part in parts for row in part]
+            print(pd.DataFrame(rows[-13:]).to_string(), flush=True)  # noqa: T201
+    name = "references_lot" if arguments.lot else "references"
+    write_results(pd.DataFrame(rows), arguments.out, name, "python -m benchmarks.references " + " ".join(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

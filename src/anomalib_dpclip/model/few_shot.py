@@ -1,0 +1,160 @@
+"""How DPCLIP judges by photos of what the target should look like: the hooks that fetch, remember and keep them."""
+
+import hashlib
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.trainer.states import TrainerFn
+from PIL import Image
+from torch import Tensor
+
+from anomalib_dpclip.adapter_files.foreign_formats import MEMORY_PREFIX
+from anomalib_dpclip.method.memory import TokenMemory
+from anomalib_dpclip.model.calibration_statistics import CalibrationStatistics
+from anomalib_dpclip.model.post_processor import DPCLIPPostProcessor
+from anomalib_dpclip.model.pre_processor import normalize, resize_only
+from anomalib_dpclip.model.reference_calibration import calibrate_on_references
+from anomalib_dpclip.model.reference_memory import build_memory
+from anomalib_dpclip.model.references import (
+    as_tensor,
+    folder_references,
+    read_references,
+    require_untested,
+    resized,
+    training_references,
+)
+from anomalib_dpclip.model.target import KnowsTarget
+
+logger = logging.getLogger(__name__)
+
+
+class KnowsReferences(KnowsTarget):
+    """The part of `DPCLIP` that has photos of the target.
+
+    Attributes:
+        k_shot: Photos to take of the training split, or of the folder.
+        few_shot_source: Folder of photos.
+        memory_tokens: Tokens that the memory keeps of each tap at most.
+        seed: Of the choice.
+    """
+
+    k_shot: int
+    few_shot_source: str | Path | None
+    memory_tokens: int
+    seed: int
+    pre_processor: Any
+
+    _photos: Tensor | None = None
+    """Those of `set_references`, ready for the model but for the normalisation."""
+    _memory_is_stored = False
+    """Whether a checkpoint brought the memory: it and the calibration made with it stay."""
+    _validated = False
+    """Whether validation images have set the thresholds."""
+
+    @property
+    def has_references(self) -> bool:
+        """Whether photos of the target are in use, or will be when a run starts."""
+        return bool(self.k_shot or self.few_shot_source is not None or self.model.memory is not None)
+
+    def set_references(self, images: Sequence[str | Path | Image.Image | Tensor] | Tensor) -> None:
+        """Judge by these photos of what the target should look like, until others are set.
+
+        Args:
+            images: Files, PIL images, or tensors ``(3, H, W)`` in [0, 1]; none at all forgets those set before.
+
+        Raises:
+            ImageReadError: If a file cannot be read; names it.
+            ValueError: If an image has another shape.
+        """
+        self._memory_is_stored = False
+        if not len(images):
+            self._photos = self.model.memory = None
+            return
+        tensors = [_tensor(image) for image in images]
+        self._photos = resized(tensors, resize_only(self.model.input_size))
+        if self.model.anchors.any():
+            self._remember(self._photos, calibrate=True)
+
+    def follow_references(self) -> None:
+        """Fetch the photos that the arguments name and remember them, seen with the adapters as they are now."""
+        fitting = self.trainer.state.fn == TrainerFn.FITTING
+        if self._memory_is_stored and not fitting:
+            return
+        photos = self._photos
+        if photos is None:
+            paths = self._reference_paths()
+            if paths is None:
+                return
+            require_untested(paths, self.target)
+            photos = resized(read_references(paths, self.target), resize_only(self.model.input_size))
+        validates = self._validated or self.trainer.state.fn in {TrainerFn.FITTING, TrainerFn.VALIDATING}
+        self._remember(photos, calibrate=not validates)
+
+    def reference_digest(self) -> str | None:
+        """Identifies the photos that a run will judge by, before it starts; ``None`` without any, or with stored ones."""
+        if self._memory_is_stored:
+            return None
+        if self._photos is not None:
+            return hashlib.sha256(self._photos.numpy().tobytes()).hexdigest()
+        paths = self._reference_paths()
+        return None if paths is None else hashlib.sha256(b"".join(Path(path).read_bytes() for path in paths)).hexdigest()
+
+    def _reference_paths(self) -> list[str] | None:
+        if self.few_shot_source is not None:
+            return folder_references(self.few_shot_source, self.k_shot, self.seed)
+        return training_references(self.target, self.k_shot, self.seed) if self.k_shot else None
+
+    def _remember(self, photos: Tensor, *, calibrate: bool) -> None:
+        model = self.model
+        device = model.anchors.device
+        memory, statistics = build_memory(model, photos.to(device), normalize(), model.anchors, self.memory_tokens, self.seed)
+        model.memory = memory.to(device)
+        logger.info(
+            "judging by %d photos of the target: %d tokens a tap, of which the memory counts %.2f beside the text",
+            len(photos),
+            memory.tokens.shape[1],
+            memory.share.item(),
+        )
+        if calibrate:
+            self._calibrate(statistics)
+
+    def _calibrate(self, statistics: CalibrationStatistics) -> None:
+        """Thresholds from the photos themselves, each judged by the others, as it is and with synthetic defects."""
+        processor = self.post_processor
+        if isinstance(processor, DPCLIPPostProcessor):
+            calibrate_on_references(processor.calibration, statistics, self.model.domain, processor.false_alarm_rate)
+
+    def fit_memory_to(self, state: Mapping[str, Any]) -> None:
+        """Make room for the memory that a state dict holds, of whatever size; without one there is none."""
+        tokens = state.get(MEMORY_PREFIX + "tokens")
+        self._memory_is_stored = tokens is not None
+        self.model.memory = None if tokens is None else TokenMemory(torch.zeros_like(tokens)).to(self.model.anchors.device)
+
+    def require_references(self) -> None:
+        """Before an export: have the photos that the arguments ask for.
+
+        Raises:
+            ValueError: If only a data module could bring them.
+        """
+        if self.model.memory is not None or not self.has_references:
+            return
+        if self.few_shot_source is None:
+            raise ValueError(
+                f"--model.k_shot {self.k_shot} takes photos of a training split, which an export does not have: give a folder "
+                f"with --model.few_shot_source, or a checkpoint of a run with --ckpt_path"
+            )
+        paths = folder_references(self.few_shot_source, self.k_shot, self.seed)
+        self._remember(resized(read_references(paths), resize_only(self.model.input_size)), calibrate=True)
+
+
+def _tensor(image: str | Path | Image.Image | Tensor) -> Tensor:
+    if isinstance(image, str | Path):
+        return read_references([image])[0]
+    if isinstance(image, Image.Image):
+        return as_tensor(image.convert("RGB"))
+    if image.ndim != 3 or image.shape[0] != 3:
+        raise ValueError(f"a reference must be an image (3, H, W) in [0, 1], not a tensor of shape {tuple(image.shape)}")
+    return image.float()

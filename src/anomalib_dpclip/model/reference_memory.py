@@ -1,0 +1,127 @@
+"""From photos of what the target should look like to a memory, its weight, and what scores to expect."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from anomalib.data.utils.generators import PerlinAnomalyGenerator
+from anomalib.models.components.sampling import KCenterGreedy
+from torch import Tensor
+from torch.nn import functional
+
+from anomalib_dpclip.method.evidence_fusion import memory_share
+from anomalib_dpclip.method.memory import TokenMemory, smooth_distance, tap_mean_distance
+from anomalib_dpclip.method.torch_model import DPCLIPModel
+from anomalib_dpclip.model.calibration_statistics import CalibrationStatistics
+
+MEMORY_TOKENS = 68_450
+"""Tokens that a memory keeps of each tap: 50 photos of ViT-L at 518 pixels, 37 x 37 tokens each."""
+
+JUDGED_PHOTOS = 16
+"""So many photos are judged by the others, however many there are: each costs as much as a comparison with the memory."""
+
+DEFECTS = 2
+"""Synthetic defects put into each judged photo."""
+
+
+@dataclass
+class Evidence:
+    """What is known of some images: the text's differences ``(N, rows, columns)`` and tokens ``(N, T, L, C)``."""
+
+    difference: Tensor
+    tokens: Tensor
+
+
+@torch.no_grad()
+def build_memory(
+    model: DPCLIPModel, photos: Tensor, normalise: object, anchors: Tensor, limit: int, seed: int
+) -> tuple[TokenMemory, CalibrationStatistics]:
+    """Memory of photos, and the scores of each photo, as it is and damaged, that the others give it.
+
+    Args:
+        model: Sees the photos.
+        photos: ``(K, 3, H, W)`` in [0, 1], of the model's size.
+        normalise: CLIP's normalisation.
+        anchors: Text anchors ``(E, 2)`` of what they show.
+        limit: Tokens of each tap at most.
+        seed: Of the synthetic defects and of the thinning.
+
+    Returns:
+        The memory, and statistics that a calibration can be set from.
+    """
+
+    def evidence(images: Tensor) -> Evidence:
+        seen = [model.evidence(normalise(part), anchors) for part in images.split(8)]  # type: ignore[operator]
+        return Evidence(torch.cat([each[0] for each in seen]), torch.cat([each[1] for each in seen]))
+
+    judged = photos[:JUDGED_PHOTOS]
+    damaged, masks = _damage(judged, seed)
+    clean, hurt = evidence(photos), evidence(damaged)
+    # Its own mirror images stand in for the other photos where there is only one.
+    others = evidence(torch.cat([photos.flip(-1), photos.flip(-2), photos.flip(-1, -2)])) if len(photos) == 1 else None
+    distances, damaged_distances = [], []
+    for index in range(len(judged)):
+        known = _memory_without(clean.tokens, index) if others is None else _as_memory(others.tokens)
+        distances.append(tap_mean_distance(clean.tokens[index, None], known))
+        damaged_distances.append(tap_mean_distance(hurt.tokens[index :: len(judged)], known))
+    grid = model.backbone.grid
+    distance = torch.cat(distances)
+    damaged_distance = torch.stack(damaged_distances, dim=1).flatten(0, 1)  # defect by defect, as `_damage` orders them
+    normal = _pairs(clean.difference[: len(judged)], distance, grid)
+    anomalous = _pairs(hurt.difference, damaged_distance, grid)
+    token_masks = functional.adaptive_avg_pool2d(masks.float().unsqueeze(1), grid).flatten() > 0.5
+    memory = TokenMemory(
+        _thinned(_as_memory(clean.tokens), limit, seed), memory_share(normal, anomalous[token_masks]), len(photos)
+    )
+    statistics = CalibrationStatistics().to(photos.device)
+    for label, differences, far, mask in (
+        (0, clean.difference[: len(judged)], distance, torch.zeros_like(masks[: len(judged)])),
+        (1, hurt.difference, damaged_distance, masks),
+    ):
+        maps = model.fused_map(differences, far, memory.share)
+        labels = torch.full((len(mask),), label, device=photos.device)
+        statistics.update(maps, maps.amax(dim=(-2, -1)), labels, mask)
+    return memory, statistics
+
+
+def _damage(photos: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    """Each photo with `DEFECTS` synthetic defects, one after the other round: ``(D K, 3, H, W)`` and masks ``(D K, H, W)``."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        generator = PerlinAnomalyGenerator(probability=1.0)
+        pairs = [generator(photo) for _ in range(DEFECTS) for photo in photos.cpu()]
+    # What is blended in may leave the range of images.
+    images = torch.stack([image.clamp(0, 1) for image, _ in pairs])
+    masks = torch.stack([mask[0] > 0 for _, mask in pairs])
+    return images.to(photos.device), masks.to(photos.device)
+
+
+def _as_memory(tokens: Tensor) -> Tensor:
+    """``(K, T, L, C)`` to ``(T, K L, C)``, in the precision that a memory has."""
+    return tokens.transpose(0, 1).flatten(1, 2).half()
+
+
+def _memory_without(tokens: Tensor, index: int) -> Tensor:
+    return _as_memory(torch.cat([tokens[:index], tokens[index + 1 :]]))
+
+
+def _pairs(difference: Tensor, distance: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Both evidences of each token as they are fused, ``(N, 2)``."""
+    return torch.stack([difference.flatten(), smooth_distance(distance.unflatten(-1, grid)).flatten()], dim=1)
+
+
+def _thinned(memory: Tensor, limit: int, seed: int) -> Tensor:
+    """At most ``limit`` tokens of each tap ``(T, M, C)``, spread as evenly as anomalib's greedy k-centres."""
+    if memory.shape[1] <= limit:
+        return memory
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return torch.stack(list(_centres(memory, limit, seed)))
+
+
+def _centres(memory: Tensor, limit: int, seed: int) -> Iterator[Tensor]:
+    for tokens in memory:
+        # The sampler takes a share and rounds down.
+        sampler = KCenterGreedy(tokens.float(), sampling_ratio=(limit + 0.5) / len(tokens))
+        sampler.model.random_state = seed  # its projection also draws from NumPy
+        yield tokens[sampler.select_coreset_idxs()]

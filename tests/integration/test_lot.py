@@ -1,0 +1,62 @@
+"""A lot of unlabelled images that judge each other."""
+
+import pytest
+import torch
+
+from anomalib_dpclip import DPCLIP, Photos
+from anomalib_dpclip.adapter_files.save_and_load import save_adapters
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    return save_adapters(DPCLIP(backbone="mini", class_name="weave"), tmp_path_factory.mktemp("w") / "a.safetensors")
+
+
+@pytest.fixture
+def model(weights):
+    return DPCLIP(backbone="mini", weights=weights, lot=True, class_name="weave", visualizer=False)
+
+
+def test_a_test_split_judges_itself(model, make_engine, target):
+    (results,) = make_engine().test(model=model, datamodule=target)
+    assert results["pixel_AUROC"] > 0.95  # with adapters that have learned nothing
+
+
+def test_photos_of_a_folder_judge_each_other(model, make_engine, surfaces_root, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "lot"
+    folder.mkdir()
+    for kind in ("good", "hole"):
+        for path in sorted((surfaces_root / "weave" / "test" / kind).iterdir())[: 12 if kind == "good" else 3]:
+            (folder / f"{kind}-{path.name}").write_bytes(path.read_bytes())
+    batches = make_engine().predict(model=model, datamodule=Photos(folder, batch_size=4, num_workers=0))
+    scores = {path: float(score) for batch in batches for path, score in zip(batch.image_path, batch.pred_score, strict=True)}
+    assert len(scores) == 15
+    holes = [score for path, score in scores.items() if "hole-" in path]
+    assert min(holes) > max(score for path, score in scores.items() if "good-" in path)
+    assert min(holes) > 0.5
+
+
+def test_the_batch_size_does_not_matter(model, make_engine, surfaces_root):
+    folder = surfaces_root / "weave" / "test" / "crack"
+    scores = []
+    for size in (1, 5):
+        batches = make_engine(default_root_dir=folder.parent / f"r{size}").predict(
+            model=model, datamodule=Photos(folder, batch_size=size, num_workers=0)
+        )
+        scores.append(torch.cat([batch.pred_score for batch in batches]))
+    assert torch.allclose(*scores, atol=1e-3)  # what is compared is stored in half precision
+
+
+def test_photos_and_lot_together(weights, make_engine, target):
+    model = DPCLIP(backbone="mini", weights=weights, lot=True, k_shot=2, visualizer=False)
+    (results,) = make_engine().test(model=model, datamodule=target)
+    assert results["pixel_AUROC"] > 0.95
+
+
+def test_one_image_is_judged_by_the_text(model, make_engine, surfaces_root, tmp_path, caplog):
+    path = next((surfaces_root / "weave" / "test" / "hole").iterdir())
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / path.name).write_bytes(path.read_bytes())
+    make_engine().predict(model=model, datamodule=Photos(tmp_path / "one", num_workers=0))
+    assert "a lot of 1 images cannot judge itself" in caplog.text

@@ -1,0 +1,175 @@
+"""Photos of the target from end to end: chosen, remembered, kept, exported."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from anomalib import LearningType
+from anomalib.deploy import ExportType
+
+from anomalib_dpclip import DPCLIP
+from anomalib_dpclip.adapter_files.command import adapters
+from anomalib_dpclip.adapter_files.save_and_load import save_adapters
+from anomalib_dpclip.data.images import read_image
+from anomalib_dpclip.model.few_shot import as_tensor
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """Adapters that have learned nothing: what is tested here does not depend on it."""
+    return save_adapters(DPCLIP(backbone="mini", class_name="weave"), tmp_path_factory.mktemp("w") / "a.safetensors")
+
+
+@pytest.fixture(scope="module")
+def good_photos(surfaces_root, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("good")
+    for path in sorted((surfaces_root / "weave" / "train" / "good").iterdir())[:4]:
+        shutil.copy(path, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def images(surfaces_root):
+    paths = sorted((surfaces_root / "weave" / "test" / "hole").iterdir())[:3]
+    return torch.stack([as_tensor(read_image(path)) for path in paths])
+
+
+@pytest.fixture
+def known(weights, good_photos):
+    model = DPCLIP(backbone="mini", weights=weights, class_name="weave").eval()
+    model.set_references(sorted(good_photos.iterdir()))
+    return model
+
+
+def predicted(model, images):
+    with torch.no_grad():
+        return model(images)
+
+
+def test_without_photos_nothing_changes(weights, known, images):
+    before = predicted(DPCLIP(backbone="mini", weights=weights, class_name="weave").eval(), images)
+    assert not torch.equal(predicted(known, images).anomaly_map, before.anomaly_map)
+    known.set_references([])
+    after = predicted(known, images)
+    assert known.learning_type == LearningType.ZERO_SHOT
+    assert not any("memory" in name for name in known.state_dict())
+    raw = known.model.predict(known.pre_processor(images), known.model.anchors)
+    again = DPCLIP(backbone="mini", weights=weights, class_name="weave", k_shot=0).eval().model
+    expected = again.predict(known.pre_processor(images), again.anchors)
+    assert torch.equal(raw.anomaly_map, expected.anomaly_map)
+    assert torch.equal(raw.pred_score, expected.pred_score)
+    assert after.anomaly_map.shape == before.anomaly_map.shape
+
+
+def test_an_image_is_judged_alike_in_any_batch_and_order(known, images):
+    together = predicted(known, images)
+    for index in range(len(images)):
+        alone = predicted(known, images[index : index + 1])
+        assert torch.allclose(alone.anomaly_map[0], together.anomaly_map[index], atol=1e-6)
+        assert torch.allclose(alone.pred_score[0], together.pred_score[index], atol=1e-6)
+    assert torch.allclose(predicted(known, images.flip(0)).anomaly_map.flip(0), together.anomaly_map, atol=1e-6)
+
+
+def test_photos_without_validation_images_calibrate(known, images, surfaces_root):
+    assert known.learning_type == LearningType.FEW_SHOT
+    assert known.post_processor.calibration.is_set
+    assert predicted(known, images).pred_label.all()  # holes
+    normal = [as_tensor(read_image(path)) for path in sorted((surfaces_root / "weave" / "test" / "good").iterdir())[:10]]
+    assert predicted(known, torch.stack(normal)).pred_label.float().mean() < 0.5
+
+
+def test_k_shot_of_the_training_split(weights, make_engine, target, caplog):
+    model = DPCLIP(backbone="mini", weights=weights, k_shot=4, visualizer=False)
+    assert model.learning_type == LearningType.FEW_SHOT
+    (results,) = make_engine().test(model=model, datamodule=target)
+    assert model.model.memory.tokens.shape == (4, 400, 128)
+    assert results["pixel_AUROC"] > 0.9
+
+
+def test_a_checkpoint_keeps_the_photos(make_model, make_engine, target, tmp_path, images, capsys):
+    model = make_model(k_shot=2)
+    engine = make_engine(max_epochs=1)
+    engine.fit(model=model, datamodule=target)
+    checkpoint = engine.best_model_path
+    loaded = DPCLIP.load_from_checkpoint(checkpoint).eval()
+    assert torch.equal(loaded.model.memory.tokens, model.model.memory.tokens)
+    assert torch.equal(predicted(loaded, images).anomaly_map, predicted(model.eval(), images).anomaly_map)
+    plain = make_model()
+    plain.load_state_dict(model.state_dict())  # of whatever size
+    assert plain.model.memory.photos == 2
+    adapters(Path(checkpoint))
+    assert "2 of a target: 200 tokens of 128 values at each of 4 taps" in capsys.readouterr().out
+    # Predictions by the stored photos, on a folder that has no training split.
+    predictions = make_engine().predict(model=loaded, ckpt_path=checkpoint, data_path=target.root / "weave" / "test" / "hole")
+    assert len(predictions) == 16
+
+
+def test_a_bare_folder_with_good_photos(weights, make_engine, good_photos, surfaces_root):
+    model = DPCLIP(backbone="mini", weights=weights, few_shot_source=good_photos, class_name="weave", visualizer=False)
+    make_engine().predict(model=model, data_path=surfaces_root / "weave" / "test" / "hole")
+    assert model.model.memory.photos == 4
+    assert model.post_processor.calibration.is_set
+    assert "few_shot_source" not in model.hparams
+
+
+def test_a_reference_that_is_tested_on_is_an_error(weights, make_engine, target, surfaces_root):
+    source = surfaces_root / "weave" / "test" / "good"
+    model = DPCLIP(backbone="mini", weights=weights, few_shot_source=source, visualizer=False)
+    with pytest.raises(ValueError, match="is to be tested on and, as"):
+        make_engine().test(model=model, datamodule=target)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"k_shot": -1}, "k_shot must be at least 0"),
+        ({"memory_tokens": 0}, "memory_tokens must be positive"),
+        ({"k_shot": 1, "tiles": 2}, "set --model.tiles 1"),
+    ],
+)
+def test_impossible_arguments_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        DPCLIP(backbone="mini", **arguments)
+
+
+def test_a_large_memory_is_thinned_repeatably(weights, good_photos):
+    models = [DPCLIP(backbone="mini", weights=weights, class_name="weave", memory_tokens=150) for _ in range(2)]
+    for model in models:
+        model.set_references(sorted(good_photos.iterdir()))
+    first, second = (model.model.memory.tokens for model in models)
+    assert first.shape == (4, 150, 128)
+    assert torch.equal(first, second)
+
+
+def test_one_photo_is_judged_by_its_mirror_images(weights, good_photos):
+    model = DPCLIP(backbone="mini", weights=weights, class_name="weave")
+    model.set_references(sorted(good_photos.iterdir())[:1])
+    assert model.model.memory.photos == 1
+    assert 0 < model.model.memory.share <= 1
+
+
+def test_an_export_needs_photos_it_can_have(weights, tmp_path, good_photos):
+    model = DPCLIP(backbone="mini", weights=weights, class_name="weave", k_shot=2)
+    with pytest.raises(ValueError, match="a training split, which an export does not have"):
+        model.to_onnx(tmp_path)
+    model.few_shot_source = good_photos
+    model.to_torch(tmp_path)
+    assert model.model.memory.photos == 2
+
+
+@pytest.mark.parametrize("kind", [ExportType.ONNX, ExportType.OPENVINO])
+def test_exported_files_judge_by_the_photos(known, images, tmp_path, kind):
+    expected = predicted(known, images)
+    if kind == ExportType.ONNX:
+        onnxruntime = pytest.importorskip("onnxruntime")
+        session = onnxruntime.InferenceSession(known.to_onnx(tmp_path), providers=["CPUExecutionProvider"])
+        names = [output.name for output in session.get_outputs()]
+        outputs = dict(zip(names, session.run(None, {session.get_inputs()[0].name: images.numpy()}), strict=True))
+    else:
+        openvino = pytest.importorskip("openvino")
+        compiled = openvino.Core().compile_model(known.to_openvino(tmp_path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        outputs = {output.get_any_name(): value for output, value in compiled(images.numpy()).items()}
+    for name in ("anomaly_map", "pred_score"):
+        actual = torch.from_numpy(outputs[name]).reshape(getattr(expected, name).shape)
+        assert (actual - getattr(expected, name)).abs().max() < 1e-3

@@ -1,0 +1,59 @@
+import numpy as np
+import pytest
+import torch
+
+from anomalib_dpclip.method import mutual_scoring
+from anomalib_dpclip.method.mutual_scoring import groups, mutual_distances, random_projection
+from anomalib_dpclip.model.lot import mostly_anomalous
+
+
+def brute_force(tokens: np.ndarray) -> np.ndarray:
+    images, taps, length, _ = tokens.shape
+    result = np.zeros((images, length))
+    counted = max(1, round(0.3 * (images - 1)))
+    for i in range(images):
+        for t in range(taps):
+            distances = np.linalg.norm(tokens[:, t, None, :, :] - tokens[None, i, t, :, None, :], axis=-1).min(-1)
+            result[i] += np.sort(np.delete(distances, i, 0), 0)[:counted].mean(0) / taps
+    return result
+
+
+@pytest.mark.parametrize("chunk", [1, 2**24])
+@pytest.mark.parametrize("images", [2, 5, 12])
+def test_distances_are_those_of_brute_force(monkeypatch, chunk, images):
+    monkeypatch.setattr(mutual_scoring, "CHUNK_VALUES", chunk)
+    tokens = np.random.default_rng(0).normal(size=(images, 2, 6, 8))
+    actual = mutual_distances(torch.tensor(tokens).float())
+    assert np.abs(actual.numpy() - brute_force(tokens)).max() < 1e-5
+
+
+def test_a_defect_that_a_few_images_share_is_found():
+    generator = torch.Generator().manual_seed(0)
+    tokens = 0.1 * torch.randn(20, 1, 9, 8, generator=generator)
+    tokens[:4, 0, 5] += 3
+    distances = mutual_distances(tokens)
+    assert distances[:4, 5].min() > 2 * distances[4:].max()
+
+
+def test_groups_are_repeatable_and_bounded():
+    parts = groups(401, seed=1, size=200)
+    assert [len(part) for part in parts] == [134, 134, 133]
+    assert torch.cat(parts).sort().values.tolist() == list(range(401))
+    assert all(torch.equal(*pair) for pair in zip(parts, groups(401, seed=1, size=200), strict=True))
+    assert len(groups(2, seed=1)) == 1
+
+
+def test_a_random_projection_keeps_distances():
+    assert random_projection(128, 0) is None
+    tokens = torch.randn(100, 1024, generator=torch.Generator().manual_seed(0))
+    ratio = (tokens @ random_projection(1024, 0)).norm(dim=1) / tokens.norm(dim=1)
+    assert ratio.mean() == pytest.approx(1, abs=0.02)
+    assert ratio.std() < 0.1
+
+
+def test_a_mostly_damaged_lot_is_noticed():
+    normal, damaged = torch.linspace(0.1, 0.12, 30), torch.linspace(0.3, 0.33, 50)
+    assert mostly_anomalous(torch.cat([normal, damaged]))
+    assert not mostly_anomalous(torch.cat([normal, damaged[:20]]))
+    assert not mostly_anomalous(torch.linspace(0, 1, 50).square())
+    assert not mostly_anomalous(torch.ones(10))
