@@ -10,7 +10,7 @@ from anomalib_dpclip.data.labelled_sets import categories_of, data_module_class
 from anomalib_dpclip.method.class_names import UNKNOWN_CLASS, describe
 from anomalib_dpclip.method.domain import Domain
 from anomalib_dpclip.model.from_file import model_from_file
-from anomalib_dpclip.model.lightning_model import UNADAPTED
+from anomalib_dpclip.model.lightning_model import DPCLIP, UNADAPTED
 
 if TYPE_CHECKING:
     from gradio import Blocks
@@ -72,12 +72,7 @@ def app(
         raise ValueError(f"max_megabytes must be at least 1, not {max_megabytes}")
     if find_spec("gradio") is None:
         raise ModuleNotFoundError("the page needs gradio: pip install 'anomalib-dpclip[app]'")
-    given = {"backbone": backbone, "pretrained": pretrained, "quick_gelu": quick_gelu}
-    try:
-        model = model_from_file(weights, domain=domain, **{name: value for name, value in given.items() if value is not None})
-    except (ValueError, FileNotFoundError) as error:
-        kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
-        raise kind(str(error).replace("--model.", "--")) from error  # the options go by these names here
+    model = _model(weights, domain, {"backbone": backbone, "pretrained": pretrained, "quick_gelu": quick_gelu})
     names = class_names or suggested_names(model.provenance.learned_from, model.provenance.backbone)
     blocks = page(Predictor(model), names, f"{Path(weights).name} on {model.provenance.backbone}")
     try:
@@ -99,6 +94,16 @@ def app(
         ) from error
     print(f"The page is at {blocks.local_url} until you press Ctrl+C", flush=True)  # noqa: T201
     blocks.block_thread()
+
+
+def _model(weights: str, domain: Domain, given: dict[str, Any]) -> DPCLIP:
+    """The model, with errors that name the page's options: those of the model go without their prefix here."""
+    try:
+        return model_from_file(weights, domain=domain, **{name: value for name, value in given.items() if value is not None})
+    except FileNotFoundError as error:
+        raise FileNotFoundError(str(error).replace("--model.", "--")) from error
+    except ValueError as error:
+        raise ValueError(str(error).replace("--model.", "--")) from error
 
 
 def suggested_names(learned_from: list[str], backbone: str) -> list[str]:
