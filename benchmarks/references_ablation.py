@@ -20,7 +20,7 @@ from anomalib_dpclip.method.memory import tap_mean_distance
 from anomalib_dpclip.model.pre_processor import normalize, resize_only
 from anomalib_dpclip.model.references import read_references, resized, training_references
 from benchmarks.references import Target, text_alone
-from benchmarks.results import markdown_table
+from benchmarks.results import table_of
 
 PHOTOS = (1, 4, 16)
 BLURS = (0.0, 0.5, 1.0)
@@ -81,7 +81,7 @@ def main() -> None:
         rows += [{"category": category, **row} for row in [*text, *rows_of(target, arguments.seed)]]
     metrics = ["image_AUROC", "pixel_AUROC", "pixel_AP"]
     means = pd.DataFrame(rows).groupby(["photos", "choice", "blur"], sort=False)[metrics].mean().round(1).reset_index()
-    print(markdown_table(means))  # noqa: T201
+    print(table_of(means))  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -73,14 +73,7 @@ def app(
         raise ValueError(f"max_megabytes must be at least 1, not {max_megabytes}")
     if find_spec("gradio") is None:
         raise ModuleNotFoundError("the page needs gradio: pip install 'anomalib-dpclip[app]'")
-    given = {"backbone": backbone, "pretrained": pretrained, "quick_gelu": quick_gelu, "domain": domain}
-    try:
-        # What it shows is typed on the page, and a photo is seen whole.
-        told = {} if weights == UNADAPTED else arguments_from_file(weights) | {"class_name": None, "tiles": 1}
-        model = DPCLIP(weights=weights, **told | {name: value for name, value in given.items() if value is not None})
-    except (ValueError, FileNotFoundError) as error:
-        kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
-        raise kind(str(error).replace("--model.", "--")) from error  # the options go by these names here
+    model = _model(weights, domain, {"backbone": backbone, "pretrained": pretrained, "quick_gelu": quick_gelu})
     names = class_names or suggested_names(model.provenance.learned_from, model.provenance.backbone)
     blocks = page(Predictor(model), names, f"{Path(weights).name} on {model.provenance.backbone}")
     try:
@@ -102,6 +95,21 @@ def app(
         ) from error
     print(f"The page is at {blocks.local_url} until you press Ctrl+C", flush=True)  # noqa: T201
     blocks.block_thread()
+
+
+def _model(weights: str, domain: Domain, given: dict[str, Any]) -> DPCLIP:
+    """The model, with errors that name the page's options: those of the model go without their prefix here."""
+    chosen = {name: value for name, value in (given | {"domain": domain}).items() if value is not None}
+    try:
+        # What it shows is typed on the page, and a photo is seen whole.
+        told = {} if weights == UNADAPTED else arguments_from_file(weights) | {"class_name": None, "tiles": 1}
+        return DPCLIP(weights=weights, **told | chosen)
+    except TypeError as error:  # of values of another kind in a file that is not from here
+        raise ValueError(f"{weights}: no model can be built as its provenance says ({error}); is the file damaged?") from error
+    except FileNotFoundError as error:
+        raise FileNotFoundError(str(error).replace("--model.", "--")) from error
+    except ValueError as error:
+        raise ValueError(str(error).replace("--model.", "--")) from error
 
 
 def suggested_names(learned_from: list[str], backbone: str) -> list[str]:
