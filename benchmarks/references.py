@@ -76,7 +76,7 @@ def text_alone(target: Target) -> Iterator[dict]:
     """The model without photos: map's peak and detection score, each min-max scaled, averaged."""
     maps, detection = target.text.anomaly_map, target.text.pred_score
     peak = maps.amax(dim=(-2, -1))
-    score = sum((each - each.min()) / (each.max() - each.min()) for each in (peak, detection)) / 2
+    score = torch.stack([(each - each.min()) / (each.max() - each.min()) for each in (peak, detection)]).mean(0)
     yield {"knows": "nothing", "judged by": "text", **target.metrics(maps, score)}
 
 
