@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from anomalib_dpclip.adapter_files.provenance import Provenance
 from anomalib_dpclip.auxiliary.auxiliary_set import AuxiliarySet, learned_from
 from anomalib_dpclip.auxiliary.loader import auxiliary_loader
+from anomalib_dpclip.clip.preprocessing import OPENAI
 from anomalib_dpclip.method.anomaly_map import anomaly_map, detection_score, difference_grid
 from anomalib_dpclip.method.objective import Objective, training_objective
 from anomalib_dpclip.method.prototypes import Prototypes, TokenDirections
@@ -20,7 +21,6 @@ from anomalib_dpclip.model.auxiliary_scores import AuxiliaryScores
 from anomalib_dpclip.model.checkpointing import plain_hyper_parameters
 from anomalib_dpclip.model.loss_watch import LossWatch
 from anomalib_dpclip.model.post_processor import DPCLIPPostProcessor
-from anomalib_dpclip.model.pre_processor import CLIP_MEAN
 from anomalib_dpclip.model.target import KnowsTarget
 
 EPOCHS = 20
@@ -48,6 +48,8 @@ class LearnsAdapters(KnowsTarget):
     learning_rate: float
     milestones: tuple[int, ...]
     decoupling_weight: float
+    temperature: float
+    pre_processor: Any
 
     def prepare_data(self) -> None:
         """Download the auxiliary set before it is learned from."""
@@ -70,7 +72,8 @@ class LearnsAdapters(KnowsTarget):
             FileNotFoundError: If the set is not there.
             ValueError: If it cannot be learned from, or shares an image with the target.
         """
-        dataset = self.auxiliary.dataset(self.target, self.class_name, self.model.backbone.image_size, CLIP_MEAN)
+        fill = getattr(self.pre_processor, "preprocessing", OPENAI).mean
+        dataset = self.auxiliary.dataset(self.target, self.class_name, self.model.backbone.image_size, fill)
         self.provenance = replace(
             self.provenance,
             learned_from=learned_from(dataset.samples),
@@ -119,6 +122,7 @@ class LearnsAdapters(KnowsTarget):
             anchors,
             getattr(batch, "has_mask", None),
             self.decoupling_weight,
+            self.temperature,
         )
         self._losses.add(objective.total, batch_idx, list(batch.image_path))
         self._collect(objective, anchors, batch.gt_label)

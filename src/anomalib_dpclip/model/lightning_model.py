@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from anomalib import LearningType
@@ -19,9 +19,12 @@ from anomalib_dpclip.adapter_files.provenance import Provenance
 from anomalib_dpclip.adapter_files.save_and_load import load_adapters
 from anomalib_dpclip.auxiliary.auxiliary_set import AuxiliarySet
 from anomalib_dpclip.clip.loading import load_clip, load_text_tower
+from anomalib_dpclip.clip.preprocessing import Preprocessing
+from anomalib_dpclip.clip.pretraining import pretraining_of
 from anomalib_dpclip.files.measured_by import package_versions
 from anomalib_dpclip.method.adapters import Pooling
 from anomalib_dpclip.method.anchor_cache import AnchorCache
+from anomalib_dpclip.method.anomaly_map import TEMPERATURE
 from anomalib_dpclip.method.class_names import UNKNOWN_CLASS
 from anomalib_dpclip.method.domain import Domain
 from anomalib_dpclip.method.prompting import ABNORMAL_STATES, NORMAL_STATES, TEMPLATES
@@ -47,10 +50,12 @@ class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, Anoma
     only validated and tested on. With `weights` nothing is learned: the validation split calibrates, the test split tests.
 
     Args:
-        backbone: An open_clip model with a native vision transformer, or ``mini``, the small CLIP that comes with the package.
+        backbone: An open_clip model with a vision transformer (``dpclip backbones`` lists them), or ``mini``, the small CLIP that
+            comes with the package.
         pretrained: CLIP weights: an open_clip tag such as ``openai``, downloaded on first use, or a local file (``.pt``
             TorchScript archive or state dict, ``.safetensors``). ``random`` leaves them untrained (speed measurements only).
-        quick_gelu: Use QuickGELU in the towers, with which OpenAI trained its weights; the published results are GELU's.
+        quick_gelu: Whether the towers use QuickGELU instead of GELU. Default: as the weights were trained; ``openai`` weights
+            run with GELU, as in the published results, though they were trained with QuickGELU.
         image_size: Side of the input in pixels, a multiple of the patch size. Default: 518 or the nearest multiple (mini: 140).
         tiles: For small defects on large images: validate, test and predict on images of so many times `image_size`, seen in
             overlapping tiles of `image_size`, (2 tiles - 1)^2 of them. Learning is not affected.
@@ -79,10 +84,15 @@ class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, Anoma
         checkpointing: Compute layers again in the backward pass instead of remembering them: less memory, more time.
         learning_rate: Of Adam.
         milestones: Optimiser steps at which the learning rate is halved.
+        temperature: Factor on the similarities in the segmentation loss; ``backbone`` for the one that the backbone learned.
         normal_states: Phrases for a normal object, each with one ``{}`` for the class name.
         abnormal_states: Phrases for an anomalous object.
         templates: Sentences around the phrases.
         seed: Of initialisation, shuffling and augmentation, whatever the global seed is.
+        pretrained_tag: What a local file given as `pretrained` is: the open_clip tag that says how its weights were trained.
+        image_mean: Mean of the three image channels, instead of that of the backbone's weights.
+        image_std: Standard deviation, likewise.
+        tokenizer: Folder of the text tower's tokenizer, for backbones whose tokenizer is not part of open_clip (SigLIP, CLIPA).
         pre_processor: Pre-processor, or whether to use the default one.
         post_processor: Post-processor, or whether to use the default one.
         evaluator: Evaluator, or whether to use the default one (image AUROC, AP, F1-max; pixel AUROC, AP, AUPRO, F1-max).
@@ -102,7 +112,7 @@ class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, Anoma
         self,
         backbone: str = "ViT-L-14-336",
         pretrained: str = "openai",
-        quick_gelu: bool = False,
+        quick_gelu: bool | None = None,
         image_size: int | None = None,
         tiles: int = 1,
         weights: str | Path | None = None,
@@ -128,13 +138,22 @@ class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, Anoma
         abnormal_states: Sequence[str] = ABNORMAL_STATES,
         templates: Sequence[str] = TEMPLATES,
         seed: int = 111,
+        temperature: float | Literal["backbone"] = TEMPERATURE,
+        pretrained_tag: str | None = None,
+        image_mean: Sequence[float] | None = None,
+        image_std: Sequence[float] | None = None,
+        tokenizer: str | None = None,
         pre_processor: nn.Module | bool = True,
         post_processor: nn.Module | bool = True,
         evaluator: Evaluator | bool = True,
         visualizer: Visualizer | bool = True,
     ) -> None:
         _require_positive(batch_size=batch_size, learning_rate=learning_rate)
-        clip, text = load_clip(backbone, pretrained, image_size, quick_gelu)
+        if temperature != "backbone":
+            _require_positive(temperature=temperature)
+        preprocessing = _preprocessing(pretraining_of(backbone, pretrained, pretrained_tag).preprocessing, image_mean, image_std)
+        tower = (backbone, pretrained, image_size, quick_gelu, pretrained_tag, tokenizer)
+        clip, text = load_clip(*tower)
         # Whoever calls the constructor must not find the global random state moved.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -152,7 +171,7 @@ class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, Anoma
                     tiles,
                 )
         super().__init__(
-            pre_processor=CLIPPreProcessor(model.input_size) if pre_processor is True else pre_processor,
+            pre_processor=CLIPPreProcessor(model.input_size, preprocessing) if pre_processor is True else pre_processor,
             post_processor=post_processor,
             evaluator=evaluator,
             visualizer=visualizer,
@@ -161,16 +180,17 @@ class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, Anoma
         self.model = model
         self.model.checkpointing = checkpointing
         self.prototypes = Prototypes(model.backbone.embed_dim, prototype_momentum)
-        reload_text = partial(load_text_tower, backbone, pretrained, image_size, quick_gelu)
-        self.anchors_for = AnchorCache(text, reload_text, normal_states, abnormal_states, templates)
+        self.anchors_for = AnchorCache(text, partial(load_text_tower, *tower), normal_states, abnormal_states, templates)
         self.class_name, self.chosen_domain, self.weights = class_name, domain, weights
         self.auxiliary = AuxiliarySet(auxiliary, auxiliary_root, shots, auxiliary_unmasked, seed)
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self.decoupling_weight, self.learning_rate, self.milestones = decoupling_weight, learning_rate, tuple(milestones)
+        self.temperature = clip.logit_scale.exp().item() if temperature == "backbone" else temperature
         self.provenance = Provenance(
             backbone=backbone,
             pretrained=Path(pretrained).name,
             fingerprint=model.backbone_fingerprint,
+            preprocessing=getattr(self.pre_processor, "preprocessing", preprocessing).as_dict(),
             architecture=architecture_of(model),
             versions=package_versions(),
         )
@@ -194,7 +214,7 @@ class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, Anoma
 
     @staticmethod
     def configure_pre_processor(image_size: tuple[int, int] | None = None) -> CLIPPreProcessor:
-        """Bicubic resize (default 518 x 518) and CLIP's normalisation."""
+        """Bicubic resize (default 518 x 518) and OpenAI's normalisation."""
         return CLIPPreProcessor(image_size or (518, 518))
 
     def configure_post_processor(self) -> DPCLIPPostProcessor:
@@ -214,6 +234,12 @@ class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, Anoma
 
             callbacks.append(ContactSheet())
         return callbacks
+
+
+def _preprocessing(trained: Preprocessing, mean: Sequence[float] | None, std: Sequence[float] | None) -> Preprocessing:
+    """That of the weights' training, but for what the user gave."""
+    given = {name: list(values) for name, values in (("mean", mean), ("std", std)) if values is not None}
+    return Preprocessing.from_dict(trained.as_dict() | given, "image_mean and image_std") if given else trained
 
 
 def _require_positive(**values: float) -> None:
