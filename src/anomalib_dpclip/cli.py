@@ -1,8 +1,9 @@
 """The console script `dpclip`: what anomalib's own command line has no place for."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
+from inspect import signature
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +27,7 @@ class Command(NamedTuple):
 COMMANDS = {
     "metadata": Command("data.listing.command:metadata", "list a labelled set in a JSON-lines file, or check such a file"),
     "adapters": Command("adapter_files.command:adapters", "show what an adapter file holds, or convert it"),
+    "backbones": Command("clip.command:backbones", "list the backbones that fit, their weights, size and licence", False),
     "benchmark": Command(
         "benchmark.command:benchmark", "compare models over categories and seeds, resuming where it stopped", False
     ),
@@ -58,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if command.several:
         parser.add_argument(command.several, nargs="+", type=Path)
     parser.add_function_arguments(function, as_positional=command.positional, skip=skip)
-    values = parser.instantiate_classes(parser.parse_args(rest))
+    values = parser.instantiate_classes(parser.parse_args(_flags_set(function, rest)))
     try:
         status = function(**values.as_dict())
     except (ValueError, OSError, ModuleNotFoundError) as error:
@@ -66,6 +68,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(f"dpclip {name}: {error}")
     if isinstance(status, int) and status:
         sys.exit(status)
+
+
+def _flags_set(function: Callable[..., object], arguments: Sequence[str]) -> list[str]:
+    """Arguments with ``true`` after each option that is either on or off and stands alone, such as ``--json``."""
+    flags = {f"--{name}" for name, parameter in signature(function).parameters.items() if parameter.annotation is bool}
+    following = [*arguments[1:], ""]
+    return [
+        word
+        for argument, after in zip(arguments, following, strict=True)
+        for word in ([argument, "true"] if argument in flags and after not in {"true", "false"} else [argument])
+    ]
 
 
 def _overview() -> str:

@@ -155,9 +155,14 @@ class _LaterTokenizer:
         return load_tokenizer(*self._arguments)(sentences)
 
 
+def default_image_size(patch_size: int) -> int:
+    """The multiple of a patch size that is nearest to the method's image size."""
+    return round(DEFAULT_IMAGE_SIZE / patch_size) * patch_size
+
+
 def _checked_image_size(image_size: int | None, patch_size: int) -> int:
     if image_size is None:
-        return round(DEFAULT_IMAGE_SIZE / patch_size) * patch_size
+        return default_image_size(patch_size)
     if image_size <= 0 or image_size % patch_size:
         below = max(1, image_size // patch_size) * patch_size
         raise ValueError(
