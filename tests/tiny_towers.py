@@ -6,6 +6,7 @@ from functools import partial
 import open_clip
 import timm
 import torch
+
 from tests.tiny_clip import CONFIG
 
 TEXT = {"context_length": 32, "vocab_size": 49408, "width": 8, "heads": 2, "layers": 1}
@@ -62,4 +63,4 @@ def tiny_backbone(name, image_size=None, seed=0):
 def stir(clip, seed=0):
     generator = torch.Generator().manual_seed(seed)
     for parameter in clip.parameters():
-        parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+        parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.1)

@@ -101,7 +101,9 @@ def load_adapters(model: AdapterHolder | DPCLIPModel, path: str | Path) -> Prove
 def _prepare_images_as(learned_with: Preprocessing, pre_processor: Any, path: Path) -> None:
     own = getattr(pre_processor, "preprocessing", learned_with)
     if own != learned_with:
-        logger.warning("%s learned from images prepared with %s, and so are the model's now, not with %s", path, learned_with, own)
+        logger.warning(
+            "%s learned from images prepared with %s, and so are the model's now, not with %s", path, learned_with, own
+        )
         pre_processor.use_preprocessing(learned_with)
 
 

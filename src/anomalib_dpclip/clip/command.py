@@ -61,7 +61,7 @@ def backbone_rows() -> Iterator[dict[str, Any]]:
 class _Uninitialised(TorchFunctionMode):
     """Skips the random numbers of initialisation, which take most of the time of building without memory."""
 
-    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: PLW3201
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if getattr(function, "__name__", "") in {"normal_", "uniform_", "erfinv_", "clamp_", "mul_", "add_"}:
             return next(iter((*args, *kwargs.values())))  # the tensor, filled in place

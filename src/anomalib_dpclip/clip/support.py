@@ -24,10 +24,8 @@ def refusal(config: Mapping[str, Any]) -> str | None:
         return "is a ResNet, not a vision transformer"
     if vision.get("timm_model_name"):
         return _refusal_of_timm(vision["timm_model_name"])
-    if not vision.get("patch_size"):
-        return "has no vision transformer"
-    if vision.get("attentional_pool"):
-        return "pools by attention queries (CoCa)"
+    if not vision.get("patch_size") or vision.get("attentional_pool"):
+        return "has no vision transformer that pools by token or average"
     return None
 
 

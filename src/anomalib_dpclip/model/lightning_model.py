@@ -50,8 +50,8 @@ class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, Anoma
     only validated and tested on. With `weights` nothing is learned: the validation split calibrates, the test split tests.
 
     Args:
-        backbone: An open_clip model with a vision transformer (``dpclip backbones`` lists them), or ``mini``, the small CLIP that
-            comes with the package.
+        backbone: An open_clip model with a vision transformer (``dpclip backbones`` lists them), or ``mini``, the small CLIP
+            that comes with the package.
         pretrained: CLIP weights: an open_clip tag such as ``openai``, downloaded on first use, or a local file (``.pt``
             TorchScript archive or state dict, ``.safetensors``). ``random`` leaves them untrained (speed measurements only).
         quick_gelu: Whether the towers use QuickGELU instead of GELU. Default: as the weights were trained; ``openai`` weights
@@ -151,7 +151,9 @@ class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, Anoma
         _require_positive(batch_size=batch_size, learning_rate=learning_rate)
         if temperature != "backbone":
             _require_positive(temperature=temperature)
-        preprocessing = _preprocessing(pretraining_of(backbone, pretrained, pretrained_tag).preprocessing, image_mean, image_std)
+        preprocessing = _preprocessing(
+            pretraining_of(backbone, pretrained, pretrained_tag).preprocessing, image_mean, image_std
+        )
         tower = (backbone, pretrained, image_size, quick_gelu, pretrained_tag, tokenizer)
         clip, text = load_clip(*tower)
         # Whoever calls the constructor must not find the global random state moved.

@@ -29,7 +29,14 @@ def test_rows_are_the_models(capsys):
         assert clip.visual.image_size == (rows[name]["image_size"],) * 2
     assert (rows["ViT-S-32-alt"]["patch"], rows["ViT-S-32-alt"]["image_size"]) == (32, 512)
     (tag,) = rows["ViT-B-16-SigLIP"]["pretrained"]
-    assert tag == {"tag": "webli", "licence": None, "mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic", "quick_gelu": False}
+    assert tag == {
+        "tag": "webli",
+        "licence": None,
+        "mean": [0.5] * 3,
+        "std": [0.5] * 3,
+        "interpolation": "bicubic",
+        "quick_gelu": False,
+    }
     assert rows["ViT-H-14-378-quickgelu"]["pretrained"][0]["quick_gelu"]
 
 

@@ -17,7 +17,10 @@ CONFIG = {"text_cfg": {"context_length": 6, "hf_tokenizer_name": "timm/none", "t
 @pytest.fixture
 def folder(tmp_path):
     """A tokenizer of six words in the files of the hub."""
-    end = {"type": "TemplateProcessing", "single": [{"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": "</s>", "type_id": 0}}]}
+    end = {
+        "type": "TemplateProcessing",
+        "single": [{"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": "</s>", "type_id": 0}}],
+    }
     end |= {"pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}]}
     end |= {"special_tokens": {"</s>": {"id": "</s>", "ids": [2], "tokens": ["</s>"]}}}
     tokenizer = {
@@ -64,7 +67,9 @@ def test_without_transformers_the_error_names_it(monkeypatch):
         return imported(name, *arguments, **keywords)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(ModuleNotFoundError, match=r"needs the package transformers .*pip install 'anomalib-dpclip\[transformers\]'"):
+    with pytest.raises(
+        ModuleNotFoundError, match=r"needs the package transformers .*pip install 'anomalib-dpclip\[transformers\]'"
+    ):
         load_clip("ViT-B-16-SigLIP", "webli")
 
 

@@ -120,7 +120,9 @@ def test_only_adapters_learn(name):
     anchors = functional.normalize(text(["a part.", "a broken part."]), dim=-1).T.expand(2, -1, -1)
     mask = torch.zeros(2, 80, 80, dtype=torch.bool)
     mask[1, 20:50, 20:50] = True
-    objective = training_objective(model, Prototypes(model.backbone.embed_dim, 0.9), images(80), mask, torch.tensor([0, 1]), anchors)
+    objective = training_objective(
+        model, Prototypes(model.backbone.embed_dim, 0.9), images(80), mask, torch.tensor([0, 1]), anchors
+    )
     objective.total.backward()
     for parameter_name, parameter in model.named_parameters():
         learns = parameter_name.startswith(model.adapter_prefixes)
