@@ -18,22 +18,47 @@ quickstart: $(VENV)/.installed
 
 # Two processes of one thread each: threads of several processes on few cores would wait for each other.
 test: $(VENV)/.installed
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --nbmake --nbmake-timeout 900 src tests examples
 
 # The page in real headless Chromium (Debian: apt-get install chromium chromium-driver).
 test-app: $(VENV)/.installed
 	$(BIN)/pip install --quiet '.[app]' selenium
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/integration/test_app.py tests/unit/test_app_predictor.py
 
-# The built wheel in throw-away environments, with other versions of open_clip: make test-matrix [MATRIX=open_clip_torch==2.24.0]
+# The notebooks of examples/ alone; `make test` runs them too.
+.PHONY: notebooks
+notebooks: $(VENV)/.installed
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --nbmake --nbmake-timeout 900 -n 2 examples
+
+# The built wheel in throw-away environments with other versions: make test-matrix [MATRIX=oldest] [MATRIX="open_clip_torch==2.24.0"]
 test-matrix:
-	scripts/test_matrix.sh $(MATRIX)
+	scripts/test_matrix.sh $(if $(MATRIX),"$(MATRIX)")
+
+# What the wheel holds, and what it must not.
+.PHONY: test-wheel
+test-wheel: $(VENV)/.installed
+	$(BIN)/python -m pytest tests/integration/test_wheel.py
+
+# What a release publishes.
+.PHONY: dist
+dist: test-wheel
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(MAKE) --no-print-directory lint-workflows
+
+# By the schemas that come with check-jsonschema; no network.
+.PHONY: lint-workflows
+lint-workflows: $(VENV)/.installed
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/bug.yml .github/ISSUE_TEMPLATE/feature.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
+	$(BIN)/pre-commit validate-config .pre-commit-config.yaml
 
 clean:
 	rm -rf $(VENV) build dist datasets results runs .pytest_cache .mypy_cache .ruff_cache

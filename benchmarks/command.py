@@ -1,55 +1,50 @@
-"""The command `dpclip bench`."""
+"""The command line of every measurement: `python -m benchmarks.training --backbone mini` and the like."""
 
+import shlex
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING
 
 import pandas as pd
+from jsonargparse import ArgumentParser
 
 from anomalib_dpclip.files.atomic_write import atomic_write
+from benchmarks.results import table_of, write_results
 
-Measurement = Literal["inference", "training", "evaluation", "startup", "scaling", "export"]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+RESULTS = Path("benchmark_results")
 
 
-def bench(
-    what: Measurement,
-    backbone: str | None = None,
-    batch_size: int | None = None,
-    repeats: int | None = None,
-    bf16: bool = False,
-    compiled: bool = False,
-    out: Path = Path("benchmark_results"),
+def run(
+    measure: Callable[..., pd.DataFrame],
+    chart: "Callable[[pd.DataFrame], Figure] | None" = None,
+    arguments: Sequence[str] | None = None,
 ) -> None:
-    """Measure speed or memory and write a CSV and a Markdown table (and a plot of ``scaling``).
+    """Measure with the arguments of the command line, which are those of the function; write the results and print them.
+
+    The files are called as the function, ``training.csv`` and ``training.md``, and as the backbone where one is named that is
+    not the function's own: ``training-mini.csv``.
 
     Args:
-        what: ``inference``: the model against its bare tower; ``training``: a step against the published implementation's work;
-            ``evaluation``: metrics of 1,700 maps; ``startup``: imports; ``scaling``: image size, batch, taps and classes;
-            ``export``: exported files against torch.
-        backbone: Default ViT-L-14-336 (untrained: it costs the same); ``mini`` is quick.
-        batch_size: Images a batch. Default: 1 for inference, 3 for training.
-        repeats: Timed rounds.
-        bf16: Inference in bf16 too.
-        compiled: Inference under `torch.compile` too.
-        out: Folder of the results.
+        measure: A module's measurement, called as the module.
+        chart: What to draw of it, if anything.
+        arguments: Instead of those of the command line.
     """
-    if what not in get_args(Measurement):
-        raise ValueError(f"what must be one of {', '.join(get_args(Measurement))}, not {what!r}")
-    from importlib import import_module
-
-    from benchmarks.results import markdown_table, write_results
-
-    given: dict[str, Any] = {"backbone": backbone, "batch_size": batch_size, "repeats": repeats}
-    arguments = {name: value for name, value in given.items() if value is not None}
-    if what == "inference":
-        arguments |= {"bf16": bf16, "compiled": compiled}
-    measure = getattr(import_module(f"benchmarks.{what}"), what)
-    table: pd.DataFrame = measure(**arguments)
-    words = [f"--{name} {value if value is not True else 'true'}" for name, value in arguments.items() if value]
-    name = "-".join([what, *([backbone] if backbone else [])])
-    write_results(table, out, name, " ".join(["dpclip bench", what, *words]))
-    if what == "scaling":
-        from benchmarks.scaling import scaling_chart
-
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    module = f"benchmarks.{measure.__name__}"
+    parser = ArgumentParser(prog=f"python -m {module}", description=(measure.__doc__ or "").partition("\n")[0])
+    parser.add_function_arguments(measure)
+    parser.add_argument("--out", type=Path, default=RESULTS, help="Folder of the results.")
+    values = parser.parse_args(words).as_dict()
+    out = values.pop("out")
+    table = measure(**values)
+    is_own = values.get("backbone") == parser.get_defaults().get("backbone")
+    name = measure.__name__ if is_own else f"{measure.__name__}-{values['backbone']}"
+    write_results(table, out, name, shlex.join(["python", "-m", module, *words]))
+    if chart is not None:
         with atomic_write(out / f"{name}.png") as unfinished:
-            scaling_chart(table).savefig(unfinished)
-    print(markdown_table(table))  # noqa: T201  (the command's answer)
+            chart(table).savefig(unfinished)
+    print(table_of(table))  # noqa: T201  (the command's answer)

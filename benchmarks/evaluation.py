@@ -10,6 +10,7 @@ from tqdm import trange
 
 from anomalib_dpclip.benchmark.peak_memory import PeakMemory
 from anomalib_dpclip.metrics import PixelHistogram, aupro, auroc, average_precision, f1_max
+from benchmarks.command import run
 
 
 def evaluation(images: int = 1700, image_size: int = 518, batch_size: int = 16) -> pd.DataFrame:
@@ -56,3 +57,7 @@ def _peak_region(values: np.ndarray) -> np.ndarray:
     """One compact defect a map, around its highest value."""
     regions, _ = ndimage.label(values > values.max() - 0.15)
     return regions == regions.flat[values.argmax()]
+
+
+if __name__ == "__main__":
+    run(evaluation)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from anomalib_dpclip.benchmark.peak_memory import PeakMemory
 from anomalib_dpclip.model.lightning_model import DPCLIP
+from benchmarks.command import run
 from benchmarks.timing import alternating_seconds, in_new_process, medians
 
 Run = Callable[[Tensor], np.ndarray]
@@ -95,7 +96,7 @@ def _change(found: np.ndarray, expected: np.ndarray) -> str:
 def _export_elsewhere(backbone: str, export_type: str, compression: str | None, folder: Path) -> dict[str, Any]:
     place = str(folder / f"{export_type}-{compression}")
     arguments = {"export_type": export_type, "compression": compression, "folder": place}
-    return in_new_process("bench.export:export_file", backbone=backbone, **arguments)
+    return in_new_process("benchmarks.export:export_file", backbone=backbone, **arguments)
 
 
 def export_file(backbone: str, export_type: str, compression: str | None, folder: str) -> dict[str, Any]:
@@ -147,3 +148,7 @@ def _runner(candidate: Candidate, path: Path, model: DPCLIP) -> Run:
 @torch.inference_mode()
 def _in_torch(model: DPCLIP, image: Tensor) -> np.ndarray:
     return model(image).anomaly_map.numpy()
+
+
+if __name__ == "__main__":
+    run(export)

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from anomalib_dpclip.files.atomic_write import atomic_write
+from anomalib_dpclip.files.markdown_table import markdown_table
 from anomalib_dpclip.files.measured_by import measured_by
 
 
@@ -16,16 +18,16 @@ def write_results(table: pd.DataFrame, folder: Path, name: str, command: str) ->
         name: Name of the files.
         command: What to type to measure again.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     facts = measured_by(command)
     header = "".join(f"# {key}: {value}\n" for key, value in facts.items())
-    (folder / f"{name}.csv").write_text(header + table.to_csv(index=False), encoding="utf-8")
+    with atomic_write(folder / f"{name}.csv") as unfinished:
+        unfinished.write_text(header + table.to_csv(index=False), encoding="utf-8")
     lines = [f"- {key}: {f'`{value}`' if key == 'command' else value}" for key, value in facts.items()]
-    (folder / f"{name}.md").write_text("\n".join([f"# {name}", "", *lines, "", markdown_table(table), ""]), encoding="utf-8")
+    with atomic_write(folder / f"{name}.md") as unfinished:
+        unfinished.write_text("\n".join([f"# {name}", "", *lines, "", table_of(table), ""]), encoding="utf-8")
 
 
-def markdown_table(table: pd.DataFrame) -> str:
-    """A Markdown table; undefined metrics as n/a."""
+def table_of(table: pd.DataFrame) -> str:
+    """The measurement in Markdown, undefined values as n/a."""
     cells = table.astype(object).where(table.notna(), "n/a").astype(str)
-    rows = [list(table.columns), ["---"] * len(table.columns), *cells.to_numpy().tolist()]
-    return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in rows)
+    return markdown_table([*table.columns], cells.to_numpy().tolist(), left=len(table.columns))

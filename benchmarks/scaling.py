@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from anomalib_dpclip.model.lightning_model import DPCLIP
+from benchmarks.command import run
 from benchmarks.timing import alternating_seconds, in_new_process, medians
 from benchmarks.training import TrainingStep
 
 if TYPE_CHECKING:
-    from matplotlib.metric import Figure
+    from matplotlib.figure import Figure
 
 STEPS: dict[str, dict[int, dict[str, Any]]] = {
     "image size": {size: {"image_size": size} for size in (70, 140, 280, 420)},
@@ -37,7 +38,7 @@ def scaling(backbone: str = "mini", repeats: int = 5) -> pd.DataFrame:
         steps = {str(value): TrainingStep(backbone, **arguments) for value, arguments in variations.items()}
         seconds = medians(alternating_seconds(steps, repeats))
         for value, arguments in variations.items():
-            step = in_new_process("bench.training:measure_step", backbone=backbone, **arguments)
+            step = in_new_process("benchmarks.training:measure_step", backbone=backbone, **arguments)
             rows.append((what, value, round(1000 * seconds[str(value)], 1), round(step["mebibytes"])))
     rows += [
         ("classes (anchors, once)", classes, round(1000 * _anchor_seconds(backbone, classes), 1), None) for classes in CLASSES
@@ -60,11 +61,11 @@ def scaling_chart(table: pd.DataFrame) -> "Figure":
     Args:
         table: Of `scaling`.
     """
-    from matplotlib.metric import Figure
+    from matplotlib.figure import Figure
 
-    metric = Figure(figsize=(12, 3.2), layout="constrained")
+    figure = Figure(figsize=(12, 3.2), layout="constrained")
     groups = table.groupby("what", sort=False)
-    for axes, (what, rows) in zip(metric.subplots(1, groups.ngroups), groups, strict=True):
+    for axes, (what, rows) in zip(figure.subplots(1, groups.ngroups), groups, strict=True):
         axes.plot(rows["value"], rows["ms"], "o-", color="C0")
         axes.set_xlabel(what)
         axes.set_ylabel("ms", color="C0")
@@ -74,4 +75,8 @@ def scaling_chart(table: pd.DataFrame) -> "Figure":
             memory.plot(rows["value"], rows["peak MiB"].astype(float), "s--", color="C1")
             memory.set_ylabel("peak MiB", color="C1")
             memory.set_ylim(bottom=0)
-    return metric
+    return figure
+
+
+if __name__ == "__main__":
+    run(scaling, scaling_chart)

@@ -7,7 +7,9 @@ import sys
 
 import pandas as pd
 
-HOST = "import anomalib.data, anomalib.engine, anomalib.models"
+from benchmarks.command import run
+
+ANOMALIB = "import anomalib.data, anomalib.engine, anomalib.models"
 NAMES = "import anomalib_dpclip; anomalib_dpclip.DPCLIP; anomalib_dpclip.Surfaces"
 
 
@@ -28,7 +30,7 @@ def startup(repeats: int = 15) -> pd.DataFrame:
     )
     rows = {
         "the entry point, beyond `import torch`": (f"import torch; {entry_point}", "own.load()()"),
-        "names of anomalib_dpclip, beyond anomalib's own import": (HOST, NAMES),
+        "names of anomalib_dpclip, beyond anomalib's own import": (ANOMALIB, NAMES),
     }
     return pd.DataFrame(
         [
@@ -48,3 +50,7 @@ def _milliseconds(before: str, timed: str, repeats: int) -> list[float]:
         for _ in range(repeats + 1)
     ]
     return values[1:]
+
+
+if __name__ == "__main__":
+    run(startup)

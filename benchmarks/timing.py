@@ -6,10 +6,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from tqdm import trange
+
+CHECKOUT = Path(__file__).parents[1]
+"""Where `benchmarks` can be imported from."""
 
 
 def alternating_seconds(candidates: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
@@ -21,7 +25,12 @@ def alternating_seconds(candidates: Mapping[str, Callable[[], Any]], repeats: in
 
     Returns:
         Seconds of each timed run, by name.
+
+    Raises:
+        ValueError: If there is no round to time.
     """
+    if repeats < 1:
+        raise ValueError(f"repeats must be at least 1, not {repeats}")
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
     for round_index in trange(repeats + 1, desc="rounds", leave=False):
         for name, run in candidates.items():
@@ -51,10 +60,10 @@ def device() -> torch.device:
 
 
 def in_new_process(function: str, **arguments: Any) -> Any:
-    """Call ``module:function`` in a fresh process, for metrics that an earlier measurement would spoil, such as peak memory.
+    """Call ``module:function`` in a fresh process, for values that an earlier measurement would spoil, such as peak memory.
 
     Args:
-        function: In this package, such as ``"bench.training:peak_memory"``.
+        function: Such as ``"benchmarks.training:measure_step"``.
         arguments: Plain data.
 
     Returns:
@@ -64,12 +73,9 @@ def in_new_process(function: str, **arguments: Any) -> Any:
         RuntimeError: If the process failed; with the end of what it said.
     """
     module, _, name = function.partition(":")
-    code = (
-        f"import json, sys; from anomalib_dpclip.{module} import {name}; "
-        f"print('\\n' + json.dumps({name}(**json.loads(sys.argv[1]))))"
-    )
+    code = f"import json, sys; from {module} import {name}; print('\\n' + json.dumps({name}(**json.loads(sys.argv[1]))))"
     command = [sys.executable, "-c", code, json.dumps(arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  (our own code)
+    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False)  # noqa: S603  (our own code)
     if done.returncode:
         raise RuntimeError(f"{function} failed in a new process: {done.stderr[-2000:]}")
     return json.loads(done.stdout.strip().splitlines()[-1])

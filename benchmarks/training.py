@@ -1,7 +1,5 @@
 """Training step: ours against everything the published implementation does, in time, memory and loss."""
 
-import statistics
-import time
 from typing import Any
 
 import pandas as pd
@@ -13,7 +11,8 @@ from anomalib_dpclip.benchmark.peak_memory import PeakMemory
 from anomalib_dpclip.method.objective import training_objective
 from anomalib_dpclip.model.lightning_model import DPCLIP
 from benchmarks import baseline
-from benchmarks.timing import device, in_new_process, synchronize
+from benchmarks.command import run
+from benchmarks.timing import alternating_seconds, device, in_new_process, medians
 
 
 class TrainingStep:
@@ -98,7 +97,7 @@ def training(backbone: str = "ViT-L-14-336", batch_size: int = 3, repeats: int =
     for _ in trange(repeats, desc="rounds", leave=False):
         for name, flags in VARIANTS.items():
             arguments = {"backbone": backbone, "batch_size": batch_size, **flags}
-            measured[name].append(in_new_process("bench.training:measure_step", **arguments))
+            measured[name].append(in_new_process("benchmarks.training:measure_step", **arguments))
     metrics = pd.DataFrame({name: pd.DataFrame(rows).median() for name, rows in measured.items()}).T
     reference = metrics.iloc[0]
     return pd.DataFrame(
@@ -123,13 +122,11 @@ def measure_step(**arguments: Any) -> dict[str, float]:
     """
     step = TrainingStep(**arguments)
     peak = PeakMemory(torch.cuda.current_device() if torch.cuda.is_available() else None)
-    loss = step().item()
+    losses: list[torch.Tensor] = []
     timed = 10 if torch.cuda.is_available() else 1  # milliseconds there, a minute here
-    seconds = []
-    for _ in range(timed):
-        synchronize()
-        start = time.perf_counter()
-        step()
-        synchronize()
-        seconds.append(time.perf_counter() - start)
-    return {"seconds": statistics.median(seconds), "loss": loss, "mebibytes": peak.mebibytes()}
+    seconds = medians(alternating_seconds({"step": lambda: losses.append(step())}, timed))
+    return {"seconds": seconds["step"], "loss": losses[0].item(), "mebibytes": peak.mebibytes()}
+
+
+if __name__ == "__main__":
+    run(training)

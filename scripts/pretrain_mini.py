@@ -1,19 +1,21 @@
-"""Pre-training of the mini CLIP on captions of procedural surfaces.
+"""Pre-training of the mini CLIP on captions of procedural surfaces: `python -m scripts.pretrain_mini mini_clip.safetensors`.
 
 The split is honest: the four target materials are seen undamaged only, and no mask of any material is ever seen.
 """
 
 import json
-import logging
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
+from jsonargparse import auto_cli
 from numpy.typing import NDArray
-from torch import Tensor
+from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+from torch import Tensor, nn
 from torch.nn import functional
+from tqdm import tqdm, trange
 
 from anomalib_dpclip.clip.mini_clip import MINI_IMAGE_SIZE, VOCABULARY, MiniTokenizer, build_mini_clip
 from anomalib_dpclip.data.surfaces.data_module import AUXILIARY_MATERIALS, TARGET_MATERIALS
@@ -22,7 +24,8 @@ from anomalib_dpclip.data.surfaces.textures import COLORS, MATERIALS, render_sur
 from anomalib_dpclip.files.atomic_write import atomic_write
 from anomalib_dpclip.method.prompting import ABNORMAL_STATES, NORMAL_STATES, TEMPLATES
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from open_clip import CLIP
 
 DEFECT_SIZE = 48.0
 TARGET_SHARE = 0.2
@@ -52,8 +55,8 @@ def draw_scenes(count: int, rng: np.random.Generator) -> list[Scene]:
     return scenes
 
 
-def draw_image(scene: Scene, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Draw a scene as an RGB image, (H, W, 3)."""
+def render_image(scene: Scene, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Render a scene as an RGB image, (H, W, 3)."""
     image = render_surface(MATERIALS[scene.material], _COLOR_NAMES[scene.color], MINI_IMAGE_SIZE, rng)
     if scene.damaged:
         image, _ = damage_surface(image, DEFECTS[scene.defect], DEFECT_SIZE, rng)
@@ -133,17 +136,14 @@ def pretrain_mini(
     Args:
         output: File to write, ``.safetensors``.
         steps: Optimiser steps.
-        images: Number of surfaces to draw and learn from.
+        images: Number of surfaces to render and learn from.
         batch_size: Images a step.
         learning_rate: Peak of the one-cycle schedule.
-        seed: Seed of drawing, initialisation and order.
+        seed: Seed of rendering, initialisation and order.
 
     Raises:
         ValueError: If ``output`` is no ``.safetensors`` file or a number is not positive.
     """
-    from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
-    from tqdm import tqdm, trange
-
     if output.suffix != ".safetensors":
         raise ValueError(f"output must end in .safetensors, not {output.name!r}")
     if min(steps, images, batch_size) <= 0:
@@ -152,64 +152,64 @@ def pretrain_mini(
     # The data set's streams are seeded with the places of its materials; this one is another, so no image is in both.
     rng = np.random.default_rng([seed, len(MATERIALS)])
     scenes = draw_scenes(images, rng)
-    drawn = torch.empty(images, 3, MINI_IMAGE_SIZE, MINI_IMAGE_SIZE, dtype=torch.uint8)
-    for image, scene in zip(drawn, tqdm(scenes, desc="drawing", unit="image"), strict=True):
-        image.copy_(torch.from_numpy(draw_image(scene, rng)).permute(2, 0, 1))
-    facts = torch.tensor(scenes)
-    is_auxiliary = torch.tensor([MATERIALS[scene.material] in AUXILIARY_MATERIALS for scene in scenes])
-
+    pixels = torch.empty(images, 3, MINI_IMAGE_SIZE, MINI_IMAGE_SIZE, dtype=torch.uint8)
+    for image, scene in zip(pixels, tqdm(scenes, desc="rendering", unit="image"), strict=True):
+        image.copy_(torch.from_numpy(render_image(scene, rng)).permute(2, 0, 1))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         clip = build_mini_clip().train()
-    tokenizer = MiniTokenizer()
-    mean, std = (255 * torch.tensor(value).view(3, 1, 1) for value in (OPENAI_DATASET_MEAN, OPENAI_DATASET_STD))
     optimizer = torch.optim.AdamW(clip.parameters(), lr=learning_rate, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps)
     progress = trange(steps, desc="pre-training", unit="step")
     for _ in progress:
-        chosen = torch.from_numpy(rng.choice(images, batch_size, replace=images < batch_size))
-        own, opposite, said = zip(*(draw_caption(scenes[index], rng) for index in chosen), strict=True)
-        batch = (drawn[chosen] - mean) / std
-        batch = torch.rot90(batch, int(rng.integers(4)), (2, 3))
-        batch = batch.flip(3) if rng.integers(2) else batch
-        with torch.autocast("cpu", torch.bfloat16):
-            image_features = clip.encode_image(batch)
-            text_features = clip.encode_text(tokenizer([*own, *opposite]))
-        image_features = functional.normalize(image_features.float(), dim=-1)
-        own_features, opposite_features = functional.normalize(text_features.float(), dim=-1).chunk(2)
-        scale = clip.logit_scale.exp().clamp(max=100)
-        contrastive = contrastive_loss(scale * image_features @ own_features.T, facts[chosen], torch.tensor(said))
-        state = state_loss(image_features, own_features, opposite_features, scale, is_auxiliary[chosen])
+        chosen = rng.choice(images, batch_size, replace=images < batch_size)
+        contrastive, state = _losses(clip, pixels[torch.from_numpy(chosen)], [scenes[index] for index in chosen], rng)
         optimizer.zero_grad()
         (contrastive + state).backward()
         optimizer.step()
         schedule.step()
         progress.set_postfix(contrastive=f"{contrastive.item():.3f}", state=f"{state.item():.3f}", refresh=False)
 
-    _save(
-        clip,
-        output,
-        {
-            "steps": steps,
-            "images": images,
-            "batch_size": batch_size,
-            "learning_rate": learning_rate,
-            "seed": seed,
-            "seen damaged": list(AUXILIARY_MATERIALS),
-            "seen undamaged only": list(TARGET_MATERIALS),
-            "masks seen": "none",
-            "vocabulary": list(VOCABULARY),
-            "versions": {name: version(name) for name in ("anomalib-dpclip", "torch", "open_clip_torch", "numpy")},
-        },
+    arguments = {"steps": steps, "images": images, "batch_size": batch_size, "learning_rate": learning_rate, "seed": seed}
+    _save(clip, output, arguments)
+
+
+def _losses(clip: "CLIP", pixels: Tensor, scenes: list[Scene], rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Contrastive and state loss of a batch (N, 3, H, W) of 8-bit images, rotated and mirrored at random, and their scenes."""
+    own, opposite, said = zip(*(draw_caption(scene, rng) for scene in scenes), strict=True)
+    mean, std = (255 * torch.tensor(value).view(3, 1, 1) for value in (OPENAI_DATASET_MEAN, OPENAI_DATASET_STD))
+    batch = torch.rot90((pixels - mean) / std, int(rng.integers(4)), (2, 3))
+    batch = batch.flip(3) if rng.integers(2) else batch
+    with torch.autocast("cpu", torch.bfloat16):
+        image_features = clip.encode_image(batch)
+        text_features = clip.encode_text(MiniTokenizer()([*own, *opposite]))
+    image_features = functional.normalize(image_features.float(), dim=-1)
+    own_features, opposite_features = functional.normalize(text_features.float(), dim=-1).chunk(2)
+    scale = clip.logit_scale.exp().clamp(max=100)
+    is_auxiliary = torch.tensor([MATERIALS[scene.material] in AUXILIARY_MATERIALS for scene in scenes])
+    return (
+        contrastive_loss(scale * image_features @ own_features.T, torch.tensor(scenes), torch.tensor(said)),
+        state_loss(image_features, own_features, opposite_features, scale, is_auxiliary),
     )
 
 
-def _save(clip: torch.nn.Module, output: Path, metadata: dict[str, object]) -> None:
-    """Write half-precision weights."""
+def _save(clip: nn.Module, output: Path, arguments: dict[str, float]) -> None:
+    """Write half-precision weights, and in their header what made them."""
     from safetensors.torch import save
 
+    header = {
+        **arguments,
+        "seen damaged": list(AUXILIARY_MATERIALS),
+        "seen undamaged only": list(TARGET_MATERIALS),
+        "masks seen": "none",
+        "vocabulary": list(VOCABULARY),
+        "versions": {name: version(name) for name in ("anomalib-dpclip", "torch", "open_clip_torch", "numpy")},
+    }
     weights = {name: weight.half().contiguous() for name, weight in clip.state_dict().items()}
     with atomic_write(output) as unfinished:
         # One entry: safetensors writes several in any order, and the same run should give the same bytes.
-        unfinished.write_bytes(save(weights, {"pretraining": json.dumps(metadata)}))
-    logger.info("Wrote %s.", output)
+        unfinished.write_bytes(save(weights, {"pretraining": json.dumps(header)}))
+
+
+if __name__ == "__main__":
+    auto_cli(pretrain_mini, as_positional=True)

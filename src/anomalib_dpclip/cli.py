@@ -42,8 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: Instead of those of the command line.
     """
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    name, *rest = arguments or ["--help"]
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    name, *rest = given or ["--help"]
     if name in {"-h", "--help"}:
         print(_overview())  # noqa: T201
         return

@@ -219,7 +219,7 @@ def test_the_text_tower_stays_behind(request, model, file):
     assert 0.9 * vision < numbers < vision + text / 2
 
 
-def test_the_anomalib_s_torch_inferencer(monkeypatch, torch_file, model, images, photo):
+def test_anomalib_s_torch_inferencer(monkeypatch, torch_file, model, images, photo):
     monkeypatch.setenv("TRUST_REMOTE_CODE", "1")
     inferencer = TorchInferencer(torch_file, device="cpu")
     outputs = inferencer.predict(images)
@@ -234,7 +234,7 @@ def test_the_anomalib_s_torch_inferencer(monkeypatch, torch_file, model, images,
 
 @needs_openvino
 @pytest.mark.parametrize("file", ["openvino_file", pytest.param("onnx_file", marks=needs_onnx)])
-def test_the_anomalib_s_openvino_inferencer(request, monkeypatch, tmp_path, file, model, photo):
+def test_anomalib_s_openvino_inferencer(request, monkeypatch, tmp_path, file, model, photo):
     monkeypatch.chdir(tmp_path)  # it keeps a cache where it runs
     outputs = OpenVINOInferencer(request.getfixturevalue(file), device="CPU", config=F32).predict(photo)
     actual = {name: getattr(outputs, name) for name in ("pred_score", "pred_label", "anomaly_map", "pred_mask")}

@@ -4,7 +4,8 @@ import pytest
 import torch
 from PIL import Image
 
-from anomalib_dpclip import DPCLIP, mini_clip
+from anomalib_dpclip import DPCLIP
+from anomalib_dpclip.clip import mini_clip
 from anomalib_dpclip.clip.text_tower import TextTower
 
 

@@ -104,17 +104,3 @@ def test_killed_and_resumed_equals_undisturbed(undisturbed, surfaces_root, tmp_p
         "there was something to go on with"
     )
     assert resumed["lr_schedulers"][0]["_last_lr"] == [5e-4 / 8]
-
-
-def test_the_checkpoint_before_the_last_stands_in_for_it(undisturbed, surfaces_root, tmp_path, caplog):
-    """Two epochs' checkpoints are there and the newer is damaged: training goes on from the older one, to the same end."""
-    engine = Engine(**engine_arguments(tmp_path / "first") | {"max_epochs": 2})
-    model = DPCLIP(**model_arguments(surfaces_root, 0))
-    engine.fit(model=model, datamodule=Surfaces(root=surfaces_root, category="weave"))
-    path = Path(engine.best_model_path)
-    path.write_bytes(path.read_bytes()[:-1000])
-
-    resumed = trained(tmp_path / "resumed", surfaces_root, ckpt_path=path)
-    assert f"{path} cannot be read safely" in caplog.text
-    assert "model-previous.ckpt" in caplog.text
-    assert_identical(resumed["state_dict"], undisturbed["state_dict"], "state_dict")

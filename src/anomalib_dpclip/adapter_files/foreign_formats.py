@@ -10,6 +10,7 @@ from anomalib_dpclip.adapter_files.provenance import PROVENANCE_KEY, Provenance
 from anomalib_dpclip.files.atomic_write import atomic_write
 from anomalib_dpclip.files.safe_load import load_plain
 from anomalib_dpclip.method.torch_model import DPCLIPModel
+from anomalib_dpclip.method.unadapted import UNADAPTED
 
 
 def write_published(content: AdapterFile, path: Path) -> None:
@@ -38,6 +39,11 @@ def read_pickled(path: Path) -> AdapterFile:
         raise ValueError(
             f"{path} is no DP-CLIP checkpoint: neither a Lightning checkpoint of this model nor a published one with "
             f"'image_adapter'"
+        )
+    if content.get("hyper_parameters", {}).get("weights") == UNADAPTED:
+        raise ValueError(
+            f"{path} is of CLIP without adapters, and holds none: say --model.weights {UNADAPTED}, with --ckpt_path {path} for "
+            f"the thresholds in it"
         )
     state = {str(name): value for name, value in content["state_dict"].items()}
     prefixes = DPCLIPModel.adapter_prefixes

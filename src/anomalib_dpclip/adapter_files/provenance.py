@@ -25,6 +25,7 @@ class Provenance:
         learned_from: Data sets and classes, as ``"VisA/candle"``.
         hyper_parameters: Of the training.
         epochs: Epochs trained.
+        calibration_domain: Domain whose maps and scores the adapters' calibration is of; empty if unknown.
         versions: Of this package, anomalib, torch and open_clip.
         format_version: Of the file.
     """
@@ -37,6 +38,7 @@ class Provenance:
     learned_from: list[str] = field(default_factory=list)
     hyper_parameters: dict[str, Any] = field(default_factory=dict)
     epochs: int = 0
+    calibration_domain: str = ""
     versions: dict[str, str] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 

@@ -23,12 +23,12 @@ def write_adapters(content: AdapterFile, path: str | Path) -> Path:
     Raises:
         ValueError: For another suffix.
     """
-    path = Path(path)
-    if path.suffix not in {".safetensors", ".pth"}:
-        raise ValueError(f"{path}: adapters are written as .safetensors, or .pth for the published format")
-    write = write_safetensors if path.suffix == ".safetensors" else write_published
-    write(content, path)
-    return path
+    file = Path(path)
+    writers = {".safetensors": write_safetensors, ".pth": write_published}
+    if file.suffix not in writers:
+        raise ValueError(f"{file}: adapters are written as .safetensors, or .pth for the published format")
+    writers[file.suffix](content, file)
+    return file
 
 
 def read_adapters(path: str | Path) -> AdapterFile:
@@ -38,7 +38,7 @@ def read_adapters(path: str | Path) -> AdapterFile:
         FileNotFoundError: If there is no such file.
         ValueError: If it is none of them, or damaged.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no adapter file {path}")
-    return read_safetensors(path) if path.suffix == ".safetensors" else read_pickled(path)
+    file = Path(path)
+    if not file.is_file():
+        raise FileNotFoundError(f"there is no adapter file {file}")
+    return read_safetensors(file) if file.suffix == ".safetensors" else read_pickled(file)

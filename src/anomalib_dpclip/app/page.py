@@ -10,7 +10,8 @@ from anomalib_dpclip.data.images import ImageReadError
 from anomalib_dpclip.data.labelled_sets import categories_of, data_module_class
 from anomalib_dpclip.method.class_names import UNKNOWN_CLASS, describe
 from anomalib_dpclip.method.domain import Domain
-from anomalib_dpclip.model.lightning_model import DPCLIP, UNADAPTED
+from anomalib_dpclip.method.unadapted import UNADAPTED
+from anomalib_dpclip.model.lightning_model import DPCLIP
 
 if TYPE_CHECKING:
     from gradio import Blocks

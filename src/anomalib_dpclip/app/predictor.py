@@ -3,17 +3,16 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image, ImageOps
-from scipy.ndimage import binary_erosion
 from torchvision.transforms.v2.functional import to_dtype, to_image
 
 from anomalib_dpclip.data.images import read_image
 from anomalib_dpclip.method.anomaly_map import resize_map
 from anomalib_dpclip.method.class_names import UNKNOWN_CLASS
+from anomalib_dpclip.model.heat_map import heat_map
 from anomalib_dpclip.model.lightning_model import DPCLIP
 
 SHOWN_SIZE = 640
@@ -46,14 +45,7 @@ class Prediction:
         """Photo with the anomaly map laid over it, and a white line around what exceeds the threshold."""
         low, high = self.color_range
         shades = ((self.heat - low) / (high - low)).clip(0, 1)
-        colors = mpl.colormaps["turbo"](shades)
-        # The hotter, the less of the photo shows through: normal regions stay recognisable.
-        colors[..., 3] = 0.75 * shades
-        overlay = Image.fromarray((255 * colors).round().astype(np.uint8), "RGBA")
-        pixels = np.array(Image.alpha_composite(self.photo.convert("RGBA"), overlay).convert("RGB"))
-        region = self.heat > threshold
-        pixels[region & ~binary_erosion(region, iterations=_OUTLINE)] = 255
-        return Image.fromarray(pixels)
+        return heat_map(self.photo, shades, self.heat > threshold, _OUTLINE)
 
 
 class Predictor:

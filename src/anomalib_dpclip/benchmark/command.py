@@ -37,16 +37,16 @@ def benchmark(config: Path, out: Path | None = None, fresh: bool = False) -> int
         FileNotFoundError: The config is not there.
         ValueError: The config is not one of benchmarks, or the CSV has other columns.
     """
-    config, out = Path(config), Path(out or Path("runs") / "benchmark" / f"{Path(config).stem}.csv")
-    pipeline = FieldBenchmark(read_config(config), out)
+    results = out or Path("runs") / "benchmark" / f"{config.stem}.csv"
+    pipeline = FieldBenchmark(read_config(config), results)
     jobs = [job for accelerator in pipeline.accelerators for job in pipeline.jobs(accelerator)]
     if fresh:
-        out.unlink(missing_ok=True)
+        results.unlink(missing_ok=True)
         shutil.rmtree(pipeline.adapters_folder, ignore_errors=True)
-    open_rows(out, measured_by(shlex.join(["dpclip", "benchmark", "--config", str(config), "--out", str(out)])))
+    open_rows(results, measured_by(shlex.join(["dpclip", "benchmark", "--config", str(config), "--out", str(results)])))
     pipeline.run()
     done = sum(job.key in pipeline.done() for job in jobs)
-    print(f"{done} of {len(jobs)} jobs done: {out}")  # noqa: T201  the command's answer
+    print(f"{done} of {len(jobs)} jobs done: {results}")  # noqa: T201  the command's answer
     return 0 if done == len(jobs) else 1
 
 

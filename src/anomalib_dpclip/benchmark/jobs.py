@@ -5,7 +5,6 @@ import io
 import json
 import logging
 import math
-import time
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -14,13 +13,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import pandas as pd
 from anomalib import LearningType
-from anomalib.data import Batch, get_datamodule
+from anomalib.data import AnomalibDataModule, get_datamodule
 from anomalib.engine import Engine
 from anomalib.metrics import Evaluator
 from anomalib.models import AnomalibModule, get_model
 from anomalib.pipelines.benchmark.job import BenchmarkJob
 from lightning import seed_everything
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Timer
 from tqdm import tqdm
 
 from anomalib_dpclip.benchmark.config import JobConfig
@@ -69,16 +69,16 @@ class AdaptersJob(BenchmarkJob):
     def _train(self, task_id: int | None) -> None:
         from anomalib_dpclip.adapter_files.save_and_load import save_adapters
 
-        stopwatch = Stopwatch()
+        timer = Timer()
         with TemporaryDirectory() as folder:
             seed_everything(self.config.seed)
             model, datamodule = _build_model(self.config), get_datamodule(self.config.data)
             model.visualizer = None
             # Adapters do not depend on the target: validating on it would only cost time.
-            engine = _engine(self.config, task_id, folder, callbacks=[stopwatch], limit_val_batches=0)
+            engine = _engine(self.config, task_id, folder, callbacks=[timer], limit_val_batches=0)
             engine.fit(model=model, datamodule=datamodule)
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            minutes = {"training_minutes": stopwatch.fit_seconds / 60}
+            minutes = {"training_minutes": timer.time_elapsed("train") / 60}
             self.record.write_text(json.dumps(minutes), encoding="utf-8")
             save_adapters(cast("DPCLIP", model), self.path)  # last and whole or not at all: where it is, the training is done
 
@@ -130,7 +130,7 @@ class RowJob(BenchmarkJob):
     def _measure(self, task_id: int | None) -> dict[str, float]:
         """Figures and costs."""
         memory = PeakMemory((task_id or 0) if self.config.accelerator == "cuda" else None)
-        stopwatch = Stopwatch()
+        timer = Timer()
         with TemporaryDirectory() as folder:
             seed_everything(self.config.seed)
             model = _build_model(self.config, self.adapters.path if self.adapters else None)
@@ -138,14 +138,14 @@ class RowJob(BenchmarkJob):
             val_metrics = list(getattr(model.evaluator, "val_metrics", ()))  # some models stop early by them
             model.evaluator = Evaluator(val_metrics=val_metrics, test_metrics=field_metrics())
             model.visualizer = None  # one picture an image would be most of the time measured
-            engine = _engine(self.config, task_id, folder, callbacks=[stopwatch])
+            engine = _engine(self.config, task_id, folder, callbacks=[timer])
             if model.learning_type == LearningType.ONE_CLASS:  # others are only validated, which testing does too
                 engine.fit(model=model, datamodule=datamodule)
             (metrics,) = engine.test(model=model, datamodule=datamodule)
         return {
             **{metric.name: metrics[metric.name] for metric in field_metrics()},
-            "images_per_second": stopwatch.images / stopwatch.test_seconds,
-            "training_minutes": self.adapters.training_minutes if self.adapters else stopwatch.fit_seconds / 60,
+            "images_per_second": _tested_images(engine.trainer, datamodule) / timer.time_elapsed("test"),
+            "training_minutes": self.adapters.training_minutes if self.adapters else timer.time_elapsed("train") / 60,
             "peak_memory_mb": memory.mebibytes(),
         }
 
@@ -157,41 +157,6 @@ class RowJob(BenchmarkJob):
     @staticmethod
     def save(result: pd.DataFrame) -> None:
         """Nothing left to do: each job has appended its row."""
-
-
-class Stopwatch(Callback):
-    """Times fitting and testing themselves, without what comes before: downloads, drawing, reading of file lists."""
-
-    def __init__(self) -> None:
-        self.images = 0
-        self.fit_seconds = 0.0
-        self.test_seconds = 0.0
-        self._started = 0.0
-
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock."""
-        del trainer, pl_module
-        self._started = time.monotonic()
-
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop the clock."""
-        del trainer, pl_module
-        self.fit_seconds = time.monotonic() - self._started
-
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock."""
-        del trainer, pl_module
-        self._started = time.monotonic()
-
-    def on_test_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, *_: Any) -> None:
-        """Count a batch."""
-        del trainer, pl_module, outputs
-        self.images += len(batch.image)
-
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop the clock."""
-        del trainer, pl_module
-        self.test_seconds = time.monotonic() - self._started
 
 
 def _build_model(config: JobConfig, weights: str | None = None) -> AnomalibModule:
@@ -208,6 +173,11 @@ def _build_model(config: JobConfig, weights: str | None = None) -> AnomalibModul
 def _engine(config: JobConfig, task_id: int | None, folder: str, **arguments: Any) -> Engine:
     devices = "auto" if task_id is None else [task_id]
     return Engine(accelerator=config.accelerator, devices=devices, default_root_dir=folder, **{**config.trainer, **arguments})
+
+
+def _tested_images(trainer: Trainer, datamodule: AnomalibDataModule) -> float:
+    """Images of a test run, which the trainer may have cut short."""
+    return min(len(datamodule.test_data), sum(trainer.num_test_batches) * datamodule.eval_batch_size)
 
 
 def _quietly(work: Callable[[], None]) -> str:

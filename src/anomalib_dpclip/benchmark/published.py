@@ -39,24 +39,3 @@ AVERAGES = {
     DPCLIP: Published(94.0, 47.5, 83.8, 86.8),
 }
 """Averages of the same table over all data sets (image metrics: over those that have them)."""
-
-# The table's names for data sets that go by others in anomalib.
-_NAMES = {
-    "mvtec": "MVTec-AD",
-    "mvtecad": "MVTec-AD",
-    "btech": "BTAD",
-    "brain": "BrainMRI",
-    "liver": "Liver CT",
-    "retinaresc": "Retina OCT",
-    **{"".join(filter(str.isalnum, name.lower())): name for name in BY_DATA_SET},
-}
-
-
-def table_name(data_set: str) -> str:
-    """Name of a data set in the paper's table; unchanged if it is not there.
-
-    Example:
-        >>> table_name("MVTecAD"), table_name("Visa"), table_name("Surfaces")
-        ('MVTec-AD', 'VisA', 'Surfaces')
-    """
-    return _NAMES.get("".join(filter(str.isalnum, data_set.lower())), data_set)

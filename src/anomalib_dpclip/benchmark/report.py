@@ -8,6 +8,8 @@ import pandas as pd
 from anomalib_dpclip.benchmark import published
 from anomalib_dpclip.benchmark.rows import DONE, METRICS, read_provenance, read_rows
 from anomalib_dpclip.files.atomic_write import atomic_write
+from anomalib_dpclip.files.markdown_table import escape_pipes, markdown_table
+from anomalib_dpclip.method.data_sets import paper_name
 
 AVERAGE = "Average"
 NOT_AVAILABLE = "n/a"
@@ -98,7 +100,7 @@ def _mean_over(values: pd.DataFrame, what: str, keys: list[str]) -> pd.DataFrame
 
 def _published(data_sets: list[str]) -> pd.DataFrame:
     """The paper's metrics for the data sets that occur; its averages where all of them do."""
-    by_name = {published.table_name(name): name for name in data_sets}
+    by_name = {paper_name(name): name for name in data_sets}
     label = f"{published.DPCLIP} (published)"
     records = [(label, by_name[name], metrics) for name, metrics in published.BY_DATA_SET.items() if name in by_name]
     if set(by_name) == set(published.BY_DATA_SET):
@@ -127,9 +129,8 @@ def _markdown(rows: pd.DataFrame, metrics: pd.DataFrame, files: list[Path]) -> s
     parts += ["## Cost", _costs(rows)]
     failed = rows[rows["status"] != DONE]
     if len(failed):
-        jobs = [
-            f"- {_escape(f'{r.label} / {r.data_set} / {r.category} / seed {r.seed}')}: {r.reason}" for r in failed.itertuples()
-        ]
+        names = [escape_pipes(f"{r.label} / {r.data_set} / {r.category} / seed {r.seed}") for r in failed.itertuples()]
+        jobs = [f"- {name}: {reason}" for name, reason in zip(names, failed["reason"], strict=True)]
         parts += ["## Failed jobs", "\n".join(jobs)]
     parts.append("## How this was measured")
     parts += ["\n".join([f"{file.name}:", "", *(f"- {line}" for line in read_provenance(file))]) for file in files]
@@ -145,8 +146,8 @@ def _table(cells: pd.DataFrame, labels: list[str], columns: dict[str, tuple[str,
         best = max((round(cell["mean"], 1) for cell in found.values()), default=None)
         for label in labels:
             shown[label].append(_format(found[label], best) if label in found else NOT_AVAILABLE)
-    rows = [[_escape(label), *texts] for label, texts in shown.items() if set(texts) != {NOT_AVAILABLE}]
-    return _grid(["Model", *columns], rows)
+    rows = [[label, *texts] for label, texts in shown.items() if set(texts) != {NOT_AVAILABLE}]
+    return markdown_table(["Model", *columns], rows)
 
 
 def _format(cell: Any, best: float | None) -> str:
@@ -166,11 +167,11 @@ def _costs(rows: pd.DataFrame) -> str:
         memory=("peak_memory_mb", "max"),
     )
     heading = ["Model", "On", "Seeds", "Jobs", "Images per second", "Training minutes", "Peak memory (MiB)"]
-    return _grid(
+    return markdown_table(
         heading,
         [
             [
-                _escape(label),
+                label,
                 accelerator,
                 *(_number(value, digits) for value, digits in zip(row, (0, 0, 1, 1, 0), strict=True)),
             ]
@@ -181,12 +182,3 @@ def _costs(rows: pd.DataFrame) -> str:
 
 def _number(value: float, digits: int) -> str:
     return NOT_AVAILABLE if pd.isna(value) else f"{value:.{digits}f}"
-
-
-def _grid(heading: list[str], rows: list[list[str]]) -> str:
-    rule = ["---", *["---:"] * (len(heading) - 1)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in [heading, rule, *rows])
-
-
-def _escape(text: str) -> str:
-    return text.replace("|", "\\|")

@@ -47,8 +47,8 @@ class OpenCLIPTower(VisionTower):
     def embed(self, images: Tensor) -> Tensor:
         """See `VisionTower.embed`."""
         visual = self.visual
-        images = images.to(visual.conv1.weight.dtype)  # `--trainer.precision 16-true` halves the weights
-        patches = visual.conv1(images).flatten(2).transpose(1, 2)
+        # `--trainer.precision 16-true` halves the weights.
+        patches = visual.conv1(images.to(visual.conv1.weight.dtype)).flatten(2).transpose(1, 2)
         class_token = visual.class_embedding.to(patches.dtype).expand(patches.shape[0], 1, -1)
         tokens = torch.cat([class_token, patches], dim=1) + visual.positional_embedding.to(patches.dtype)
         return visual.ln_pre(tokens)
@@ -59,8 +59,8 @@ class OpenCLIPTower(VisionTower):
         # Not `type(...) is`: torch's exporter runs subclasses. What is none is a variant of open_clip's own, batch-first.
         if not isinstance(block.attn, nn.MultiheadAttention):
             return block(tokens)
-        tokens = tokens + block.ls_1(self_attention(block.attn, block.ln_1(tokens)))
-        return tokens + block.ls_2(block.mlp(block.ln_2(tokens)))
+        attended = tokens + block.ls_1(self_attention(block.attn, block.ln_1(tokens)))
+        return attended + block.ls_2(block.mlp(block.ln_2(attended)))
 
     def final_norm(self, tokens: Tensor) -> Tensor:
         """See `VisionTower.final_norm`."""

@@ -1,6 +1,6 @@
 """What a backbone's images must look like: their statistics and the interpolation of their resize."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
 Interpolation = Literal["bicubic", "bilinear"]
@@ -24,6 +24,16 @@ class Preprocessing(NamedTuple):
     def as_dict(self) -> dict[str, Any]:
         """As plain data, for files."""
         return {"mean": list(self.mean), "std": list(self.std), "interpolation": self.interpolation}
+
+    def replaced(self, mean: Sequence[float] | None, std: Sequence[float] | None) -> "Preprocessing":
+        """With other statistics, where any are given.
+
+        Raises:
+            ValueError: As `from_dict`.
+        """
+        given = {name: list(values) for name, values in (("image_mean", mean), ("image_std", std)) if values is not None}
+        values = {name.removeprefix("image_"): value for name, value in given.items()}
+        return Preprocessing.from_dict(self.as_dict() | values, " and ".join(given)) if given else self
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], source: str) -> "Preprocessing":

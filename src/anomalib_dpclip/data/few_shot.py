@@ -23,10 +23,10 @@ def few_shot(samples: pd.DataFrame, shots: int, seed: int) -> pd.DataFrame:
     """
     if shots < 1:
         raise ValueError(f"shots must be at least 1, not {shots}: it is the number of images of each category")
-    samples = samples.reset_index(drop=True)
+    numbered = samples.reset_index(drop=True)
     chosen: list[int] = []
     # Sorted, so that the choice doesn't depend on the order in which a file or folder lists its images.
-    for _, category in samples.sort_values("image_path", kind="stable").groupby("class_name"):
+    for _, category in numbered.sort_values("image_path", kind="stable").groupby("class_name"):
         # pandas draws from RandomState, whose numbers NumPy promises never to change.
         shuffled = category.sample(frac=1, random_state=seed)
         anomalous = shuffled.index[shuffled.label_index == 1]
@@ -34,4 +34,4 @@ def few_shot(samples: pd.DataFrame, shots: int, seed: int) -> pd.DataFrame:
         wanted_anomalous = max((shots + 1) // 2, shots - len(normal))
         chosen += anomalous[:wanted_anomalous].tolist()
         chosen += normal[: shots - min(wanted_anomalous, len(anomalous))].tolist()
-    return samples.loc[sorted(chosen)].reset_index(drop=True)
+    return numbered.loc[sorted(chosen)].reset_index(drop=True)

@@ -114,6 +114,5 @@ def to_rgb(image: Image.Image, path: str | Path) -> Image.Image:
             )
         return Image.fromarray((values * 255).round().astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
-        image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA")).convert("RGB")
     return image.convert("RGB")

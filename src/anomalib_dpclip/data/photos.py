@@ -4,11 +4,12 @@ import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 from anomalib.data import AnomalibDataModule
 from anomalib.data.transforms.utils import extract_transforms_by_type
+from lightning.pytorch import Trainer
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import Resize, Transform
@@ -20,6 +21,7 @@ from anomalib_dpclip.data.listing.folder_samples import MASK_FOLDERS
 from anomalib_dpclip.data.results import (
     DONE,
     RESULTS,
+    Result,
     ResultsWriter,
     model_digest,
     read_results,
@@ -153,10 +155,9 @@ class Photos(AnomalibDataModule):
         paths = sorted(_image_files(self.root.resolve(), outputs))
         if not paths:
             raise FileNotFoundError(f"no images in {self.root}: it holds no file in one of {', '.join(FORMATS)}")
-        if outputs is not None:
-            paths = self._resume(paths, outputs)
-        class_names = [self._class_of(path) for path in paths] if self.class_from_folder else None
-        dataset = PhotosDataset(paths, class_names, self._resize())
+        left = paths if outputs is None else self._resume(paths, outputs)
+        class_names = [self._class_of(path) for path in left] if self.class_from_folder else None
+        dataset = PhotosDataset(left, class_names, self._resize())
         return DataLoader(dataset, batch_size=self.eval_batch_size, num_workers=self.num_workers, collate_fn=dataset.collate_fn)
 
     def _resize(self) -> Transform | None:
@@ -166,28 +167,38 @@ class Photos(AnomalibDataModule):
 
     def _resume(self, paths: list[str], outputs: Path) -> list[str]:
         """Take over earlier results, attach a writer for the new ones, and give what is left to do."""
-        trainer = self.trainer
-        assert trainer is not None
+        trainer: Any = self.trainer
         model = model_digest(trainer.lightning_module, {"class_from_folder": self.class_from_folder})
-        done = {} if self.fresh else {row.path: row for row in read_results(outputs).values() if row.status == DONE}
-        if any(row.model != model for row in done.values()):
-            raise ValueError(
-                f"{outputs / RESULTS} holds results of another model, class name, setting or version: start over "
-                f"with --data.fresh true, or keep them and set --default_root_dir"
-            )
+        done = self._earlier_results(outputs, model)
         left = [path for path in paths if path not in done]
-        if 0 < len(left) < trainer.world_size:
-            raise ValueError(f"{len(left)} left for {trainer.world_size} devices: set --trainer.devices {len(left)}")
-        if trainer.predict_loop.return_predictions and len(left) > MANY:
-            logger.warning("all predictions are kept in memory: say --return_predictions false, they are in %s", RESULTS)
+        self._check_devices_and_memory(trainer, len(left))
         trainer.strategy.barrier()  # all processes have read what the first one now puts together
         if trainer.is_global_zero:
             write_results(outputs, done.values())
             logger.info("%d of %d photos to predict, the others have results in %s", len(left), len(paths), outputs)
         # Last, so that a row says that the heat map is there too.
-        others = [each for each in trainer.callbacks if not isinstance(each, ResultsWriter)]  # type: ignore[attr-defined]
-        trainer.callbacks = [*others, ResultsWriter(outputs, left, model)]  # type: ignore[attr-defined]
+        others = [each for each in trainer.callbacks if not isinstance(each, ResultsWriter)]
+        trainer.callbacks = [*others, ResultsWriter(outputs, left, model)]
         return left
+
+    def _earlier_results(self, outputs: Path, model: str) -> dict[str, Result]:
+        """Results of an earlier run, by path, if they are this model's."""
+        if self.fresh:
+            return {}
+        done = {row.path: row for row in read_results(outputs).values() if row.status == DONE}
+        if any(row.model != model for row in done.values()):
+            raise ValueError(
+                f"{outputs / RESULTS} holds results of another model, class name, setting or version: start over "
+                f"with --data.fresh true, or keep them and set --default_root_dir"
+            )
+        return done
+
+    @staticmethod
+    def _check_devices_and_memory(trainer: Trainer, left: int) -> None:
+        if 0 < left < trainer.world_size:
+            raise ValueError(f"{left} left for {trainer.world_size} devices: set --trainer.devices {left}")
+        if trainer.predict_loop.return_predictions and left > MANY:
+            logger.warning("all predictions are kept in memory: say --return_predictions false, they are in %s", RESULTS)
 
     def _class_of(self, path: str) -> str:
         folder, *file = Path(path).relative_to(self.root.resolve()).parts

@@ -1,7 +1,8 @@
 """Channel purification: the only layers that DP-CLIP learns.
 
-Layer adapters and projectors share one block, ``Linear -> GRN -> LeakyReLU`` (DP-CLIP, channel purification; GRN is Global
-Response Normalization of ConvNeXt V2, arXiv 2301.00808, from timm).
+DP-CLIP (Feature Decoupling and Channel Purification), channel purification: adapters after the first layers, and
+projectors after the taps, share one block, ``Linear -> GRN -> LeakyReLU``. GRN is Global Response Normalization of ConvNeXt
+V2 (Woo et al., CVPR 2023, arXiv 2301.00808), from timm.
 """
 
 from typing import Literal, get_args

@@ -1,4 +1,8 @@
-"""Text anchors by class name, each encoded once."""
+"""Text anchors by class name, each encoded once.
+
+DP-CLIP (Feature Decoupling and Channel Purification), text anchors: T_N and T_A of a class are fixed, since the text
+tower is frozen.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any

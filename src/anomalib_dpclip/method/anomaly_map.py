@@ -1,4 +1,8 @@
-"""From tokens and text anchors to similarity differences, anomaly maps and detection scores."""
+"""From tokens and text anchors to similarity differences, anomaly maps and detection scores.
+
+DP-CLIP (Feature Decoupling and Channel Purification), inference: ``(100 s_A + 1 - 100 s_N) / 2`` of each tap, summed,
+and ``(V_image . t_A + 1) / 2``.
+"""
 
 from collections.abc import Sequence
 

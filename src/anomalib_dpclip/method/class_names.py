@@ -1,10 +1,14 @@
 """Readable class descriptions and domains of the method's data sets: data set + category -> what the prompts say.
 
+DP-CLIP (Feature Decoupling and Channel Purification), text anchors: what stands for the class in the prompts.
+
 The descriptions are parameters of the method: prompts name what an image shows ("dark bottle"), not its folder.
 """
 
 import re
 from typing import TYPE_CHECKING
+
+from anomalib_dpclip.method.data_sets import data_set_key
 
 if TYPE_CHECKING:  # a leaf, which also runs where anomalib is not wanted
     from anomalib.data import AnomalibDataModule
@@ -61,26 +65,6 @@ _DESCRIPTIONS: dict[str, dict[str, str]] = {
     "colon": dict.fromkeys(("colon_clinicdb", "colon_colondb", "cvc-300", "colon_kvasir", "kvasir"), "colon endoscopy image"),
 }
 
-# Names under which anomalib, metadata folders and papers know the data sets.
-_ALIASES = {
-    "mvtecad": "mvtec",
-    "btech": "btad",
-    **dict.fromkeys(("brain", "liver", "retina", "retinaoct", "brainmri", "liverct", "resc", "retinaresc"), "bmad"),
-    **dict.fromkeys(
-        (
-            *("colonclinicdb", "coloncolondb", "colonkvasir", "coloncvc300", "cvcclinicdb", "cvccolondb"),
-            *("clinicdb", "colondb", "kvasir", "cvc300"),
-        ),
-        "colon",
-    ),
-}
-
-
-def _key(data_set: str | None) -> str:
-    """Table key of a data set's name, whatever its case and punctuation."""
-    bare = re.sub(r"[^a-z0-9]", "", (data_set or "").lower())
-    return _ALIASES.get(bare, bare)
-
 
 def describe(data_set: str | None, category: str | None) -> str:
     """Readable class name for the prompts.
@@ -96,9 +80,9 @@ def describe(data_set: str | None, category: str | None) -> str:
         >>> describe("MVTecAD", "bottle"), describe("Folder", "gear_wheel"), describe(None, None)
         ('dark bottle', 'gear wheel', 'object')
     """
-    table = _DESCRIPTIONS.get(_key(data_set), {})
+    table = _DESCRIPTIONS.get(data_set_key(data_set), {})
     known = table.get((category or "").lower())
-    if known is None and _key(data_set) == "colon":
+    if known is None and data_set_key(data_set) == "colon":
         known = "colon endoscopy image"  # one class whatever its folder is called
     words = re.sub(r"[_\s]+", " ", category or "").strip()
     return known or words or UNKNOWN_CLASS
@@ -116,13 +100,3 @@ def classes_of(datamodule: "AnomalibDataModule") -> set[str]:
     else:
         categories = [getattr(datamodule, "category", None)]
     return {describe(datamodule.name, category) for category in categories} - {UNKNOWN_CLASS}
-
-
-def data_set_key(data_set: str | None) -> str:
-    """One spelling for all names of a data set, to tell whether two names mean the same.
-
-    Example:
-        >>> data_set_key("MVTecAD") == data_set_key("MVTec")
-        True
-    """
-    return _key(data_set)

@@ -1,8 +1,12 @@
-"""The two domains of the method: what differs between industrial and medical images, and which data set is which."""
+"""The two domains of the method: what differs between industrial and medical images, and which data set is which.
+
+DP-CLIP (Feature Decoupling and Channel Purification), inference: blur and score fusion differ between industrial and
+medical images.
+"""
 
 from typing import Literal, NamedTuple
 
-from anomalib_dpclip.method.class_names import data_set_key
+from anomalib_dpclip.method.data_sets import data_set_key, is_known
 
 Domain = Literal["industrial", "medical"]
 
@@ -19,11 +23,17 @@ class Blur(NamedTuple):
 BLUR: dict[Domain, Blur] = {"industrial": Blur(7, 1.0), "medical": Blur(9, 1.5)}
 
 
-def domain_of(data_set: str | None) -> Domain:
-    """Domain whose blur and image score a data set asks for; ``"industrial"`` for an unknown one.
+DEFAULT_DOMAIN: Domain = "industrial"
+"""Where nothing says which."""
+
+
+def domain_of(data_set: str | None) -> Domain | None:
+    """Domain whose blur and image score a data set asks for; ``None`` for one that is not the method's.
 
     Example:
         >>> domain_of("BMAD"), domain_of("VisA"), domain_of("my photos")
-        ('medical', 'industrial', 'industrial')
+        ('medical', 'industrial', None)
     """
+    if not is_known(data_set):
+        return None
     return "medical" if data_set_key(data_set) in _MEDICAL else "industrial"

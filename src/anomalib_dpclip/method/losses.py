@@ -1,5 +1,7 @@
 """Training losses of DP-CLIP as pure functions: ``L = L_cls + sum over taps (L_focal + L_dice + L_dice)``.
 
+DP-CLIP (Feature Decoupling and Channel Purification), training: L_cls and L_seg.
+
 The two-way softmax over (normal, abnormal) similarities is a sigmoid of their difference, so every segmentation loss takes
 one difference map instead of two channels: half the memory, the same numbers. The decoupling loss is in `prototypes`.
 """
@@ -41,9 +43,9 @@ def dice_loss(probability: Tensor, target: Tensor, smooth: float = 1.0) -> Tenso
     Returns:
         Scalar loss in [0, 1].
     """
-    probability, target = probability.flatten(1), target.flatten(1).to(probability.dtype)
-    overlap = (probability * target).sum(1)
-    return _mean(1 - (2 * overlap + smooth) / (probability.sum(1) + target.sum(1) + smooth))
+    p, t = probability.flatten(1), target.flatten(1).to(probability.dtype)
+    overlap = (p * t).sum(1)
+    return _mean(1 - (2 * overlap + smooth) / (p.sum(1) + t.sum(1) + smooth))
 
 
 def segmentation_loss(logits: Tensor, mask: Tensor) -> Tensor:

@@ -1,4 +1,7 @@
-"""The training objective of DP-CLIP: ``L = L_cls + sum over taps (L_seg) + 0.1 sum over taps (L_dec)``."""
+"""The training objective of DP-CLIP: ``L = L_cls + sum over taps (L_seg) + 0.1 sum over taps (L_dec)``.
+
+DP-CLIP (Feature Decoupling and Channel Purification), training: ``L = L_cls + L_seg + 0.1 L_dec``.
+"""
 
 from typing import NamedTuple
 
@@ -67,9 +70,8 @@ def training_objective(
     classification = classification_loss(detection, anchors, label)
     grid, size = model.backbone.grid, model.backbone.image_size
     logits = [segmentation_logits(tokens, anchors, grid, size, temperature) for tokens in taps]
-    if known is not None:
-        logits, mask = [tap[known] for tap in logits], mask[known]
-    segmentation = torch.stack([segmentation_loss(tap, mask) for tap in logits]).sum()
+    masked = slice(None) if known is None else known
+    segmentation = torch.stack([segmentation_loss(tap[masked], mask[masked]) for tap in logits]).sum()
     decoupling, directions = prototypes.decoupling_loss(taps, token_mask)
     total = classification + segmentation + decoupling_weight * decoupling
     return Objective(total, classification, segmentation, decoupling, directions, taps, detection, token_mask)

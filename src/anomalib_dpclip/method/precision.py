@@ -1,4 +1,7 @@
-"""Where mixed precision must not reach: similarities are differences of nearly equal numbers."""
+"""Where mixed precision must not reach: similarities are differences of nearly equal numbers.
+
+DP-CLIP (Feature Decoupling and Channel Purification) is published in single precision throughout.
+"""
 
 from contextlib import AbstractContextManager, nullcontext
 

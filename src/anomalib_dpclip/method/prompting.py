@@ -1,4 +1,7 @@
-"""Text anchors: the states and templates of the method, and their averaged embeddings."""
+"""Text anchors: the states and templates of the method, and their averaged embeddings.
+
+DP-CLIP (Feature Decoupling and Channel Purification), text anchors: T_N and T_A.
+"""
 
 from collections.abc import Callable, Sequence
 

@@ -1,4 +1,7 @@
-"""Momentum-guided feature decoupling: global prototypes of normal and abnormal tokens, and the loss that parts them."""
+"""Momentum-guided feature decoupling: global prototypes of normal and abnormal tokens, and the loss that parts them.
+
+DP-CLIP (Feature Decoupling and Channel Purification), momentum-guided feature decoupling: L_dec, P_N and P_A.
+"""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -35,10 +38,9 @@ def token_directions(tokens: Tensor, token_mask: Tensor) -> TokenDirections:
     Returns:
         The directions; zero vectors where a kind is missing.
     """
-    tokens = tokens.float()
-    abnormal, normal = (token_mask == 1).to(tokens.dtype), (token_mask == 0).to(tokens.dtype)
+    abnormal, normal = (token_mask == 1).float(), (token_mask == 0).float()
     with full_precision(tokens):
-        sums = torch.stack([torch.einsum("ble,bl->e", tokens, kind) for kind in (normal, abnormal)])
+        sums = torch.stack([torch.einsum("ble,bl->e", tokens.float(), kind) for kind in (normal, abnormal)])
     counts = torch.stack([normal.sum(), abnormal.sum()])
     if distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1:
         # Differentiable: its backward sums the ranks' gradients and DDP divides by their number, which together is the

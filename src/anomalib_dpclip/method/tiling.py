@@ -1,31 +1,19 @@
 """Overlapped tiling: a large image seen tile by tile in full detail, and stitched on the token grid without seams.
 
+No part of DP-CLIP's paper, but an addition for small defects on large images.
+
 anomalib's own `Tiler` serves models that tile their features (PatchCore, PaDiM); where tiles overlap it takes the plain
 average, which jumps wherever a tile begins or ends, and it cuts a whole batch at once, which for large images is many times
-the batch's memory. Here tiles fade out towards their borders, and one of each image is in memory at a time.
+the batch's memory. Here tiles fade out towards their borders, and one of each image is in memory at a time; an exported file
+sees them as one batch, since a copy of the tower for each would make it useless.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import product
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
-
-
-class Tile(NamedTuple):
-    """Part of a token grid, as large as the model's own grid.
-
-    Attributes:
-        rows: Rows of the whole grid.
-        columns: Columns of the whole grid.
-        weight: Share of the tile in the stitched grid ``(rows, columns)``; the shares of all tiles sum to 1 everywhere.
-    """
-
-    rows: slice
-    columns: slice
-    weight: Tensor
 
 
 def blend_weights(length: int, tiles: int) -> Tensor:
@@ -47,17 +35,22 @@ def blend_weights(length: int, tiles: int) -> Tensor:
     return shares / shares.sum(dim=0)  # 1 already but for the borders and tiles of an odd length
 
 
-def tile_grid(grid: tuple[int, int], tiles: int) -> Iterator[Tile]:
-    """Tiles that cover a token grid of ``tiles`` times the model's rows and columns, row by row.
+def stitching_matrix(length: int, tiles: int) -> Tensor:
+    """Sums the tiles of one axis, laid end to end, into the whole axis, each with its shares.
 
     Args:
-        grid: Rows and columns of the model's token grid.
-        tiles: How many of them are side by side along each axis.
+        length: Tokens of a tile along the axis.
+        tiles: Tiles of the whole axis, side by side.
+
+    Returns:
+        Matrix ``(tiles * length, (2 tiles - 1) * length)`` whose rows sum to 1.
     """
-    row_shares, column_shares = (blend_weights(length, tiles) for length in grid)
-    for row, column in product(range(2 * tiles - 1), repeat=2):
-        rows, columns = (slice(_start(n, index), _start(n, index) + n) for n, index in zip(grid, (row, column), strict=True))
-        yield Tile(rows, columns, torch.outer(row_shares[row, rows], column_shares[column, columns]))
+    shares = blend_weights(length, tiles)
+    blocks = torch.zeros(tiles * length, 2 * tiles - 1, length)
+    for index, share in enumerate(shares):
+        own = slice(_start(length, index), _start(length, index) + length)
+        blocks[own, index] = torch.diag(share[own])
+    return blocks.flatten(1)
 
 
 def predict_tiled(
@@ -78,20 +71,30 @@ def predict_tiled(
         Stitched values ``(B, tiles rows, tiles columns)`` and the highest score of any tile ``(B,)``: a defect that one tile
         shows makes the image anomalous, however many others look normal.
     """
-    patch_height, patch_width = (side // (tiles * length) for side, length in zip(images.shape[-2:], grid, strict=True))
-    stitched = images.new_zeros(images.shape[0], *(tiles * length for length in grid), dtype=torch.float32)
-    scores = []
-    for rows, columns, weight in tile_grid(grid, tiles):
-        values, score = predict(images[..., _pixels(rows, patch_height), _pixels(columns, patch_width)])
-        stitched[:, rows, columns] += weight.to(values.device) * values
-        scores.append(score)
-    return stitched, torch.stack(scores).amax(dim=0)
+    side = 2 * tiles - 1
+    cut = [_tile(images, grid, tiles, row, column) for row, column in product(range(side), repeat=2)]
+    if torch.compiler.is_exporting():
+        values, scores = predict(torch.cat(cut))
+        values, scores = values.unflatten(0, (side * side, -1)), scores.unflatten(0, (side * side, -1))
+    else:
+        predicted = [predict(tile) for tile in cut]
+        values, scores = (torch.stack(parts) for parts in zip(*predicted, strict=True))
+    rows, columns = (stitching_matrix(length, tiles).to(values.device) for length in grid)
+    # (tile row, tile column, B, rows, columns) to (B, tile row x rows, tile column x columns)
+    laid_out = values.float().unflatten(0, (side, side)).permute(2, 0, 3, 1, 4).flatten(3).flatten(1, 2)
+    return rows @ laid_out @ columns.T, scores.amax(dim=0)
+
+
+def _tile(images: Tensor, grid: tuple[int, int], tiles: int, row: int, column: int) -> Tensor:
+    """The part of images ``(B, 3, tiles H, tiles W)`` that a tile sees ``(B, 3, H, W)``: a view."""
+    slices = []
+    for length, pixels, index in zip(grid, images.shape[-2:], (row, column), strict=True):
+        patch = pixels // (tiles * length)
+        first = _start(length, index) * patch
+        slices.append(slice(first, first + length * patch))
+    return images[..., slices[0], slices[1]]
 
 
 def _start(length: int, index: int) -> int:
     """First token of a tile: whole tokens, or patches would be cut differently in each tile."""
     return length * index // 2
-
-
-def _pixels(tokens: slice, patch: int) -> slice:
-    return slice(tokens.start * patch, tokens.stop * patch)

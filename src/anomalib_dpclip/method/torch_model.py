@@ -1,4 +1,7 @@
-"""DP-CLIP as a plain torch module: wiring from images to tokens, maps and scores. The maths is in the modules it imports."""
+"""DP-CLIP as a plain torch module: wiring from images to tokens, maps and scores. The maths is in the modules it imports.
+
+DP-CLIP (Feature Decoupling and Channel Purification), the whole model: F, F', blocks, projectors and V_image.
+"""
 
 import math
 from collections.abc import Sequence
@@ -154,10 +157,10 @@ class DPCLIPModel(nn.Module):
 
     def _adapted_layer(self, index: int, tokens: Tensor) -> Tensor:
         """One transformer layer (0-based), and its adapter where it has one."""
-        tokens = self.backbone.layer(index, tokens)
-        if index in self.adapter_layers:
-            tokens = self.layer_adapters[self.adapter_layers.index(index)](tokens)
-        return tokens
+        output = self.backbone.layer(index, tokens)
+        if index not in self.adapter_layers:
+            return output
+        return self.layer_adapters[self.adapter_layers.index(index)](output)
 
     def predict(self, images: Tensor, anchors: Tensor) -> InferenceBatch:
         """Raw anomaly maps and detection scores against given anchors.

@@ -1,4 +1,7 @@
-"""CLIP without adapters: the baseline that learned adapters are compared with."""
+"""CLIP without adapters: the baseline that learned adapters are compared with.
+
+No part of DP-CLIP's paper, but what its gain is measured against.
+"""
 
 import logging
 from typing import Any
@@ -11,6 +14,9 @@ from anomalib_dpclip.method.domain import Domain
 from anomalib_dpclip.method.torch_model import DPCLIPModel
 
 logger = logging.getLogger(__name__)
+
+UNADAPTED = "clip"
+"""Value of the model's ``weights`` for the backbone without adapters."""
 
 
 class UnadaptedCLIP(DPCLIPModel):

@@ -5,10 +5,11 @@ from anomalib_dpclip.metrics.functional import (
     aupro,
     auroc,
     average_precision,
+    f1_curve,
     f1_max,
     f1_threshold,
 )
-from anomalib_dpclip.metrics.image_metrics import ImageMetric
+from anomalib_dpclip.metrics.image_metrics import ImageMetric, count_scores
 from anomalib_dpclip.metrics.pixel_histogram import PixelCounts, PixelHistogram, count_pixels
 from anomalib_dpclip.metrics.pixel_metrics import PixelMetric
 
@@ -21,6 +22,8 @@ __all__ = [
     "auroc",
     "average_precision",
     "count_pixels",
+    "count_scores",
+    "f1_curve",
     "f1_max",
     "f1_threshold",
     "field_metrics",

@@ -62,9 +62,23 @@ def aupro(counts: PixelCounts, fpr_limit: float = FPR_LIMIT) -> float:
     return float(trapezoid(pro_kept, fpr_kept) / fpr_limit)
 
 
+def f1_curve(normal: torch.Tensor, anomalous: torch.Tensor) -> torch.Tensor:
+    """F1 score ``2 TP / (predicted + actual anomalous)`` of calling all from each score upwards anomalous.
+
+    Args:
+        normal: How many normal ones have each score, in ascending order of the scores ``(N,)``.
+        anomalous: How many anomalous ones have it, at least one of them any ``(N,)``.
+
+    Returns:
+        F1 scores in [0, 1], highest score first ``(N,)`` float64.
+    """
+    hits, alarms = _from_top(anomalous), _from_top(normal)
+    return 2 * hits / (hits + alarms + hits[-1])
+
+
 def f1_max(counts: PixelCounts) -> float:
     """Highest F1 score that any threshold gives."""
-    return float(_f1_from_top(counts).max()) if _both_kinds(counts) else math.nan
+    return float(f1_curve(counts.normal, counts.anomalous).max()) if _both_kinds(counts) else math.nan
 
 
 def f1_threshold(counts: PixelCounts) -> float:
@@ -75,7 +89,7 @@ def f1_threshold(counts: PixelCounts) -> float:
     """
     if not _both_kinds(counts):
         return math.nan
-    f1 = _f1_from_top(counts)
+    f1 = f1_curve(counts.normal, counts.anomalous)
     best_from_top = int((f1 == f1.max()).nonzero()[0])
     return _threshold_below(counts.normal + counts.anomalous, BINS - 1 - best_from_top)
 
@@ -87,12 +101,6 @@ def _both_kinds(counts: PixelCounts) -> bool:
 def _from_top(histogram: torch.Tensor) -> torch.Tensor:
     """Number at or above each bin, highest bin first, ``(BINS,)`` float64."""
     return histogram.flip(0).cumsum(0).double()
-
-
-def _f1_from_top(counts: PixelCounts) -> torch.Tensor:
-    """F1 of calling all from each bin upwards anomalous, highest bin first: 2 TP / (predicted + actual anomalous)."""
-    hits, alarms = _from_top(counts.anomalous), _from_top(counts.normal)
-    return 2 * hits / (hits + alarms + hits[-1])
 
 
 def _threshold_below(histogram: torch.Tensor, lowest: int) -> float:

@@ -2,14 +2,15 @@
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from anomalib.data import Batch
 from anomalib.metrics import AnomalibMetric
 from torchmetrics import Metric
-from torchmetrics.functional.classification import binary_precision_recall_curve
 from torchmetrics.utilities import dim_zero_cat
 
+from anomalib_dpclip.metrics.functional import f1_curve
 from anomalib_dpclip.metrics.unit_interval import check_unit_interval
 
 
@@ -59,6 +60,31 @@ class ImageMetric(AnomalibMetric, Metric):
 
 def image_f1_max(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Highest F1 score that any threshold gives, ``()``."""
-    precision, recall, _ = binary_precision_recall_curve(scores, labels)
-    # Where nothing is found both are 0, and so is F1.
-    return (2 * precision * recall / (precision + recall).clamp(min=torch.finfo(recall.dtype).tiny)).max()
+    counts = count_scores(scores, labels)
+    return f1_curve(counts.normal, counts.anomalous).max().to(scores.dtype)
+
+
+class ScoreCounts(NamedTuple):
+    """How many images have each score, in ascending order.
+
+    Attributes:
+        scores: The different scores ``(N,)``.
+        normal: Normal images with each ``(N,)`` int64.
+        anomalous: Anomalous images with each ``(N,)`` int64.
+    """
+
+    scores: torch.Tensor
+    normal: torch.Tensor
+    anomalous: torch.Tensor
+
+
+def count_scores(scores: torch.Tensor, labels: torch.Tensor) -> ScoreCounts:
+    """Count image scores: equal ones cannot be told apart by any threshold.
+
+    Args:
+        scores: Image scores ``(B,)``.
+        labels: 0 or 1 ``(B,)``.
+    """
+    different, place = scores.unique(return_inverse=True)
+    counts = torch.stack([torch.bincount(place[labels == kind], minlength=len(different)) for kind in (0, 1)])
+    return ScoreCounts(different, *counts)

@@ -51,14 +51,14 @@ def count_pixels(scores: torch.Tensor, masks: torch.Tensor) -> PixelCounts:
         msg = f"anomaly maps and masks must share one shape (B, H, W), got {shapes}: resize the masks to the maps"
         raise ValueError(msg)
     check_unit_interval(scores, "anomaly maps")
-    masks = masks.to(device=scores.device, dtype=torch.bool)
+    anomalous_pixels = masks.to(device=scores.device, dtype=torch.bool)
     bins = torch.empty_like(scores, dtype=torch.int32)
     for one, bins_of_one in zip(scores.detach(), bins, strict=True):  # a map at a time stays in the processor's cache
         bins_of_one.copy_(one.float() * BINS)
     bins.clamp_(max=BINS - 1)
-    anomalous_bins = bins[masks]
+    anomalous_bins = bins[anomalous_pixels]
     anomalous = torch.bincount(anomalous_bins, minlength=BINS)
-    shares, regions = _region_shares(masks.cpu().numpy())
+    shares, regions = _region_shares(anomalous_pixels.cpu().numpy())
     region_share = torch.zeros_like(anomalous).index_add_(0, anomalous_bins, shares.to(scores.device))
     return PixelCounts(
         normal=torch.bincount(bins.flatten(), minlength=BINS) - anomalous,

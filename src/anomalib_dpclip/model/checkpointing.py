@@ -1,16 +1,30 @@
 """What DPCLIP's checkpoints hold: adapters, prototypes, calibration and provenance, without the frozen backbone."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from lightning.pytorch.trainer.states import TrainerFn
+
 from anomalib_dpclip.adapter_files.compatibility import check_provenance
 from anomalib_dpclip.adapter_files.provenance import PROVENANCE_KEY, Provenance
-from anomalib_dpclip.model.checkpoint_retention import retain_checkpoints
+from anomalib_dpclip.method.domain import DEFAULT_DOMAIN, Domain
+from anomalib_dpclip.method.unadapted import UNADAPTED
+from anomalib_dpclip.model.calibration import Calibration
+from anomalib_dpclip.model.checkpoint_io import write_checkpoints_whole
 from anomalib_dpclip.model.target import KnowsTarget
 
+logger = logging.getLogger(__name__)
+
 BACKBONE_PREFIX = "model.backbone."
+
+CHECKPOINT = Path("the checkpoint")
+"""What messages call it: Lightning does not tell the hooks its path."""
+
+DOMAIN_KEY = "domain"
+"""Beside the provenance in a checkpoint: the domain of the thresholds in force."""
 
 # None of these belongs to the model, and a path of one machine would keep a checkpoint from being loaded on another.
 _NOT_OF_THE_MODEL = ("weights", "auxiliary", "auxiliary_root")
@@ -20,21 +34,22 @@ class SavesAdapters(KnowsTarget):
     """Lightning's hooks of `DPCLIP` for saving and loading."""
 
     pre_processor: Any
-    provenance: Provenance
+    is_trained_here = False
+    _went_on_from: Any = None
+
+    def on_train_end(self) -> None:
+        """Remember that there is something to test that no earlier checkpoint holds."""
+        self.is_trained_here = True
 
     def setup(self, stage: str) -> None:
         """Write checkpoints so that a killed process leaves a whole one."""
         super().setup(stage)
-        retain_checkpoints(self.trainer.strategy)
+        write_checkpoints_whole(self.trainer.strategy)
 
-    def keep_hyper_parameters(self, unadapted: str) -> None:
-        """Keep, as hyper-parameters, what another machine can build the model from.
-
-        Args:
-            unadapted: Value of ``weights`` that is no file.
-        """
+    def keep_hyper_parameters(self) -> None:
+        """Keep, as hyper-parameters, what another machine can build the model from."""
         for name in _NOT_OF_THE_MODEL:
-            if self.hparams.get(name) != unadapted:
+            if self.hparams.get(name) != UNADAPTED:
                 self.hparams.pop(name, None)
         for name, value in self.hparams.items():
             # Tuples, and the lists of benchmark configs, which are OmegaConf's.
@@ -56,22 +71,49 @@ class SavesAdapters(KnowsTarget):
         return super().load_state_dict({**backbone, **state_dict}, strict=strict, assign=assign)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add where the adapters come from, and what the anchors show."""
+        """Add where the adapters come from, and the domain of the thresholds in force."""
         super().on_save_checkpoint(checkpoint)
-        checkpoint[PROVENANCE_KEY] = asdict(self.provenance) | {"domain": self.model.domain}
+        checkpoint[PROVENANCE_KEY] = asdict(self.provenance) | {DOMAIN_KEY: self.model.domain}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take over provenance and domain.
+        """Take over provenance, calibration and domain.
 
         Raises:
-            ValueError: If the checkpoint is not DP-CLIP's, or was made with another backbone.
+            ValueError: If the checkpoint is not DP-CLIP's, was made with another backbone, architecture, image size or
+                domain, or is damaged.
         """
+        trainer = self._trainer
+        if trainer is not None and trainer.state.fn == TrainerFn.FITTING:
+            self._went_on_from = trainer.ckpt_path
+        elif trainer is not None and self.is_trained_here and trainer.ckpt_path == self._went_on_from:
+            self._keep_what_was_trained(checkpoint)
+            return
         super().on_load_checkpoint(checkpoint)
         saved = checkpoint.get(PROVENANCE_KEY)
         if saved is None:
             raise ValueError("the checkpoint is not one of DPCLIP: it lacks its provenance. Which model wrote it?")
-        self.provenance = Provenance.from_dict(saved, Path("the checkpoint"))
-        check_provenance(self.provenance, self.model, Path("the checkpoint"))
+        self._check_unadapted(checkpoint)
+        provenance = Provenance.from_dict(saved, CHECKPOINT)
+        check_provenance(provenance, self.model, CHECKPOINT)
+        self._check_image_size()
+        self._check_domain(saved.get(DOMAIN_KEY, DEFAULT_DOMAIN), checkpoint.get("state_dict", {}))
+        self.provenance = provenance
+        self.set_domain(saved.get(DOMAIN_KEY, DEFAULT_DOMAIN))
+
+    def _keep_what_was_trained(self, checkpoint: dict[str, Any]) -> None:
+        """`anomalib train --ckpt_path X` goes on from X and then tests X: test what has been trained instead."""
+        logger.warning("testing the model as it was trained, not %s, which the training went on from", self._went_on_from)
+        checkpoint["state_dict"] = self.state_dict()
+        checkpoint["callbacks"] = {}
+
+    def _check_unadapted(self, checkpoint: Mapping[str, Any]) -> None:
+        is_unadapted = checkpoint.get("hyper_parameters", {}).get("weights") == UNADAPTED
+        if is_unadapted and self.weights != UNADAPTED:
+            raise ValueError(f"the checkpoint is of CLIP without adapters: say --model.weights {UNADAPTED} beside --ckpt_path")
+        if self.weights == UNADAPTED and not is_unadapted:
+            raise ValueError(f"the checkpoint holds adapters: leave --model.weights {UNADAPTED} out")
+
+    def _check_image_size(self) -> None:
         size = getattr(self.pre_processor, "image_size", self.model.input_size)
         if size != self.model.input_size:
             raise ValueError(
@@ -79,8 +121,26 @@ class SavesAdapters(KnowsTarget):
                 f"--model.weights instead of --ckpt_path to calibrate anew, or set --model.image_size and --model.tiles as in "
                 f"training"
             )
-        if self.chosen_domain is None:
-            self.set_domain(saved.get("domain", "industrial"))
+
+    def _check_domain(self, domain: Domain, state: Mapping[str, Any]) -> None:
+        calibrations = {name: _calibration_in(state, name) for name in ("calibration", "auxiliary_calibration")}
+        for calibration in calibrations.values():
+            calibration.require_valid(CHECKPOINT)
+        if calibrations["calibration"].is_set and self.chosen_domain not in {None, domain}:
+            raise ValueError(
+                f"the checkpoint's thresholds were set with domain={domain}: leave --model.domain out, or give the file as "
+                f"--model.weights instead of --ckpt_path to calibrate anew with {self.chosen_domain}"
+            )
+
+
+def _calibration_in(state: Mapping[str, Any], name: str) -> Calibration:
+    """A calibration of a checkpoint's post-processor; unset if it has another kind of post-processor, or none."""
+    prefix = f"post_processor.{name}."
+    stored = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    calibration = Calibration()
+    if stored:
+        calibration.load_state_dict(stored)
+    return calibration
 
 
 def plain_hyper_parameters(hyper_parameters: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,11 +10,13 @@ import numpy.typing as npt
 from anomalib.data import ImageBatch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from matplotlib.figure import Figure, SubFigure
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
 from anomalib_dpclip.data.images import ImageReadError, read_image
 from anomalib_dpclip.files.atomic_write import atomic_write
+from anomalib_dpclip.model.heat_map import heat_map
 
 logger = logging.getLogger(__name__)
 
@@ -49,22 +51,18 @@ SECTIONS = (
 )
 
 
-class Tile(NamedTuple):
+class Thumbnail(NamedTuple):
     """What the sheet keeps of an image.
 
     Attributes:
         name: Its last folder and name.
         score: Image score.
-        image: (H, W, 3), 8-bit.
-        heat: Anomaly map (H, W) in [0, 1].
-        mask: Ground truth (H, W), if known.
+        picture: Its heat map, small, with a line around the ground truth.
     """
 
     name: str
     score: float
-    image: npt.NDArray[np.uint8]
-    heat: npt.NDArray[np.float32]
-    mask: npt.NDArray[np.bool_] | None
+    picture: Image.Image
 
 
 class ContactSheet(Callback):
@@ -75,11 +73,11 @@ class ContactSheet(Callback):
 
     Args:
         columns: Images a row.
-        tile_size: Longer side of a thumbnail in pixels.
+        side: Longer side of a thumbnail in pixels.
     """
 
-    def __init__(self, columns: int = 6, tile_size: int = 192) -> None:
-        self.columns, self.tile_size = columns, tile_size
+    def __init__(self, columns: int = 6, side: int = 192) -> None:
+        self.columns, self.side = columns, side
         self._rows = [_Row(section, columns) for section in SECTIONS]
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -105,12 +103,12 @@ class ContactSheet(Callback):
             if wanted:
                 mask = None if masks is None else masks[index]
                 try:
-                    tile = self._tile(Path(paths[index]), score, maps[index], mask)
+                    thumbnail = self._thumbnail(Path(paths[index]), score, maps[index], mask)
                 except ImageReadError as error:  # the model's reader was content with it: no reason to end the test
                     logger.warning("not on the contact sheet: %s", error)
                     continue
                 for row in wanted:
-                    row.add(tile)
+                    row.add(thumbnail)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw the sheet and write it, all or nothing, beside the other results."""
@@ -122,17 +120,13 @@ class ContactSheet(Callback):
             _draw(self._rows, self.columns).savefig(unfinished, format="png", dpi=120)
         logger.info("contact sheet: %s", path)
 
-    def _tile(self, path: Path, score: float, heat: Tensor, mask: Tensor | None) -> Tile:
-        image = read_image(path)
-        image.thumbnail((self.tile_size, self.tile_size))
-        size = (image.height, image.width)
-        return Tile(
-            f"{path.parent.name}/{path.name}"[-_NAME_LENGTH:],
-            score,
-            np.asarray(image),
-            _resize(heat, size, "bilinear").clip(0, 1),
-            None if mask is None else _resize(mask, size, "nearest") > 0,
-        )
+    def _thumbnail(self, path: Path, score: float, heat: Tensor, mask: Tensor | None) -> Thumbnail:
+        photo = read_image(path)
+        photo.thumbnail((self.side, self.side))
+        size = (photo.height, photo.width)
+        truth = None if mask is None else _resize(mask, size, "nearest") > 0
+        picture = heat_map(photo, _resize(heat, size, "bilinear").clip(0, 1), truth)
+        return Thumbnail(f"{path.parent.name}/{path.name}"[-_NAME_LENGTH:], score, picture)
 
 
 class _Row:
@@ -141,23 +135,24 @@ class _Row:
     def __init__(self, section: Section, limit: int) -> None:
         self.section, self.limit = section, limit
         self.total = 0
-        self._heap: list[tuple[float, int, Tile]] = []
+        self._heap: list[tuple[float, int, Thumbnail]] = []
 
     def count(self, score: float) -> bool:
         """Count an image of the section; tells whether it is among the foremost so far."""
         self.total += 1
         return len(self._heap) < self.limit or self._rank(score) > self._heap[0][0]
 
-    def add(self, tile: Tile) -> None:
-        """Keep the tile of the image counted last."""
-        # The count keeps tiles, which have no order, from being compared.
-        entry = (self._rank(tile.score), -self.total, tile)
-        (heapq.heappush if len(self._heap) < self.limit else heapq.heapreplace)(self._heap, entry)
+    def add(self, thumbnail: Thumbnail) -> None:
+        """Keep the thumbnail of the image counted last."""
+        # The count keeps thumbnails, which have no order, from being compared.
+        heapq.heappush(self._heap, (self._rank(thumbnail.score), -self.total, thumbnail))
+        if len(self._heap) > self.limit:
+            heapq.heappop(self._heap)
 
     @property
-    def tiles(self) -> list[Tile]:
+    def thumbnails(self) -> list[Thumbnail]:
         """The foremost first."""
-        return [tile for _, _, tile in sorted(self._heap, key=lambda entry: entry[:2], reverse=True)]
+        return [thumbnail for _, _, thumbnail in sorted(self._heap, key=lambda entry: entry[:2], reverse=True)]
 
     def _rank(self, score: float) -> float:
         return score if self.section.highest_first else -score
@@ -176,22 +171,18 @@ def _draw(rows: list[_Row], columns: int) -> Figure:
     figure.suptitle(_LEGEND, x=0.01, ha="left", fontsize=8)
     strips = figure.subfigures(len(rows), 1, squeeze=False, height_ratios=heights)
     for row, strip in zip(rows, strips.flat, strict=True):
-        shown = row.tiles
+        shown = row.thumbnails
         counted = f"{len(shown)} of {row.total}" if row.total else "none"
         strip.suptitle(f"{row.section.title} ({counted})", x=0.01, ha="left", fontsize=10, fontweight="bold")
         if shown:
-            _draw_tiles(strip, shown, columns)
+            _draw_thumbnails(strip, shown, columns)
     return figure
 
 
-def _draw_tiles(strip: SubFigure, tiles: list[Tile], columns: int) -> None:
+def _draw_thumbnails(strip: SubFigure, thumbnails: list[Thumbnail], columns: int) -> None:
     axes = strip.subplots(1, columns, squeeze=False)[0]
     for axis in axes:
         axis.axis("off")
-    for axis, tile in zip(axes, tiles, strict=False):
-        axis.imshow(tile.image)
-        # The hotter, the less of the image shows through: normal regions stay recognisable.
-        axis.imshow(tile.heat, cmap="turbo", vmin=0, vmax=1, alpha=0.75 * tile.heat)
-        if tile.mask is not None and tile.mask.any():
-            axis.contour(tile.mask, levels=[0.5], colors="white", linewidths=0.8)
-        axis.set_title(f"{tile.score:.3f}  {tile.name}", fontsize=6.5)
+    for axis, thumbnail in zip(axes, thumbnails, strict=False):
+        axis.imshow(thumbnail.picture)
+        axis.set_title(f"{thumbnail.score:.3f}  {thumbnail.name}", fontsize=6.5)

@@ -4,10 +4,12 @@ import logging
 from typing import Any
 
 from anomalib.data import ImageBatch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.trainer.states import TrainerFn
 
-from anomalib_dpclip.adapter_files.provenance import Provenance
 from anomalib_dpclip.auxiliary.leakage import warn_if_learned_from
 from anomalib_dpclip.model.post_processor import DPCLIPPostProcessor
+from anomalib_dpclip.model.results_folder import link_latest
 from anomalib_dpclip.model.target import KnowsTarget
 
 logger = logging.getLogger(__name__)
@@ -16,42 +18,67 @@ logger = logging.getLogger(__name__)
 class EvaluatesTarget(KnowsTarget):
     """Lightning's hooks of `DPCLIP` for validation, test and prediction."""
 
-    provenance: Provenance
-
     def setup(self, stage: str) -> None:
-        """Allow a target without validation images."""
+        """Allow a target without validation images; let a new calibration replace the one that is there."""
         super().setup(stage)
-        target = self.target
-        if target is not None and not hasattr(target, "val_data"):
+        link_latest(self.trainer)
+        if self.target is not None and not hasattr(self.target, "val_data"):
             # Lightning asks the data module first, which would fail. This makes it ask the model, which has none.
             for loop in (self.trainer.validate_loop, self.trainer.fit_loop.epoch_loop.val_loop):
                 loop._data_source.instance = self  # noqa: SLF001
+        if stage == "validate":
+            for callback in self.trainer.checkpoint_callbacks:
+                if isinstance(callback, ModelCheckpoint):
+                    callback._enable_version_counter = False  # noqa: SLF001  (else it writes model-v1.ckpt, and nobody looks)
 
     def val_dataloader(self) -> list:
         """None: lets anomalib predict on bare folders, where it would validate a zero-shot model first."""
         return []
 
     def on_validation_start(self) -> None:
-        """Make the target's text anchors."""
-        self.follow_target()
+        """Make the target's text anchors, and decide in which domain its thresholds are set.
+
+        Raises:
+            ValueError: If there are no trained adapters to calibrate.
+        """
+        if self.trainer.state.fn != TrainerFn.FITTING:
+            self._require_adapters()
+        self.follow_class()
+        self.follow_domain(calibrating=True)
 
     def on_test_start(self) -> None:
-        """Make the target's text anchors; warn if the adapters have seen the target, or nothing is calibrated."""
-        self.follow_target()
+        """Make the target's text anchors; warn if the adapters have seen the target, or nothing is calibrated.
+
+        Raises:
+            ValueError: If there are no trained adapters to test.
+        """
+        self._start_judging()
         if self.target is not None:
             warn_if_learned_from(self.provenance.learned_from, self.target)
-        self._warn_if_uncalibrated()
 
     def on_predict_start(self) -> None:
-        """Make the target's text anchors; warn if nothing is calibrated."""
-        self.follow_target()
-        self._warn_if_uncalibrated()
+        """Make the target's text anchors; warn if nothing is calibrated.
 
-    def _warn_if_uncalibrated(self) -> None:
-        if isinstance(self.post_processor, DPCLIPPostProcessor) and not self.post_processor.calibration.is_set:
+        Raises:
+            ValueError: If there are no trained adapters to predict with.
+        """
+        self._start_judging()
+
+    def _start_judging(self) -> None:
+        self._require_adapters()
+        self.follow_class()
+        self.follow_domain(calibrating=False)
+        if isinstance(self.post_processor, DPCLIPPostProcessor) and not self.is_calibrated:
             logger.warning(
-                "these adapters carry no calibration and there is no validation split: the threshold is 0.5, the point of "
+                "nothing has been calibrated, neither the adapters nor on this target: the threshold is 0.5, the point of "
                 "indifference. Run `anomalib validate` on images of the target for a better one"
+            )
+
+    def _require_adapters(self) -> None:
+        if self.weights is None and not self.provenance.learned_from:
+            raise ValueError(
+                "there is nothing to judge with, the adapters are untrained: give trained ones with --model.weights FILE or "
+                "--ckpt_path FILE, or say --model.weights clip for CLIP without adapters"
             )
 
     def validation_step(self, batch: ImageBatch, batch_idx: int) -> ImageBatch:

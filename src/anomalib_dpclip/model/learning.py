@@ -17,9 +17,10 @@ from anomalib_dpclip.clip.preprocessing import OPENAI
 from anomalib_dpclip.method.anomaly_map import anomaly_map, detection_score, difference_grid
 from anomalib_dpclip.method.objective import Objective, training_objective
 from anomalib_dpclip.method.prototypes import Prototypes, TokenDirections
-from anomalib_dpclip.model.auxiliary_scores import AuxiliaryScores
+from anomalib_dpclip.model.calibration_statistics import CalibrationStatistics
 from anomalib_dpclip.model.checkpointing import plain_hyper_parameters
-from anomalib_dpclip.model.loss_watch import LossWatch
+from anomalib_dpclip.model.deferred import Deferred
+from anomalib_dpclip.model.finite_loss import StepLoss, require_finite_losses
 from anomalib_dpclip.model.post_processor import DPCLIPPostProcessor
 from anomalib_dpclip.model.target import KnowsTarget
 
@@ -31,6 +32,12 @@ LIGHTNING_DEFAULT_EPOCHS = 1000
 
 ADAM_BETAS = (0.5, 0.999)
 """Of the published training."""
+
+UNTRAINABLE = ("16-true", "64-true")
+"""Half-precision weights overflow in the focal loss; CLIP's towers, the losses' constants and anchors are no doubles."""
+
+UNNAMED = "unnamed"
+"""What was learned from, where the user gave batches of his own."""
 
 DECAY = 0.5
 """What the learning rate is multiplied with at each milestone, as published."""
@@ -50,6 +57,7 @@ class LearnsAdapters(KnowsTarget):
     decoupling_weight: float
     temperature: float
     pre_processor: Any
+    _calibrated_step = -1
 
     def prepare_data(self) -> None:
         """Download the auxiliary set before it is learned from."""
@@ -57,13 +65,29 @@ class LearnsAdapters(KnowsTarget):
             self.auxiliary.prepare(self.target)
 
     def setup(self, stage: str) -> None:
-        """Learn from the auxiliary set instead of the target's training images, for as many epochs as published."""
+        """Learn from the auxiliary set instead of the target's training images, for as many epochs as published.
+
+        Raises:
+            ValueError: If the precision is one that the losses cannot be computed in.
+        """
         super().setup(stage)
-        if stage == "fit" and self._learns_from_auxiliary():
+        if stage != "fit":
+            return
+        if self.trainer.precision in UNTRAINABLE:
+            raise ValueError(f"--trainer.precision {self.trainer.precision} cannot train: use bf16-mixed or 32-true")
+        if self._learns_from_auxiliary():
             # Lightning asks the data module first. This makes it ask the model, and leaves the user's module as it is.
             self.trainer.fit_loop._data_source.instance = self  # noqa: SLF001
-            if self.trainer.max_epochs == LIGHTNING_DEFAULT_EPOCHS:
-                self.trainer.fit_loop.max_epochs = EPOCHS
+        else:
+            self.provenance = replace(self.provenance, learned_from=[UNNAMED])
+        if self.trainer.max_epochs == LIGHTNING_DEFAULT_EPOCHS:
+            self.trainer.fit_loop.max_epochs = EPOCHS
+
+    def on_fit_start(self) -> None:
+        """Decide the domain, and make text anchors for the user's own batches, which may not say what they show."""
+        self.follow_domain(calibrating=True)
+        if not self._learns_from_auxiliary():
+            self.follow_class()
 
     def train_dataloader(self) -> DataLoader:
         """Batches of the auxiliary set.
@@ -103,8 +127,9 @@ class LearnsAdapters(KnowsTarget):
         """Start collecting the auxiliary images' scores, from which the adapters' default calibration is made."""
         interval = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         # Looking at a value makes the CPU wait for an accelerator; without one it costs nothing.
-        self._losses = LossWatch(interval=1 if self.device.type == "cpu" else interval)
-        self._auxiliary_scores: AuxiliaryScores | None = AuxiliaryScores(interval, self.device)
+        self._losses: Deferred = Deferred(1 if self.device.type == "cpu" else interval, require_finite_losses)
+        self._seen = CalibrationStatistics().to(self.device)
+        self._scores: Deferred = Deferred(interval, self._seen.update_all)
 
     def training_step(self, batch: ImageBatch, batch_idx: int) -> Mapping[str, Any]:
         """``L = L_cls + sum over taps (L_seg) + 0.1 sum over taps (L_dec)``.
@@ -113,6 +138,8 @@ class LearnsAdapters(KnowsTarget):
             FloatingPointError: If the loss is not finite; names the images.
         """
         anchors = self.anchors_of(batch)
+        if anchors.ndim == 2:  # one class for all
+            anchors = anchors.expand(len(batch.image), -1, -1)
         objective = training_objective(
             self.model,
             self.prototypes,
@@ -124,7 +151,7 @@ class LearnsAdapters(KnowsTarget):
             self.decoupling_weight,
             self.temperature,
         )
-        self._losses.add(objective.total, batch_idx, list(batch.image_path))
+        self._losses.add(StepLoss(batch_idx, list(batch.image_path or ()), objective.total.detach()))
         self._collect(objective, anchors, batch.gt_label)
         self.log("train_loss", objective.total, prog_bar=True, on_epoch=True, batch_size=len(batch))
         parts = {
@@ -141,20 +168,32 @@ class LearnsAdapters(KnowsTarget):
         del batch, batch_idx
         self.prototypes.update(TokenDirections(*outputs["directions"]))
 
+    def on_validation_start(self) -> None:
+        """Before the target is calibrated on, and a checkpoint perhaps written: what the adapters carry is of this moment."""
+        super().on_validation_start()
+        if self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.sanity_checking:
+            self._calibrate_on_auxiliary()
+            self._calibrated_step = self.global_step
+
     def on_train_epoch_end(self) -> None:
-        """Set the adapters' default calibration; without a validation split it is the one in force."""
-        self._losses.check()
-        scores, self._auxiliary_scores = self._auxiliary_scores, None
-        self.provenance = replace(self.provenance, epochs=self.current_epoch + 1)
-        if isinstance(self.post_processor, DPCLIPPostProcessor) and scores is not None:
-            self.post_processor.auxiliary_calibration.set_from(scores.statistics(), self.model.domain)
-            if not sum(self.trainer.num_val_batches):
-                self.post_processor.use_auxiliary_calibration()
+        """Set the adapters' default calibration; if no validation has seen these adapters, it is the one in force."""
+        self._losses.flush()
+        self._calibrate_on_auxiliary()
+        if self._calibrated_step != self.global_step and isinstance(self.post_processor, DPCLIPPostProcessor):
+            self.post_processor.use_auxiliary_calibration()
+
+    def _calibrate_on_auxiliary(self) -> None:
+        """Calibrate on the images that this epoch has learned from so far."""
+        self._scores.flush()
+        epochs = self.current_epoch + int(self.trainer.fit_loop.epoch_loop.batch_progress.is_last_batch)
+        self.provenance = replace(self.provenance, epochs=epochs, calibration_domain=self.model.domain)
+        if isinstance(self.post_processor, DPCLIPPostProcessor):
+            self.post_processor.auxiliary_calibration.set_from(self._seen, self.model.domain)
 
     @torch.no_grad()
     def _collect(self, objective: Objective, anchors: Tensor, label: Tensor) -> None:
-        if self._auxiliary_scores is not None:
-            grid = self.model.backbone.grid
-            maps = anomaly_map(difference_grid(objective.taps, anchors, grid, self.model.domain))
-            masks = (objective.token_mask == 1).unflatten(1, grid)
-            self._auxiliary_scores.add(maps, detection_score(objective.detection, anchors), label, masks)
+        grid = self.model.backbone.grid
+        # On the token grid: a resized map has the same range, and costs 190 times as much.
+        maps = anomaly_map(difference_grid(objective.taps, anchors, grid, self.model.domain))
+        masks = (objective.token_mask == 1).unflatten(1, grid)
+        self._scores.add((maps, detection_score(objective.detection, anchors), label, masks))

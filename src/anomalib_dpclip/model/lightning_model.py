@@ -1,5 +1,6 @@
 """DP-CLIP as an anomalib model: its arguments, and the parts it is made of. The hooks are in the classes it inherits from."""
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -19,28 +20,25 @@ from anomalib_dpclip.adapter_files.provenance import Provenance
 from anomalib_dpclip.adapter_files.save_and_load import load_adapters
 from anomalib_dpclip.auxiliary.auxiliary_set import AuxiliarySet
 from anomalib_dpclip.clip.loading import load_clip, load_text_tower
-from anomalib_dpclip.clip.preprocessing import Preprocessing
 from anomalib_dpclip.clip.pretraining import pretraining_of
 from anomalib_dpclip.files.measured_by import package_versions
 from anomalib_dpclip.method.adapters import Pooling
 from anomalib_dpclip.method.anchor_cache import AnchorCache
 from anomalib_dpclip.method.anomaly_map import TEMPERATURE
 from anomalib_dpclip.method.class_names import UNKNOWN_CLASS
-from anomalib_dpclip.method.domain import Domain
+from anomalib_dpclip.method.domain import DEFAULT_DOMAIN, Domain
 from anomalib_dpclip.method.prompting import ABNORMAL_STATES, NORMAL_STATES, TEMPLATES
 from anomalib_dpclip.method.prototypes import Prototypes
 from anomalib_dpclip.method.torch_model import DPCLIPModel
-from anomalib_dpclip.method.unadapted import UnadaptedCLIP
+from anomalib_dpclip.method.unadapted import UNADAPTED, UnadaptedCLIP
 from anomalib_dpclip.metrics import field_metrics
 from anomalib_dpclip.model.checkpointing import SavesAdapters
+from anomalib_dpclip.model.decision_report import DecisionReport
 from anomalib_dpclip.model.evaluation import EvaluatesTarget
 from anomalib_dpclip.model.export import DPCLIPExport
 from anomalib_dpclip.model.learning import LearnsAdapters
 from anomalib_dpclip.model.post_processor import DPCLIPPostProcessor
 from anomalib_dpclip.model.pre_processor import CLIPPreProcessor
-
-UNADAPTED = "clip"
-"""Value of ``weights`` for the backbone without adapters."""
 
 
 class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, AnomalibModule):  # type: ignore[misc]
@@ -90,9 +88,11 @@ class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, Anoma
         templates: Sentences around the phrases.
         seed: Of initialisation, shuffling and augmentation, whatever the global seed is.
         pretrained_tag: What a local file given as `pretrained` is: the open_clip tag that says how its weights were trained.
-        image_mean: Mean of the three image channels, instead of that of the backbone's weights.
+        image_mean: Mean of the three image channels, instead of what the weights were trained with.
         image_std: Standard deviation, likewise.
         tokenizer: Folder of the text tower's tokenizer, for backbones whose tokenizer is not part of open_clip (SigLIP, CLIPA).
+        false_alarm_rate: Set thresholds from normal validation images alone, so that this share of them, in [0, 1), is called
+            anomalous. Default: thresholds of the best F1 score.
         pre_processor: Pre-processor, or whether to use the default one.
         post_processor: Post-processor, or whether to use the default one.
         evaluator: Evaluator, or whether to use the default one (image AUROC, AP, F1-max; pixel AUROC, AP, AUPRO, F1-max).
@@ -143,42 +143,31 @@ class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, Anoma
         image_mean: Sequence[float] | None = None,
         image_std: Sequence[float] | None = None,
         tokenizer: str | None = None,
+        false_alarm_rate: float | None = None,
         pre_processor: nn.Module | bool = True,
         post_processor: nn.Module | bool = True,
         evaluator: Evaluator | bool = True,
         visualizer: Visualizer | bool = True,
     ) -> None:
-        _require_positive(batch_size=batch_size, learning_rate=learning_rate)
-        if temperature != "backbone":
-            _require_positive(temperature=temperature)
-        preprocessing = _preprocessing(
-            pretraining_of(backbone, pretrained, pretrained_tag).preprocessing, image_mean, image_std
-        )
+        _check_ranges(batch_size, learning_rate, decoupling_weight, seed, temperature)
+        preprocessing = pretraining_of(backbone, pretrained, pretrained_tag).preprocessing.replaced(image_mean, image_std)
         tower = (backbone, pretrained, image_size, quick_gelu, pretrained_tag, tokenizer)
         clip, text = load_clip(*tower)
         # Whoever calls the constructor must not find the global random state moved.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             if weights == UNADAPTED:
-                model: DPCLIPModel = UnadaptedCLIP(clip, domain or "industrial", tiles)
+                model: DPCLIPModel = UnadaptedCLIP(clip, domain or DEFAULT_DOMAIN, tiles)
             else:
-                model = DPCLIPModel(
-                    clip,
-                    adapter_layers,
-                    tap_layers,
-                    adapter_weight,
-                    projector_activation,
-                    grn_pooling,
-                    domain or "industrial",
-                    tiles,
-                )
+                layers = (adapter_layers, tap_layers, adapter_weight, projector_activation, grn_pooling)
+                model = DPCLIPModel(clip, *layers, domain or DEFAULT_DOMAIN, tiles)
         super().__init__(
             pre_processor=CLIPPreProcessor(model.input_size, preprocessing) if pre_processor is True else pre_processor,
-            post_processor=post_processor,
+            post_processor=_post_processor(post_processor, false_alarm_rate),
             evaluator=evaluator,
             visualizer=visualizer,
         )
-        self.keep_hyper_parameters(UNADAPTED)
+        self.keep_hyper_parameters()
         self.model = model
         self.model.checkpointing = checkpointing
         self.prototypes = Prototypes(model.backbone.embed_dim, prototype_momentum)
@@ -196,11 +185,9 @@ class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, Anoma
             architecture=architecture_of(model),
             versions=package_versions(),
         )
-        self.set_domain(domain or "industrial")
+        self.set_domain(domain or DEFAULT_DOMAIN)
         if weights is not None and weights != UNADAPTED:
-            self.provenance = load_adapters(self, weights)
-            if isinstance(self.post_processor, DPCLIPPostProcessor):
-                self.post_processor.use_auxiliary_calibration()
+            load_adapters(self, weights)
         if weights is not None or class_name is not None:
             self.set_class(class_name or UNKNOWN_CLASS)
 
@@ -229,8 +216,8 @@ class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, Anoma
         return Evaluator(test_metrics=field_metrics())
 
     def configure_callbacks(self) -> Sequence[Callback]:
-        """Anomalib's components and, where pictures are wanted, a contact sheet of the test run, which needs their results."""
-        callbacks: list[Any] = [*super().configure_callbacks()]  # type: ignore[misc]  # anomalib gives a list
+        """Anomalib's components, a report of the decisions and, where pictures are wanted, a contact sheet of a test."""
+        callbacks: list[Any] = [*super().configure_callbacks(), DecisionReport()]  # type: ignore[misc]  # a list
         if self.visualizer is not None:
             from anomalib_dpclip.model.contact_sheet import ContactSheet
 
@@ -238,13 +225,19 @@ class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, Anoma
         return callbacks
 
 
-def _preprocessing(trained: Preprocessing, mean: Sequence[float] | None, std: Sequence[float] | None) -> Preprocessing:
-    """That of the weights' training, but for what the user gave."""
-    given = {name: list(values) for name, values in (("mean", mean), ("std", std)) if values is not None}
-    return Preprocessing.from_dict(trained.as_dict() | given, "image_mean and image_std") if given else trained
-
-
-def _require_positive(**values: float) -> None:
-    for name, value in values.items():
-        if value <= 0:
+def _check_ranges(batch_size: int, learning_rate: float, decoupling_weight: float, seed: int, temperature: Any) -> None:
+    for name, value in (("batch_size", batch_size), ("learning_rate", learning_rate), ("temperature", temperature)):
+        if value != "backbone" and value <= 0:
             raise ValueError(f"{name} must be positive, not {value}")
+    if not 0 <= decoupling_weight < math.inf:
+        raise ValueError(f"decoupling_weight must be at least 0 and finite, not {decoupling_weight}")
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed must lie in 0..{2**32 - 1}, not {seed}")
+
+
+def _post_processor(given: nn.Module | bool, false_alarm_rate: float | None) -> nn.Module | bool:
+    if false_alarm_rate is None:
+        return given
+    if given is not True:
+        raise ValueError("false_alarm_rate belongs to the default post-processor: give your own one its rate itself")
+    return DPCLIPPostProcessor(false_alarm_rate=false_alarm_rate)

@@ -9,7 +9,8 @@ from lightning import LightningModule, Trainer
 from torch import Tensor
 
 from anomalib_dpclip.method.domain import Domain
-from anomalib_dpclip.model.calibration import Calibration, CalibrationStatistics
+from anomalib_dpclip.model.calibration import Calibration
+from anomalib_dpclip.model.calibration_statistics import CalibrationStatistics
 
 
 class DPCLIPPostProcessor(PostProcessor):
@@ -101,7 +102,7 @@ class DPCLIPPostProcessor(PostProcessor):
         """Remember a batch of raw predictions."""
         del trainer, pl_module, args, kwargs
         if self._statistics is not None:
-            _require_finite(outputs)
+            _require_finite(outputs, "prediction")
             self._statistics.update(outputs.anomaly_map, outputs.pred_score, outputs.gt_label, outputs.gt_mask)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -157,17 +158,18 @@ class DPCLIPPostProcessor(PostProcessor):
         Raises:
             FloatingPointError: If a prediction is not finite; names its image.
         """
-        _require_finite(batch)
+        _require_finite(batch, "prediction")
         batch.update(**self(InferenceBatch(anomaly_map=batch.anomaly_map, pred_score=batch.pred_score))._asdict())
+        _require_finite(batch, "normalised prediction")
 
 
-def _require_finite(batch: ImageBatch) -> None:
+def _require_finite(batch: ImageBatch, what: str) -> None:
     # A comparison with NaN is false: without this such an image would be called normal. A maximum passes NaN on.
     finite = (batch.anomaly_map.amax(dim=(-2, -1)) + batch.pred_score).isfinite()
     if not finite.all():
         index = int((~finite).nonzero()[0])
         image = batch.image_path[index] if batch.image_path else f"image {index} of the batch"
         raise FloatingPointError(
-            f"the prediction of {image} is not finite: half precision overflows where --trainer.precision bf16-mixed or "
+            f"the {what} of {image} is not finite: half precision overflows where --trainer.precision bf16-mixed or "
             f"32-true does not; otherwise the weights are damaged"
         )

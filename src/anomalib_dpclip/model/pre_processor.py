@@ -48,7 +48,9 @@ class ExportableResize(v2.Transform):
             self.weights(torch.arange(length, dtype=inpt.dtype, device=inpt.device), target)
             for length, target in zip(inpt.shape[-2:], self.size, strict=True)
         )
-        return rows @ inpt @ columns.T
+        # Not `rows @ inpt @ columns.T`: OpenVINO would fuse the normalisation that follows into that product, along the
+        # wrong axis, and refuse the file. It leaves a transposition alone.
+        return (columns @ (rows @ inpt).transpose(-1, -2)).transpose(-1, -2)
 
 
 def bicubic_weights(positions: Tensor, target: int) -> Tensor:

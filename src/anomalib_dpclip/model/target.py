@@ -1,6 +1,7 @@
 """What the target is: the data module that is validated, tested or predicted on, its class's text anchors, and its domain."""
 
 import logging
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -8,9 +9,11 @@ from anomalib.data import AnomalibDataModule, ImageBatch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
+from anomalib_dpclip.adapter_files.provenance import Provenance
+from anomalib_dpclip.data.photos import Photos
 from anomalib_dpclip.method.anchor_cache import AnchorCache
 from anomalib_dpclip.method.class_names import UNKNOWN_CLASS, classes_of
-from anomalib_dpclip.method.domain import Domain, domain_of
+from anomalib_dpclip.method.domain import DEFAULT_DOMAIN, Domain, domain_of
 from anomalib_dpclip.method.torch_model import DPCLIPModel
 from anomalib_dpclip.model.post_processor import DPCLIPPostProcessor
 
@@ -24,6 +27,8 @@ class KnowsTarget(LightningModule):
         anchors_for: Text anchors ``(E, 2)`` by class name.
         class_name: What the images show, if the user said so.
         chosen_domain: Domain that the user chose, if any.
+        provenance: Where the adapters come from.
+        weights: What they were loaded from; ``None`` while there is something to learn.
     """
 
     model: DPCLIPModel
@@ -31,6 +36,8 @@ class KnowsTarget(LightningModule):
     anchors_for: AnchorCache
     class_name: str | None
     chosen_domain: Domain | None
+    provenance: Provenance
+    weights: str | Path | None
 
     @property
     def target(self) -> AnomalibDataModule | None:
@@ -38,15 +45,16 @@ class KnowsTarget(LightningModule):
         datamodule = getattr(self.trainer, "datamodule", None)
         return datamodule if isinstance(datamodule, AnomalibDataModule) else None
 
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether thresholds are in force that somebody set."""
+        return isinstance(self.post_processor, DPCLIPPostProcessor) and bool(self.post_processor.calibration.is_set)
+
+    # Class
+
     def set_class(self, class_name: str) -> None:
         """Make a class's text anchors the current ones."""
         self.model.anchors.copy_(self.anchors_for(class_name))
-
-    def set_domain(self, domain: Domain) -> None:
-        """Make a domain's blur and score fusion the current ones."""
-        self.model.domain = domain
-        if isinstance(self.post_processor, DPCLIPPostProcessor):
-            self.post_processor.domain = domain
 
     def anchors_of(self, batch: ImageBatch) -> Tensor:
         """Anchors of each image's class ``(B, E, 2)``, or the current class's ``(E, 2)`` where images carry none."""
@@ -55,18 +63,69 @@ class KnowsTarget(LightningModule):
             return self.model.anchors
         return torch.stack([self.anchors_for(name) for name in names]).to(self.device, non_blocking=True)
 
-    def follow_target(self) -> None:
-        """Take class name and domain from the arguments, else from the data module; without either keep what is there."""
-        target = self.target
-        if self.chosen_domain is None and target is not None:
-            self.set_domain(domain_of(target.name))
+    def follow_class(self) -> None:
+        """Take the class name from the arguments, else from the data module; without either keep what is there."""
         if self.class_name is not None:
             self.set_class(self.class_name)
             return
-        names = set() if target is None else classes_of(target)
+        names = set() if self.target is None else classes_of(self.target)
         if len(names) == 1:
             self.set_class(*names)
         elif not self.model.anchors.any():
             if not names:  # of several, each image names its own
                 logger.warning("no class name is known: prompts say 'object'. Name it with --model.class_name")
             self.set_class(UNKNOWN_CLASS)
+
+    # Domain
+
+    def set_domain(self, domain: Domain) -> None:
+        """Make a domain's blur and score fusion the current ones."""
+        self.model.domain = domain
+        if isinstance(self.post_processor, DPCLIPPostProcessor):
+            self.post_processor.domain = domain
+
+    def follow_domain(self, calibrating: bool) -> None:
+        """The one place that decides the domain of a run.
+
+        The user's choice comes first. Thresholds in force hold in the domain that they were set in, and no other; where new
+        ones are to be set, or none are, the data set decides if it is one of the method's, else what is there stays.
+
+        Args:
+            calibrating: Whether thresholds are about to be set.
+        """
+        known = None if self.target is None or isinstance(self.target, Photos) else domain_of(self.target.name)
+        if self.chosen_domain is not None:
+            self.set_domain(self.chosen_domain)
+        elif calibrating or not self.is_calibrated:
+            self.set_domain(known or self.model.domain)
+        elif known not in {None, self.model.domain}:
+            logger.warning(
+                "the thresholds in force were set on %s images, and %s is %s: calibrate with `anomalib validate` on it",
+                self.model.domain,
+                self.target.name,
+                known,
+            )
+
+    def adopt_adapters(self, source: str) -> None:
+        """Take adapters, which somebody has put into the model, for trained: nothing is learned any more.
+
+        Their calibration is put in force, unless it was made in another domain than the user's choice.
+
+        Args:
+            source: Where they come from.
+        """
+        self.weights = source
+        made_in: Any = self.provenance.calibration_domain
+        self.set_domain(self.chosen_domain or made_in or DEFAULT_DOMAIN)
+        if not isinstance(self.post_processor, DPCLIPPostProcessor):
+            return
+        if made_in in {"", self.model.domain}:
+            self.post_processor.use_auxiliary_calibration()
+        else:
+            logger.warning(
+                "%s has thresholds of %s images, which do not hold with domain=%s: calibrate with `anomalib validate` on "
+                "images of the target",
+                source,
+                made_in,
+                self.chosen_domain,
+            )

@@ -269,7 +269,7 @@ TWO_PROCESSES = """
 import sys
 from lightning.pytorch import Trainer
 from anomalib_dpclip.data.photos import Photos
-from tests.unit.test_photos import Brightness
+from tests.unit.data.test_photos import Brightness
 root, folder = sys.argv[1:]
 trainer = Trainer(accelerator="cpu", devices=2, strategy="ddp_fork", logger=False, enable_progress_bar=False,
                   enable_checkpointing=False, default_root_dir=folder)

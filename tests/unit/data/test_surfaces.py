@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from anomalib_dpclip.data import surfaces
+from anomalib_dpclip.data.surfaces import data_module
 from anomalib_dpclip.data.surfaces.data_module import AUXILIARY_MATERIALS, TARGET_MATERIALS, Surfaces
 from anomalib_dpclip.data.surfaces.defects import DEFECTS, damage_surface
 from anomalib_dpclip.data.surfaces.textures import COLORS, MATERIALS, render_surface
@@ -14,9 +14,9 @@ from anomalib_dpclip.data.surfaces.textures import COLORS, MATERIALS, render_sur
 @pytest.fixture
 def few_images(monkeypatch):
     """A category of 3 training and 4 + 5 x 2 test images."""
-    monkeypatch.setattr(surfaces, "TRAIN_IMAGES", 3)
-    monkeypatch.setattr(surfaces, "NORMAL_TEST_IMAGES", 4)
-    monkeypatch.setattr(surfaces, "TEST_IMAGES_PER_DEFECT", 2)
+    monkeypatch.setattr(data_module, "TRAIN_IMAGES", 3)
+    monkeypatch.setattr(data_module, "NORMAL_TEST_IMAGES", 4)
+    monkeypatch.setattr(data_module, "TEST_IMAGES_PER_DEFECT", 2)
 
 
 def contents(folder):
@@ -186,7 +186,7 @@ def test_an_interrupted_drawing_leaves_nothing(tmp_path, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(surfaces, "damage_surface", interrupted)
+    monkeypatch.setattr(data_module, "damage_surface", interrupted)
     with pytest.raises(KeyboardInterrupt):
         Surfaces(root=tmp_path).prepare_data()
     assert list(tmp_path.iterdir()) == []

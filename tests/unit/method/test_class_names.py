@@ -6,7 +6,8 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from anomalib_dpclip.method.class_names import _DESCRIPTIONS, classes_of, data_set_key, describe
+from anomalib_dpclip.method.class_names import _DESCRIPTIONS, classes_of, describe
+from anomalib_dpclip.method.data_sets import data_set_key
 from anomalib_dpclip.method.domain import domain_of
 
 
@@ -48,9 +49,14 @@ def test_medical(name):
     assert domain_of(name) == "medical"
 
 
-@pytest.mark.parametrize("name", ["MVTecAD", "VisA", "BTech", "MPDD", "Surfaces", "brain scans of my own", "", None])
+@pytest.mark.parametrize("name", ["MVTecAD", "VisA", "BTech", "MPDD"])
 def test_industrial(name):
     assert domain_of(name) == "industrial"
+
+
+@pytest.mark.parametrize("name", ["Surfaces", "brain scans of my own", "", None])
+def test_unknown_is_unknown(name):
+    assert domain_of(name) is None
 
 
 def test_names_of_one_data_set_are_one_key():

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from anomalib_dpclip import DPCLIP
 from anomalib_dpclip.method.anomaly_map import anomaly_map, blur_grid, detection_score, resize_map, tap_average
-from anomalib_dpclip.method.tiling import blend_weights, predict_tiled, tile_grid
+from anomalib_dpclip.method.tiling import blend_weights, predict_tiled, stitching_matrix
 
 
 def mean_of_patches(images):
@@ -22,14 +22,33 @@ def test_weights_by_hand():
     torch.testing.assert_close(blend_weights(2, 2), expected)
 
 
-@pytest.mark.parametrize(("grid", "tiles"), [((10, 10), 1), ((6, 10), 2), ((37, 37), 3), ((3, 5), 8)])
-def test_every_token_is_covered_by_shares_that_sum_to_one(grid, tiles):
-    total = torch.zeros([tiles * length for length in grid])
-    for rows, columns, weight in tile_grid(grid, tiles):
-        assert weight.shape == grid
-        assert weight.min() > 0
-        total[rows, columns] += weight
-    torch.testing.assert_close(total, torch.ones_like(total))
+@pytest.mark.parametrize(("length", "tiles"), [(10, 1), (6, 2), (37, 3), (3, 8)])
+def test_every_token_is_covered_by_shares_that_sum_to_one(length, tiles):
+    matrix = stitching_matrix(length, tiles)
+    assert matrix.shape == (tiles * length, (2 * tiles - 1) * length)
+    torch.testing.assert_close(matrix.sum(dim=1), torch.ones(tiles * length))
+    assert ((matrix > 0).sum(dim=0) == 1).all(), "each token of each tile goes to one place"
+
+
+def test_stitching_by_hand():
+    """Two tokens a tile: the middle tile's first token is half of the whole axis' second."""
+    expected = torch.tensor([[1, 0, 0, 0, 0, 0], [0, 0.5, 0.5, 0, 0, 0], [0, 0, 0, 0.5, 0.5, 0], [0, 0, 0, 0, 0, 1.0]])
+    torch.testing.assert_close(stitching_matrix(2, 2), expected)
+
+
+@torch.no_grad()
+def test_an_exported_model_sees_the_tiles_as_one_batch():
+    """One copy of the tower however many tiles: its graph hardly grows, its answers are the same."""
+    nodes, images = {}, torch.randn(2, 3, 72, 72)
+    for tiles in (2, 3):
+        model = tiny_model(tiles=tiles)
+        size = 24 * tiles
+        program = torch.export.export(model, (images[..., :size, :size],))
+        nodes[tiles] = sum("linear" in str(node.target) for node in program.graph.nodes)
+        found, expected = program.module()(images[..., :size, :size]), model(images[..., :size, :size])
+        torch.testing.assert_close(found.anomaly_map, expected.anomaly_map, atol=1e-5, rtol=0)
+        torch.testing.assert_close(found.pred_score, expected.pred_score, atol=1e-5, rtol=0)
+    assert nodes[2] == nodes[3]
 
 
 @pytest.mark.parametrize("length", [10, 37])

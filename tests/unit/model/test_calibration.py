@@ -9,14 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from anomalib_dpclip.model.calibration import (
-    Calibration,
-    CalibrationStatistics,
-    best_f1_threshold,
-    false_alarm_threshold,
-    piecewise_linear,
-    separate_control_points,
-)
+from anomalib_dpclip.model.calibration import Calibration
+from anomalib_dpclip.model.calibration_statistics import CalibrationStatistics
+from anomalib_dpclip.model.normalisation import piecewise_linear, separate_control_points
+from anomalib_dpclip.model.thresholds import best_f1_threshold, false_alarm_threshold
 
 UNIT = st.floats(0, 1, width=32)
 SCORES = st.lists(st.integers(0, 6), min_size=2, max_size=25)  # few values, so that many are equal

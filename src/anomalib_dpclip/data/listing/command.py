@@ -52,10 +52,9 @@ def metadata(
         samples, name = datamodule_samples(source, root, seed), source
     if shots is not None:
         samples = few_shot(samples[samples.split == "test"], shots, seed)
-    if output is None:
-        output = Path("metadata") / name / f"{'full' if shots is None else shots}-shot.jsonl"
-    write_metadata(samples, root, output)
-    print(f"{output}: {_summary(samples)}")  # noqa: T201
+    file = output or Path("metadata") / name / f"{'full' if shots is None else shots}-shot.jsonl"
+    write_metadata(samples, root, file)
+    print(f"{file}: {_summary(samples)}")  # noqa: T201
     return 0
 
 

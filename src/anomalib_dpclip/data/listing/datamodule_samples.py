@@ -27,16 +27,16 @@ def datamodule_samples(name: str, root: str | Path, seed: int = 0) -> pd.DataFra
     # Deferred, as anomalib takes seconds to import.
     from anomalib_dpclip.data.labelled_sets import categories_of, data_module_class
 
-    root, datamodule_class = Path(root), data_module_class(name)
+    folder, datamodule_class = Path(root), data_module_class(name)
     categories = categories_of(datamodule_class)
     # VisA's converted folders are one level further down, and empty for categories that are not there.
-    found = [each for each in categories if any(_has_files(folder) for folder in (root / each, *root.glob(f"*/{each}")))]
+    found = [each for each in categories if any(map(_has_files, (folder / each, *folder.glob(f"*/{each}"))))]
     if not found:
         raise FileNotFoundError(f"no category of {name} in {root}: a folder of {', '.join(categories)} should be there")
     # Everything that the test folder holds, and nothing moved to a validation split; some modules know no such modes.
     options: dict[str, Any] = {"val_split_mode": "none", "test_split_mode": "from_dir", "seed": seed}
     known = inspect.signature(datamodule_class).parameters
-    options = {"root": root, **{key: value for key, value in options.items() if key in known}}
+    options = {"root": folder, **{key: value for key, value in options.items() if key in known}}
     samples = []
     for category in found:
         datamodule = datamodule_class(category=category, **options)  # type: ignore[call-arg]  # as all that have a name

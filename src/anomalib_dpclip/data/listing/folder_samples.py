@@ -37,10 +37,10 @@ def folder_samples(root: str | Path, class_name: str | None = None) -> pd.DataFr
         FileNotFoundError: If there is no such folder, or no category in it.
         ValueError: If a mask matches no image.
     """
-    root = Path(root)
-    if not root.is_dir():
+    top = Path(root)
+    if not top.is_dir():
         raise FileNotFoundError(f"no folder {root}: root must be the folder that the images are in")
-    categories = [root] if _is_category(root) else [folder for folder in _folders(root) if _is_category(folder)]
+    categories = [top] if _is_category(top) else [folder for folder in _folders(top) if _is_category(folder)]
     if not categories:
         raise FileNotFoundError(
             f"neither {root} nor a folder in it has good/ (normal images, beside a folder for each kind of defect), or "

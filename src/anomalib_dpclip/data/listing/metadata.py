@@ -43,16 +43,16 @@ def to_frame(samples: Iterable[Sample]) -> pd.DataFrame:
         ``label_index`` (0 or 1) and ``mask_path``, and with ``class_name``. ``mask_path`` is ``None`` where there is no
         mask, and for normal images, whose masks are empty by definition.
     """
-    samples = list(samples)
+    rows = list(samples)
     return pd.DataFrame(
         {
-            "image_path": [sample.image_path for sample in samples],
-            "split": [sample.split for sample in samples],
-            "label": ["abnormal" if sample.label else "normal" for sample in samples],
-            "label_index": [sample.label for sample in samples],
+            "image_path": [sample.image_path for sample in rows],
+            "split": [sample.split for sample in rows],
+            "label": ["abnormal" if sample.label else "normal" for sample in rows],
+            "label_index": [sample.label for sample in rows],
             # As objects: pandas would turn None into NaN, which is true.
-            "mask_path": pd.Series([sample.mask_path if sample.label else None for sample in samples], dtype=object),
-            "class_name": [sample.class_name for sample in samples],
+            "mask_path": pd.Series([sample.mask_path if sample.label else None for sample in rows], dtype=object),
+            "class_name": [sample.class_name for sample in rows],
         }
     )
 

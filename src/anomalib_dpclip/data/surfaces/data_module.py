@@ -1,4 +1,4 @@
-"""Surfaces: a labelled data set of procedural textures, drawn on first use instead of downloaded.
+"""Surfaces: a labelled data set of procedural textures, rendered on first use instead of downloaded.
 
 On disk it is laid out as MVTec AD, one folder a material, so anomalib reads it as it reads that.
 """

@@ -1,0 +1,73 @@
+"""Checkpoints that outlive a killed write, and reading that runs no code and notices damage.
+
+Lightning writes to its system's temporary folder and moves the file over the only checkpoint there is. Where that folder
+lies on another disk the move is a copy, and a process killed in it leaves half a checkpoint and no other.
+"""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from anomalib.engine.plugins import AnomalibCheckpointIO
+from anomalib.utils.serialization import anomalib_safe_globals
+from lightning.pytorch.strategies import Strategy
+
+from anomalib_dpclip.files.atomic_write import atomic_write
+from anomalib_dpclip.files.safe_load import load_plain
+
+
+class AtomicCheckpointIO(AnomalibCheckpointIO):
+    """anomalib's reading and writing of checkpoints, where whenever the process dies a complete one is in its place."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Write a checkpoint, the whole file or none.
+
+        Args:
+            checkpoint: What to write.
+            path: The file.
+            storage_options: Of remote storage, which is left to Lightning.
+        """
+        if storage_options is not None or _is_remote(path):
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        with atomic_write(Path(path)) as unfinished:
+            try:
+                torch.save(checkpoint, unfinished)
+            except RuntimeError as error:  # torch's writer says "unexpected pos" of a disk that is full
+                free = shutil.disk_usage(unfinished.parent).free
+                raise OSError(
+                    f"checkpoint {path} could not be written, {free / 1e6:.0f} MB are free there; the one before is untouched"
+                ) from error
+
+    def load_checkpoint(self, path: str | Path, map_location: Any = None, weights_only: bool | None = True) -> dict[str, Any]:
+        """Read a checkpoint to the CPU.
+
+        Args:
+            path: The file.
+            map_location: Where tensors go, if the user asks Lightning for more than plain data (``weights_only=False``).
+            weights_only: Whether to refuse everything but plain data and anomalib's own types.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If it cannot be read; names what is wrong with it.
+        """
+        if weights_only is False or _is_remote(path):
+            return super().load_checkpoint(path, map_location, weights_only is not False)
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"there is no checkpoint {path}")
+        if Path(path).suffix == ".safetensors":
+            raise ValueError(f"{path} is an adapter file, no checkpoint: give it as --model.weights instead of --ckpt_path")
+        with anomalib_safe_globals(extra=self.extra_safe_globals):
+            return load_plain(Path(path))
+
+
+def write_checkpoints_whole(strategy: Strategy) -> None:
+    """Read and write checkpoints by `AtomicCheckpointIO`, unless the user does it in a way of their own."""
+    current = strategy.checkpoint_io
+    if type(current) is AnomalibCheckpointIO:
+        strategy.checkpoint_io = AtomicCheckpointIO(current.extra_safe_globals)
+
+
+def _is_remote(path: str | Path) -> bool:
+    return "://" in str(path)

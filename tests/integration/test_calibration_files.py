@@ -1,0 +1,181 @@
+"""A calibration is of one domain and one model: what files carry of it, and what goes on when they are used."""
+
+import logging
+
+import pytest
+import torch
+from anomalib.engine import Engine
+
+from anomalib_dpclip import DPCLIP, Photos, load_adapters, save_adapters
+from anomalib_dpclip.model.thresholds import Thresholds
+
+
+@pytest.fixture(scope="module")
+def adapters(surfaces_root, tmp_path_factory):
+    """Adapters that have learned a little from bricks, with the thresholds of those, industrial ones."""
+    from anomalib_dpclip import Surfaces
+
+    folder = tmp_path_factory.mktemp("adapters")
+    arguments = {"auxiliary": "Surfaces/brick", "auxiliary_root": str(surfaces_root), "shots": 8, "visualizer": False}
+    model = DPCLIP(backbone="mini", **arguments)
+    engine = Engine(accelerator="cpu", max_epochs=1, default_root_dir=folder, logger=False, enable_progress_bar=False)
+    engine.fit(model, datamodule=Surfaces(root=surfaces_root, category="weave", val_split_mode="none"))
+    return save_adapters(model, folder / "adapters.safetensors")
+
+
+def loaded(adapters, **arguments):
+    return DPCLIP(backbone="mini", weights=str(adapters), class_name="weave", visualizer=False, **arguments)
+
+
+@pytest.fixture
+def photos(tmp_path, surfaces_root):
+    """A folder that is called as a medical data set, and holds one photo."""
+    folder = tmp_path / "brain"
+    folder.mkdir()
+    (folder / "0.png").write_bytes((surfaces_root / "weave/test/good/000.png").read_bytes())
+    return folder
+
+
+def checkpoint_of(engine):
+    return engine.trainer.checkpoint_callback.best_model_path
+
+
+def test_a_second_calibration_replaces_the_first(adapters, make_engine, target, tmp_path, capsys):
+    def thresholds(sensitive):
+        engine = make_engine(default_root_dir=tmp_path / "calibrated")
+        model = loaded(adapters, false_alarm_rate=0.5 if sensitive else None)
+        engine.validate(model=model, datamodule=target)
+        return checkpoint_of(engine), model.post_processor.calibration.thresholds
+
+    first, replaced = thresholds(sensitive=False)
+    second, kept = thresholds(sensitive=True)
+    assert first == second
+    assert replaced != kept
+    assert [path.name for path in (tmp_path / "calibrated").rglob("*.ckpt")] == ["model.ckpt"]
+    reloaded = DPCLIP.load_from_checkpoint(second)
+    assert reloaded.post_processor.calibration.thresholds[:2] == pytest.approx(kept[:2])
+    said = capsys.readouterr().out
+    assert "Calibrated: at most 50.0% of 8 normal images exceed the thresholds." in said
+    assert f"Thresholds: image score {kept.image:.4f}, map {kept.pixel:.4f}" in said
+    assert f"Kept in {second}" in said
+
+
+class TestDomain:
+    def test_adapter_files_carry_that_of_their_thresholds(self, adapters, tmp_path):
+        model = loaded(adapters)
+        assert model.provenance.calibration_domain == "industrial"
+        model.provenance = type(model.provenance)(**{**vars(model.provenance), "calibration_domain": "medical"})
+        medical = loaded(save_adapters(model, tmp_path / "medical.safetensors"))
+        assert medical.model.domain == medical.post_processor.domain == "medical"
+
+    def test_thresholds_of_another_are_not_used(self, adapters, caplog):
+        model = loaded(adapters, domain="medical")
+        assert model.model.domain == "medical"
+        assert not model.is_calibrated
+        assert "has thresholds of industrial images, which do not hold with domain=medical" in caplog.text
+
+    def test_a_folder_s_name_decides_nothing(self, adapters, make_engine, photos):
+        model = loaded(adapters)
+        make_engine().predict(model=model, datamodule=Photos(photos, num_workers=0))
+        assert model.model.domain == model.post_processor.domain == "industrial"
+
+    def test_a_checkpoint_s_stays(self, adapters, make_engine, target, photos):
+        engine = make_engine()
+        engine.validate(model=loaded(adapters, domain="medical"), datamodule=target)
+        model = loaded(adapters)
+        make_engine().predict(model=model, datamodule=Photos(photos.parent, num_workers=0), ckpt_path=checkpoint_of(engine))
+        assert model.model.domain == model.post_processor.domain == "medical"
+
+    def test_another_one_than_the_checkpoint_s_is_refused(self, adapters, make_engine, target):
+        engine = make_engine()
+        engine.validate(model=loaded(adapters), datamodule=target)
+        message = r"thresholds were set with domain=industrial: leave --model.domain out, or .* --model.weights"
+        with pytest.raises(ValueError, match=message):
+            make_engine().test(model=loaded(adapters, domain="medical"), datamodule=target, ckpt_path=checkpoint_of(engine))
+
+
+class TestWithoutAdapters:
+    @pytest.fixture
+    def checkpoint(self, make_engine, target):
+        engine = make_engine()
+        engine.validate(model=loaded("clip"), datamodule=target)
+        return checkpoint_of(engine)
+
+    def test_it_judges_as_it_was_calibrated(self, checkpoint, make_engine, target):
+        (metrics,) = make_engine().test(model=loaded("clip"), datamodule=target, ckpt_path=checkpoint)
+        assert metrics["image_AUROC"] > 0.9
+        rebuilt = DPCLIP.load_from_checkpoint(checkpoint)
+        (again,) = make_engine().test(model=rebuilt, datamodule=target)
+        assert again["image_AUROC"] == metrics["image_AUROC"]
+
+    def test_a_model_with_adapters_refuses_it(self, checkpoint, make_engine, target):
+        # The advice used to be other layers, with which defects became normal.
+        message = "of CLIP without adapters: say --model.weights clip beside --ckpt_path"
+        for arguments in ({}, {"adapter_layers": [], "tap_layers": [6]}):
+            model = DPCLIP(backbone="mini", visualizer=False, **arguments)
+            with pytest.raises(ValueError, match=message):
+                make_engine().predict(model=model, datamodule=target, ckpt_path=checkpoint)
+
+    def test_there_are_no_adapters_to_take_from_it(self, checkpoint):
+        with pytest.raises(ValueError, match=r"model\.ckpt is of CLIP without adapters, and holds none"):
+            loaded(checkpoint)
+
+    def test_a_checkpoint_of_adapters_is_refused(self, adapters, make_engine, target):
+        engine = make_engine()
+        engine.validate(model=loaded(adapters), datamodule=target)
+        with pytest.raises(ValueError, match=r"holds adapters: leave --model\.weights clip out"):
+            make_engine().test(model=loaded("clip"), datamodule=target, ckpt_path=checkpoint_of(engine))
+
+
+@pytest.mark.parametrize("run", ["validate", "test", "predict"])
+def test_untrained_adapters_are_refused(run, make_engine, target, make_model):
+    with pytest.raises(ValueError, match=r"untrained: give trained ones with --model.weights FILE or --ckpt_path FILE, or"):
+        getattr(make_engine(), run)(model=make_model(), datamodule=target)
+
+
+def test_an_adapter_file_is_no_checkpoint(adapters, make_engine, target):
+    with pytest.raises(
+        ValueError, match=r"adapters\.safetensors is an adapter file, no checkpoint: give it as --model.weights"
+    ):
+        make_engine().test(model=loaded(adapters), datamodule=target, ckpt_path=adapters)
+
+
+@pytest.mark.parametrize(("name", "value"), [("map_knots", torch.nan), ("score_knots", torch.inf), ("map_range", torch.nan)])
+def test_a_damaged_calibration_in_a_checkpoint_is_refused(adapters, make_engine, target, tmp_path, name, value):
+    engine = make_engine()
+    engine.validate(model=loaded(adapters), datamodule=target)
+    content = torch.load(checkpoint_of(engine), weights_only=False)
+    content["state_dict"][f"post_processor.calibration.{name}"].fill_(value)
+    torch.save(content, tmp_path / "damaged.ckpt")
+    with pytest.raises(ValueError, match=f"calibration's {name} are not finite numbers"):
+        make_engine().test(model=loaded(adapters), datamodule=target, ckpt_path=tmp_path / "damaged.ckpt")
+
+
+@pytest.mark.parametrize("precision", ["16-true", "bf16-true"])
+def test_half_precision_calibrates_on_identical_images(adapters, make_engine, surfaces_root, tmp_path, precision):
+    """Their control points lie closer together than half precision can tell apart."""
+    from anomalib.data import Folder
+
+    (tmp_path / "same").mkdir()
+    for index in range(3):
+        content = (surfaces_root / "weave/test/good/000.png").read_bytes()
+        (tmp_path / "same" / f"{index}.png").write_bytes(content)
+    folder = Folder(
+        "same", root=tmp_path, normal_dir="same", normal_test_dir="same", val_split_mode="same_as_test", num_workers=0
+    )
+    model = loaded(adapters)
+    make_engine(precision=precision).validate(model=model, datamodule=folder)
+    calibration = model.post_processor.calibration
+    assert calibration.map_knots.dtype == torch.float32
+    assert (calibration.map_knots.diff() > 0).all()
+    assert isinstance(calibration.thresholds, Thresholds)
+
+
+def test_adapters_loaded_in_python_are_in_force(adapters, make_model, make_engine, target, caplog):
+    model = make_model()
+    load_adapters(model, adapters)
+    assert model.is_calibrated
+    assert model.learning_type.value == "zero_shot"
+    with caplog.at_level(logging.WARNING):
+        make_engine(limit_val_batches=0).test(model=model, datamodule=target)
+    assert "nothing has been calibrated" not in caplog.text

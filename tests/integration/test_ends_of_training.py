@@ -1,0 +1,138 @@
+"""However a training ends, what is tested and kept is what was trained, with thresholds of it."""
+
+import pytest
+import torch
+from anomalib.data import Folder
+from torch.utils.data import DataLoader
+
+from anomalib_dpclip import DPCLIP, save_adapters
+from anomalib_dpclip.adapter_files.read_and_write import read_adapters
+
+
+def weights_of(model):
+    return {
+        name: value.clone() for name, value in model.model.state_dict().items() if name.startswith(("seg_proj", "det_proj"))
+    }
+
+
+def test_train_with_a_checkpoint_tests_what_it_trained(make_model, make_engine, target, tmp_path, caplog):
+    first = make_engine(max_epochs=1)
+    first.fit(model=make_model(), datamodule=target)
+    start = first.trainer.checkpoint_callback.best_model_path
+    model = make_model()
+    (tested,) = make_engine(max_epochs=3, default_root_dir=tmp_path / "on").train(
+        model=model, datamodule=target, ckpt_path=start
+    )
+    assert "testing the model as it was trained, not" in caplog.text
+    again = make_engine(default_root_dir=tmp_path / "again").test(
+        model=DPCLIP(backbone="mini", weights=str(save_adapters(model, tmp_path / "a.safetensors")), visualizer=False),
+        datamodule=target,
+    )
+    assert tested["pixel_AUROC"] == pytest.approx(again[0]["pixel_AUROC"], abs=1e-4)
+    (old,) = make_engine(default_root_dir=tmp_path / "old").test(model=make_model(), datamodule=target, ckpt_path=start)
+    assert old["pixel_AUROC"] != tested["pixel_AUROC"], "there was something to tell apart"
+
+
+def test_another_checkpoint_is_tested_as_it_is(make_model, make_engine, target):
+    engine = make_engine(max_epochs=1)
+    model = make_model()
+    engine.fit(model=model, datamodule=target)
+    path = engine.trainer.checkpoint_callback.best_model_path
+    before = weights_of(model)
+    for value in model.model.det_proj.parameters():
+        torch.nn.init.zeros_(value)
+    engine.test(model=model, datamodule=target, ckpt_path=path)
+    assert all(torch.equal(value, before[name]) for name, value in weights_of(model).items())
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {"max_epochs": 2, "check_val_every_n_epoch": 5},
+        {"max_epochs": 3, "check_val_every_n_epoch": 2},
+        {"max_steps": 1, "max_epochs": 5},
+        {"max_epochs": 2, "val_check_interval": 0.5},
+    ],
+    ids=lambda flags: "-".join(map(str, flags.values())),
+)
+def test_thresholds_are_those_of_the_adapters_that_are_kept(make_model, make_engine, target, flags, caplog):
+    model = make_model()
+    make_engine(**flags).fit(model=model, datamodule=target)
+    post_processor = model.post_processor
+    assert model.is_calibrated
+    assert post_processor.auxiliary_calibration.is_set
+    if not flags.get("val_check_interval"):
+        # No validation has seen these adapters: their own thresholds are in force.
+        assert torch.equal(post_processor.calibration.map_knots, post_processor.auxiliary_calibration.map_knots)
+    assert model.provenance.calibration_domain == "industrial"
+    assert "nothing has been calibrated" not in caplog.text
+
+
+def test_a_checkpoint_within_an_epoch_is_of_that_moment(make_model, make_engine, target):
+    """It used to carry the epochs and the auxiliary calibration of the epoch before."""
+    engine = make_engine(max_epochs=2, val_check_interval=1.0, check_val_every_n_epoch=1)
+    model = make_model()
+    engine.fit(model=model, datamodule=target)
+    kept = read_adapters(engine.trainer.checkpoint_callback.best_model_path)
+    assert kept.provenance.epochs == 2
+    assert torch.equal(kept.calibration["map_knots"], model.post_processor.auxiliary_calibration.map_knots)
+
+
+class BreakdownError(RuntimeError):
+    """What goes wrong in some training."""
+
+
+@pytest.mark.parametrize("error", [BreakdownError, KeyboardInterrupt])
+def test_the_user_s_data_module_is_left_alone(make_model, make_engine, surfaces_root, monkeypatch, error):
+    from anomalib_dpclip import Surfaces
+
+    def interrupt(*_args):
+        raise error
+
+    datamodule = Surfaces(root=surfaces_root, category="weave", num_workers=0)
+    before = set(vars(datamodule))
+    model = make_model()
+    monkeypatch.setattr(model, "training_step", interrupt)
+    with pytest.raises((error, SystemExit)):
+        make_engine(max_epochs=1).fit(model=model, datamodule=datamodule)
+    assert "train_dataloader" not in set(vars(datamodule)) - before
+    datamodule.setup()
+    assert "/weave/train/good/" in next(iter(datamodule.train_dataloader())).image_path[0]
+
+
+@pytest.mark.parametrize("precision", ["16-true", "64-true"])
+def test_a_precision_that_cannot_learn_is_refused_at_once(make_model, make_engine, target, precision):
+    with pytest.raises(ValueError, match=f"--trainer.precision {precision} cannot train: use bf16-mixed or 32-true"):
+        make_engine(precision=precision).fit(model=make_model(), datamodule=target)
+
+
+def test_bf16_weights_are_kept_and_read(make_model, make_engine, target, tmp_path):
+    model = make_model()
+    make_engine(precision="bf16-true", max_epochs=1).fit(model=model, datamodule=target)
+    path = save_adapters(model, tmp_path / "adapters.safetensors")
+    assert DPCLIP(backbone="mini", weights=str(path), visualizer=False).is_calibrated
+
+
+def test_batches_of_one_s_own_are_learned_from(make_engine, surfaces_root, caplog):
+    """Without a data module: no other set is fetched, and one class serves all images."""
+    folder = Folder(
+        "weave",
+        root=surfaces_root / "weave" / "test",
+        normal_dir="good",
+        abnormal_dir="scratch",
+        mask_dir=surfaces_root / "weave" / "ground_truth" / "scratch",
+        num_workers=0,
+    )
+    folder.setup()
+    batches = DataLoader(folder.test_data, batch_size=4, collate_fn=folder.test_data.collate_fn)
+    model = DPCLIP(backbone="mini", auxiliary="VisA", class_name="weave", visualizer=False)
+    before = weights_of(model)
+    make_engine(max_epochs=1, limit_train_batches=2).fit(model=model, train_dataloaders=batches)
+    assert any(not torch.equal(value, before[name]) for name, value in weights_of(model).items())
+    assert model.provenance.learned_from == ["unnamed"]
+
+
+@pytest.mark.parametrize(("argument", "value"), [("seed", -1), ("seed", 2**32), ("decoupling_weight", -0.1)])
+def test_arguments_out_of_range(argument, value):
+    with pytest.raises(ValueError, match=argument):
+        DPCLIP(backbone="mini", **{argument: value})

@@ -1,0 +1,62 @@
+"""The command line of the measurements: what is typed is what is recorded."""
+
+import pandas as pd
+import pytest
+from benchmarks import timing
+from benchmarks.command import run
+from matplotlib.figure import Figure
+
+
+def speed(backbone: str = "ViT-L-14-336", repeats: int = 3, bf16: bool = False) -> pd.DataFrame:
+    """Speed of nothing.
+
+    Args:
+        backbone: A name.
+        repeats: Rounds.
+        bf16: Whether in bf16.
+    """
+    return pd.DataFrame({"backbone": [backbone, "b|b"], "repeats": [repeats, None], "bf16": bf16})
+
+
+def test_results_name_the_command_as_it_was_typed(tmp_path, capsys):
+    words = ["--backbone", "mini", "--bf16", "true", "--out", str(tmp_path / "my results")]
+    run(speed, arguments=words)
+    folder = tmp_path / "my results"
+    assert sorted(path.name for path in folder.iterdir()) == ["speed-mini.csv", "speed-mini.md"]
+    command = f"python -m benchmarks.speed --backbone mini --bf16 true --out '{folder}'"
+    csv = (folder / "speed-mini.csv").read_text()
+    assert csv.startswith(f"# command: {command}\n# commit: ")
+    assert csv.endswith("backbone,repeats,bf16\nmini,3.0,True\nb|b,,True\n")
+    table = "| backbone | repeats | bf16 |\n| --- | --- | --- |\n| mini | 3.0 | True |\n| b\\|b | n/a | True |\n"
+    markdown = (folder / "speed-mini.md").read_text()
+    assert markdown.startswith(f"# speed-mini\n\n- command: `{command}`\n- commit: ")
+    assert markdown.endswith(f"\n\n{table}")
+    assert capsys.readouterr().out == table
+
+
+def test_the_function_s_own_backbone_needs_no_name_and_a_chart_is_drawn(tmp_path):
+    run(speed, lambda _: Figure(), ["--out", str(tmp_path)])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["speed.csv", "speed.md", "speed.png"]
+
+
+def test_an_unknown_argument_is_refused(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        run(speed, arguments=["--compiled", "true", "--out", str(tmp_path)])
+    assert "--compiled" in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
+
+
+def test_candidates_take_turns_and_the_first_round_is_not_timed():
+    runs = []
+    seconds = timing.alternating_seconds({"a": lambda: runs.append("a"), "b": lambda: runs.append("b")}, 2)
+    assert runs == ["a", "b"] * 3
+    assert {name: len(values) for name, values in seconds.items()} == {"a": 2, "b": 2}
+    with pytest.raises(ValueError, match="repeats must be at least 1, not 0"):
+        timing.alternating_seconds({}, 0)
+
+
+def test_a_new_process_finds_the_function_and_says_why_it_failed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert timing.in_new_process("benchmarks.timing:medians", seconds={"a": [1, 2, 9]}) == {"a": 2}
+    with pytest.raises(RuntimeError, match=r"benchmarks\.timing:medians failed in a new process: [\s\S]*TypeError"):
+        timing.in_new_process("benchmarks.timing:medians", wrong=1)

@@ -1,0 +1,99 @@
+"""A complete checkpoint is in its place, whatever happens while one is written; a damaged one is named."""
+
+from datetime import timedelta
+from types import SimpleNamespace
+
+import pytest
+import torch
+from anomalib import PrecisionType
+from anomalib.engine.plugins import AnomalibCheckpointIO
+from lightning.fabric.plugins.io import TorchCheckpointIO
+
+from anomalib_dpclip.model.checkpoint_io import AtomicCheckpointIO, write_checkpoints_whole
+
+
+def saved(path, epochs):
+    """Save checkpoints of epochs 1, 2, ... to the same file."""
+    for epoch in range(1, epochs + 1):
+        AtomicCheckpointIO().save_checkpoint({"epoch": epoch, "weight": torch.full((50,), float(epoch))}, path)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "weights" / "model.ckpt"
+
+
+def test_the_last_one_is_kept(path):
+    saved(path, 3)
+    assert [file.name for file in path.parent.iterdir()] == ["model.ckpt"]
+    assert torch.load(path)["epoch"] == 3
+
+
+def test_what_is_written_is_what_lightning_writes(path):
+    saved(path, 1)
+    assert torch.equal(TorchCheckpointIO().load_checkpoint(path)["weight"], torch.ones(50))
+    assert AtomicCheckpointIO().load_checkpoint(str(path))["epoch"] == 1
+
+
+def test_a_failed_write_changes_nothing(path, monkeypatch):
+    saved(path, 2)
+
+    def full_disk(checkpoint, target):
+        target.write_bytes(b"half")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(torch, "save", full_disk)
+    with pytest.raises(OSError, match="no space left"):
+        saved(path, 1)
+    assert [file.name for file in path.parent.iterdir()] == ["model.ckpt"]
+    assert torch.load(path)["epoch"] == 2
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[content.index(torch.full((50,), 2.0).numpy().tobytes())] ^= 1
+    path.write_bytes(content)
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+@pytest.mark.parametrize("damage", [cut, flip, empty])
+def test_one_that_cannot_be_read_is_named(path, damage):
+    saved(path, 2)
+    damage(path)
+    with pytest.raises(ValueError, match=r"model\.ckpt cannot be read safely"):
+        AtomicCheckpointIO().load_checkpoint(path)
+
+
+def test_one_that_is_not_there_is_named(path):
+    with pytest.raises(FileNotFoundError, match=r"there is no checkpoint .*model\.ckpt"):
+        AtomicCheckpointIO().load_checkpoint(path)
+
+
+def test_types_of_anomalib_and_of_the_model_are_allowed(path):
+    content = {"of anomalib": PrecisionType.FLOAT32, "of the model": timedelta(days=1)}
+    AtomicCheckpointIO().save_checkpoint(content, path)
+    assert AtomicCheckpointIO([timedelta]).load_checkpoint(path) == content
+    with pytest.raises(ValueError, match="more than tensors and plain data"):
+        AtomicCheckpointIO().load_checkpoint(path)
+    assert AtomicCheckpointIO().load_checkpoint(path, weights_only=False) == content
+
+
+def test_only_anomalib_s_own_way_is_replaced():
+    strategy = SimpleNamespace(checkpoint_io=AnomalibCheckpointIO([int]))
+    write_checkpoints_whole(strategy)
+    assert isinstance(strategy.checkpoint_io, AtomicCheckpointIO)
+    assert strategy.checkpoint_io.extra_safe_globals == [int]
+    first = strategy.checkpoint_io
+    write_checkpoints_whole(strategy)
+    assert strategy.checkpoint_io is first
+    user = SimpleNamespace(checkpoint_io=TorchCheckpointIO())
+    own = user.checkpoint_io
+    write_checkpoints_whole(user)
+    assert user.checkpoint_io is own
