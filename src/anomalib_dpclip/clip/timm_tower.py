@@ -37,7 +37,7 @@ class TimmTower(VisionTower):
     @property
     def places_patches(self) -> bool:
         """See `VisionTower.places_patches`: not where attention pools, whose output is no patch's."""
-        return self.visual.trunk.attn_pool is None
+        return getattr(self.visual.trunk, "attn_pool", None) is None  # older versions of Eva have none
 
     def embed(self, images: Tensor) -> Tensor:
         """See `VisionTower.embed`."""
