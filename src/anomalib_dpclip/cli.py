@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from inspect import signature
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -73,10 +74,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _flags_set(function: Callable[..., object], arguments: Sequence[str]) -> list[str]:
     """Arguments with ``true`` after each option that is either on or off and stands alone, such as ``--json``."""
     flags = {f"--{name}" for name, parameter in signature(function).parameters.items() if parameter.annotation is bool}
-    following = [*arguments[1:], ""]
     return [
         word
-        for argument, after in zip(arguments, following, strict=True)
+        for argument, after in pairwise([*arguments, ""])
         for word in ([argument, "true"] if argument in flags and after not in {"true", "false"} else [argument])
     ]
 
