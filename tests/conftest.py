@@ -1,85 +1,19 @@
-"""Shared fixtures: the parity numbers, and the small CLIP they were measured on."""
+"""Shared fixtures."""
 
-import json
 import os
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
-import torch
-from safetensors import safe_open
 
-DATA = Path(__file__).parent / "data"
-
-
-class Parity:
-    """Numbers measured by running the published implementation at a small size on random weights."""
-
-    def __init__(self, path: Path) -> None:
-        with safe_open(path, "pt") as file:
-            self.meta = json.loads(file.metadata()["meta"])
-            names = file.keys()
-            tensors = {name: file.get_tensor(name) for name in names}
-        self.tensors = {name: t.float() if t.dtype == torch.float16 else t for name, t in tensors.items()}
-
-    def __getitem__(self, name: str) -> torch.Tensor:
-        return self.tensors[name]
-
-    def under(self, prefix: str) -> dict[str, torch.Tensor]:
-        """Entries below a prefix, by the rest of their name."""
-        return {name.removeprefix(prefix): value for name, value in self.tensors.items() if name.startswith(prefix)}
-
-    def clip(self, *, quick_gelu: bool = False):
-        """The CLIP the numbers belong to."""
-        from open_clip.model import CLIP
-
-        meta = self.meta
-        clip = CLIP(
-            embed_dim=meta["embed"],
-            vision_cfg={
-                "image_size": meta["image_size"],
-                "patch_size": meta["patch"],
-                "width": meta["width"],
-                "head_width": meta["width"],
-                "layers": meta["layers"],
-            },
-            text_cfg=meta["text"],
-            quick_gelu=quick_gelu,
-        )
-        state = {name: value.float() for name, value in self.under("clip/").items()}
-        embedding = torch.zeros(meta["text"]["vocab_size"], meta["text"]["width"])
-        embedding[state.pop("token_rows").long()] = state.pop("token_embedding.rows")
-        clip.load_state_dict(state | {"token_embedding.weight": embedding})
-        return clip.eval()
-
-    def model(self, pooling: str = "tokens", *, quick_gelu: bool = False, activation: bool = False, **arguments):
-        """DP-CLIP with the reference's adapters."""
-        from anomalib_dpclip.method.torch_model import DPCLIPModel
-
-        model = DPCLIPModel(
-            self.clip(quick_gelu=quick_gelu),
-            adapter_layers=self.meta["adapter_layers"],
-            tap_layers=self.meta["taps"],
-            adapter_weight=self.meta["adapter_weight"],
-            projector_activation=activation,
-            grn_pooling=pooling,
-            **arguments,
-        )
-        missing, unexpected = model.load_state_dict(self.under("adapter/"), strict=False)
-        assert not unexpected
-        assert all(name.startswith("backbone.") or name == "anchors" for name in missing)
-        return model.eval()
+from tests.parity import Parity
+from tests.paths import DATA
 
 
 @pytest.fixture(scope="session")
 def parity() -> Parity:
     return Parity(DATA / "parity.safetensors")
-
-
-def relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:
-    """Largest error over the largest value, as the reference's own agreement was stated."""
-    return ((actual - expected).abs().max() / expected.abs().max()).item()
 
 
 @pytest.fixture(scope="session")

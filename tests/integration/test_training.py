@@ -2,6 +2,7 @@
 
 import csv
 import logging
+import math
 from pathlib import Path
 
 import pytest
@@ -217,8 +218,14 @@ def test_disabled_components_survive_save_and_load(make_model, make_engine, targ
     ids=lambda flags: "-".join(map(str, next(iter(flags.items())))),
 )
 def test_lightning_s_own_flags(make_model, make_engine, target, flags):
-    (metrics,) = make_engine(**{"max_epochs": 1} | flags).train(model=make_model(), datamodule=target)
-    assert "image_AUROC" in metrics
+    engine, model = make_engine(**{"max_epochs": 1} | flags), make_model()
+    before = {name: value.clone() for name, value in adapter_tensors(model.model).items()}
+    (metrics,) = engine.train(model=model, datamodule=target)
+    learned = adapter_tensors(model.model)
+    changed = [name for name, value in learned.items() if not torch.equal(value.float(), before[name])]
+    assert {name.partition(".")[0] for name in changed} == {"layer_adapters", "seg_proj", "det_proj"}
+    assert all(value.isfinite().all() for value in learned.values())
+    assert all(0 <= value <= 1 for value in metrics.values() if not math.isnan(value))
 
 
 @pytest.mark.parametrize("precision", ["16-true", "bf16-true"])
@@ -227,11 +234,6 @@ def test_half_weights_test_like_full_ones(trained, make_engine, target, precisio
     (half,) = make_engine(precision=precision).test(model=trained[0], datamodule=target)
     assert half["pixel_AUROC"] == pytest.approx(full["pixel_AUROC"], abs=0.01)
     assert half["image_AUROC"] == pytest.approx(full["image_AUROC"], abs=0.01)
-
-
-def test_half_weights_cannot_learn_and_say_so(make_model, make_engine, target):
-    with pytest.raises(FloatingPointError, match=r"is not finite; its images are .*brick.*bf16-mixed where"):
-        make_engine(precision="16-true").fit(model=make_model(), datamodule=target)
 
 
 def test_early_stopping_on_a_logged_loss(make_model, make_engine, target):

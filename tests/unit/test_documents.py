@@ -1,33 +1,186 @@
 """Documents and configurations say what the code and the results say."""
 
+import ast
+import importlib
 import inspect
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import yaml
 from anomalib.data import get_datamodule
+from scripts.arguments_page import arguments_page, arguments_table
+from scripts.batch_flow import BOXES, batch_flow
+from tests.pages import PAGES, README, blocks_of
+from tests.paths import ROOT
 
 from anomalib_dpclip import DPCLIP
 from anomalib_dpclip.benchmark.report import report
+from anomalib_dpclip.cli import COMMANDS
 
-ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PACKAGE = ROOT / "src" / "anomalib_dpclip"
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *PAGES]
 
 
-def section(title: str) -> str:
-    """Text below a second-level heading of the README."""
-    return README.split(f"\n## {title}\n", 1)[1].split("\n## ", 1)[0]
+def text_of(page: str) -> str:
+    return (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
 
 
-def test_arguments_table_names_every_argument_and_default():
-    rows = dict(re.findall(r"^\| `(\w+)` \| (.*?) \|", section("Arguments"), flags=re.MULTILINE))
-    parameters = {name: value for name, value in inspect.signature(DPCLIP.__init__).parameters.items() if name != "self"}
-    assert list(rows) == list(parameters)
-    for name, parameter in parameters.items():
-        if isinstance(parameter.default, str | int | float | bool):
-            assert rows[name] == f"`{parameter.default}`", name
+def anchors_of(path: Path) -> set[str]:
+    """What headings are called in links, as GitHub and mkdocs make it."""
+    headings = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
+def test_the_readme_is_short():
+    assert len(README.read_text(encoding="utf-8").splitlines()) <= 150
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.stem)
+def test_relative_links_lead_somewhere(path):
+    text = re.sub(r"^```.*?^```", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        if link.startswith(("http://", "https://")):
+            continue
+        name, _, anchor = link.partition("#")
+        target = path.parent / name if name else path
+        assert target.is_file(), f"{path.name}: {link}"
+        assert not anchor or anchor in anchors_of(target), f"{path.name}: {link}"
+
+
+def test_every_page_is_in_the_navigation_the_index_and_the_readme():
+    navigation = yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]
+    listed = [page for section in navigation for pages in section.values() for page in names_in(pages)]
+    assert sorted(listed) == [path.name for path in PAGES]
+    for name in set(listed) - {"index.md"}:
+        assert f"({name}" in text_of("index"), name
+        assert f"(docs/{name}" in README.read_text(encoding="utf-8"), name
+
+
+def names_in(pages: str | list[dict[str, str]]) -> list[str]:
+    """Files of a section of the navigation, which may be a single one."""
+    return [pages] if isinstance(pages, str) else [name for page in pages for name in page.values()]
+
+
+def test_page_of_arguments_is_what_the_docstrings_say():
+    assert text_of("arguments") == arguments_page(), "run `python -m scripts.arguments_page`"
+
+
+def test_table_of_arguments_names_every_argument_and_default():
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.*?) \|", arguments_table(DPCLIP), flags=re.MULTILINE))
+    assert list(rows) == [name for name in inspect.signature(DPCLIP.__init__).parameters if name != "self"]
+    assert rows["backbone"] == "`ViT-L-14-336`"
+    assert rows["image_size"] == ""
+    assert rows["milestones"] == "`16000`, `32000`"
+    assert rows["normal_states"] == "`{}`, `a {}`, `the {}`"
+
+
+class Described:
+    """Of arguments.
+
+    Args:
+        first: Either ``a|b`` or
+            nothing.
+    """
+
+    def __init__(self, first: str | None = None) -> None: ...
+
+
+class Forgotten:
+    """Of arguments.
+
+    Args:
+        first: The only one that is described.
+    """
+
+    def __init__(self, first: int, second: int) -> None: ...
+
+
+def test_table_of_arguments_by_hand():
+    expected = "| argument | default | what it is |\n| --- | --- | --- |\n| `first` |  | Either `a\\|b` or nothing. |\n"
+    assert arguments_table(Described) == expected
+
+
+def test_argument_without_description():
+    with pytest.raises(LookupError, match=r"Forgotten and its signature differ in \['second'\]"):
+        arguments_table(Forgotten)
+
+
+def test_picture_of_the_architecture_is_what_its_script_makes():
+    assert (ROOT / "docs" / "batch_flow.svg").read_text(encoding="utf-8") == batch_flow(), "run `python -m scripts.batch_flow`"
+
+
+def test_boxes_of_the_picture_name_modules_that_are_there():
+    named = [line.partition(",")[0] for box in BOXES.values() for line in box.lines if re.match(r"[a-z_]+/", line)]
+    assert len(named) >= len(BOXES)
+    for name in named:
+        room = name.partition(" ")[0]
+        assert (PACKAGE / room).is_dir() or (PACKAGE / f"{room}.py").is_file(), name
+
+
+@pytest.mark.parametrize("page", ["method", "architecture"])
+def test_code_that_pages_name_is_there(page):
+    rooms = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    names = [name for name in re.findall(r"`([a-z_]+(?:\.\w+)+)`", text_of(page)) if name.split(".")[0] in rooms]
+    assert names
+    for name in names:
+        room, module, *attributes = name.split(".")
+        found = importlib.import_module(f"anomalib_dpclip.{room}.{module}")
+        for attribute in attributes:
+            found = getattr(found, attribute)
+
+
+def test_rooms_of_the_architecture_are_the_folders():
+    rooms = re.findall(r"^\| `(\w+)/` \|", text_of("architecture"), flags=re.MULTILINE)
+    assert sorted(rooms) == sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py"))
+
+
+def test_rule_of_the_architecture_is_the_contract():
+    contract = re.search(r"layers = \[(.*?)\n\]", (ROOT / "pyproject.toml").read_text(), re.DOTALL)[1]
+    layers = [set(re.findall(r"\w+", layer)) for layer in re.findall(r'"(.*?)"', contract)]
+    rule = re.search(r"^files < .*$", text_of("architecture"), re.MULTILINE)[0]
+    assert [set(re.findall(r"\w+", layer)) for layer in rule.split(" < ")] == layers[:1:-1]  # the command is no room
+
+
+def test_every_subcommand_is_on_a_page():
+    everything = "".join(path.read_text(encoding="utf-8") for path in PAGES)
+    assert [name for name in COMMANDS if f"dpclip {name}" not in everything] == []
+    named = set(re.findall(r"^dpclip ([\w-]+)", everything, flags=re.MULTILINE))
+    assert named <= set(COMMANDS)
+
+
+def test_modules_that_pages_run_are_there():
+    everything = "".join(path.read_text(encoding="utf-8") for path in DOCUMENTS)
+    modules = set(re.findall(r"python -m ((?:benchmarks|scripts)\.[a-z_]+)", everything))
+    assert modules
+    for module in modules:
+        assert (ROOT / f"{module.replace('.', '/')}.py").is_file(), module
+
+
+def test_flags_that_pages_use_are_arguments():
+    everything = "".join(path.read_text(encoding="utf-8") for path in [README, *PAGES])
+    flags = set(re.findall(r"--model\.(\w+)", everything)) - {"NAME"}
+    assert flags
+    assert flags <= set(inspect.signature(DPCLIP.__init__).parameters)
+
+
+@pytest.mark.parametrize("path", [README, *PAGES], ids=lambda path: path.stem)
+def test_python_on_pages_is_whole_and_imports_what_is_there(path):
+    for block in blocks_of(path.read_text(encoding="utf-8"), "python"):
+        for statement in ast.parse(block).body:
+            if isinstance(statement, ast.Import | ast.ImportFrom):
+                exec(ast.unparse(statement), {})
+
+
+def test_headings_of_a_page_come_in_order():
+    """A level is never skipped: the site's table of contents would be torn."""
+    for path in PAGES:
+        text = re.sub(r"^```.*?^```", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+        levels = [len(marks) for marks in re.findall(r"^(#+) ", text, flags=re.MULTILINE)]
+        assert levels[0] == 1, path.name
+        assert all(after - before <= 1 for before, after in pairwise(levels)), path.name
 
 
 def test_model_config_has_the_code_s_defaults():
@@ -62,16 +215,26 @@ def test_quickstart_config_parses_through_the_anomalib_s_parser():
     assert parser.config is not None
 
 
-@pytest.mark.parametrize("results", ["surfaces", "ablation", "large_images"])
-def test_tables_in_the_readme_equal_the_results(results, capsys):
+@pytest.mark.parametrize(
+    ("results", "page"), [("surfaces", "comparison"), ("ablation", "comparison"), ("large_images", "large-images")]
+)
+def test_tables_on_pages_equal_the_results(results, page, capsys):
     report([ROOT / "benchmark_results" / f"{results}.csv"])
     tables = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
     assert tables
-    missing = [line for line in tables if line not in README]
-    assert not missing, f"run `dpclip report benchmark_results/{results}.csv` and paste its tables into the README"
+    missing = [line for line in tables if line not in text_of(page)]
+    assert not missing, f"run `dpclip report benchmark_results/{results}.csv` and paste its tables into docs/{page}.md"
+
+
+def test_table_of_the_readme_equals_the_results(capsys):
+    report([ROOT / "benchmark_results" / "surfaces.csv"])
+    printed = capsys.readouterr().out.splitlines()
+    table = [line for line in README.read_text(encoding="utf-8").splitlines() if re.match(r"\| .*\d ± \d", line)]
+    assert len(table) == 3
+    assert [line for line in table if line not in printed] == []
 
 
 @pytest.mark.parametrize("results", ["inference", "training", "export"])
 def test_tables_of_speed_equal_the_results(results):
     tables = [line for line in (ROOT / f"benchmark_results/{results}.md").read_text().splitlines() if line.startswith("|")]
-    assert "\n".join(tables) in README
+    assert "\n".join(tables) in text_of("speed")

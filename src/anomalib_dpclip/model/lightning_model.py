@@ -82,11 +82,11 @@ class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, Anoma
         checkpointing: Compute layers again in the backward pass instead of remembering them: less memory, more time.
         learning_rate: Of Adam.
         milestones: Optimiser steps at which the learning rate is halved.
-        temperature: Factor on the similarities in the segmentation loss; ``backbone`` for the one that the backbone learned.
         normal_states: Phrases for a normal object, each with one ``{}`` for the class name.
         abnormal_states: Phrases for an anomalous object.
         templates: Sentences around the phrases.
         seed: Of initialisation, shuffling and augmentation, whatever the global seed is.
+        temperature: Factor on the similarities in the segmentation loss; ``backbone`` for the one that the backbone learned.
         pretrained_tag: What a local file given as `pretrained` is: the open_clip tag that says how its weights were trained.
         image_mean: Mean of the three image channels, instead of what the weights were trained with.
         image_std: Standard deviation, likewise.

@@ -3,7 +3,7 @@ import hashlib
 import pytest
 import torch
 from safetensors import safe_open
-from tests.conftest import DATA
+from tests.paths import DATA
 
 from anomalib_dpclip.adapter_files.command import adapters
 from anomalib_dpclip.adapter_files.contents import AdapterFile

@@ -3,10 +3,6 @@
 import json
 import logging
 import pickle
-import socket
-import threading
-import time
-from functools import partial
 from pathlib import Path
 
 import open_clip
@@ -19,7 +15,6 @@ from torch.nn import functional
 from anomalib_dpclip.clip.fingerprint import fingerprint
 from anomalib_dpclip.clip.loading import load_clip
 from anomalib_dpclip.clip.towers import tower_of
-from anomalib_dpclip.files.downloads import DOWNLOAD_TIMEOUT, network_timeout
 from anomalib_dpclip.method.prompting import text_anchors
 
 NAME = "dpclip-test-tiny"
@@ -193,65 +188,6 @@ def test_offline_the_error_names_the_remedy(monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(FileNotFoundError, match=r"could not be downloaded.*--model.pretrained /path/to.*backbone mini"):
         load_clip("ViT-B-32", "laion2b_s34b_b79k")
-
-
-def refuse(connection):
-    connection.close()
-
-
-def stall(connection):
-    connection.recv(4096)
-    connection.sendall(b"HTTP/1.0 200 OK\r\nContent-Length: 1000000\r\n\r\nthe first bytes")
-    connection.recv(1)  # and no more, until the client has had enough
-
-
-@pytest.fixture
-def server(request):
-    """Address of a server on this machine that treats every connection as told."""
-    listening = socket.create_server(("127.0.0.1", 0))
-    listening.settimeout(None)
-
-    def serve():
-        while True:
-            try:
-                connection, _ = listening.accept()
-            except OSError:  # closed below
-                return
-            connection.settimeout(10)  # not the default, which the client sets
-            with connection:
-                request.param(connection)
-
-    thread = threading.Thread(target=serve, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-    listening.shutdown(socket.SHUT_RDWR)
-    listening.close()
-    thread.join(10)
-
-
-@pytest.mark.parametrize("server", [stall, refuse], indirect=True)
-def test_a_download_that_stalls_or_breaks_off(monkeypatch, tmp_path, server):
-    assert DOWNLOAD_TIMEOUT == 30
-    monkeypatch.setattr("anomalib_dpclip.clip.weights.network_timeout", partial(network_timeout, 0.5))
-    monkeypatch.setattr("open_clip.pretrained.get_pretrained_cfg", lambda *names: {"url": f"{server}/clip.pt"})
-    monkeypatch.setenv("HOME", str(tmp_path))  # open_clip's cache
-    start = time.monotonic()
-    with pytest.raises(
-        FileNotFoundError, match=r"'openai' of ViT-B-32 .* could not be downloaded.*--model.pretrained /path/to"
-    ):
-        load_clip("ViT-B-32", "openai")
-    assert time.monotonic() - start < 10
-
-
-@pytest.mark.parametrize("server", [refuse], indirect=True)
-def test_a_hub_that_does_not_answer_is_not_asked_again(monkeypatch, tmp_path, server):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", server)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    start = time.monotonic()
-    with pytest.raises(FileNotFoundError, match=r"could not be downloaded.*--model.pretrained /path/to.*backbone mini"):
-        load_clip("ViT-B-32", "laion2b_s34b_b79k")
-    assert time.monotonic() - start < 10
 
 
 def test_weights_of_another_architecture(tmp_path):

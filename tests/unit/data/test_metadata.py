@@ -1,5 +1,4 @@
 import json
-import sys
 
 import numpy as np
 import pandas as pd
@@ -7,7 +6,6 @@ import pytest
 from anomalib.data import MVTec, MVTecAD
 from PIL import Image
 
-from anomalib_dpclip.data.elpv import convert_elpv
 from anomalib_dpclip.data.few_shot import few_shot
 from anomalib_dpclip.data.listing.check import Problem, check_metadata
 from anomalib_dpclip.data.listing.command import metadata
@@ -347,40 +345,6 @@ class TestCheck:
         captured = capsys.readouterr()
         assert captured.out == f"{path}:1: error: there is no file 'gone.png' in the root {root}\n"
         assert captured.err.rstrip().endswith(f"{path}: 1 errors, 0 notes")
-
-
-class TestElpv:
-    @pytest.fixture
-    def package(self, tmp_path, monkeypatch):
-        """A stand-in with the layout of elpv-dataset: a list of paths, probabilities and types of cells."""
-        data = tmp_path / "site" / "elpv_dataset" / "data"
-        rows = []
-        for index, probability in enumerate(["0.0", "0.3333333333333333", "0.6666666666666666", "1.0"]):
-            picture(data / "images" / f"cell{index:04}.png", mode="L")
-            rows.append(f"images/cell{index:04}.png  {probability}  {'mono' if index % 2 else 'poly'}\n")
-        (data / "labels.csv").write_text("".join(rows))
-        (data.parent / "__init__.py").touch()
-        monkeypatch.syspath_prepend(tmp_path / "site")
-        yield data
-        sys.modules.pop("elpv_dataset", None)
-
-    @pytest.mark.parametrize(("cut", "labels"), [(0.5, [0, 0, 1, 1]), (0.3, [0, 1, 1, 1]), (1, [0, 0, 0, 1])])
-    def test_labels_by_the_probability_of_a_defect(self, package, tmp_path, cut, labels):
-        output = tmp_path / "metadata" / "elpv" / "full-shot.jsonl"
-        assert convert_elpv(output, cut) == package
-        assert [line["label"] for line in lines(output)] == labels
-        assert lines(output)[2] == {"image_path": "images/cell0002.png", "label": labels[2], "class_name": "solar cell"}
-        assert check_metadata(output, package) == [
-            Problem(line, f"images/cell000{line - 1}.png is the same picture as images/cell0000.png", is_error=False)
-            for line in (2, 3, 4)
-        ]
-
-    def test_bad_cut_and_missing_package(self, tmp_path, monkeypatch):
-        with pytest.raises(ValueError, match="cut must be above 0 and at most 1, not 0"):
-            convert_elpv(tmp_path / "x.jsonl", cut=0)
-        monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
-        with pytest.raises(FileNotFoundError, match="pip install elpv-dataset"):
-            convert_elpv(tmp_path / "x.jsonl")
 
 
 def test_mvtec_is_the_hosts_data_module_under_its_usual_name():

@@ -3,7 +3,7 @@
 import open_clip
 import pytest
 import torch
-from tests.conftest import relative_error
+from tests.parity import relative_error
 
 from anomalib_dpclip.clip.text_tower import TextTower
 from anomalib_dpclip.method.class_names import describe

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tests.conftest import relative_error
+from tests.parity import relative_error
 
 from anomalib_dpclip.method.objective import training_objective
 from anomalib_dpclip.method.prototypes import Prototypes

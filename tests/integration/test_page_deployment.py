@@ -1,0 +1,77 @@
+"""The pages on thresholds and deployment, run as they are written, the second on what the first has left."""
+
+import pandas as pd
+import pytest
+import torch
+import yaml
+from tests.pages import blocks, run_shell
+
+from anomalib_dpclip import save_adapters
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, surfaces_root):
+    """Trained adapters, and the procedural surfaces in their usual place."""
+    from anomalib.engine import Engine
+
+    from anomalib_dpclip import DPCLIP, Surfaces
+
+    folder = tmp_path_factory.mktemp("pages")
+    model = DPCLIP(backbone="mini", auxiliary="Surfaces/brick", auxiliary_root=str(surfaces_root), shots=8, visualizer=False)
+    engine = Engine(accelerator="cpu", max_epochs=1, default_root_dir=folder / "runs", logger=False, enable_progress_bar=False)
+    engine.fit(model, datamodule=Surfaces(root=surfaces_root, category="weave", val_split_mode="none"))
+    save_adapters(model, folder / "adapters.safetensors")
+    (folder / "datasets").mkdir()
+    (folder / "datasets" / "Surfaces").symlink_to(surfaces_root)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def thresholds(folder):
+    """What the page on thresholds printed."""
+    return run_shell(blocks("thresholds", "bash"), folder)
+
+
+def test_thresholds(thresholds, folder):
+    del thresholds
+    calibrations = []
+    for name in ("calibrated", "calibrated_normal"):
+        (file,) = (folder / name / "weights" / "lightning").iterdir()
+        assert file.name == "model.ckpt"
+        state = torch.load(file, weights_only=True)["state_dict"]
+        calibrations.append({name: value for name, value in state.items() if ".calibration." in name})
+    assert calibrations[0].keys() == calibrations[1].keys() != set()
+    assert any(not torch.equal(value, calibrations[1][name]) for name, value in calibrations[0].items())
+    for place in (
+        folder / "results" / "DPCLIP" / "incoming" / "latest",
+        folder / "uncalibrated" / "DPCLIP" / "incoming" / "latest",
+    ):
+        results = pd.read_csv(place / "results.csv")
+        assert len(results) == 4
+        assert set(results.label) <= {"normal", "anomalous"}
+
+
+def test_the_post_processor_s_file():
+    file = yaml.safe_load(blocks("thresholds", "yaml"))
+    assert file == {"class_path": "anomalib_dpclip.DPCLIPPostProcessor", "init_args": {"false_alarm_rate": 0.05}}
+
+
+def test_deployment(thresholds, folder):
+    del thresholds
+    pytest.importorskip("onnxscript", reason="the extra onnx is not installed")
+    pytest.importorskip("openvino", reason="the extra openvino is not installed")
+    run_shell(blocks("deployment", "bash"), folder)
+    for file in ("onnx/model.onnx", "openvino/model.xml", "openvino/model.bin"):
+        assert (folder / "exported" / "weights" / file).is_file()
+    python = blocks("deployment", "python")
+    done = run_shell(f"python - <<'END'\n{python}\nEND\n", folder)
+    assert 0 <= float(done.stdout.split()[-1].strip("[]tensor()")) <= 1
+
+
+def test_adapter_files(folder):
+    """After the file of the quickstart is there, which the first command of the page makes."""
+    commands = blocks("adapter-files", "bash").partition("latest/weights/lightning/model.ckpt --to adapters.safetensors\n")[2]
+    done = run_shell(commands, folder)
+    assert "backbone         mini" in done.stdout
+    for file in ("published.pth", "from_published.safetensors"):
+        assert (folder / file).is_file()
