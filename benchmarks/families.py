@@ -1,5 +1,7 @@
 """Inference on one backbone of each family: time and memory of the whole model against the bare frozen tower."""
 
+import time
+
 import pandas as pd
 import torch
 from tqdm import tqdm
@@ -20,6 +22,8 @@ FAMILIES = {
 @torch.inference_mode()
 def families(backbone: str | None = None, repeats: int = 5) -> pd.DataFrame:
     """Milliseconds and peak memory of an image, single precision, on a backbone of each family.
+
+    On a CPU milliseconds are those that the process worked: a busy machine does not count.
 
     Args:
         backbone: Only this one.
@@ -50,7 +54,8 @@ def families(backbone: str | None = None, repeats: int = 5) -> pd.DataFrame:
 
 def _seconds(backbone: str, repeats: int) -> dict[str, list[float]]:
     model, images = model_and_images(backbone)
-    return alternating_seconds({"bare tower": lambda: model.backbone.visual(images), "DP-CLIP": lambda: model(images)}, repeats)
+    candidates = {"bare tower": lambda: model.backbone.visual(images), "DP-CLIP": lambda: model(images)}
+    return alternating_seconds(candidates, repeats, time.perf_counter if torch.cuda.is_available() else time.process_time)
 
 
 def peak_memory(backbone: str, own: bool) -> float:
