@@ -21,7 +21,7 @@ from anomalib_dpclip.method.memory import smooth_distance
 from anomalib_dpclip.method.mutual_scoring import mutual_distances
 from anomalib_dpclip.metrics.functional import auroc, average_precision
 from anomalib_dpclip.metrics.pixel_histogram import count_pixels
-from anomalib_dpclip.model.pre_processor import normalize, resize_only
+from anomalib_dpclip.model.pre_processor import CLIPPreProcessor
 from anomalib_dpclip.model.reference_memory import MEMORY_TOKENS, build_memory
 from anomalib_dpclip.model.references import read_references, resized, training_references
 from benchmarks.results import write_results
@@ -52,8 +52,9 @@ class Target:
         images = torch.stack([item.image for item in items])
         self.labels = torch.stack([item.gt_label for item in items]).long()
         self.masks = torch.stack([item.gt_mask for item in items]).view(-1, *images.shape[-2:]).bool()
-        self.text = model.model.predict(normalize()(images), self.anchors)
-        self.difference, self.tokens = model.model.evidence(normalize()(images), self.anchors)
+        prepared = model.pre_processor.normalize(images)
+        self.text = model.model.predict(prepared, self.anchors)
+        self.difference, self.tokens = model.model.evidence(prepared, self.anchors)
 
     def metrics(self, maps: Tensor, score: Tensor, images: Tensor | None = None) -> dict[str, float]:
         """Image AUROC, pixel AUROC and pixel AP of maps ``(N, H, W)`` and scores ``(N,)`` of the images named."""
@@ -84,8 +85,9 @@ def with_photos(target: Target, seed: int) -> Iterator[dict]:
     """The memory of k photos, alone and fused."""
     for photos in PHOTOS:
         paths = training_references(target.data, photos, seed)
-        images = resized(read_references(paths), resize_only(target.model.input_size))
-        memory, _ = build_memory(target.model, images, normalize(), target.anchors, MEMORY_TOKENS, seed)
+        prepare = CLIPPreProcessor(target.model.input_size)
+        images = resized(read_references(paths), prepare.resize_only)
+        memory, _ = build_memory(target.model, images, prepare.normalize, target.anchors, MEMORY_TOKENS, seed)
         distance = memory(target.tokens)
         for name, share in (("memory", 1.0), ("both", memory.share)):
             yield {"knows": f"{photos} photos", "judged by": name, "share": float(share), **target.fused(distance, share)}

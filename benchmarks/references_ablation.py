@@ -17,7 +17,7 @@ from torchvision.transforms.v2.functional import gaussian_blur
 from anomalib_dpclip.method.adapters import unit
 from anomalib_dpclip.method.anomaly_map import resize_map
 from anomalib_dpclip.method.memory import tap_mean_distance
-from anomalib_dpclip.model.pre_processor import normalize, resize_only
+from anomalib_dpclip.model.pre_processor import CLIPPreProcessor
 from anomalib_dpclip.model.references import read_references, resized, training_references
 from benchmarks.references import Target, text_alone
 from benchmarks.results import table_of
@@ -28,7 +28,10 @@ BLURS = (0.0, 0.5, 1.0)
 
 def taps_of(target: Target, images: Tensor) -> Tensor:
     """Unit tap tokens ``(N, T, L, C)``, not centred."""
-    parts = [target.model.features_and_taps(normalize()(part))[2] for part in images.split(16)]
+    parts = [
+        target.model.features_and_taps(CLIPPreProcessor(target.model.input_size).normalize(part))[2]
+        for part in images.split(16)
+    ]
     return torch.cat([unit(torch.stack(taps, dim=1)) for taps in parts])
 
 
@@ -39,7 +42,7 @@ def rows_of(target: Target, seed: int) -> Iterator[dict]:
     grid = target.model.backbone.grid
     for photos in PHOTOS:
         paths = training_references(target.data, photos, seed)
-        known = taps_of(target, resized(read_references(paths), resize_only(target.model.input_size)))
+        known = taps_of(target, resized(read_references(paths), CLIPPreProcessor(target.model.input_size).resize_only))
         distances = {"raw tokens": compare(tokens, known), "centred tokens": compare(centred(tokens), centred(known))}
         raw = distances["raw tokens"]
         distances["raw, less the image's median"] = raw - raw.median(dim=1, keepdim=True)[0]

@@ -16,12 +16,17 @@ CHECKOUT = Path(__file__).parents[1]
 """Where `benchmarks` can be imported from."""
 
 
-def alternating_seconds(candidates: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
+def alternating_seconds(
+    candidates: Mapping[str, Callable[[], Any]],
+    repeats: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, list[float]]:
     """Run candidates in turn, so that what slows the machine down slows all of them.
 
     Args:
         candidates: What to run, by name.
         repeats: Timed rounds; one more, untimed, comes first.
+        clock: Of the timing: ``time.process_time`` counts the process's own work, whatever else the machine does.
 
     Returns:
         Seconds of each timed run, by name.
@@ -35,11 +40,11 @@ def alternating_seconds(candidates: Mapping[str, Callable[[], Any]], repeats: in
     for round_index in trange(repeats + 1, desc="rounds", leave=False):
         for name, run in candidates.items():
             synchronize()
-            start = time.perf_counter()
+            start = clock()
             run()
             synchronize()
             if round_index:
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(clock() - start)
     return seconds
 
 

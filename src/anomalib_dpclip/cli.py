@@ -1,8 +1,10 @@
 """The console script `dpclip`: what anomalib's own command line has no place for."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
+from inspect import signature
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,6 +31,7 @@ COMMANDS = {
     "predict": Command("app.predict_command:predict", "scores, decisions and pictures of photos", several="photos"),
     "metadata": Command("data.listing.command:metadata", "list a labelled set in a JSON-lines file, or check such a file"),
     "adapters": Command("adapter_files.command:adapters", "show what an adapter file holds, or convert it"),
+    "backbones": Command("clip.command:backbones", "list the backbones that fit, their weights, size and licence", False),
     "benchmark": Command(
         "benchmark.command:benchmark", "compare models over categories and seeds, resuming where it stopped", False
     ),
@@ -64,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_function_arguments(function, as_positional=command.positional, skip=skip)
     if command.several:
         parser.add_argument(command.several, nargs="+", type=Path)
-    values = parser.instantiate_classes(parser.parse_args(rest))
+    values = parser.instantiate_classes(parser.parse_args(_flags_set(function, rest)))
     try:
         status = function(**values.as_dict())
     except (ValueError, OSError, ModuleNotFoundError) as error:
@@ -72,6 +75,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(f"dpclip {name}: {error}")
     if isinstance(status, int) and status:
         sys.exit(status)
+
+
+def _flags_set(function: Callable[..., object], arguments: Sequence[str]) -> list[str]:
+    """Arguments with ``true`` after each option that is either on or off and stands alone, such as ``--json``."""
+    flags = {f"--{name}" for name, parameter in signature(function).parameters.items() if parameter.annotation is bool}
+    return [
+        word
+        for argument, after in pairwise([*arguments, ""])
+        for word in ([argument, "true"] if argument in flags and after not in {"true", "false"} else [argument])
+    ]
 
 
 def _overview() -> str:

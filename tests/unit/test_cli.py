@@ -55,6 +55,22 @@ def test_arguments_reach_the_function(monkeypatch):
     assert received == [("a file.txt", 3)]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [([], (False, 1)), (["--loud"], (True, 1)), (["--loud", "--count", "2"], (True, 2)), (["--loud", "false"], (False, 1))],
+)
+def test_an_option_that_is_on_or_off_may_stand_alone(monkeypatch, arguments, expected):
+    received = []
+
+    def function(loud: bool = False, count: int = 1) -> None:
+        """Try."""
+        received.append((loud, count))
+
+    command(monkeypatch, function)
+    cli.main(["try", *arguments])
+    assert received == [expected]
+
+
 @pytest.mark.parametrize("error", [ValueError, FileNotFoundError, ModuleNotFoundError])
 def test_a_user_s_mistake_is_a_message(monkeypatch, error):
     def function() -> None:

@@ -56,6 +56,7 @@ def _description(file: Path, content: AdapterFile) -> dict[str, str]:
         "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
         "backbone": known.backbone or _UNKNOWN,
         "CLIP weights": f"{known.pretrained or _UNKNOWN}, fingerprint {known.fingerprint or _UNKNOWN}",
+        "images": _listed(known.preprocessing) if known.preprocessing else _UNKNOWN,
         "adapters": f"{len(content.tensors)} tensors, {values:,} values",
         "architecture": _listed(known.architecture),
         "learned from": _data_sets(known.learned_from),

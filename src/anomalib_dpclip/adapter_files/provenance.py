@@ -21,6 +21,8 @@ class Provenance:
         backbone: Name of the CLIP backbone.
         pretrained: Its weights: an open_clip tag, or the name of a file.
         fingerprint: Of the backbone's weights and activation; empty if unknown.
+        preprocessing: Statistics and interpolation of the images, see `Preprocessing`; empty in files from before it was kept,
+            when it was OpenAI's.
         architecture: Arguments that a model must share for the adapters to mean the same.
         learned_from: Data sets and classes, as ``"VisA/candle"``.
         hyper_parameters: Of the training.
@@ -33,6 +35,7 @@ class Provenance:
     backbone: str = ""
     pretrained: str = ""
     fingerprint: str = ""
+    preprocessing: dict[str, Any] = field(default_factory=dict)
     architecture: dict[str, Any] = field(default_factory=dict)
     learned_from: list[str] = field(default_factory=list)
     hyper_parameters: dict[str, Any] = field(default_factory=dict)

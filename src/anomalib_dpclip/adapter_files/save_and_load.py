@@ -1,5 +1,6 @@
 """Adapters into and out of models."""
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,8 +11,11 @@ from anomalib_dpclip.adapter_files.compatibility import architecture_of, check_p
 from anomalib_dpclip.adapter_files.contents import AdapterFile
 from anomalib_dpclip.adapter_files.provenance import Provenance
 from anomalib_dpclip.adapter_files.read_and_write import read_adapters, write_adapters
+from anomalib_dpclip.clip.preprocessing import Preprocessing
 from anomalib_dpclip.files.measured_by import package_versions
 from anomalib_dpclip.method.torch_model import DPCLIPModel
+
+logger = logging.getLogger(__name__)
 
 
 class AdapterHolder(Protocol):
@@ -19,11 +23,13 @@ class AdapterHolder(Protocol):
 
     Attributes:
         model: Where they work.
+        pre_processor: What prepares their images, if it has ``preprocessing`` and ``use_preprocessing``.
         post_processor: Where their calibration works, if it has an ``auxiliary_calibration``.
         provenance: Where they come from.
     """
 
     model: DPCLIPModel
+    pre_processor: Any
     post_processor: Any
     provenance: Provenance
 
@@ -74,6 +80,7 @@ def load_adapters(model: AdapterHolder | DPCLIPModel, path: str | Path) -> Prove
     torch_model, calibration, own = _parts(model)
     check_provenance(adapters.provenance, torch_model, file)
     check_tensors(adapters.tensors, adapter_tensors(torch_model), file)
+    learned_with = Preprocessing.from_dict(adapters.provenance.preprocessing, str(file))
     if calibration is not None:
         # Without one in the file, none: that of other adapters would be wrong here.
         fresh = type(calibration)()
@@ -88,8 +95,19 @@ def load_adapters(model: AdapterHolder | DPCLIPModel, path: str | Path) -> Prove
         provenance = replace(own, epochs=provenance.epochs, learned_from=[], hyper_parameters={})
     if not isinstance(model, DPCLIPModel):
         model.provenance = provenance
+        if adapters.provenance.fingerprint:  # else it does not say: the backbone's own stay
+            _prepare_images_as(learned_with, model.pre_processor, file)
         model.adopt_adapters(str(path))
     return provenance
+
+
+def _prepare_images_as(learned_with: Preprocessing, pre_processor: Any, path: Path) -> None:
+    own = getattr(pre_processor, "preprocessing", learned_with)
+    if own != learned_with:
+        logger.warning(
+            "%s learned from images prepared with %s, and so are the model's now, not with %s", path, learned_with, own
+        )
+        pre_processor.use_preprocessing(learned_with)
 
 
 def _parts(model: AdapterHolder | DPCLIPModel) -> tuple[DPCLIPModel, Any, Provenance]:

@@ -4,26 +4,19 @@ open_clip is imported inside functions: it takes a second, and whoever only list
 """
 
 import logging
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any
 
 from torch import Tensor, nn
 
+from anomalib_dpclip.clip.pretraining import MINI, RANDOM, pretraining_of
+from anomalib_dpclip.clip.support import refusal
 from anomalib_dpclip.clip.text_tower import TextTower
+from anomalib_dpclip.clip.timm_tower import resize_timm
+from anomalib_dpclip.clip.tokenizer import Tokenizer, load_tokenizer
+from anomalib_dpclip.clip.towers import tower_of
 from anomalib_dpclip.clip.weights import load_weights, read_weights
 
-if TYPE_CHECKING:
-    from open_clip import CLIP
-
 logger = logging.getLogger(__name__)
-
-Tokenizer: TypeAlias = Callable[[list[str]], Tensor]
-
-MINI = "mini"
-"""Name of the small CLIP that comes with the package."""
-
-RANDOM = "random"
-"""Value of ``pretrained`` that leaves a backbone untrained: for speed measurements only."""
 
 DEFAULT_IMAGE_SIZE = 518
 """The method's image size, in pixels; other patch sizes than 14 use the nearest multiple."""
@@ -33,86 +26,143 @@ def load_clip(
     backbone: str = "ViT-L-14-336",
     pretrained: str = "openai",
     image_size: int | None = None,
-    quick_gelu: bool = False,
-) -> tuple["CLIP", TextTower]:
+    quick_gelu: bool | None = None,
+    pretrained_tag: str | None = None,
+    tokenizer: str | None = None,
+) -> tuple[Any, TextTower]:
     """Build a CLIP once, with its weights and its positional embedding fitted to the image size.
 
     Args:
-        backbone: An open_clip model with a native vision transformer, or ``"mini"``, the small one that comes with the
-            package.
+        backbone: An open_clip model with a vision transformer, open_clip's own or timm's, or ``"mini"``, the small one that
+            comes with the package.
         pretrained: An open_clip tag such as ``"openai"`` (downloaded once), or a path to a file: a TorchScript archive or
             state dict (``.pt``, ``.pth``, ``.bin``) or ``.safetensors``. ``"random"`` leaves the weights untrained.
         image_size: Side of the square images in pixels, a multiple of the patch size.
-        quick_gelu: Whether the towers use QuickGELU instead of GELU.
+        quick_gelu: Whether the towers use QuickGELU instead of GELU. Default: see `pretraining_of`.
+        pretrained_tag: See `pretraining_of`.
+        tokenizer: Folder of the tokenizer, for backbones whose tokenizer is not part of open_clip.
 
     Returns:
-        The CLIP, frozen, and its text tower. Both share their modules; drop the CLIP's text side before training.
+        The open_clip model, frozen, and its text tower. Both share their modules; drop the CLIP's text side before training.
 
     Raises:
-        ValueError: For an unknown backbone or tag, an image size that is not a multiple of the patch, or a file that is
-            no CLIP of this architecture.
-        FileNotFoundError: If the weights are neither on disk nor to be had from the network.
+        ValueError: For an unknown or refused backbone, an unknown tag, an image size that is not a multiple of the patch, or
+            a file that is no CLIP of this architecture.
+        FileNotFoundError: If weights or tokenizer are neither on disk nor to be had from the network.
     """
-    load = _load_mini if backbone == MINI else _load_open_clip
-    clip, tokenizer = load(backbone, pretrained, image_size, quick_gelu)
-    return clip.requires_grad_(False).eval(), TextTower(clip, tokenizer)
+    if quick_gelu is None:
+        quick_gelu = pretraining_of(backbone, pretrained, pretrained_tag).quick_gelu
+    if backbone == MINI:
+        clip, tokenize = _load_mini(pretrained, image_size, quick_gelu)
+    else:
+        clip, tokenize = _load_open_clip(backbone, pretrained, image_size, quick_gelu, tokenizer)
+    return clip.requires_grad_(False).eval(), TextTower(clip, tokenize)
 
 
-def load_text_tower(backbone: str, pretrained: str, image_size: int | None, quick_gelu: bool) -> TextTower:
-    """The text tower of `load_clip` alone."""
-    return load_clip(backbone, pretrained, image_size, quick_gelu)[1]
+def load_text_tower(*arguments: Any) -> TextTower:
+    """The text tower of `load_clip` alone, from its arguments."""
+    return load_clip(*arguments)[1]
 
 
-def _load_mini(backbone: str, pretrained: str, image_size: int | None, quick_gelu: bool) -> tuple["CLIP", Tokenizer]:
+def _load_mini(pretrained: str, image_size: int | None, quick_gelu: bool) -> tuple[Any, Tokenizer]:
     from anomalib_dpclip.clip.mini_clip import MINI_IMAGE_SIZE, MiniTokenizer, build_mini_clip, load_mini_clip
 
     if quick_gelu:
-        raise ValueError(f"quick_gelu=True does not fit backbone={backbone!r}, which was trained with GELU")
+        raise ValueError(f"quick_gelu=True does not fit backbone={MINI!r}, which was trained with GELU")
     if pretrained not in {"openai", RANDOM}:  # the first is the default of the other backbones
-        raise ValueError(f"pretrained={pretrained!r} does not fit backbone={backbone!r}, which comes with its own weights")
+        raise ValueError(f"pretrained={pretrained!r} does not fit backbone={MINI!r}, which comes with its own weights")
     clip = build_mini_clip() if pretrained == RANDOM else load_mini_clip()
     if image_size not in {None, MINI_IMAGE_SIZE}:
         clip = _resized(clip, _checked_image_size(image_size, clip.visual.conv1.kernel_size[0]))
     return clip, MiniTokenizer()
 
 
-def _load_open_clip(backbone: str, pretrained: str, image_size: int | None, quick_gelu: bool) -> tuple["CLIP", Tokenizer]:
-    import open_clip
-    from open_clip.model import CLIP
-
-    config = _native_config(backbone)
-    size = _checked_image_size(image_size, config["vision_cfg"]["patch_size"])
+def _load_open_clip(
+    backbone: str,
+    pretrained: str,
+    image_size: int | None,
+    quick_gelu: bool,
+    tokenizer: str | None,
+) -> tuple[Any, Tokenizer]:
+    config = backbone_config(backbone)
+    is_timm = "timm_model_name" in config["vision_cfg"]
+    if is_timm and quick_gelu:
+        raise ValueError(f"quick_gelu=True does not fit backbone={backbone!r}, whose vision tower has its own activation")
+    if pretrained == RANDOM:  # measurements of the vision tower must not need a download
+        tokenize: Tokenizer = _LaterTokenizer(backbone, config, tokenizer)
+    else:  # before the weights, which take longer to come
+        tokenize = load_tokenizer(backbone, config, tokenizer)
+    size = None if is_timm else _checked_image_size(image_size, config["vision_cfg"]["patch_size"])
     state = None if pretrained == RANDOM else read_weights(backbone, pretrained)
     # The configurations of some OpenAI models ask for QuickGELU themselves; the argument alone decides here.
-    config |= {"quick_gelu": quick_gelu, "vision_cfg": {**config["vision_cfg"], "image_size": size}}
-    clip = CLIP(**config).float()
+    clip = build_clip(config | {"quick_gelu": quick_gelu}, size)
     if state is None:
         logger.warning("pretrained='random': the CLIP backbone is untrained, its predictions mean nothing")
     else:
         load_weights(clip, state, backbone, pretrained)
-    return clip, open_clip.get_tokenizer(backbone)
+    if is_timm:  # whose weights come in the size that they were trained in
+        resize_timm(clip.visual, _checked_image_size(image_size, tower_of(clip.visual).patch_size))
+    return clip, tokenize
 
 
-def _native_config(backbone: str) -> dict[str, Any]:
-    """open_clip's configuration of a model whose two towers are open_clip's own transformers."""
+def backbone_config(backbone: str) -> dict[str, Any]:
+    """open_clip's configuration of a model that the method can stand on.
+
+    Raises:
+        ValueError: If there is no such model, or it is refused; says why.
+    """
     import open_clip
 
     config = open_clip.get_model_config(backbone)
     if config is None:
         raise ValueError(
             f"unknown backbone {backbone!r}: it must be 'mini' or an open_clip model such as 'ViT-L-14-336' "
-            f"(all names: open_clip.list_models())"
+            f"(all names: dpclip backbones)"
         )
-    if not config.get("vision_cfg", {}).get("patch_size") or "timm_model_name" in config["vision_cfg"]:
-        raise ValueError(f"backbone {backbone!r} has no native open_clip vision transformer; try 'ViT-L-14-336'")
-    if config.pop("custom_text", False) or "hf_model_name" in config.get("text_cfg", {}):
-        raise ValueError(f"backbone {backbone!r} has a text tower of another kind than CLIP's; try 'ViT-L-14-336'")
+    reason = refusal(config)
+    if reason:
+        raise ValueError(f"backbone {backbone!r} {reason}; try 'ViT-L-14-336' (all that fit: dpclip backbones)")
     return dict(config)
+
+
+def build_clip(config: dict[str, Any], image_size: int | None = None) -> Any:
+    """Build an accepted model, randomly initialised, in fp32.
+
+    Args:
+        config: open_clip's configuration.
+        image_size: Side of the images, for open_clip's own towers. Default: what the configuration says.
+    """
+    from open_clip.model import CLIP, CustomTextCLIP
+
+    arguments = {name: value for name, value in config.items() if name != "custom_text"}
+    vision = dict(arguments["vision_cfg"])
+    if "timm_model_name" in vision:
+        vision["timm_model_pretrained"] = False
+    elif image_size is not None:
+        vision["image_size"] = image_size
+    kind = CustomTextCLIP if config.get("custom_text") else CLIP
+    return kind(**arguments | {"vision_cfg": vision}).float()
+
+
+class _LaterTokenizer:
+    """A tokenizer that is loaded when the first sentence comes."""
+
+    def __init__(self, *arguments: Any) -> None:
+        self._arguments = arguments
+
+    def __call__(self, sentences: list[str]) -> Tensor:
+        """Tokenize sentences."""
+        return load_tokenizer(*self._arguments)(sentences)
+
+
+def default_image_size(patch_size: int) -> int:
+    """The multiple of a patch size that is nearest to the method's image size."""
+    return round(DEFAULT_IMAGE_SIZE / patch_size) * patch_size
 
 
 def _checked_image_size(image_size: int | None, patch_size: int) -> int:
     if image_size is None:
-        return round(DEFAULT_IMAGE_SIZE / patch_size) * patch_size
+        return default_image_size(patch_size)
     if image_size <= 0 or image_size % patch_size:
         below = max(1, image_size // patch_size) * patch_size
         raise ValueError(
@@ -122,7 +172,7 @@ def _checked_image_size(image_size: int | None, patch_size: int) -> int:
     return image_size
 
 
-def _resized(clip: "CLIP", image_size: int) -> "CLIP":
+def _resized(clip: Any, image_size: int) -> Any:
     """Fit a loaded CLIP to another image size."""
     from open_clip.model import resize_pos_embed
 

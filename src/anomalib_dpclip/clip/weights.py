@@ -2,16 +2,13 @@
 
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from anomalib_dpclip.files.downloads import network_timeout, require_hub
 from anomalib_dpclip.files.safe_load import load_plain
-
-if TYPE_CHECKING:
-    from open_clip import CLIP
 
 
 def read_weights(backbone: str, pretrained: str) -> dict[str, Tensor]:
@@ -70,15 +67,35 @@ def _is_torchscript(path: Path) -> bool:
         return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
-def load_weights(clip: "CLIP", state: dict[str, Tensor], backbone: str, source: str) -> None:
+def load_weights(clip: Any, state: dict[str, Tensor], backbone: str, source: str) -> None:
     """Load weights into a CLIP, interpolating the positional embedding (bicubic, antialiased, class token apart)."""
     from open_clip.model import resize_pos_embed
 
     metadata = {"input_resolution", "context_length", "vocab_size"}  # scalars in OpenAI's archives
     state = {name: value.float() for name, value in state.items() if name not in metadata}
     try:
+        state = _named_as_in(clip, state)
         if "visual.positional_embedding" in state:
             resize_pos_embed(state, clip)
         clip.load_state_dict(state)
     except (RuntimeError, IndexError) as error:
         raise ValueError(f"the weights in {source!r} do not fit backbone {backbone!r}: {error}") from error
+
+
+def _named_as_in(clip: Any, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights in other namings, and of other ranks, that open_clip reads too: MobileCLIP's, and of text towers of their own."""
+    from open_clip.model import convert_to_custom_text_state_dict
+
+    try:
+        from open_clip.convert import convert_state_dict
+    except ImportError:  # older versions of open_clip have no models that need it
+        pass
+    else:
+        state = convert_state_dict(clip, state)
+    if hasattr(clip, "text"):
+        state = convert_to_custom_text_state_dict(state)
+    for name in ("logit_scale", "logit_bias"):
+        own = getattr(clip, name, None)
+        if own is not None and name in state and state[name].numel() == 1:
+            state[name] = state[name].reshape(own.shape)
+    return state

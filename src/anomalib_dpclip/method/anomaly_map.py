@@ -39,7 +39,13 @@ def to_grid(values: Tensor, grid: tuple[int, int]) -> Tensor:
     return values.unflatten(-1, grid).unsqueeze(1)
 
 
-def segmentation_logits(tokens: Tensor, anchors: Tensor, grid: tuple[int, int], image_size: tuple[int, int]) -> Tensor:
+def segmentation_logits(
+    tokens: Tensor,
+    anchors: Tensor,
+    grid: tuple[int, int],
+    image_size: tuple[int, int],
+    temperature: float = TEMPERATURE,
+) -> Tensor:
     """Difference map of one tap at image size, whose sigmoid is the softmax over the two similarity maps.
 
     Args:
@@ -47,11 +53,12 @@ def segmentation_logits(tokens: Tensor, anchors: Tensor, grid: tuple[int, int], 
         anchors: ``(E, 2)`` or ``(B, E, 2)``.
         grid: Rows and columns of the token grid.
         image_size: Height and width ``(H, W)`` of the result.
+        temperature: Factor on the similarities.
 
     Returns:
-        ``100 (s_A - s_N)`` as ``(B, H, W)``.
+        ``100 (s_A - s_N)`` as ``(B, H, W)``, or another factor than 100.
     """
-    logits = TEMPERATURE * to_grid(similarity_difference(tokens, anchors), grid)
+    logits = temperature * to_grid(similarity_difference(tokens, anchors), grid)
     return functional.interpolate(logits, image_size, mode="bilinear", align_corners=True).squeeze(1)
 
 

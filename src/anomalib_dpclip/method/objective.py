@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from anomalib_dpclip.method.anomaly_map import segmentation_logits
+from anomalib_dpclip.method.anomaly_map import TEMPERATURE, segmentation_logits
 from anomalib_dpclip.method.losses import classification_loss, segmentation_loss
 from anomalib_dpclip.method.prototypes import Prototypes, TokenDirections
 from anomalib_dpclip.method.torch_model import DPCLIPModel
@@ -48,6 +48,7 @@ def training_objective(
     anchors: Tensor,
     known: Tensor | None = None,
     decoupling_weight: float = 0.1,
+    temperature: float = TEMPERATURE,
 ) -> Objective:
     """Losses of a batch of labelled images.
 
@@ -60,13 +61,15 @@ def training_objective(
         anchors: Text anchors of each image's class ``(B, E, 2)``.
         known: Whose masks are known ``(B,)``; the others train the classification loss only. Default: all.
         decoupling_weight: Weight of ``L_dec``.
+        temperature: Factor on the similarities inside ``L_seg``.
     """
     taps, detection = model.features(images)
     token_mask = tokens_of(mask, model.backbone.grid)
     if known is not None:
         token_mask = token_mask.masked_fill(~known[:, None], torch.nan)
     classification = classification_loss(detection, anchors, label)
-    logits = [segmentation_logits(tokens, anchors, model.backbone.grid, model.backbone.image_size) for tokens in taps]
+    grid, size = model.backbone.grid, model.backbone.image_size
+    logits = [segmentation_logits(tokens, anchors, grid, size, temperature) for tokens in taps]
     masked = slice(None) if known is None else known
     segmentation = torch.stack([segmentation_loss(tap[masked], mask[masked]) for tap in logits]).sum()
     decoupling, directions = prototypes.decoupling_loss(taps, token_mask)

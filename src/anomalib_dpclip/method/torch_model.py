@@ -6,7 +6,7 @@ DP-CLIP (Feature Decoupling and Channel Purification), the whole model: F, F', b
 import copy
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, get_args
+from typing import Any, get_args
 
 import torch
 from anomalib.data import InferenceBatch
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from anomalib_dpclip.clip.fingerprint import fingerprint
-from anomalib_dpclip.clip.vision_tower import VisionTower
+from anomalib_dpclip.clip.towers import tower_of
 from anomalib_dpclip.method.adapters import ChannelPurification, LayerAdapter, Pooling, Projector
 from anomalib_dpclip.method.anomaly_map import (
     anomaly_map,
@@ -28,15 +28,13 @@ from anomalib_dpclip.method.domain import BLUR, Domain
 from anomalib_dpclip.method.memory import TokenMemory, centred_tokens, fuse, smooth_distance
 from anomalib_dpclip.method.tiling import predict_tiled
 
-if TYPE_CHECKING:
-    from open_clip import CLIP
-
 
 class DPCLIPModel(nn.Module):
     """A frozen CLIP vision tower with layer adapters, one segmentation projector a tap, and a detection projector.
 
     Args:
-        clip: Any open_clip CLIP with a native vision transformer. Only its vision tower becomes part of this module.
+        clip: An open_clip model with a vision transformer, open_clip's own or timm's. Only its vision tower becomes part of
+            this module.
         adapter_layers: Layers (0-based) followed by an adapter. Default: the first quarter.
         tap_layers: Layers (1-based) after which tokens are tapped. Default: the quarter points of the depth.
         adapter_weight: Share of the adapted tokens after an adapted layer.
@@ -63,7 +61,7 @@ class DPCLIPModel(nn.Module):
 
     def __init__(
         self,
-        clip: "CLIP",
+        clip: Any,
         adapter_layers: Sequence[int] | None = None,
         tap_layers: Sequence[int] | None = None,
         adapter_weight: float = 0.1,
@@ -76,7 +74,7 @@ class DPCLIPModel(nn.Module):
         if tiles < 1:
             raise ValueError(f"tiles must be at least 1, not {tiles}")
         self.tiles = tiles
-        self.backbone = VisionTower(clip.visual)
+        self.backbone = tower_of(clip.visual)
         self.backbone_fingerprint = fingerprint(clip)
         depth, width, embed_dim = self.backbone.depth, self.backbone.width, self.backbone.embed_dim
         quarter = math.ceil(depth / 4)
@@ -192,7 +190,7 @@ class DPCLIPModel(nn.Module):
             else:
                 tokens = self._adapted_layer(index, tokens)
             if index + 1 in self.tap_layers:
-                taps.append(self.backbone.final_norm(tokens[:, 1:]))
+                taps.append(self.backbone.final_norm(tokens[:, self.backbone.prefix_tokens :]))
         return taps
 
     def _adapted_layer(self, index: int, tokens: Tensor) -> Tensor:

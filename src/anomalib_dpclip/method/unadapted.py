@@ -3,43 +3,68 @@
 No part of DP-CLIP's paper, but what its gain is measured against.
 """
 
-from typing import TYPE_CHECKING
+import logging
+from typing import Any
 
 from torch import Tensor
 from torch.nn import functional
 
+from anomalib_dpclip.clip.towers import tower_of
 from anomalib_dpclip.method.domain import Domain
 from anomalib_dpclip.method.torch_model import DPCLIPModel
 
-if TYPE_CHECKING:
-    from open_clip import CLIP
+logger = logging.getLogger(__name__)
 
 UNADAPTED = "clip"
 """Value of the model's ``weights`` for the backbone without adapters."""
 
 
 class UnadaptedCLIP(DPCLIPModel):
-    """The backbone's own tokens in the joint space: patch tokens of the last layer for the map, the class token for the score.
+    """The backbone's own features in the joint space: the image feature for the score, the last patch tokens for the map.
 
-    This is CLIP at its best without learning: the class token is what CLIP was trained to compare with text, and earlier
-    layers are no part of the joint space.
+    This is CLIP at its best without learning: the image feature, pooled as the backbone itself pools, is what it was trained
+    to compare with text, and earlier layers are no part of the joint space. A backbone that pools by attention (SigLIP,
+    PE-Core) has no place there for patches: its map is 0.5 everywhere, and only its image scores mean something.
 
     Args:
         clip: As in `DPCLIPModel`.
-        domain: As in `DPCLIPModel`.
+        domain: As in `DPCLIPModel`; ``"medical"``, whose image score is the map's peak, needs a backbone with a map.
         tiles: As in `DPCLIPModel`.
+
+    Raises:
+        ValueError: For the medical domain with a backbone that has no map.
     """
 
-    def __init__(self, clip: "CLIP", domain: Domain = "industrial", tiles: int = 1) -> None:
-        depth = len(clip.visual.transformer.resblocks)
+    def __init__(self, clip: Any, domain: Domain = "industrial", tiles: int = 1) -> None:
+        depth = tower_of(clip.visual).depth
         super().__init__(clip, adapter_layers=(), tap_layers=(depth,), domain=domain, tiles=tiles)
         self.requires_grad_(False)
+        if not self.backbone.places_patches:
+            logger.warning(
+                "this backbone pools by attention: without adapters it has an image score, but its anomaly map says nothing"
+            )
+
+    @property
+    def domain(self) -> Domain:
+        """See `DPCLIPModel.domain`."""
+        return self._domain
+
+    @domain.setter
+    def domain(self, domain: Domain) -> None:
+        if domain == "medical" and not self.backbone.places_patches:
+            raise ValueError(
+                "weights='clip' has no anomaly map on a backbone that pools by attention, and a medical image score is the "
+                "map's peak: train adapters, or choose another backbone"
+            )
+        DPCLIPModel.domain.fset(self, domain)  # type: ignore[attr-defined]
 
     def features_and_taps(self, images: Tensor) -> tuple[list[Tensor], Tensor, list[Tensor]]:
         """See `DPCLIPModel.features_and_taps`."""
         tokens = self.backbone.embed(images)
         for index in range(self.backbone.depth):
             tokens = self.backbone.layer(index, tokens)
-        final = self.backbone.final_norm(tokens)
-        tokens = functional.normalize(final @ self.backbone.visual.proj, dim=-1)
-        return [tokens[:, 1:]], tokens[:, 0], [final[:, 1:]]
+        image, patches = self.backbone.joint_space(tokens)
+        if patches is None:  # as far from one anchor as from the other
+            patches = image.new_zeros(len(image), self.backbone.grid[0] * self.backbone.grid[1], self.backbone.embed_dim)
+        taps = [self.backbone.final_norm(tokens[:, self.backbone.prefix_tokens :])]
+        return [functional.normalize(patches, dim=-1)], functional.normalize(image, dim=-1), taps

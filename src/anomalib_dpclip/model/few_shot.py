@@ -15,7 +15,7 @@ from anomalib_dpclip.adapter_files.foreign_formats import MEMORY_PREFIX
 from anomalib_dpclip.method.memory import TokenMemory
 from anomalib_dpclip.model.calibration_statistics import CalibrationStatistics
 from anomalib_dpclip.model.post_processor import DPCLIPPostProcessor
-from anomalib_dpclip.model.pre_processor import normalize, resize_only
+from anomalib_dpclip.model.pre_processor import CLIPPreProcessor
 from anomalib_dpclip.model.reference_calibration import calibrate_on_references
 from anomalib_dpclip.model.reference_memory import build_memory
 from anomalib_dpclip.model.references import (
@@ -59,6 +59,12 @@ class KnowsReferences(KnowsTarget):
         """Whether photos of the target are in use, or will be when a run starts."""
         return bool(self.k_shot or self.few_shot_source is not None or self.model.memory is not None)
 
+    @property
+    def _preparation(self) -> CLIPPreProcessor:
+        """How photos are prepared: as images that are judged are, or as they would be without a pre-processor switched off."""
+        own = self.pre_processor
+        return own if isinstance(own, CLIPPreProcessor) else CLIPPreProcessor(self.model.input_size)
+
     def set_references(self, images: Sequence[str | Path | Image.Image | Tensor] | Tensor) -> None:
         """Judge by these photos of what the target should look like, until others are set.
 
@@ -74,7 +80,7 @@ class KnowsReferences(KnowsTarget):
             self._photos = self.model.memory = None
             return
         tensors = [_tensor(image) for image in images]
-        self._photos = resized(tensors, resize_only(self.model.input_size))
+        self._photos = resized(tensors, self._preparation.resize_only)
         if self.model.anchors.any():
             self._remember(self._photos, calibrate=True)
 
@@ -89,7 +95,7 @@ class KnowsReferences(KnowsTarget):
             if paths is None:
                 return
             require_untested(paths, self.target)
-            photos = resized(read_references(paths, self.target), resize_only(self.model.input_size))
+            photos = resized(read_references(paths, self.target), self._preparation.resize_only)
         validates = self._validated or self.trainer.state.fn in {TrainerFn.FITTING, TrainerFn.VALIDATING}
         self._remember(photos, calibrate=not validates)
 
@@ -110,7 +116,9 @@ class KnowsReferences(KnowsTarget):
     def _remember(self, photos: Tensor, *, calibrate: bool) -> None:
         model = self.model
         device = model.anchors.device
-        memory, statistics = build_memory(model, photos.to(device), normalize(), model.anchors, self.memory_tokens, self.seed)
+        memory, statistics = build_memory(
+            model, photos.to(device), self._preparation.normalize, model.anchors, self.memory_tokens, self.seed
+        )
         model.memory = memory.to(device)
         logger.info(
             "judging by %d photos of the target: %d tokens a tap, of which the memory counts %.2f beside the text",
@@ -147,7 +155,7 @@ class KnowsReferences(KnowsTarget):
                 f"with --model.few_shot_source, or a checkpoint of a run with --ckpt_path"
             )
         paths = folder_references(self.few_shot_source, self.k_shot, self.seed)
-        self._remember(resized(read_references(paths), resize_only(self.model.input_size)), calibrate=True)
+        self._remember(resized(read_references(paths), self._preparation.resize_only), calibrate=True)
 
 
 def _tensor(image: str | Path | Image.Image | Tensor) -> Tensor:

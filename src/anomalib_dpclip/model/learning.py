@@ -15,6 +15,7 @@ from anomalib_dpclip.adapter_files.provenance import Provenance
 from anomalib_dpclip.adapter_files.save_and_load import adapter_tensors
 from anomalib_dpclip.auxiliary.auxiliary_set import AuxiliarySet, learned_from
 from anomalib_dpclip.auxiliary.loader import auxiliary_loader
+from anomalib_dpclip.clip.preprocessing import OPENAI
 from anomalib_dpclip.method.anomaly_map import anomaly_map, detection_score, difference_grid
 from anomalib_dpclip.method.objective import Objective, training_objective
 from anomalib_dpclip.method.prototypes import Prototypes, TokenDirections
@@ -23,7 +24,6 @@ from anomalib_dpclip.model.checkpointing import plain_hyper_parameters
 from anomalib_dpclip.model.deferred import Deferred
 from anomalib_dpclip.model.finite_loss import StepLoss, require_finite_losses
 from anomalib_dpclip.model.post_processor import DPCLIPPostProcessor
-from anomalib_dpclip.model.pre_processor import CLIP_MEAN
 from anomalib_dpclip.model.seed import seed_or_global
 from anomalib_dpclip.model.target import KnowsTarget
 
@@ -61,6 +61,8 @@ class LearnsAdapters(KnowsTarget):
     learning_rate: float
     milestones: tuple[int, ...]
     decoupling_weight: float
+    temperature: float
+    pre_processor: Any
     _calibrated_step = -1
 
     def prepare_data(self) -> None:
@@ -113,7 +115,8 @@ class LearnsAdapters(KnowsTarget):
             FileNotFoundError: If the set is not there.
             ValueError: If it cannot be learned from, or shares an image with the target.
         """
-        dataset = self.auxiliary.dataset(self.target, self.class_name, self.model.backbone.image_size, CLIP_MEAN)
+        fill = getattr(self.pre_processor, "preprocessing", OPENAI).mean
+        dataset = self.auxiliary.dataset(self.target, self.class_name, self.model.backbone.image_size, fill)
         self.provenance = replace(
             self.provenance,
             learned_from=learned_from(dataset.samples),
@@ -170,6 +173,7 @@ class LearnsAdapters(KnowsTarget):
             anchors,
             getattr(batch, "has_mask", None),
             self.decoupling_weight,
+            self.temperature,
         )
         self._losses.add(StepLoss(batch_idx, list(batch.image_path or ()), objective.total.detach()))
         self._collect(objective, anchors, batch.gt_label)

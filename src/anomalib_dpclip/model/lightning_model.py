@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from anomalib import LearningType
@@ -20,9 +20,11 @@ from anomalib_dpclip.adapter_files.provenance import Provenance
 from anomalib_dpclip.adapter_files.save_and_load import load_adapters
 from anomalib_dpclip.auxiliary.auxiliary_set import AuxiliarySet
 from anomalib_dpclip.clip.loading import load_clip, load_text_tower
+from anomalib_dpclip.clip.pretraining import pretraining_of
 from anomalib_dpclip.files.measured_by import package_versions
 from anomalib_dpclip.method.adapters import Pooling
 from anomalib_dpclip.method.anchor_cache import AnchorCache
+from anomalib_dpclip.method.anomaly_map import TEMPERATURE
 from anomalib_dpclip.method.class_names import UNKNOWN_CLASS
 from anomalib_dpclip.method.domain import DEFAULT_DOMAIN, Domain
 from anomalib_dpclip.method.prompting import ABNORMAL_STATES, NORMAL_STATES, TEMPLATES
@@ -52,10 +54,12 @@ class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, Anoma
     only validated and tested on. With `weights` nothing is learned: the validation split calibrates, the test split tests.
 
     Args:
-        backbone: An open_clip model with a native vision transformer, or ``mini``, the small CLIP that comes with the package.
+        backbone: An open_clip model with a vision transformer (``dpclip backbones`` lists them), or ``mini``, the small CLIP
+            that comes with the package.
         pretrained: CLIP weights: an open_clip tag such as ``openai``, downloaded on first use, or a local file (``.pt``
             TorchScript archive or state dict, ``.safetensors``). ``random`` leaves them untrained (speed measurements only).
-        quick_gelu: Use QuickGELU in the towers, with which OpenAI trained its weights; the published results are GELU's.
+        quick_gelu: Whether the towers use QuickGELU instead of GELU. Default: as the weights were trained; ``openai`` weights
+            run with GELU, as in the published results, though they were trained with QuickGELU.
         image_size: Side of the input in pixels, a multiple of the patch size. Default: 518 or the nearest multiple (mini: 140).
         tiles: For small defects on large images: validate, test and predict on images of so many times `image_size`, seen in
             overlapping tiles of `image_size`, (2 tiles - 1)^2 of them. Learning is not affected.
@@ -95,6 +99,11 @@ class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, Anoma
         templates: Sentences around the phrases.
         seed: Of initialisation, shuffling and augmentation. Default: the global seed, if one other than 0 was set
             (``--seed_everything 7``, or the seeds of ``anomalib benchmark``), else 111.
+        temperature: Factor on the similarities in the segmentation loss; ``backbone`` for the one that the backbone learned.
+        pretrained_tag: What a local file given as `pretrained` is: the open_clip tag that says how its weights were trained.
+        image_mean: Mean of the three image channels, instead of what the weights were trained with.
+        image_std: Standard deviation, likewise.
+        tokenizer: Folder of the text tower's tokenizer, for backbones whose tokenizer is not part of open_clip (SigLIP, CLIPA).
         false_alarm_rate: Set thresholds from normal validation images alone, so that this share of them, in [0, 1), is called
             anomalous. Default: thresholds of the best F1 score.
         pre_processor: Pre-processor, or whether to use the default one.
@@ -116,7 +125,7 @@ class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, Anoma
         self,
         backbone: str = "ViT-L-14-336",
         pretrained: str = "openai",
-        quick_gelu: bool = False,
+        quick_gelu: bool | None = None,
         image_size: int | None = None,
         tiles: int = 1,
         weights: str | Path | None = None,
@@ -146,6 +155,11 @@ class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, Anoma
         abnormal_states: Sequence[str] = ABNORMAL_STATES,
         templates: Sequence[str] = TEMPLATES,
         seed: int | None = None,
+        temperature: float | Literal["backbone"] = TEMPERATURE,
+        pretrained_tag: str | None = None,
+        image_mean: Sequence[float] | None = None,
+        image_std: Sequence[float] | None = None,
+        tokenizer: str | None = None,
         false_alarm_rate: float | None = None,
         pre_processor: nn.Module | bool = True,
         post_processor: nn.Module | bool = True,
@@ -153,27 +167,21 @@ class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, Anoma
         visualizer: Visualizer | bool = True,
     ) -> None:
         current_seed = seed_or_global(seed)
-        _check_ranges(batch_size, learning_rate, decoupling_weight, current_seed)
+        _check_ranges(batch_size, learning_rate, decoupling_weight, current_seed, temperature)
         check_references(k_shot, few_shot_source, memory_tokens, lot, tiles)
-        clip, text = load_clip(backbone, pretrained, image_size, quick_gelu)
+        preprocessing = pretraining_of(backbone, pretrained, pretrained_tag).preprocessing.replaced(image_mean, image_std)
+        tower = (backbone, pretrained, image_size, quick_gelu, pretrained_tag, tokenizer)
+        clip, text = load_clip(*tower)
         # Whoever calls the constructor must not find the global random state moved.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(current_seed)
             if weights == UNADAPTED:
                 model: DPCLIPModel = UnadaptedCLIP(clip, domain or DEFAULT_DOMAIN, tiles)
             else:
-                model = DPCLIPModel(
-                    clip,
-                    adapter_layers,
-                    tap_layers,
-                    adapter_weight,
-                    projector_activation,
-                    grn_pooling,
-                    domain or DEFAULT_DOMAIN,
-                    tiles,
-                )
+                layers = (adapter_layers, tap_layers, adapter_weight, projector_activation, grn_pooling)
+                model = DPCLIPModel(clip, *layers, domain or DEFAULT_DOMAIN, tiles)
         super().__init__(
-            pre_processor=CLIPPreProcessor(model.input_size) if pre_processor is True else pre_processor,
+            pre_processor=CLIPPreProcessor(model.input_size, preprocessing) if pre_processor is True else pre_processor,
             post_processor=_post_processor(post_processor, false_alarm_rate),
             evaluator=evaluator,
             visualizer=visualizer,
@@ -182,18 +190,19 @@ class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, Anoma
         self.model = model
         self.model.checkpointing = checkpointing
         self.prototypes = Prototypes(model.backbone.embed_dim, prototype_momentum)
-        reload_text = partial(load_text_tower, backbone, pretrained, image_size, quick_gelu)
-        self.anchors_for = AnchorCache(text, reload_text, normal_states, abnormal_states, templates)
+        self.anchors_for = AnchorCache(text, partial(load_text_tower, *tower), normal_states, abnormal_states, templates)
         self.class_name, self.chosen_domain, self.weights = class_name, domain, weights
         self.auxiliary = AuxiliarySet(auxiliary, auxiliary_root, shots, auxiliary_unmasked, current_seed)
         self.batch_size, self.num_workers = batch_size, num_workers
         self.k_shot, self.few_shot_source, self.memory_tokens, self.lot = k_shot, few_shot_source, memory_tokens, lot
         self.chosen_seed, self.seed = seed, current_seed
         self.decoupling_weight, self.learning_rate, self.milestones = decoupling_weight, learning_rate, tuple(milestones)
+        self.temperature = clip.logit_scale.exp().item() if temperature == "backbone" else temperature
         self.provenance = Provenance(
             backbone=backbone,
             pretrained=Path(pretrained).name,
             fingerprint=model.backbone_fingerprint,
+            preprocessing=getattr(self.pre_processor, "preprocessing", preprocessing).as_dict(),
             architecture=architecture_of(model),
             versions=package_versions(),
         )
@@ -217,7 +226,7 @@ class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, Anoma
 
     @staticmethod
     def configure_pre_processor(image_size: tuple[int, int] | None = None) -> CLIPPreProcessor:
-        """Bicubic resize (default 518 x 518) and CLIP's normalisation."""
+        """Bicubic resize (default 518 x 518) and OpenAI's normalisation."""
         return CLIPPreProcessor(image_size or (518, 518))
 
     def configure_post_processor(self) -> DPCLIPPostProcessor:
@@ -246,9 +255,9 @@ class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, Anoma
         return callbacks
 
 
-def _check_ranges(batch_size: int, learning_rate: float, decoupling_weight: float, seed: int) -> None:
-    for name, value in (("batch_size", batch_size), ("learning_rate", learning_rate)):
-        if value <= 0:
+def _check_ranges(batch_size: int, learning_rate: float, decoupling_weight: float, seed: int, temperature: Any) -> None:
+    for name, value in (("batch_size", batch_size), ("learning_rate", learning_rate), ("temperature", temperature)):
+        if value != "backbone" and value <= 0:
             raise ValueError(f"{name} must be positive, not {value}")
     if not 0 <= decoupling_weight < math.inf:
         raise ValueError(f"decoupling_weight must be at least 0 and finite, not {decoupling_weight}")

@@ -1,4 +1,4 @@
-"""Pre-processing of images for CLIP: bicubic resize of 8-bit values, normalisation."""
+"""Pre-processing of images for CLIP: resize of 8-bit values, and normalisation, as the backbone was trained."""
 
 from typing import Any
 
@@ -8,11 +8,8 @@ from lightning import LightningModule, Trainer
 from torch import Tensor
 from torchvision.transforms import v2
 
+from anomalib_dpclip.clip.preprocessing import OPENAI, Preprocessing
 from anomalib_dpclip.model.resize import EightBitResize, ExportableResize
-
-# CLIP's own statistics, as open_clip.constants has them; importing open_clip for six numbers would cost a second.
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 class Clamp(v2.Transform):
@@ -25,41 +22,47 @@ class Clamp(v2.Transform):
 
 
 class CLIPPreProcessor(PreProcessor):
-    """Resize to the model's size (8 bits, bicubic, antialiased; no crop) and normalise with CLIP's mean and standard deviation.
+    """Resize to the model's size (8 bits, antialiased, no crop) and normalise with the backbone's mean and standard deviation.
 
     Args:
         image_size: Height and width of the model's input, in pixels.
+        preprocessing: What the backbone was trained with. Default: OpenAI's.
     """
 
-    def __init__(self, image_size: tuple[int, int]) -> None:
+    def __init__(self, image_size: tuple[int, int], preprocessing: Preprocessing = OPENAI) -> None:
         super().__init__()
-        self._set_size(image_size)
+        self._set(image_size, preprocessing)
 
-    def _set_size(self, image_size: tuple[int, int]) -> None:
-        self.image_size = image_size
-        self.transform = v2.Compose([*resize_only(image_size).transforms, normalize()])
-        self.export_transform = v2.Compose([ExportableResize(image_size), Clamp(), normalize()])
+    def _set(self, image_size: tuple[int, int], preprocessing: Preprocessing) -> None:
+        self.image_size, self.preprocessing = image_size, preprocessing
+        exportable = ExportableResize(image_size, preprocessing.interpolation)
+        self.transform = v2.Compose([*self.resize_only.transforms, self.normalize])
+        self.export_transform = v2.Compose([exportable, Clamp(), self.normalize])
+
+    @property
+    def resize_only(self) -> v2.Compose:
+        """The resize without the normalisation: images stay in [0, 1]."""
+        return v2.Compose([EightBitResize(self.image_size, self.preprocessing.interpolation), Clamp()])
+
+    @property
+    def normalize(self) -> v2.Transform:
+        """The normalisation of images in [0, 1]."""
+        return v2.Normalize(mean=list(self.preprocessing.mean), std=list(self.preprocessing.std))
+
+    def use_preprocessing(self, preprocessing: Preprocessing) -> None:
+        """Prepare images as other weights, or adapters, ask for."""
+        self._set(self.image_size, preprocessing)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: ImageBatch, batch_idx: int) -> None:
         """Normalise only: images to learn from come in the backbone's size, augmented, also where larger ones are tiled."""
         del trainer, pl_module, batch_idx
-        batch.image = normalize()(batch.image)
+        batch.image = self.normalize(batch.image)
 
     def checkpoint_config(self) -> dict[str, Any]:
-        """The size, from which all follows."""
-        return {"image_size": list(self.image_size)}
+        """Size and statistics, from which all follows."""
+        return {"image_size": list(self.image_size), **self.preprocessing.as_dict()}
 
     def load_checkpoint_config(self, config: dict[str, Any]) -> None:
-        """Restore what `checkpoint_config` gave."""
+        """Restore what `checkpoint_config` gave; earlier versions gave the size alone, the rest was OpenAI's."""
         height, width = config["image_size"]
-        self._set_size((int(height), int(width)))
-
-
-def resize_only(image_size: tuple[int, int]) -> v2.Transform:
-    """The resize of `CLIPPreProcessor` without the normalisation: images stay in [0, 1]."""
-    return v2.Compose([EightBitResize(image_size), Clamp()])
-
-
-def normalize() -> v2.Transform:
-    """CLIP's normalisation of images in [0, 1]."""
-    return v2.Normalize(mean=list(CLIP_MEAN), std=list(CLIP_STD))
+        self._set((int(height), int(width)), Preprocessing.from_dict(config, "the checkpoint's pre-processor"))

@@ -13,6 +13,8 @@ from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.tv_tensors import Mask, wrap
 
+from anomalib_dpclip.clip.preprocessing import Interpolation
+
 
 class EightBitResize(v2.Resize):
     """Pillow's antialiased bicubic resize, of tensors in [0, 1] too: those of anomalib's data modules were 8-bit files.
@@ -21,10 +23,12 @@ class EightBitResize(v2.Resize):
 
     Args:
         size: Height and width of the result.
+        interpolation: ``"bicubic"``, the method's, or ``"bilinear"``, with which some backbones were trained.
     """
 
-    def __init__(self, size: tuple[int, int]) -> None:
-        super().__init__(list(size), v2.InterpolationMode.BICUBIC, antialias=True)
+    def __init__(self, size: tuple[int, int], interpolation: Interpolation = "bicubic") -> None:
+        super().__init__(list(size), v2.InterpolationMode(interpolation), antialias=True)
+        self.pillow = Image.Resampling[interpolation.upper()]
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         """Resize images ``(..., H, W)``, floating point in [0, 1] or 8-bit; masks to the nearest pixel."""
@@ -36,7 +40,7 @@ class EightBitResize(v2.Resize):
         planes = zip(inpt.as_subclass(Tensor).flatten(0, -3), resized.view(-1, height, width), strict=True)
         for before, after in planes:
             values = before if before.dtype == torch.uint8 else _to_eight_bits(before * 255).byte()
-            plane = Image.fromarray(values.cpu().numpy()).resize((width, height), Image.Resampling.BICUBIC)
+            plane = Image.fromarray(values.cpu().numpy()).resize((width, height), self.pillow)
             after.copy_(torch.from_numpy(np.array(plane)))
         return wrap(resized / 255 if resized.is_floating_point() else resized, like=inpt)
 
@@ -50,11 +54,13 @@ class ExportableResize(v2.Transform):
 
     Args:
         size: Height and width of the result.
+        interpolation: As in `EightBitResize`.
     """
 
-    def __init__(self, size: tuple[int, int]) -> None:
+    def __init__(self, size: tuple[int, int], interpolation: Interpolation = "bicubic") -> None:
         super().__init__()
         self.size = size
+        self.weights = bicubic_weights if interpolation == "bicubic" else bilinear_weights
 
     def transform(self, inpt: Tensor, params: dict[str, Any]) -> Tensor:
         """Resize images ``(..., H, W)`` in [0, 1]."""
@@ -62,7 +68,7 @@ class ExportableResize(v2.Transform):
         if tuple(inpt.shape[-2:]) == self.size:
             return inpt
         rows, columns = (
-            bicubic_weights(torch.arange(length, dtype=inpt.dtype, device=inpt.device), target)
+            self.weights(torch.arange(length, dtype=inpt.dtype, device=inpt.device), target)
             for length, target in zip(inpt.shape[-2:], self.size, strict=True)
         )
         narrow = _to_eight_bits(_to_eight_bits(inpt * 255) @ columns.T)
@@ -82,13 +88,24 @@ def bicubic_weights(positions: Tensor, target: int) -> Tensor:
     Returns:
         Weights ``(target, L)``, whose rows sum to 1.
     """
-    scale = (positions[-1] + 1) / target
-    centers = (torch.arange(target, dtype=positions.dtype, device=positions.device) + 0.5) * scale
-    distance = ((positions + 0.5 - centers.unsqueeze(1)) / scale.clamp(min=1)).abs()
+    distance = _distances(positions, target)
     near = (1.5 * distance - 2.5) * distance.square() + 1
     far = ((-0.5 * distance + 2.5) * distance - 4) * distance + 2
     weights = torch.where(distance < 1, near, torch.where(distance < 2, far, 0))
     return weights / weights.sum(dim=1, keepdim=True)
+
+
+def bilinear_weights(positions: Tensor, target: int) -> Tensor:
+    """`bicubic_weights` with the triangle as kernel."""
+    weights = (1 - _distances(positions, target)).clamp(min=0)
+    return weights / weights.sum(dim=1, keepdim=True)
+
+
+def _distances(positions: Tensor, target: int) -> Tensor:
+    """From the centre of each resized pixel to each pixel ``(target, L)``, in units of the kernel."""
+    scale = (positions[-1] + 1) / target
+    centers = (torch.arange(target, dtype=positions.dtype, device=positions.device) + 0.5) * scale
+    return ((positions + 0.5 - centers.unsqueeze(1)) / scale.clamp(min=1)).abs()
 
 
 def _to_eight_bits(values: Tensor) -> Tensor:

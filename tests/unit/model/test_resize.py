@@ -11,8 +11,9 @@ from torchvision.transforms import v2
 from torchvision.tv_tensors import Image as ImageTensor
 from torchvision.tv_tensors import Mask
 
+from anomalib_dpclip.clip.preprocessing import OPENAI
 from anomalib_dpclip.data.images import read_image
-from anomalib_dpclip.model.pre_processor import CLIP_MEAN, CLIP_STD, CLIPPreProcessor
+from anomalib_dpclip.model.pre_processor import CLIPPreProcessor
 from anomalib_dpclip.model.resize import EightBitResize, ExportableResize, bicubic_weights
 
 SIZES = [(28, 28), (14, 9), (100, 41), (29, 27), (300, 3), (1, 1), (140, 560), (333, 500), (481, 640), (97, 1200)]
@@ -134,5 +135,5 @@ def test_anomalib_has_it_done_by_its_own_data_modules(tmp_path):
     # anomalib's reader, its resize of single images, our normalisation of the batch: what the method does to a file.
     batch = DataSet.augmentations(read_anomalib_image(path, as_tensor=True)).unsqueeze(0)
     expected = np.asarray(read_image(path).resize((140, 140), Image.Resampling.BICUBIC)) / 255
-    expected = (expected - np.array(CLIP_MEAN)) / np.array(CLIP_STD)
+    expected = (expected - np.array(OPENAI.mean)) / np.array(OPENAI.std)
     np.testing.assert_allclose(transform(batch)[0].permute(1, 2, 0), expected, atol=1e-5)

@@ -1,0 +1,66 @@
+"""A backbone's tokenizer: the one in open_clip's package, or one from Hugging Face, on disk or downloaded."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from torch import Tensor
+
+from anomalib_dpclip.files.downloads import network_timeout
+
+Tokenizer: TypeAlias = Callable[[list[str]], Tensor]
+
+
+def load_tokenizer(backbone: str, config: dict[str, Any], folder: str | None = None) -> Tokenizer:
+    """The tokenizer that open_clip uses for a backbone, with the context length of its text tower.
+
+    Args:
+        backbone: Name of an open_clip model.
+        config: Its configuration.
+        folder: Where the tokenizer's files lie (``tokenizer.json``, ``tokenizer_config.json``). Default: the cache of the
+            hub, else a download.
+
+    Returns:
+        Sentences to token ids ``(N, context_length)``.
+
+    Raises:
+        ModuleNotFoundError: If the tokenizer needs transformers, which is not installed.
+        FileNotFoundError: If its files are neither on disk nor to be had from the network; says which.
+        ValueError: If a folder is given for a backbone whose tokenizer is part of open_clip.
+    """
+    import open_clip
+
+    text = config["text_cfg"]
+    repository = text.get("hf_tokenizer_name")
+    if not repository:
+        if folder is not None:
+            raise ValueError(f"tokenizer={folder!r} does not fit backbone={backbone!r}, whose tokenizer is part of open_clip")
+        return open_clip.get_tokenizer(backbone)
+    if folder is not None and not Path(folder).expanduser().is_dir():
+        raise FileNotFoundError(f"tokenizer={folder!r}: there is no such folder")
+    try:
+        with network_timeout():
+            if folder is None:
+                return open_clip.get_tokenizer(backbone)
+            return _from_folder(Path(folder).expanduser(), text)
+    except ImportError as error:
+        raise ModuleNotFoundError(
+            f"the tokenizer of {backbone} needs the package transformers ({error}): pip install 'anomalib-dpclip[transformers]'"
+        ) from error
+    except (OSError, ValueError, RuntimeError) as error:
+        cause = str(error).partition("\n")[0]
+        if folder is not None:
+            raise ValueError(f"tokenizer={folder!r} holds no tokenizer that can be read: {cause}") from error
+        raise FileNotFoundError(
+            f"the tokenizer of {backbone} is not on this machine and could not be downloaded ({cause}). Fetch the folder "
+            f"{repository} from Hugging Face elsewhere and pass it: --model.tokenizer /path/to/folder"
+        ) from error
+
+
+def _from_folder(folder: Path, text: dict[str, Any]) -> Tokenizer:
+    from open_clip.tokenizer import DEFAULT_CONTEXT_LENGTH, HFTokenizer
+
+    arguments = dict(text.get("tokenizer_kwargs", {}))
+    if text.get("tokenizer_mode"):  # open_clip before 2.30 knows no modes
+        arguments["tokenizer_mode"] = text["tokenizer_mode"]
+    return HFTokenizer(str(folder), context_length=text.get("context_length", DEFAULT_CONTEXT_LENGTH), **arguments)

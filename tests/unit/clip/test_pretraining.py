@@ -1,0 +1,196 @@
+"""Every pretrained tag that open_clip lists: accepted as open_clip itself would run it, or refused with the reason."""
+
+import inspect
+import logging
+
+import open_clip
+import pytest
+import torch
+from open_clip.pretrained import get_pretrained_cfg, list_pretrained
+from tests.tiny_clip import tiny_clip
+from timm.models import model_entrypoint
+
+from anomalib_dpclip.clip import pretraining
+from anomalib_dpclip.clip.loading import backbone_config, build_clip, load_clip
+from anomalib_dpclip.clip.preprocessing import OPENAI, Preprocessing
+from anomalib_dpclip.clip.pretraining import pretraining_of
+from anomalib_dpclip.clip.support import refusal
+from anomalib_dpclip.clip.tokenizer import load_tokenizer
+from anomalib_dpclip.clip.towers import tower_of
+
+TAGS = list_pretrained()
+NAMES = open_clip.list_models()
+
+
+def kind_of(name):
+    """Kind of a model by its name alone, as a person would tell: None for a vision transformer."""
+    if "multimodal_cfg" in open_clip.get_model_config(name):
+        return "is a captioning model"
+    if any(part in name for part in ("roberta", "nllb", "mt5")):
+        return "has a text tower from transformers"
+    if name.startswith("RN"):
+        return "is a ResNet"
+    if name.startswith(("convnext", "ViTamin", "swin", "MobileCLIP-S", "MobileCLIP2-S", "vit_relpos")):
+        return "is convolutional or hybrid"
+    return None
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_model_is_accepted_or_refused_with_the_reason(name):
+    reason = refusal(open_clip.get_model_config(name))
+    expected = kind_of(name)
+    if expected is None:
+        assert reason is None
+        assert backbone_config(name)["embed_dim"] > 0
+        return
+    assert reason.startswith(expected)
+    with pytest.raises(ValueError, match=f"backbone '{name}' {expected}"):
+        load_clip(name, "random")
+
+
+def test_most_of_open_clip_s_models_are_accepted():
+    accepted = {name for name in NAMES if kind_of(name) is None}
+    assert {"ViT-L-14-336", "ViT-B-16-SigLIP", "EVA02-L-14", "ViT-H-14-CLIPA"} <= accepted
+    if "PE-Core-L-14-336" in NAMES:  # newer versions of open_clip
+        assert {"PE-Core-L-14-336", "ViT-SO400M-16-SigLIP2-512", "MobileCLIP2-B", "MobileCLIP2-L-14"} <= accepted
+        assert len([1 for name, _ in TAGS if name in accepted]) > 130
+
+
+@pytest.mark.parametrize(("name", "tag"), [(name, tag) for name, tag in TAGS if kind_of(name) is None])
+def test_every_tag_runs_as_it_was_trained(name, tag):
+    entry = get_pretrained_cfg(name, tag)
+    found = pretraining_of(name, tag)
+    assert found.preprocessing.mean == tuple(entry["mean"])
+    assert found.preprocessing.std == tuple(entry["std"])
+    assert found.preprocessing.interpolation == entry["interpolation"]
+    asked_for = open_clip.get_model_config(name).get("quick_gelu", False)
+    trained_with = entry.get("quick_gelu", asked_for or "quickgelu" in entry["url"])
+    assert found.quick_gelu == (asked_for if tag == "openai" else trained_with)
+
+
+def test_known_cases():
+    """Some tags by hand, from what their authors say."""
+    half, imagenet = (0.5, 0.5, 0.5), (0.485, 0.456, 0.406)
+    for name, tag, mean, interpolation, quick_gelu in (
+        ("ViT-L-14-336", "openai", OPENAI.mean, "bicubic", False),
+        ("ViT-L-14-336-quickgelu", "openai", OPENAI.mean, "bicubic", True),
+        ("ViT-L-14", "laion2b_s32b_b82k", half, "bicubic", False),
+        ("ViT-B-32", "datacomp_xl_s13b_b90k", OPENAI.mean, "bicubic", False),
+        ("ViT-H-14-quickgelu", "dfn5b", OPENAI.mean, "bicubic", True),
+        ("ViT-B-16-quickgelu", "metaclip_400m", OPENAI.mean, "bicubic", True),
+        ("ViT-L-14-CLIPA", "datacomp1b", imagenet, "bilinear", False),
+        ("ViT-B-16-SigLIP", "webli", half, "bicubic", False),
+    ):
+        found = pretraining_of(name, tag)
+        assert (found.preprocessing.mean, found.preprocessing.interpolation) == (mean, interpolation), name
+        assert found.quick_gelu == quick_gelu, name
+
+
+def one_of_each_kind():
+    """Accepted models that differ in more than size."""
+    kinds = {}
+    for name in NAMES:
+        config = open_clip.get_model_config(name)
+        vision, text = config["vision_cfg"], config["text_cfg"]
+        trunk = vision.get("timm_model_name", "")
+        if kind_of(name) is None:
+            module = model_entrypoint(trunk).__module__ if trunk else "open_clip"
+            kind = (module, vision.get("timm_pool"), vision.get("pool_type"), text.get("context_length"))
+            kinds.setdefault(kind, name)
+    return list(kinds.values())
+
+
+@pytest.mark.parametrize("name", one_of_each_kind())
+def test_every_kind_of_model_has_open_clip_s_tower_and_tokenizer(name):
+    """Built without memory: what the configuration promises is what the towers are."""
+    config = backbone_config(name)
+    with torch.device("meta"):
+        clip = build_clip(config)
+    tower = tower_of(clip.visual)
+    assert tower.embed_dim == config["embed_dim"]
+    text = getattr(clip, "text", clip)
+    assert text.context_length == config["text_cfg"].get("context_length", 77)
+    if config["text_cfg"].get("hf_tokenizer_name"):
+        return  # not in the package, see test_tokenizer.py
+    ids = load_tokenizer(name, config)(["a broken screw."])
+    assert ids.shape == (1, text.context_length)
+    assert torch.equal(ids, open_clip.get_tokenizer(name)(["a broken screw."]))
+
+
+def test_the_activation_of_openai_s_weights_is_told_once(caplog):
+    pretraining._tell_openai_s_activation.cache_clear()
+    with caplog.at_level(logging.INFO):
+        for _ in range(3):
+            pretraining_of("ViT-B-16", "openai")
+    messages = [record.message for record in caplog.records if "QuickGELU" in record.message]
+    assert len(messages) == 1
+    assert messages[0].startswith("ViT-B-16 with OpenAI's weights runs with GELU, as in the published results")
+
+
+def weights_file(folder):
+    path = folder / "clip.pt"
+    torch.save(tiny_clip().state_dict(), path)
+    return str(path)
+
+
+def test_a_file_can_name_its_tag(tmp_path, caplog):
+    file = weights_file(tmp_path)
+    named = pretraining_of("ViT-L-14", file, "laion2b_s32b_b82k")
+    assert named.preprocessing == Preprocessing((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    assert not caplog.text
+    unnamed = pretraining_of("ViT-L-14", file)
+    assert unnamed == (OPENAI, False)
+    assert f"{file} does not say how it was trained: taken for GELU and OpenAI's image statistics" in caplog.text
+    assert "--model.pretrained_tag (openai, " in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("ViT-B-16-SigLIP", Preprocessing((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))),
+        ("ViT-L-14-336", OPENAI),
+        ("ViT-H-14-CLIPA-336", Preprocessing((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "bilinear")),
+    ],
+)
+def test_a_file_of_a_backbone_whose_tags_agree(tmp_path, caplog, name, expected):
+    assert pretraining_of(name, weights_file(tmp_path)).preprocessing == expected
+    assert pretraining_of(name, "random").preprocessing == expected
+    assert not caplog.text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("ViT-B-32", "openai", "laion2b_e16"), "pretrained_tag='laion2b_e16' says what a local file holds, but"),
+        (("ViT-B-32", "random", "nonsense"), r"pretrained_tag='nonsense' is no tag of ViT-B-32 \(its tags: openai"),
+        (("mini", "openai", "openai"), "pretrained_tag='openai' does not fit backbone='mini'"),
+    ],
+)
+def test_bad_tags(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        pretraining_of(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"mean": [0.5, 0.5]}, r"mean must be three numbers, one a channel, not \[0.5, 0.5\]"),
+        ({"mean": 0.5}, "mean must be three numbers"),
+        ({"std": [0.5, 0.0, 0.5]}, "std must be positive"),
+        ({"std": [0.5, float("nan"), 0.5]}, "std must be three numbers"),
+        ({"interpolation": "nearest"}, "interpolation must be one of bicubic, bilinear, not 'nearest'"),
+    ],
+)
+def test_bad_statistics(values, message):
+    with pytest.raises(ValueError, match=f"somewhere: {message}"):
+        Preprocessing.from_dict(values, "somewhere")
+
+
+def test_plain_data_and_back():
+    given = Preprocessing((0.1, 0.2, 0.3), (0.4, 0.5, 0.6), "bilinear")
+    assert Preprocessing.from_dict(given.as_dict(), "somewhere") == given
+    assert Preprocessing.from_dict({}, "somewhere") == OPENAI
+
+
+def test_the_default_is_what_the_tag_says():
+    assert inspect.signature(load_clip).parameters["quick_gelu"].default is None

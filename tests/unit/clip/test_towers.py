@@ -1,0 +1,201 @@
+"""Towers of every family: our loop without adapters against timm's and open_clip's own forward."""
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from tests.tiny_towers import TIMM, VISION, register, stir, tiny_backbone
+from torch.nn import functional
+
+from anomalib_dpclip.clip.fingerprint import fingerprint
+from anomalib_dpclip.clip.loading import load_clip
+from anomalib_dpclip.clip.towers import tower_of
+from anomalib_dpclip.method.objective import training_objective
+from anomalib_dpclip.method.prototypes import Prototypes
+from anomalib_dpclip.method.torch_model import DPCLIPModel
+from anomalib_dpclip.method.unadapted import UnadaptedCLIP
+
+POOLED_BY_ATTENTION = {"sig", "pe"}
+
+
+@pytest.fixture(autouse=True)
+def _known(tmp_path, monkeypatch):
+    register(tmp_path, monkeypatch)
+
+
+def images(size):
+    return torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(size))
+
+
+def layer_by_layer(tower, pixels):
+    tokens = [tower.embed(pixels)]
+    for index in range(tower.depth):
+        tokens.append(tower.layer(index, tokens[-1]))
+    return tokens[1:]
+
+
+def own_intermediates(visual, pixels, norm):
+    """Patch tokens after each layer, as timm or open_clip gives them out."""
+    if hasattr(visual, "trunk"):
+        return visual.trunk.forward_intermediates(pixels, norm=norm, output_fmt="NLC", intermediates_only=True)
+    if not hasattr(visual, "forward_intermediates"):
+        pytest.skip("this open_clip does not give out patch tokens")
+    return visual.forward_intermediates(pixels, normalize_intermediates=norm, output_fmt="NLC")["image_intermediates"]
+
+
+def assert_equal(found, expected):
+    """To 1e-6 of the largest value, in single precision."""
+    torch.testing.assert_close(found, expected, atol=1e-6 * max(1, expected.abs().max().item()), rtol=0)
+
+
+@pytest.mark.parametrize("size", [80, 112])
+@pytest.mark.parametrize("name", VISION)
+@torch.no_grad()
+def test_the_loop_is_the_tower_s_own(name, size):
+    clip, _ = tiny_backbone(name, size)
+    tower = tower_of(clip.visual)
+    assert (tower.depth, tower.patch_size, tower.image_size, tower.grid) == (4, 16, (size, size), (size // 16, size // 16))
+    tokens = layer_by_layer(tower, images(size))
+    assert tokens[-1].shape == (2, tower.prefix_tokens + (size // 16) ** 2, tower.width)
+    for norm in (False, True):
+        for found, expected in zip(tokens, own_intermediates(clip.visual, images(size), norm), strict=True):
+            patches = found[:, tower.prefix_tokens :]
+            assert_equal(tower.final_norm(patches) if norm else patches, expected)
+    image, patches = tower.joint_space(tokens[-1])
+    assert image.shape == (2, tower.embed_dim)
+    assert_equal(image, clip.encode_image(images(size)))
+    assert (patches is not None) == tower.places_patches == (name not in POOLED_BY_ATTENTION)
+
+
+@pytest.mark.parametrize("name", ["eva", "mobile", "stem", "clip"])
+@torch.no_grad()
+def test_patches_go_where_the_class_token_goes(name):
+    """What makes a class token the image feature makes each patch token the patch's: put there, it gives the same."""
+    clip, _ = tiny_backbone(name)
+    tower = tower_of(clip.visual)
+    tokens = layer_by_layer(tower, images(80))[-1]
+    moved = torch.cat([tokens[:, 3:4], tokens[:, 1:]], dim=1)
+    _, patches = tower.joint_space(tokens)
+    image, _ = tower.joint_space(moved)
+    assert_equal(image, patches[:, 2])
+
+
+@pytest.mark.parametrize("name", ["gap", "clipa"])
+@torch.no_grad()
+def test_towers_that_pool_by_the_average(name):
+    """Of equal patches the average is each of them."""
+    clip, _ = tiny_backbone(name)
+    tower = tower_of(clip.visual)
+    tokens = layer_by_layer(tower, images(80))[-1]
+    equal = torch.cat([tokens[:, : tower.prefix_tokens], tokens[:, -1:].expand(-1, 25, -1)], dim=1)
+    image, patches = tower.joint_space(equal)
+    assert_equal(image, patches[:, 7])
+
+
+@pytest.mark.parametrize("name", VISION)
+@torch.no_grad()
+def test_the_unadapted_score_is_open_clip_s_zero_shot_score(name):
+    clip, text = tiny_backbone(name)
+    model = UnadaptedCLIP(clip).eval()
+    anchors = functional.normalize(text(["a perfect part.", "a broken part."]), dim=-1).T
+    model.anchors.copy_(anchors)
+    prediction = model(images(80))
+    own = clip.encode_image(images(80), normalize=True) @ anchors
+    assert_equal(prediction.pred_score, (own[:, 1] + 1) / 2)
+    assert prediction.anomaly_map.shape == (2, 80, 80)
+    spread = prediction.anomaly_map.std()
+    assert spread == 0 if name in POOLED_BY_ATTENTION else spread > 1e-4
+    if name in POOLED_BY_ATTENTION:
+        assert (prediction.anomaly_map == 0.5).all()
+
+
+@pytest.mark.parametrize("name", sorted(POOLED_BY_ATTENTION))
+def test_a_medical_score_needs_a_map(name, caplog):
+    clip, _ = tiny_backbone(name)
+    with pytest.raises(ValueError, match="weights='clip' has no anomaly map on a backbone that pools by attention"):
+        UnadaptedCLIP(clip, "medical")
+    model = UnadaptedCLIP(clip)
+    assert "its anomaly map says nothing" in caplog.text
+    with pytest.raises(ValueError, match="no anomaly map"):
+        model.domain = "medical"
+    assert model.domain == "industrial"
+
+
+@pytest.mark.parametrize("name", VISION)
+def test_only_adapters_learn(name):
+    clip, text = tiny_backbone(name)
+    model = DPCLIPModel(clip).train()
+    assert not any(module.training for module in model.backbone.modules())
+    anchors = functional.normalize(text(["a part.", "a broken part."]), dim=-1).T.expand(2, -1, -1)
+    mask = torch.zeros(2, 80, 80, dtype=torch.bool)
+    mask[1, 20:50, 20:50] = True
+    objective = training_objective(
+        model, Prototypes(model.backbone.embed_dim, 0.9), images(80), mask, torch.tensor([0, 1]), anchors
+    )
+    objective.total.backward()
+    for parameter_name, parameter in model.named_parameters():
+        learns = parameter_name.startswith(model.adapter_prefixes)
+        assert parameter.requires_grad == learns, parameter_name
+        assert (parameter.grad is not None and parameter.grad.abs().max() > 0) == learns, parameter_name
+
+
+@pytest.mark.parametrize("name", VISION)
+def test_positions_of_weights_from_a_file_are_interpolated(name, tmp_path):
+    clip, _ = tiny_backbone(name, seed=1)
+    path = tmp_path / "clip.safetensors"
+    save_file({key: value.contiguous() for key, value in clip.state_dict().items()}, path)
+    loaded, _ = load_clip(f"dpclip-test-{name}", str(path), 112)
+    own = "positional_embedding" if name not in TIMM else "trunk.pos_embed"
+    before, after = (model.visual.state_dict()[own].reshape(-1, tower_of(model.visual).width) for model in (clip, loaded))
+    prefix = len(before) - 25
+    grid = before[prefix:].reshape(1, 5, 5, -1).permute(0, 3, 1, 2)
+    resized = functional.interpolate(grid, (7, 7), mode="bicubic", antialias=True).flatten(2)[0].T
+    torch.testing.assert_close(after, torch.cat([before[:prefix], resized]))
+    for key, value in loaded.state_dict().items():
+        assert "pos" in key or torch.equal(value, clip.state_dict()[key]), key
+    assert fingerprint(loaded) == fingerprint(clip)
+    stir(loaded)
+    assert fingerprint(loaded) != fingerprint(clip)
+
+
+def test_a_bias_of_the_scale_may_have_another_rank(tmp_path):
+    clip, _ = tiny_backbone("sig")
+    state = {key: value.contiguous() for key, value in clip.state_dict().items()}
+    for key in ("logit_scale", "logit_bias"):
+        state[key] = state[key].reshape(1)
+    save_file(state, tmp_path / "clip.safetensors")
+    loaded, _ = load_clip("dpclip-test-sig", str(tmp_path / "clip.safetensors"), 80)
+    assert loaded.logit_bias.shape == ()
+
+
+def test_weights_of_another_text_tower_are_refused(tmp_path):
+    clip, _ = tiny_backbone("sig")
+    save_file({key: value.contiguous() for key, value in clip.state_dict().items()}, tmp_path / "clip.safetensors")
+    with pytest.raises(ValueError, match=r"(?s)do not fit backbone 'dpclip-test-eva'"):
+        load_clip("dpclip-test-eva", str(tmp_path / "clip.safetensors"), 80)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("resnet18", {}, "not a ResNet, which is convolutional, hierarchical or of another kind"),
+        ("vitamin_small_224", {}, "not a hybrid of convolutions and VisionTransformer"),
+        ("test_vit2", {"global_pool": "max"}, "not a VisionTransformer that pools by 'max'"),
+        ("vit_relpos_small_patch16_224", {}, "not a VisionTransformerRelPos"),
+    ],
+)
+def test_other_trunks_are_refused_by_name(name, arguments, message, monkeypatch):
+    monkeypatch.undo()
+    from open_clip.timm_model import TimmModel
+
+    visual = TimmModel("test_vit", embed_dim=8, pool="avg", proj=None)
+    import timm
+
+    visual.trunk = timm.create_model(name, **arguments)
+    with pytest.raises(ValueError, match=message):
+        tower_of(visual)
+
+
+def test_an_old_timm_says_so(monkeypatch):
+    monkeypatch.delattr("timm.models.vision_transformer.VisionTransformer.set_input_size")
+    with pytest.raises(ValueError, match="this timm cannot resize VisionTransformer: upgrade it"):
+        tiny_backbone("sig", 96)
