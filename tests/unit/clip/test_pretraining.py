@@ -73,7 +73,7 @@ def test_known_cases():
     half, imagenet = (0.5, 0.5, 0.5), (0.485, 0.456, 0.406)
     for name, tag, mean, interpolation, quick_gelu in (
         ("ViT-L-14-336", "openai", OPENAI.mean, "bicubic", False),
-        ("ViT-L-14-336-quickgelu", "openai", OPENAI.mean, "bicubic", True),
+        ("ViT-B-32-quickgelu", "openai", OPENAI.mean, "bicubic", True),
         ("ViT-L-14", "laion2b_s32b_b82k", half, "bicubic", False),
         ("ViT-B-32", "datacomp_xl_s13b_b90k", OPENAI.mean, "bicubic", False),
         ("ViT-H-14-quickgelu", "dfn5b", OPENAI.mean, "bicubic", True),
