@@ -238,3 +238,9 @@ def test_table_of_the_readme_equals_the_results(capsys):
 def test_tables_of_speed_equal_the_results(results):
     tables = [line for line in (ROOT / f"benchmark_results/{results}.md").read_text().splitlines() if line.startswith("|")]
     assert "\n".join(tables) in text_of("speed")
+
+
+@pytest.mark.parametrize("results", ["backbones", "families"])
+def test_tables_of_backbones_equal_the_results(results):
+    lines = (ROOT / f"benchmark_results/{results}.md").read_text(encoding="utf-8").splitlines()
+    assert "\n".join(line for line in lines if line.startswith("|")) in text_of("backbones")
