@@ -131,14 +131,14 @@ def test_nothing_in_a_file_forges_a_line(tmp_path, capsys, provenance, suffix):
         write_adapters(AdapterFile({"det_proj.fc.weight": torch.ones(2, 3)}, {}, Provenance(**provenance)), path)
     adapters(path)
     out = capsys.readouterr().out
-    assert len(out.splitlines()) == 11
+    assert len(out.splitlines()) == 12
     assert out.replace("\n", "").isprintable()
     assert "\\n" in out
 
 
 def test_a_file_name_forges_no_line(tmp_path, capsys):
     adapters(checkpoint(tmp_path / "a\nsha256           0.ckpt"))
-    assert len(capsys.readouterr().out.splitlines()) == 11
+    assert len(capsys.readouterr().out.splitlines()) == 12
 
 
 def nested_lists(depth, width):
