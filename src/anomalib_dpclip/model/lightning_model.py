@@ -1,6 +1,5 @@
 """DP-CLIP as an anomalib model: its arguments, and the parts it is made of. The hooks are in the classes it inherits from."""
 
-import math
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -32,6 +31,7 @@ from anomalib_dpclip.method.prototypes import Prototypes
 from anomalib_dpclip.method.torch_model import DPCLIPModel
 from anomalib_dpclip.method.unadapted import UNADAPTED, UnadaptedCLIP
 from anomalib_dpclip.metrics import field_metrics
+from anomalib_dpclip.model.arguments import check_ranges, chosen_post_processor
 from anomalib_dpclip.model.checkpointing import SavesAdapters
 from anomalib_dpclip.model.decision_report import DecisionReport
 from anomalib_dpclip.model.evaluation import EvaluatesTarget
@@ -167,7 +167,7 @@ class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, Anoma
         visualizer: Visualizer | bool = True,
     ) -> None:
         current_seed = seed_or_global(seed)
-        _check_ranges(batch_size, learning_rate, decoupling_weight, current_seed, temperature)
+        check_ranges(batch_size, learning_rate, decoupling_weight, current_seed, temperature)
         check_references(k_shot, few_shot_source, memory_tokens, lot, tiles)
         preprocessing = pretraining_of(backbone, pretrained, pretrained_tag).preprocessing.replaced(image_mean, image_std)
         tower = (backbone, pretrained, image_size, quick_gelu, pretrained_tag, tokenizer)
@@ -182,7 +182,7 @@ class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, Anoma
                 model = DPCLIPModel(clip, *layers, domain or DEFAULT_DOMAIN, tiles)
         super().__init__(
             pre_processor=CLIPPreProcessor(model.input_size, preprocessing) if pre_processor is True else pre_processor,
-            post_processor=_post_processor(post_processor, false_alarm_rate),
+            post_processor=chosen_post_processor(post_processor, false_alarm_rate),
             evaluator=evaluator,
             visualizer=visualizer,
         )
@@ -253,21 +253,3 @@ class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, Anoma
 
             callbacks.append(ContactSheet())
         return callbacks
-
-
-def _check_ranges(batch_size: int, learning_rate: float, decoupling_weight: float, seed: int, temperature: Any) -> None:
-    for name, value in (("batch_size", batch_size), ("learning_rate", learning_rate), ("temperature", temperature)):
-        if value != "backbone" and value <= 0:
-            raise ValueError(f"{name} must be positive, not {value}")
-    if not 0 <= decoupling_weight < math.inf:
-        raise ValueError(f"decoupling_weight must be at least 0 and finite, not {decoupling_weight}")
-    if not 0 <= seed < 2**32:
-        raise ValueError(f"seed must lie in 0..{2**32 - 1}, not {seed}")
-
-
-def _post_processor(given: nn.Module | bool, false_alarm_rate: float | None) -> nn.Module | bool:
-    if false_alarm_rate is None:
-        return given
-    if given is not True:
-        raise ValueError("false_alarm_rate belongs to the default post-processor: give your own one its rate itself")
-    return DPCLIPPostProcessor(false_alarm_rate=false_alarm_rate)
