@@ -69,7 +69,7 @@ def test_the_seed_argument_alone_decides(make_model, make_engine, target):
     states = []
     for global_seed in (1, 2):
         seed_everything(global_seed)
-        model = make_model()
+        model = make_model(seed=111)
         make_engine(max_epochs=1).fit(model=model, datamodule=target)
         states.append(adapters_of(model))
     assert_equal_states(*states)
