@@ -53,7 +53,7 @@ def test_thresholds(thresholds, folder):
 
 def test_the_post_processor_s_file():
     file = yaml.safe_load(blocks("thresholds", "yaml"))
-    assert file == {"class_path": "anomalib_dpclip.DPCLIPPostProcessor", "init_args": {"false_alarm_rate": 0.05}}
+    assert file == {"class_path": "anomalib_dpclip.DPCLIPPostProcessor", "init_args": {"image_sensitivity": 0.6}}
 
 
 def test_deployment(thresholds, folder):
