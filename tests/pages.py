@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from tests.paths import ROOT
+from tests.preloaded import command_folder
 
 README = ROOT / "README.md"
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -40,7 +41,8 @@ def blocks_of(text: str, language: str) -> list[str]:
 def run_shell(commands: str, folder: Path) -> subprocess.CompletedProcess:
     """Run commands in a folder, up to the first that fails; installing is left out, the test environment has everything."""
     commands = re.sub(r"^pip install .*\n", "", commands, flags=re.MULTILINE)
-    environment = os.environ | {"PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])}
+    folders = [str(command_folder()), str(Path(sys.executable).parent), os.environ["PATH"]]
+    environment = os.environ | {"PATH": os.pathsep.join(folders)}
     script = ["bash", "-c", f"set -e\n{commands}"]
     done = subprocess.run(script, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -1,13 +1,11 @@
-"""Train until the process is killed, at a place that the settings name; run by test_resume.
+"""Train until the process is killed, at a place that the settings name; run by test_resume in a process of its own.
 
 SIGKILL cannot be caught: nothing is flushed, closed or tidied up. The process sends it to itself, so that the place is exact.
 """
 
 import io
-import json
 import os
 import signal
-import sys
 from typing import NoReturn
 
 import torch
@@ -51,8 +49,9 @@ class KillInWrite(Callback):
 
 save = torch.save
 
-if __name__ == "__main__":
-    settings = json.loads(sys.argv[1])
+
+def train(settings: dict) -> None:
+    """Train with the settings of `test_resume.killed`."""
     torch.set_num_threads(settings["threads"])
     engine = Engine(callbacks=[{"epoch": KillInEpoch, "write": KillInWrite}[settings["kill"]]()], **settings["engine"])
     engine.fit(model=DPCLIP(**settings["model"]), datamodule=Surfaces(root=settings["root"], category="weave"))

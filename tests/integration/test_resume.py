@@ -1,19 +1,14 @@
 """A training that is killed and resumed ends, bit for bit, where one that nobody disturbed ends."""
 
-import json
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 from anomalib.engine import Engine
+from tests.integration.killed_training import train
+from tests.preloaded import run
 
 from anomalib_dpclip import DPCLIP, Surfaces
-
-SCRIPT = Path(__file__).parent / "killed_training.py"
-
 
 def model_arguments(root, num_workers):
     """Eight images in three batches an epoch, the last one smaller; the learning rate halves in every epoch."""
@@ -60,10 +55,7 @@ def killed(folder, root, num_workers, kill):
         "model": model_arguments(root, num_workers),
         "engine": engine_arguments(folder),
     }
-    done = subprocess.run(
-        [sys.executable, SCRIPT, json.dumps(settings)], capture_output=True, text=True, timeout=240, check=False
-    )
-    assert done.returncode == -signal.SIGKILL, done.stderr[-3000:]
+    assert run(train, settings) == -signal.SIGKILL
     (path,) = folder.rglob("model.ckpt")
     return path
 

@@ -24,6 +24,9 @@ _SHOWN_ANYWAY = {
     *("data.init_args.category", "data.init_args.name", "data.init_args.metadata"),
 }
 
+_ONLY_JUDGING = {"tiles", "k_shot", "few_shot_source", "memory_tokens", "lot", "false_alarm_rate"}
+"""Arguments of DP-CLIP that learning does not see: models that differ in these share a training."""
+
 HIGHEST_SEED = 2**32 - 1
 """That `lightning.seed_everything` takes."""
 
@@ -102,8 +105,15 @@ class JobConfig:
             return None
         if self.auxiliary["auxiliary"] == "synthetic":  # made from the target's own images
             return None
-        learned = {name: value for name, value in init_args.items() if name != "tiles"}  # which learning does not see
+        learned = self.training.model.get("init_args", {})
         return row_key(self.accelerator, self.seed, self.trainer, learned | self.auxiliary)
+
+    @property
+    def training(self) -> "JobConfig":
+        """The same model as far as learning sees it."""
+        init_args = self.model.get("init_args", {})
+        learned = {name: value for name, value in init_args.items() if name not in _ONLY_JUDGING}
+        return replace(self, model=self.model | {"init_args": learned})
 
 
 def read_config(path: Path) -> dict[str, Any]:

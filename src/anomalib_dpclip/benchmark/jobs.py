@@ -72,7 +72,7 @@ class AdaptersJob(BenchmarkJob):
         timer = Timer()
         with TemporaryDirectory() as folder:
             seed_everything(self.config.seed)
-            model = _build_model(self.config)
+            model = _build_model(self.config.training)
             model.visualizer = None
             # Without a target: adapters do not depend on any, and each of those that share them is looked at when tested.
             engine = _engine(self.config, task_id, folder, callbacks=[timer], limit_val_batches=0)

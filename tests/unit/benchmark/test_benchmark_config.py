@@ -21,6 +21,14 @@ def test_models_that_differ_in_tiles_alone_share_one_training(monkeypatch):
     assert jobs[0].training_key != jobs[5].training_key
 
 
+def test_what_is_known_of_the_target_does_not_change_what_is_learned():
+    jobs = job_configs(read_config(CONFIGS / "surfaces_references.yaml"), "cpu")
+    learning = [job for job in jobs if job.model_name == "DPCLIP"]
+    assert len({job.label for job in learning}) == 4
+    assert len({job.training_key for job in learning}) == len({job.seed for job in learning}) == 3
+    assert all(job.training.model["init_args"].keys() == {"backbone", "batch_size", "learning_rate"} for job in learning)
+
+
 def test_given_adapters_need_no_training(monkeypatch):
     monkeypatch.setenv("DPCLIP_WEIGHTS", "adapters.safetensors")
     assert all(job.training_key is None for job in job_configs(read_config(CONFIGS / "large_images.yaml"), "cpu"))

@@ -1,7 +1,7 @@
 """Pre-training of the mini CLIP: it can be repeated, it writes whole files, and what came of it knows its surfaces."""
 
 import json
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 
@@ -12,7 +12,6 @@ from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from safetensors import safe_open
 from safetensors.torch import load_file
 from scripts.pretrain_mini import Scene, pretrain_mini, render_image
-from tests.paths import ROOT
 from torchmetrics.functional.classification import binary_auroc
 
 from anomalib_dpclip.clip.mini_clip import MiniTokenizer, load_mini_clip
@@ -81,8 +80,8 @@ def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["w.safetensors"]
 
 
-def test_the_command_takes_the_file_and_options(tmp_path):
-    command = [sys.executable, "-m", "scripts.pretrain_mini", str(tmp_path / "w.safetensors")]
+def test_the_command_takes_the_file_and_options(tmp_path, monkeypatch):
     options = ["--steps", "1", "--images", "4", "--batch_size", "2"]
-    subprocess.run([*command, *options], check=True, cwd=ROOT)
+    monkeypatch.setattr(sys, "argv", ["pretrain_mini", str(tmp_path / "w.safetensors"), *options])
+    runpy.run_module("scripts.pretrain_mini", run_name="__main__")
     assert metadata(tmp_path / "w.safetensors")["images"] == 4
