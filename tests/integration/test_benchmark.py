@@ -29,7 +29,7 @@ from anomalib_dpclip import DPCLIP
 from anomalib_dpclip.benchmark.command import benchmark
 from anomalib_dpclip.benchmark.config import job_configs, read_config
 from anomalib_dpclip.benchmark.jobs import RowJob
-from anomalib_dpclip.benchmark.rows import METRICS, read_rows
+from anomalib_dpclip.benchmark.rows import LINE_METRICS, METRICS, read_rows
 from anomalib_dpclip.data.surfaces.data_module import Surfaces
 
 CONFIGS = paths.CONFIGS / "benchmark"
@@ -133,6 +133,8 @@ def test_mixed_models_a_failure_and_going_on(tmp_path, tree, capsys):
     assert rows[rows["label"] == "NoSuchModel"]["reason"].str.contains("has no attribute 'NoSuchModel'").all()
     sound = rows[rows["label"] == "sound"]
     assert (sound[list(METRICS)] > 0.98).all(axis=None)  # the bright squares are found; resizing blurs their edges
+    assert (sound[list(LINE_METRICS)] == 0).all(axis=None)
+    assert set(sound["knows"]) == {"nothing"}
     assert (sound["images_per_second"] > 0).all()
     assert (sound["training_minutes"] == 0).all()
     assert "8 of 16 jobs done" in capsys.readouterr().out

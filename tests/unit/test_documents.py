@@ -229,9 +229,14 @@ def test_tables_on_pages_equal_the_results(results, page, capsys):
 def test_table_of_the_readme_equals_the_results(capsys):
     report([ROOT / "benchmark_results" / "surfaces.csv"])
     printed = capsys.readouterr().out.splitlines()
-    table = [line for line in README.read_text(encoding="utf-8").splitlines() if re.match(r"\| .*\d ± \d", line)]
+    table = [line for line in README.read_text(encoding="utf-8").splitlines() if re.match(r"\| .*\d(\*\*)? ± \d", line)]
     assert len(table) == 3
     assert [line for line in table if line not in printed] == []
+
+
+def test_table_of_false_alarms_equals_the_results():
+    lines = (ROOT / "benchmark_results/promise.md").read_text(encoding="utf-8").splitlines()
+    assert "\n".join(line for line in lines if line.startswith("|")) in text_of("thresholds")
 
 
 @pytest.mark.parametrize("results", ["inference", "training", "export"])

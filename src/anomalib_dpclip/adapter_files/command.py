@@ -61,11 +61,19 @@ def _description(file: Path, content: AdapterFile) -> dict[str, str]:
         "architecture": _listed(known.architecture),
         "learned from": _data_sets(known.learned_from),
         "epochs": str(known.epochs) if known.epochs else _UNKNOWN,
-        "calibration": "of the images learned from" if content.calibration else "none",
+        "calibration": _calibration(content),
+        **({"thresholds": content.promise} if content.promise else {}),
         **({"photos": _memory(content.memory)} if content.memory else {}),
         "hyper-parameters": _listed(known.hyper_parameters),
         "versions": _listed(known.versions),
     }
+
+
+def _calibration(content: AdapterFile) -> str:
+    """What the adapters' own thresholds are of, and what they hold to."""
+    if not content.calibration:
+        return "none"
+    return content.provenance.calibration_promise or "of the images learned from"
 
 
 def _data_sets(learned_from: list[str]) -> str:

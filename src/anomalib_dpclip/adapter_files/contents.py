@@ -18,12 +18,14 @@ class AdapterFile:
         calibration: State of the auxiliary calibration, empty if the file has none.
         provenance: Where they come from.
         memory: State of the memory of photos of a target; only a checkpoint can have one.
+        promise: What the thresholds of a target hold to, in words; only a checkpoint can have them.
     """
 
     tensors: dict[str, Tensor]
     calibration: dict[str, Tensor]
     provenance: Provenance
     memory: dict[str, Tensor] = field(default_factory=dict)
+    promise: str = ""
 
 
 def is_plain_tensor(value: Any) -> TypeGuard[Tensor]:

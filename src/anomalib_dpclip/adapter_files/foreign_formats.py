@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from anomalib_dpclip.adapter_files.contents import AdapterFile
-from anomalib_dpclip.adapter_files.provenance import PROVENANCE_KEY, Provenance
+from anomalib_dpclip.adapter_files.provenance import PROMISE_KEY, PROVENANCE_KEY, Provenance
 from anomalib_dpclip.files.atomic_write import atomic_write
+from anomalib_dpclip.files.plain_data import printable
 from anomalib_dpclip.files.safe_load import load_plain
 from anomalib_dpclip.method.torch_model import DPCLIPModel
 from anomalib_dpclip.method.unadapted import UNADAPTED
@@ -58,4 +60,21 @@ def read_pickled(path: Path) -> AdapterFile:
         name.removeprefix(calibration_prefix): value for name, value in state.items() if name.startswith(calibration_prefix)
     }
     memory = {name.removeprefix(MEMORY_PREFIX): value for name, value in state.items() if name.startswith(MEMORY_PREFIX)}
-    return AdapterFile(adapters, calibration, Provenance.from_dict(content[PROVENANCE_KEY], path), memory)
+    provenance = Provenance.from_dict(content[PROVENANCE_KEY], path)
+    return AdapterFile(adapters, calibration, provenance, memory, promise_in(content[PROVENANCE_KEY], path))
+
+
+def promise_in(saved: Mapping[str, Any], path: Path) -> str:
+    """What the thresholds of a checkpoint hold to; empty if an earlier version wrote it.
+
+    Args:
+        saved: What the checkpoint has under `PROVENANCE_KEY`.
+        path: Of the checkpoint, for the message.
+
+    Raises:
+        ValueError: If it is no text.
+    """
+    promise = saved.get(PROMISE_KEY, "")
+    if not isinstance(promise, str):
+        raise ValueError(f"{path}: its provenance has a wrong {PROMISE_KEY!r}; is the file damaged?")
+    return printable(promise)

@@ -12,6 +12,9 @@ FORMAT_VERSION = 1
 PROVENANCE_KEY = "dpclip"
 """Under which adapter files and checkpoints hold it."""
 
+PROMISE_KEY = "promise"
+"""Beside the provenance in a checkpoint: what its thresholds in force hold to, in words."""
+
 
 @dataclass(frozen=True)
 class Provenance:
@@ -28,6 +31,7 @@ class Provenance:
         hyper_parameters: Of the training.
         epochs: Epochs trained.
         calibration_domain: Domain whose maps and scores the adapters' calibration is of; empty if unknown.
+        calibration_promise: What the thresholds of the adapters' calibration hold to, in words; empty if unknown.
         versions: Of this package, anomalib, torch and open_clip.
         format_version: Of the file.
     """
@@ -41,6 +45,7 @@ class Provenance:
     hyper_parameters: dict[str, Any] = field(default_factory=dict)
     epochs: int = 0
     calibration_domain: str = ""
+    calibration_promise: str = ""
     versions: dict[str, str] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 

@@ -24,9 +24,10 @@ from lightning.pytorch.callbacks import Timer
 from tqdm import tqdm
 
 from anomalib_dpclip.benchmark.config import JobConfig
+from anomalib_dpclip.benchmark.knowledge import knowledge_of
 from anomalib_dpclip.benchmark.peak_memory import PeakMemory
-from anomalib_dpclip.benchmark.rows import DONE, FAILED, LEAK, append_row
-from anomalib_dpclip.metrics import field_metrics
+from anomalib_dpclip.benchmark.rows import DONE, FAILED, LEAK, LINE_METRICS, METRICS, append_row
+from anomalib_dpclip.metrics import field_metrics, line_metrics
 
 if TYPE_CHECKING:
     from anomalib_dpclip.model.lightning_model import DPCLIP
@@ -139,7 +140,7 @@ class RowJob(BenchmarkJob):
             model = _build_model(self.config, self.adapters.path if self.adapters else None)
             datamodule = get_datamodule(self.config.data)
             val_metrics = list(getattr(model.evaluator, "val_metrics", ()))  # some models stop early by them
-            model.evaluator = Evaluator(val_metrics=val_metrics, test_metrics=field_metrics())
+            model.evaluator = Evaluator(val_metrics=val_metrics, test_metrics=[*field_metrics(), *line_metrics()])
             model.visualizer = None  # one picture an image would be most of the time measured
             engine = _engine(self.config, task_id, folder, callbacks=[timer])
             if model.learning_type == LearningType.ONE_CLASS:  # others are only validated, which testing does too
@@ -147,7 +148,8 @@ class RowJob(BenchmarkJob):
             (metrics,) = engine.test(model=model, datamodule=datamodule)
         return {
             **self._leak(model, datamodule),
-            **{metric.name: metrics[metric.name] for metric in field_metrics()},
+            "knows": knowledge_of(model),
+            **{name: metrics[name] for name in (*METRICS, *LINE_METRICS)},
             "images_per_second": _tested_images(engine.trainer, datamodule) / timer.time_elapsed("test"),
             "training_minutes": self.adapters.training_minutes if self.adapters else timer.time_elapsed("train") / 60,
             "peak_memory_mb": memory.mebibytes(),

@@ -18,6 +18,7 @@ from typing import Any
 
 import pandas as pd
 
+from anomalib_dpclip.benchmark.knowledge import assumed_knowledge
 from anomalib_dpclip.files.atomic_write import atomic_write
 
 logger = logging.getLogger(__name__)
@@ -25,22 +26,30 @@ logger = logging.getLogger(__name__)
 METRICS = ("image_AUROC", "image_AP", "image_F1Max", "pixel_AUROC", "pixel_AP", "pixel_AUPRO", "pixel_F1Max")
 """The field's metrics, in [0, 1]; left empty where undefined."""
 
+LINE_METRICS = ("overkill_at_2", "overkill_at_5", "overkill_at_10", "escape_at_2", "escape_at_5", "escape_at_10")
+"""Figures of a line, in [0, 1], lower is better; left empty where undefined, and in rows from before they were measured."""
+
 COSTS = ("images_per_second", "training_minutes", "peak_memory_mb")
 """Throughput of the test run, wall time of training, and peak memory in MiB as `PeakMemory` has it."""
 
 COLUMNS = (
     "label",
     "model",
+    "knows",
     "data_set",
     "category",
     "seed",
     "accelerator",
     *METRICS,
+    *LINE_METRICS,
     *COSTS,
     "status",
     "reason",
     "key",
 )
+
+ADDED_LATER = {"knows", *LINE_METRICS}
+"""Columns that files of earlier versions lack."""
 
 ALL = "all"
 """Category of a data set that is tested as a whole."""
@@ -64,6 +73,8 @@ def row_key(*parts: Any) -> str:
 def open_rows(path: Path, provenance: Mapping[str, str]) -> None:
     """Make a results file ready to append to: start it, or take out what is left of rows that were cut short.
 
+    A file of an earlier version is given the columns that it lacks, empty.
+
     Args:
         path: The file.
         provenance: How its rows are made, written as comments above the columns of a new file.
@@ -78,16 +89,28 @@ def open_rows(path: Path, provenance: Mapping[str, str]) -> None:
     lines = path.read_bytes().decode(errors="replace").splitlines(keepends=True)
     heading = list(itertools.takewhile(_is_comment, lines))
     columns, rows = lines[len(heading) : len(heading) + 1], lines[len(heading) + 1 :]
-    if columns != [_line(COLUMNS)]:
+    names = _names("".join(columns))
+    if not _are_ours(names):
         msg = (
             f"{path}: not the columns of benchmark results; name another --out, or start over with --fresh, which sets this "
             f"file aside"
         )
         raise ValueError(msg)
-    whole = [row for row in rows if _is_whole(row)]
+    whole = [row for row in rows if _is_whole(row, len(names))]
     if len(whole) < len(rows):
         logger.warning("%s: took out %d rows that were cut short; their jobs are run again", path, len(rows) - len(whole))
-        _write(path, [*heading, *columns, *whole])
+    if len(whole) < len(rows) or names != list(COLUMNS):
+        cells = (dict(zip(names, next(csv.reader([row])), strict=True)) for row in whole)
+        _write(path, [*heading, _line(COLUMNS), *(_line([row.get(name, "") for name in COLUMNS]) for row in cells)])
+
+
+def _names(line: str) -> list[str]:
+    return next(csv.reader([line]), [])
+
+
+def _are_ours(names: Sequence[str]) -> bool:
+    """Whether names are the columns, or those of an earlier version, in any order."""
+    return len(set(names)) == len(names) and set(COLUMNS) - ADDED_LATER <= set(names) <= set(COLUMNS)
 
 
 def set_aside(path: Path) -> Path | None:
@@ -148,7 +171,7 @@ def _append(path: Path, text: str) -> None:
         os.close(descriptor)
 
 
-def _is_whole(line: str, columns: int = len(COLUMNS)) -> bool:
+def _is_whole(line: str, columns: int) -> bool:
     """Whether a line is a whole row."""
     try:
         (cells,) = csv.reader([line], strict=True)
@@ -159,6 +182,8 @@ def _is_whole(line: str, columns: int = len(COLUMNS)) -> bool:
 
 def read_rows(*paths: Path) -> pd.DataFrame:
     """Rows of one or more results files, the last one of each job (a repaired job follows its failure).
+
+    Of files of earlier versions the metrics that they lack are undefined, and what models know is what they did know then.
 
     Raises:
         FileNotFoundError: A file is not there.
@@ -182,12 +207,12 @@ def _read(path: Path) -> pd.DataFrame:
     if not path.is_file():
         msg = f"{path}: no such results file; `dpclip benchmark --config CONFIG --out {path}` writes one"
         raise FileNotFoundError(msg)
-    numbers = (*METRICS, *COSTS)
+    numbers = (*METRICS, *LINE_METRICS, *COSTS)
     try:
         text = path.read_text(encoding="utf-8")
         columns, *rows = itertools.dropwhile(_is_comment, text.splitlines(keepends=True))
         # Whole lines only: others were cut short, or the last row is being written just now.
-        number = len(next(csv.reader([columns])))
+        number = len(_names(columns))
         table = pd.read_csv(
             io.StringIO("".join([columns, *(row for row in rows if _is_whole(row, number))])),
             dtype={name: str for name in COLUMNS if name not in numbers},
@@ -197,7 +222,10 @@ def _read(path: Path) -> pd.DataFrame:
     except ValueError as error:  # of pandas, of decoding, or no line at all
         msg = f"{path}: not a CSV of benchmark results ({error})"
         raise ValueError(msg) from error
-    if missing := set(COLUMNS) - set(table.columns):
+    missing = set(COLUMNS) - ADDED_LATER - set(table.columns)
+    if missing:
         msg = f"{path}: not a CSV of benchmark results, it lacks the columns {sorted(missing)}"
         raise ValueError(msg)
-    return table[list(COLUMNS)]
+    table = table.reindex(columns=COLUMNS)
+    known = table["knows"].astype(object)
+    return table.assign(knows=known.where(known.notna() & (known != ""), table["model"].map(assumed_knowledge)))

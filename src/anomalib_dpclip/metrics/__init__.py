@@ -10,6 +10,7 @@ from anomalib_dpclip.metrics.functional import (
     f1_threshold,
 )
 from anomalib_dpclip.metrics.image_metrics import ImageMetric, count_scores
+from anomalib_dpclip.metrics.line import line_metrics
 from anomalib_dpclip.metrics.pixel_histogram import PixelCounts, PixelHistogram, count_pixels
 from anomalib_dpclip.metrics.pixel_metrics import PixelMetric
 
@@ -27,4 +28,5 @@ __all__ = [
     "f1_max",
     "f1_threshold",
     "field_metrics",
+    "line_metrics",
 ]

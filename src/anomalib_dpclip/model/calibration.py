@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from anomalib_dpclip.method.domain import Domain
 from anomalib_dpclip.method.image_score import image_score
-from anomalib_dpclip.model.calibration_statistics import CalibrationStatistics
+from anomalib_dpclip.model.calibration_statistics import CalibrationStatistics, SeenImages
 from anomalib_dpclip.model.normalisation import NORMALISED_CONTROL_POINTS, piecewise_linear, separate_control_points
-from anomalib_dpclip.model.thresholds import Thresholds, choose_thresholds
+from anomalib_dpclip.model.thresholds import Thresholds, choose_thresholds, goes_by_rate
 
 
 class Calibration(nn.Module):
@@ -22,7 +22,7 @@ class Calibration(nn.Module):
         map_knots: Control points of the maps' normalisation ``(5,)``, see `piecewise_linear`; the third is the pixel threshold.
         score_knots: Control points of the fused image scores' normalisation ``(5,)``; the third is the image threshold.
         is_set: Whether a data set has set it.
-        promise: What the thresholds hold to, in words, where this process has set them.
+        promise: What the thresholds hold to, in words; kept beside the buffers, since it is no tensor. Empty if nobody knows.
     """
 
     map_range: Tensor
@@ -92,28 +92,70 @@ class Calibration(nn.Module):
         self.promise = other.promise
 
     @torch.no_grad()
-    def set_from(self, statistics: CalibrationStatistics, domain: Domain, false_alarm_rate: float | None = None) -> None:
+    def set_from(
+        self,
+        statistics: CalibrationStatistics,
+        domain: Domain,
+        false_alarm_rate: float | None = None,
+        scale: "Calibration | None" = None,
+    ) -> None:
         """Set ranges and thresholds from what was seen of a data set.
 
-        Thresholds are those of the best F1 score, or with a false-alarm rate those that this share of the normal images
-        exceeds. Where that is undefined (one kind of image only) the way out is the other rule, said in a warning.
+        Thresholds are those of the best F1 score, or with a false-alarm rate those that a new normal image exceeds at most at
+        this rate. Where that is undefined (one kind of image only) the way out is the other rule, said in a warning.
 
         Args:
             statistics: What was seen.
             domain: How scores are fused.
-            false_alarm_rate: Share of normal images that may be called anomalous, in [0, 1).
+            false_alarm_rate: Probability in [0, 1) with which a new normal image may be called anomalous.
+            scale: Has the ranges that are used with a false-alarm rate. In those of the images themselves none of these images
+                is ever extreme, as a new one can be, and the rate would not quite hold.
         """
         seen = statistics.images()
         if not len(seen.peak):
             return
+        if scale is not None and goes_by_rate(seen, false_alarm_rate):
+            self.map_range.copy_(scale.map_range)
+            self.detection_range.copy_(scale.detection_range)
+        else:
+            self.set_ranges(seen)
+        self.set_thresholds(choose_thresholds(self.fused(seen, domain), seen, statistics, false_alarm_rate), seen, domain)
+
+    def set_ranges(self, seen: SeenImages) -> None:
+        """Set the ranges from what was seen of at least one image; thresholds follow with `set_thresholds`."""
         self.map_range.copy_(torch.stack([seen.floor.min(), seen.peak.max()]))
         self.detection_range.copy_(torch.stack([seen.detection.min(), seen.detection.max()]))
+
+    def fused(self, seen: SeenImages, domain: Domain) -> Tensor:
+        """Image score of each image that was seen ``(N,)``, on the CPU."""
         device = self.map_range.device
-        fused = self.fuse(seen.peak.to(device), seen.detection.to(device), domain).cpu()
-        thresholds = choose_thresholds(fused, seen, statistics, false_alarm_rate)
-        low, high = (self.fuse(bound, bound, domain).item() for bound in torch.tensor([0.0, 1.0], device=device))
+        return self.fuse(seen.peak.to(device), seen.detection.to(device), domain).cpu()
+
+    def thresholds_at(self, peak: float, domain: Domain, promise: str) -> Thresholds:
+        """Thresholds where the map's peak alone decides, as with photos of the target and lots: the same for pixels and images.
+
+        Args:
+            peak: Highest value of the map of an image that is just normal.
+            domain: How scores are fused.
+            promise: What they hold to.
+        """
+        value = torch.tensor(peak, device=self.map_range.device)
+        return Thresholds(self.fuse(value, value, domain).item(), peak, promise)
+
+    @torch.no_grad()
+    def set_thresholds(self, thresholds: Thresholds, seen: SeenImages, domain: Domain) -> None:
+        """Put thresholds in force: they become the middle control points, between what was seen.
+
+        Args:
+            thresholds: On the fused score in the ranges that are set, and on the raw map.
+            seen: The images between whose scores they lie.
+            domain: How scores are fused.
+        """
+        fused = self.fused(seen, domain)
+        bounds = torch.tensor([0.0, 1.0], device=self.map_range.device)
+        low, high = self.fuse(bounds, bounds, domain).tolist()
         self.score_knots.copy_(separate_control_points(low, fused.min().item(), thresholds.image, fused.max().item(), high))
-        lowest, highest = self.map_range.tolist()
+        lowest, highest = seen.floor.min().item(), seen.peak.max().item()
         self.map_knots.copy_(separate_control_points(0.0, lowest, thresholds.pixel, highest, 1.0))
         self.is_set.fill_(True)
         self.promise = thresholds.promise

@@ -22,12 +22,22 @@ class SeenImages(NamedTuple):
 
 
 class CalibrationStatistics(nn.Module):
-    """Four numbers an image, and the pixels' histograms: all that a calibration needs, however large the data set."""
+    """Four numbers an image, and the pixels' histograms: all that a calibration needs, however large the data set.
 
-    def __init__(self) -> None:
+    Args:
+        source: What the images are of, such as ``Surfaces/weave``; empty if nobody knows.
+    """
+
+    def __init__(self, source: str = "") -> None:
         super().__init__()
+        self.source = source
         self.rows = CatMetric(nan_strategy="disable")
         self.pixels = PixelHistogram()
+
+    @property
+    def of(self) -> str:
+        """The source, to follow "images" in a sentence."""
+        return f" of {self.source}" if self.source else ""
 
     @torch.no_grad()
     def update(self, anomaly_map: Tensor, detection: Tensor, label: Tensor | None, mask: Tensor | None) -> None:

@@ -9,12 +9,14 @@ from typing import Any
 from lightning.pytorch.trainer.states import TrainerFn
 
 from anomalib_dpclip.adapter_files.compatibility import check_provenance
-from anomalib_dpclip.adapter_files.provenance import PROVENANCE_KEY, Provenance
+from anomalib_dpclip.adapter_files.foreign_formats import promise_in
+from anomalib_dpclip.adapter_files.provenance import PROMISE_KEY, PROVENANCE_KEY, Provenance
 from anomalib_dpclip.method.domain import DEFAULT_DOMAIN, Domain
 from anomalib_dpclip.method.unadapted import UNADAPTED
 from anomalib_dpclip.model.calibration import Calibration
 from anomalib_dpclip.model.checkpoint_io import write_checkpoints_whole
 from anomalib_dpclip.model.few_shot import KnowsReferences
+from anomalib_dpclip.model.post_processor import DPCLIPPostProcessor
 
 logger = logging.getLogger(__name__)
 
@@ -72,9 +74,12 @@ class SavesAdapters(KnowsReferences):
         return super().load_state_dict({**backbone, **state_dict}, strict=strict, assign=assign)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add where the adapters come from, and the domain of the thresholds in force."""
+        """Add where the adapters come from, and of the thresholds in force the domain and what they promise."""
         super().on_save_checkpoint(checkpoint)
-        checkpoint[PROVENANCE_KEY] = asdict(self.provenance) | {DOMAIN_KEY: self.model.domain}
+        beside: dict[str, str] = {DOMAIN_KEY: self.model.domain}
+        if isinstance(self.post_processor, DPCLIPPostProcessor):
+            beside[PROMISE_KEY] = self.post_processor.calibration.promise
+        checkpoint[PROVENANCE_KEY] = asdict(self.provenance) | beside
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take over provenance, calibration and domain.
@@ -100,6 +105,9 @@ class SavesAdapters(KnowsReferences):
         self._check_domain(saved.get(DOMAIN_KEY, DEFAULT_DOMAIN), checkpoint.get("state_dict", {}))
         self.provenance = provenance
         self.set_domain(saved.get(DOMAIN_KEY, DEFAULT_DOMAIN))
+        if isinstance(self.post_processor, DPCLIPPostProcessor):
+            self.post_processor.calibration.promise = promise_in(saved, CHECKPOINT)
+            self.post_processor.auxiliary_calibration.promise = provenance.calibration_promise
 
     def _keep_what_was_trained(self, checkpoint: dict[str, Any]) -> None:
         """`anomalib train --ckpt_path X` goes on from X and then tests X: test what has been trained instead."""

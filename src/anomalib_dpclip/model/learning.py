@@ -152,7 +152,7 @@ class LearnsAdapters(KnowsTarget):
         interval = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         # Looking at a value makes the CPU wait for an accelerator; without one it costs nothing.
         self._losses: Deferred = Deferred(1 if self.device.type == "cpu" else interval, require_finite_losses)
-        self._seen = CalibrationStatistics().to(self.device)
+        self._seen = CalibrationStatistics("the auxiliary set, which the adapters learn from").to(self.device)
         self._scores: Deferred = Deferred(interval, self._seen.update_all)
 
     def training_step(self, batch: ImageBatch, batch_idx: int) -> Mapping[str, Any]:
@@ -212,7 +212,9 @@ class LearnsAdapters(KnowsTarget):
         epochs = self.current_epoch + int(self.trainer.fit_loop.epoch_loop.batch_progress.is_last_batch)
         self.provenance = replace(self.provenance, epochs=epochs, calibration_domain=self.model.domain)
         if isinstance(self.post_processor, DPCLIPPostProcessor):
-            self.post_processor.auxiliary_calibration.set_from(self._seen, self.model.domain)
+            calibration = self.post_processor.auxiliary_calibration
+            calibration.set_from(self._seen, self.model.domain)
+            self.provenance = replace(self.provenance, calibration_promise=calibration.promise)
 
     @torch.no_grad()
     def _collect(self, objective: Objective, anchors: Tensor, label: Tensor) -> None:

@@ -104,8 +104,9 @@ class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, Anoma
         image_mean: Mean of the three image channels, instead of what the weights were trained with.
         image_std: Standard deviation, likewise.
         tokenizer: Folder of the text tower's tokenizer, for backbones whose tokenizer is not part of open_clip (SigLIP, CLIPA).
-        false_alarm_rate: Set thresholds from normal validation images alone, so that this share of them, in [0, 1), is called
-            anomalous. Default: thresholds of the best F1 score.
+        false_alarm_rate: Set thresholds from normal validation images alone, so that a new normal image of the same source is
+            called anomalous with at most this probability, in [0, 1); 0.01 takes 99 images, 0.05 takes 19. Default: thresholds
+            of the best F1 score.
         pre_processor: Pre-processor, or whether to use the default one.
         post_processor: Post-processor, or whether to use the default one.
         evaluator: Evaluator, or whether to use the default one (image AUROC, AP, F1-max; pixel AUROC, AP, AUPRO, F1-max).

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from anomalib.data import ImageBatch, InferenceBatch
@@ -13,9 +13,12 @@ from tqdm.auto import tqdm
 from anomalib_dpclip.method.evidence_fusion import GAUSSIAN_MAD, memory_share
 from anomalib_dpclip.method.memory import smooth_distance
 from anomalib_dpclip.method.mutual_scoring import groups, mutual_distances, random_projection
+from anomalib_dpclip.method.torch_model import DPCLIPModel
+from anomalib_dpclip.model.calibration_statistics import UNKNOWN_LABEL, SeenImages
 from anomalib_dpclip.model.few_shot import KnowsReferences
-from anomalib_dpclip.model.normalisation import MIN_GAP, separate_control_points
+from anomalib_dpclip.model.normalisation import MIN_GAP
 from anomalib_dpclip.model.post_processor import DPCLIPPostProcessor
+from anomalib_dpclip.model.thresholds import NO_PROMISE
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +29,30 @@ SEPARABLE = 0.75
 """Share of the scores' variance that lies between two kinds, from which there plainly are two kinds (Otsu's criterion)."""
 
 
+class JudgedLot(NamedTuple):
+    """What a lot says of its images.
+
+    Attributes:
+        evidence: The text's difference ``(rows, columns)`` and the distance to the other images ``(L,)`` of each, by path.
+        share: Of the distance in the maps.
+    """
+
+    evidence: dict[str, tuple[Tensor, Tensor]]
+    share: Tensor
+
+    def maps(self, model: DPCLIPModel, paths: Sequence[str]) -> Tensor:
+        """Maps ``(B, H, W)`` of images of the lot, on the CPU."""
+        differences, distances = (torch.stack(parts) for parts in zip(*(self.evidence[path] for path in paths), strict=True))
+        return model.fused_map(differences, distances, self.share)
+
+    def extremes(self, model: DPCLIPModel) -> SeenImages:
+        """Lowest and highest value of each map; few maps are in memory at a time."""
+        paths = list(self.evidence)
+        parts = [self.maps(model, paths[start : start + 8]).flatten(1).aminmax(dim=1) for start in range(0, len(paths), 8)]
+        floor, peak = (torch.cat(values) for values in zip(*parts, strict=True))
+        return SeenImages(floor, peak, peak, torch.full_like(peak, UNKNOWN_LABEL))
+
+
 class JudgesLot(KnowsReferences):
     """The part of `DPCLIP` that lets the images of a run judge each other.
 
@@ -34,9 +61,7 @@ class JudgesLot(KnowsReferences):
     """
 
     lot: bool
-    _judged: dict[str, tuple[Tensor, Tensor]] | None = None
-    """Difference ``(rows, columns)`` and distance ``(L,)`` of each image, by path."""
-    _lot_share: Tensor | None = None
+    _judged: JudgedLot | None = None
 
     def follow_lot(self, loaders: Any, *, calibrate: bool) -> None:
         """See all images of a run, and let them judge each other.
@@ -63,16 +88,15 @@ class JudgesLot(KnowsReferences):
         normal = smooth.flatten(1).amax(1).argsort()[: max(1, len(paths) // 2)]
         pairs = torch.stack([differences[normal].flatten(), smooth[normal].flatten()], dim=1)
         share = self.model.memory.share.cpu() if self.model.memory is not None else torch.tensor(memory_share(pairs, pairs[:0]))
-        self._lot_share = share
-        self._judged = dict(zip(paths, zip(differences, mutual, strict=True), strict=True))
-        floor, peaks = self._extremes(paths)
-        if mostly_anomalous(peaks):
+        self._judged = JudgedLot(dict(zip(paths, zip(differences, mutual, strict=True), strict=True)), share)
+        seen = self._judged.extremes(self.model)
+        if mostly_anomalous(seen.peak):
             logger.warning(
                 "more than half of this lot looks unlike the rest, and a lot is judged by what most of its images look like. "
                 "If most are damaged, give some good photos with --model.few_shot_source"
             )
         if calibrate:
-            self._calibrate_on_lot(floor, peaks)
+            self._calibrate_on_lot(seen)
 
     @torch.no_grad()
     def _see(self, loaders: Any) -> tuple[list[str], Tensor, Tensor, Tensor]:
@@ -99,43 +123,19 @@ class JudgesLot(KnowsReferences):
         """What the lot says of a batch of its images; ``None`` where there is no lot."""
         if self._judged is None or not batch.image_path:
             return None
-        maps = self._maps([str(path) for path in batch.image_path]).to(self.device)
+        maps = self._judged.maps(self.model, [str(path) for path in batch.image_path]).to(self.device)
         return InferenceBatch(anomaly_map=maps, pred_score=maps.amax(dim=(-2, -1)))
 
-    def _maps(self, paths: Sequence[str]) -> Tensor:
-        """Maps ``(B, H, W)`` of images of the lot, on the CPU."""
-        assert self._judged is not None
-        assert self._lot_share is not None
-        differences, distances = (torch.stack(parts) for parts in zip(*(self._judged[path] for path in paths), strict=True))
-        return self.model.fused_map(differences, distances, self._lot_share)
-
-    def _extremes(self, paths: Sequence[str]) -> tuple[float, Tensor]:
-        """Lowest value of all maps, and each map's peak ``(N,)``; few maps are in memory at a time."""
-        floor, peaks = 1.0, []
-        for start in range(0, len(paths), 8):
-            maps = self._maps(paths[start : start + 8])
-            floor = min(floor, maps.min().item())
-            peaks.append(maps.amax(dim=(-2, -1)))
-        return floor, torch.cat(peaks)
-
-    def _calibrate_on_lot(self, floor: float, peaks: Tensor) -> None:
+    def _calibrate_on_lot(self, seen: SeenImages) -> None:
         processor = self.post_processor
         if not isinstance(processor, DPCLIPPostProcessor):
             return
-        calibration = processor.calibration
-        median = peaks.median()
-        limit = (median + OUTLYING * GAUSSIAN_MAD * (peaks - median).abs().median()).item() + MIN_GAP
-        device = calibration.map_range.device
-        bounds = torch.tensor([floor, peaks.max().item()], device=device)
-        calibration.map_range.copy_(bounds)
-        calibration.detection_range.copy_(bounds)
-        low, least, middle, most, high = (
-            calibration.fuse(value, value, self.model.domain).item()
-            for value in torch.tensor([0.0, peaks.min().item(), limit, peaks.max().item(), 1.0], device=device)
-        )
-        calibration.score_knots.copy_(separate_control_points(low, least, middle, most, high))
-        calibration.map_knots.copy_(separate_control_points(0.0, floor, limit, peaks.max().item(), 1.0))
-        calibration.is_set.fill_(True)
+        median = seen.peak.median()
+        limit = (median + OUTLYING * GAUSSIAN_MAD * (seen.peak - median).abs().median()).item() + MIN_GAP
+        calibration, domain = processor.calibration, self.model.domain
+        calibration.set_ranges(seen)
+        promise = f"{OUTLYING:g} deviations above the median of a lot of {len(seen.peak)} unlabelled images; {NO_PROMISE}"
+        calibration.set_thresholds(calibration.thresholds_at(limit, domain, promise), seen, domain)
 
 
 def mostly_anomalous(scores: Tensor) -> bool:

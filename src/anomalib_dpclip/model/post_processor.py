@@ -21,8 +21,9 @@ class DPCLIPPostProcessor(PostProcessor):
         enable_thresholding: Give labels and masks.
         image_sensitivity: Higher values call more images anomalous, in [0, 1]; 0.5 is the threshold itself.
         pixel_sensitivity: The same for pixels.
-        false_alarm_rate: Set thresholds from normal validation images alone, so that this share of them, in [0, 1), is
-            called anomalous. By default thresholds are those of the best F1 score.
+        false_alarm_rate: Set thresholds from normal validation images alone, so that a new normal image of the same source is
+            called anomalous with at most this probability, in [0, 1): a conformal bound, for which a rate of r takes 1 / r - 1
+            images; 0 for thresholds that none of them exceeds. By default thresholds are those of the best F1 score.
         domain: How scores are fused; the model sets it to its own.
 
     Attributes:
@@ -89,7 +90,7 @@ class DPCLIPPostProcessor(PostProcessor):
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget what an earlier validation saw."""
         del trainer
-        self._statistics = CalibrationStatistics().to(pl_module.device)
+        self._statistics = CalibrationStatistics(getattr(pl_module, "target_name", "")).to(pl_module.device)
 
     def on_validation_batch_end(
         self,
@@ -110,7 +111,7 @@ class DPCLIPPostProcessor(PostProcessor):
         del pl_module
         statistics, self._statistics = self._statistics, None
         if statistics is not None and not trainer.sanity_checking:
-            self.calibration.set_from(statistics, self.domain, self.false_alarm_rate)
+            self.calibration.set_from(statistics, self.domain, self.false_alarm_rate, self.auxiliary_calibration)
 
     # What anomalib shows of its own post-processor.
 

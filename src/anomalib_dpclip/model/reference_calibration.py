@@ -1,14 +1,11 @@
 """Thresholds from photos of what the target should look like, where there are no validation images."""
 
-import torch
-
 from anomalib_dpclip.method.domain import Domain
 from anomalib_dpclip.model.calibration import Calibration
 from anomalib_dpclip.model.calibration_statistics import CalibrationStatistics
-from anomalib_dpclip.model.normalisation import separate_control_points
+from anomalib_dpclip.model.thresholds import NO_PROMISE
 
 
-@torch.no_grad()
 def calibrate_on_references(
     calibration: Calibration, statistics: CalibrationStatistics, domain: Domain, false_alarm_rate: float | None
 ) -> None:
@@ -21,17 +18,14 @@ def calibrate_on_references(
         calibration: What is set.
         statistics: As `build_memory` gives them.
         domain: How scores are fused.
-        false_alarm_rate: Share of the photos that may be called anomalous, which then decides instead.
+        false_alarm_rate: Probability with which a new normal image may be called anomalous, which then decides instead.
     """
-    calibration.set_from(statistics, domain, false_alarm_rate)
     if false_alarm_rate is not None:
+        calibration.set_from(statistics, domain, false_alarm_rate)
         return
     seen = statistics.images()
-    middle = (seen.peak[seen.label == 0].mean() + seen.peak[seen.label == 1].mean()) / 2
-    middle = middle.to(calibration.map_range.device)
-    for control_points, threshold in (
-        (calibration.map_knots, middle),  # the same: an image is anomalous where any of its pixels is
-        (calibration.score_knots, calibration.fuse(middle, middle, domain)),
-    ):
-        lowest, low, _, high, highest = control_points.tolist()
-        control_points.copy_(separate_control_points(lowest, low, threshold.item(), high, highest))
+    calibration.set_ranges(seen)
+    normal, damaged = (seen.peak[seen.label == kind] for kind in (0, 1))
+    promise = f"halfway between {len(normal)} images{statistics.of}, and the same with synthetic defects; {NO_PROMISE}"
+    middle = ((normal.mean() + damaged.mean()) / 2).item()
+    calibration.set_thresholds(calibration.thresholds_at(middle, domain, promise), seen, domain)

@@ -20,6 +20,9 @@ MEMORY_TOKENS = 68_450
 JUDGED_PHOTOS = 16
 """So many photos are judged by the others, however many there are: each costs as much as a comparison with the memory."""
 
+JUDGED = "the photos that show the target, each judged by the others"
+"""What the images of the calibration are of."""
+
 DEFECTS = 2
 """Synthetic defects put into each judged photo."""
 
@@ -73,7 +76,7 @@ def build_memory(
     memory = TokenMemory(
         _thinned(_as_memory(clean.tokens), limit, seed), memory_share(normal, anomalous[token_masks]), len(photos)
     )
-    statistics = CalibrationStatistics().to(photos.device)
+    statistics = CalibrationStatistics(JUDGED).to(photos.device)
     for label, differences, far, mask in (
         (0, clean.difference[: len(judged)], distance, torch.zeros_like(masks[: len(judged)])),
         (1, hurt.difference, damaged_distance, masks),

@@ -46,6 +46,14 @@ class KnowsTarget(LightningModule):
         return datamodule if isinstance(datamodule, AnomalibDataModule) else None
 
     @property
+    def target_name(self) -> str:
+        """What the images are of, such as ``Surfaces/weave``; the class, if no data module says more."""
+        if self.target is None:
+            return self.class_name or ""
+        category = getattr(self.target, "category", None)
+        return f"{self.target.name}/{category}" if category else str(self.target.name)
+
+    @property
     def is_calibrated(self) -> bool:
         """Whether thresholds are in force that somebody set."""
         return isinstance(self.post_processor, DPCLIPPostProcessor) and bool(self.post_processor.calibration.is_set)

@@ -1,4 +1,4 @@
-"""Thresholds on image scores and raw maps: of the best F1 score, or of a false-alarm rate."""
+"""Thresholds on image scores and raw maps: of the best F1 score, or of a false-alarm rate that holds for new images."""
 
 import logging
 import math
@@ -10,9 +10,12 @@ from torch import Tensor
 from anomalib_dpclip.metrics.functional import f1_curve, f1_threshold
 from anomalib_dpclip.metrics.image_metrics import count_scores
 from anomalib_dpclip.model.calibration_statistics import CalibrationStatistics, SeenImages
+from anomalib_dpclip.model.conformal import false_alarm_threshold, promise_of, too_few
 from anomalib_dpclip.model.normalisation import MIN_GAP
 
 logger = logging.getLogger(__name__)
+
+NO_PROMISE = "no promise about new images"
 
 
 class Thresholds(NamedTuple):
@@ -21,7 +24,7 @@ class Thresholds(NamedTuple):
     Attributes:
         image: On the image score.
         pixel: On the raw map.
-        promise: What they hold to, in words, and on what; empty if nobody knows.
+        promise: What they hold to, in words, from how many images and of what; empty if nobody knows.
     """
 
     image: float
@@ -42,18 +45,10 @@ def best_f1_threshold(scores: Tensor, labels: Tensor) -> float:
     return (counts.scores[lowest - 1].item() + value) / 2 if lowest else value - MIN_GAP
 
 
-def false_alarm_threshold(normal_scores: Tensor, rate: float) -> float:
-    """Threshold that at most a share ``rate`` of the normal scores ``(N,)`` exceeds; from normal images alone."""
-    ranked = normal_scores.sort(descending=True).values
-    # As many scores may lie above the threshold: it lies halfway to the next higher one, however many are equal.
-    value = ranked[_allowed(rate, len(ranked))].item()
-    higher = ranked[ranked > value]
-    return (value + higher[-1].item()) / 2 if len(higher) else value + MIN_GAP
-
-
-def _allowed(rate: float, images: int) -> int:
-    """How many of so many images a rate allows: 0.29 of 100 are 29, whatever binary fractions make of 0.29."""
-    return int(Fraction(str(rate)) * images)
+def goes_by_rate(seen: SeenImages, false_alarm_rate: float | None) -> bool:
+    """Whether thresholds are from normal images alone: a rate was asked for, or there is nothing else to go by."""
+    has_normal, has_anomalous = (bool((seen.label == kind).any()) for kind in (0, 1))
+    return has_normal and (false_alarm_rate is not None or not has_anomalous)
 
 
 def choose_thresholds(
@@ -68,20 +63,18 @@ def choose_thresholds(
         fused: Image score of each image ``(N,)``.
         seen: The images.
         statistics: What else was seen of them.
-        false_alarm_rate: Share of normal images that may be called anomalous; ``None`` for the best F1 score.
+        false_alarm_rate: Probability with which a new normal image may be called anomalous; ``None`` for the best F1 score.
     """
-    has_normal, has_anomalous = bool((seen.label == 0).any()), bool((seen.label == 1).any())
-    if not has_normal and not has_anomalous:
-        promise = f"none of {len(fused)} unlabelled images exceeds the thresholds"
+    if goes_by_rate(seen, false_alarm_rate):
+        if false_alarm_rate is None:
+            logger.warning(
+                "no anomalous validation image: the thresholds are set so that no normal validation image exceeds them; "
+                "choose another rate with the post-processor's false_alarm_rate"
+            )
+        return thresholds_by_rate(fused, seen, false_alarm_rate or 0.0, statistics.of)
+    if not (seen.label == 1).any():
+        promise = f"none of {len(fused)} unlabelled images{statistics.of} exceeds the thresholds; {NO_PROMISE}"
         return Thresholds(fused.max().item() + MIN_GAP, seen.peak.max().item() + MIN_GAP, promise)
-    if false_alarm_rate is not None and has_normal:
-        return thresholds_by_rate(fused, seen, false_alarm_rate)
-    if not has_anomalous:
-        logger.warning(
-            "no anomalous validation image: the thresholds are set so that no normal validation image exceeds them; "
-            "choose another rate with the post-processor's false_alarm_rate"
-        )
-        return thresholds_by_rate(fused, seen, 0.0)
     if false_alarm_rate is not None:
         logger.warning(
             "false_alarm_rate=%s needs normal validation images and there are none: using the F1 score", false_alarm_rate
@@ -89,12 +82,22 @@ def choose_thresholds(
     return thresholds_by_f1(fused, seen, statistics)
 
 
-def thresholds_by_rate(fused: Tensor, seen: SeenImages, rate: float) -> Thresholds:
-    """Thresholds that a share of the normal images exceeds: by their score, and by any pixel of their map."""
+def thresholds_by_rate(fused: Tensor, seen: SeenImages, rate: float, of: str = "") -> Thresholds:
+    """Thresholds that a new normal image exceeds at a rate: by its score, and by any pixel of its map.
+
+    Args:
+        fused: Image score of each image ``(N,)``.
+        seen: The images, of which the normal ones count.
+        rate: False-alarm rate in [0, 1); 0 for thresholds that none of these images exceeds.
+        of: What the images are of, for the promise, as ``" of Surfaces/weave"``.
+    """
     normal = seen.label == 0
+    count = int(normal.sum())
+    if rate and too_few(count, Fraction(str(rate))):
+        logger.warning("%s. The strictest threshold that they allow is set", too_few(count, Fraction(str(rate))))
     # A map's peak decides whether its image shows any anomalous pixel: same rate, same images.
     image, pixel = (false_alarm_threshold(values[normal], rate) for values in (fused, seen.peak))
-    return Thresholds(image, pixel, f"at most {rate:.1%} of {int(normal.sum())} normal images exceed the thresholds")
+    return Thresholds(image, pixel, promise_of(count, rate, of))
 
 
 def thresholds_by_f1(fused: Tensor, seen: SeenImages, statistics: CalibrationStatistics) -> Thresholds:
@@ -104,5 +107,6 @@ def thresholds_by_f1(fused: Tensor, seen: SeenImages, statistics: CalibrationSta
     pixel = f1_threshold(statistics.pixels.compute()) if statistics.pixels.update_called else math.nan
     if math.isnan(pixel):  # the map's peak is an image score too
         pixel = best_f1_threshold(seen.peak[known], labels)
-    counted = f"{int((labels == 0).sum())} normal and {int((labels == 1).sum())} anomalous images"
-    return Thresholds(best_f1_threshold(fused[known], labels), pixel, f"the best F1 score of {counted}")
+    counted = f"{int((labels == 0).sum())} normal and {int((labels == 1).sum())} anomalous images{statistics.of}"
+    promise = f"the best F1 score of {counted}; {NO_PROMISE}"
+    return Thresholds(best_f1_threshold(fused[known], labels), pixel, promise)

@@ -1,5 +1,6 @@
 """Benchmark rows on disk: whole rows only, whatever interrupts the writing."""
 
+import csv
 import errno
 import math
 import os
@@ -7,7 +8,17 @@ import os
 import pandas as pd
 import pytest
 
-from anomalib_dpclip.benchmark.rows import COLUMNS, append_row, open_rows, read_provenance, read_rows, row_key, set_aside
+from anomalib_dpclip.benchmark.rows import (
+    ADDED_LATER,
+    COLUMNS,
+    LINE_METRICS,
+    append_row,
+    open_rows,
+    read_provenance,
+    read_rows,
+    row_key,
+    set_aside,
+)
 
 HEADER = {"command": "dpclip benchmark", "machine": "a\nb"}
 
@@ -132,6 +143,35 @@ def test_an_empty_file_is_started_anew(tmp_path):
     path.touch()
     open_rows(path, HEADER)
     assert read_rows(path).empty
+
+
+def test_a_file_of_an_earlier_version_is_gone_on_with(tmp_path):
+    path = tmp_path / "rows.csv"
+    older = [name for name in COLUMNS if name not in ADDED_LATER]
+    cells = {name: _row("first", model="DPCLIP", image_AUROC=0.5).get(name, "") for name in older}
+    second = cells | {"key": "second", "label": 'comma, "quote"', "model": "Patchcore"}
+    path.write_text("# command: before\n")
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, older, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows([cells, second])
+        file.write("cut,sho")
+    before = read_rows(path)
+    assert before["knows"].tolist() == ["nothing", "all normal photos"]
+    assert before[list(LINE_METRICS)].isna().all(axis=None)
+
+    open_rows(path, HEADER)
+    pd.testing.assert_frame_equal(read_rows(path), before)
+    append_row(path, _row("third", knows="4 normal photos", overkill_at_2=0.25))
+    rows = read_rows(path)
+    assert rows["key"].tolist() == ["first", "second", "third"]
+    assert rows["label"].tolist() == ["A", 'comma, "quote"', "A"]
+    assert rows["knows"].tolist() == ["nothing", "all normal photos", "4 normal photos"]
+    assert rows["overkill_at_2"].tolist()[2] == 0.25
+    assert read_provenance(path) == ["command: before"]
+    written = path.read_bytes()
+    open_rows(path, HEADER)
+    assert path.read_bytes() == written
 
 
 def test_other_files_are_refused(tmp_path):

@@ -12,7 +12,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from anomalib_dpclip.model.calibration import Calibration
 from anomalib_dpclip.model.calibration_statistics import CalibrationStatistics
 from anomalib_dpclip.model.normalisation import piecewise_linear, separate_control_points
-from anomalib_dpclip.model.thresholds import best_f1_threshold, false_alarm_threshold
+from anomalib_dpclip.model.thresholds import Thresholds, best_f1_threshold
 
 UNIT = st.floats(0, 1, width=32)
 SCORES = st.lists(st.integers(0, 6), min_size=2, max_size=25)  # few values, so that many are equal
@@ -73,17 +73,6 @@ def test_best_f1_threshold_is_as_good_as_any(scores, data):
 
 def test_best_f1_threshold_lies_halfway():
     assert best_f1_threshold(torch.tensor([0.1, 0.2, 0.6, 0.9]), torch.tensor([0, 0, 1, 1])) == pytest.approx(0.4)
-
-
-@settings(max_examples=100, deadline=None)
-@given(SCORES, st.floats(0, 1, exclude_max=True))
-def test_false_alarm_rate_is_kept_and_used(scores, rate):
-    scores = torch.tensor(scores) / 6
-    threshold = false_alarm_threshold(scores, rate)
-    assert (scores > threshold).sum() <= rate * len(scores)
-    lower = scores[scores < threshold]
-    if len(lower):  # calling the next lower score anomalous as well would be too much
-        assert (scores >= lower.max()).sum() > int(rate * len(scores))
 
 
 def statistics(maps, detection, label=None, mask=None):
@@ -149,10 +138,43 @@ def test_only_normal_images(caplog):
 
 def test_false_alarm_rate_of_normal_images(caplog):
     calibration = Calibration()
-    calibration.set_from(statistics(MAPS, DETECTION, [0, 0, 0]), "industrial", false_alarm_rate=0.4)
+    calibration.set_from(statistics(MAPS, DETECTION, [0, 0, 0]), "industrial", false_alarm_rate=0.5)
     fused = calibration.fuse(torch.tensor(MAPS).amax(1), torch.tensor(DETECTION), "industrial")
-    assert (fused > calibration.thresholds.image).tolist() == [False, False, True]
+    # The second of three: a fourth exceeds it in two of four cases.
+    assert calibration.thresholds[:2] == (fused[1].item(), pytest.approx(0.48))
     assert not caplog.text
+
+
+def test_too_few_normal_images_for_a_rate_set_the_strictest_threshold_and_say_how_many_it_takes(caplog):
+    calibration = Calibration()
+    calibration.set_from(statistics(MAPS, DETECTION, [0, 0, 0]), "industrial", false_alarm_rate=0.1)
+    assert calibration.thresholds.pixel == pytest.approx(0.60)
+    assert "a false-alarm rate of 10 % takes 9 normal images, there are 3. The strictest threshold" in caplog.text
+    assert "a probability of at most 25 %" in calibration.promise
+    assert calibration.promise.endswith("a false-alarm rate of 10 % takes 9 normal images, there are 3")
+
+
+def test_a_rate_s_scores_are_fused_in_ranges_that_do_not_depend_on_the_images():
+    scale, calibration = Calibration(), Calibration()
+    scale.set_from(statistics([[0.2, 0.9], [0.1, 0.4]], [0.3, 0.7], [0, 1]), "industrial")
+    calibration.set_from(statistics(MAPS, DETECTION, [0, 0, 1]), "industrial", 0.5, scale)
+    assert torch.equal(calibration.map_range, scale.map_range)
+    assert torch.equal(calibration.detection_range, scale.detection_range)
+    # By the F1 score they are the images' own, as the method has it.
+    calibration.set_from(statistics(MAPS, DETECTION, [0, 0, 1]), "industrial", None, scale)
+    torch.testing.assert_close(calibration.map_range, torch.tensor([0.40, 0.60]))
+
+
+def test_thresholds_that_are_given():
+    calibration, seen = Calibration(), statistics(MAPS, DETECTION, [0, 0, 1]).images()
+    calibration.set_ranges(seen)
+    calibration.set_thresholds(Thresholds(0.6, 0.55, "as told"), seen, "industrial")
+    assert calibration.thresholds == (pytest.approx(0.6), pytest.approx(0.55), "as told")
+    torch.testing.assert_close(calibration.map_knots, torch.tensor([0.0, 0.40, 0.55, 0.60, 1.0]), rtol=0, atol=1e-5)
+    assert calibration.is_set
+    # Where the peak alone decides, an image is anomalous where one of its pixels is.
+    at = calibration.thresholds_at(0.5, "industrial", "")
+    assert at.image == pytest.approx(((0.5 - 0.40) / 0.20 + (0.5 - 0.50) / 0.04) / 2)
 
 
 def test_false_alarm_rate_without_normal_images(caplog):
