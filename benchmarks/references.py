@@ -14,13 +14,14 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from anomalib_dpclip import DPCLIP, Surfaces
+from anomalib_dpclip import Surfaces
 from anomalib_dpclip.method.class_names import describe
 from anomalib_dpclip.method.evidence_fusion import memory_share
 from anomalib_dpclip.method.memory import smooth_distance
 from anomalib_dpclip.method.mutual_scoring import mutual_distances
 from anomalib_dpclip.metrics.functional import auroc, average_precision
 from anomalib_dpclip.metrics.pixel_histogram import count_pixels
+from anomalib_dpclip.model.from_file import model_from_file
 from anomalib_dpclip.model.pre_processor import CLIPPreProcessor
 from anomalib_dpclip.model.reference_memory import MEMORY_TOKENS, build_memory
 from anomalib_dpclip.model.references import read_references, resized, training_references
@@ -43,7 +44,7 @@ class Target:
 
     def __init__(self, adapters: Path, root: Path, category: str) -> None:
         self.name = category
-        model = DPCLIP(backbone="mini", weights=adapters, class_name=describe("Surfaces", category)).eval()
+        model = model_from_file(adapters, class_name=describe("Surfaces", category)).eval()
         self.model, self.anchors = model.model, model.anchors_for(describe("Surfaces", category))
         self.data = Surfaces(root=root, category=category)
         self.data.prepare_data()
@@ -54,12 +55,17 @@ class Target:
         self.masks = torch.stack([item.gt_mask for item in items]).view(-1, *images.shape[-2:]).bool()
         prepared = model.pre_processor.normalize(images)
         self.text = model.model.predict(prepared, self.anchors)
-        self.difference, self.tokens = model.model.evidence(prepared, self.anchors)
+        self.evidence = model.model.evidence(prepared, self.anchors)
 
-    def metrics(self, maps: Tensor, score: Tensor, images: Tensor | None = None) -> dict[str, float]:
-        """Image AUROC, pixel AUROC and pixel AP of maps ``(N, H, W)`` and scores ``(N,)`` of the images named."""
+    def metrics(self, maps: Tensor, detection: Tensor, images: Tensor | None = None) -> dict[str, float]:
+        """Image AUROC, pixel AUROC and pixel AP of maps ``(N, H, W)`` and detection scores ``(N,)`` of the images named.
+
+        The image score is that of the method: peak and detection score, each min-max scaled, averaged.
+        """
         chosen = torch.arange(len(self.labels)) if images is None else images
         labels = self.labels[chosen]
+        peak = maps.amax(dim=(-2, -1))
+        score = torch.stack([(each - each.min()) / (each.max() - each.min()) for each in (peak, detection)]).mean(0)
         normal, anomalous = score[labels == 0], score[labels == 1]
         wins = (anomalous[:, None] > normal).double() + (anomalous[:, None] == normal).double() / 2
         counts = count_pixels(maps, self.masks[chosen])
@@ -69,16 +75,13 @@ class Target:
     def fused(self, distance: Tensor, share: float | Tensor, images: Tensor | None = None) -> dict[str, float]:
         """`metrics` of a distance and the text."""
         chosen = torch.arange(len(self.labels)) if images is None else images
-        maps = self.model.fused_map(self.difference[chosen], distance, torch.as_tensor(share))
-        return self.metrics(maps, maps.amax(dim=(-2, -1)), images)
+        difference, score = self.evidence.difference[chosen], self.evidence.score[chosen]
+        return self.metrics(*self.model.fused_prediction(difference, distance, torch.as_tensor(share), score), images)
 
 
 def text_alone(target: Target) -> Iterator[dict]:
-    """The model without photos: map's peak and detection score, each min-max scaled, averaged."""
-    maps, detection = target.text.anomaly_map, target.text.pred_score
-    peak = maps.amax(dim=(-2, -1))
-    score = torch.stack([(each - each.min()) / (each.max() - each.min()) for each in (peak, detection)]).mean(0)
-    yield {"knows": "nothing", "judged by": "text", **target.metrics(maps, score)}
+    """The model without photos."""
+    yield {"knows": "nothing", "judged by": "text", **target.metrics(target.text.anomaly_map, target.text.pred_score)}
 
 
 def with_photos(target: Target, seed: int) -> Iterator[dict]:
@@ -88,7 +91,7 @@ def with_photos(target: Target, seed: int) -> Iterator[dict]:
         prepare = CLIPPreProcessor(target.model.input_size)
         images = resized(read_references(paths), prepare.resize_only)
         memory, _ = build_memory(target.model, images, prepare.normalize, target.anchors, MEMORY_TOKENS, seed)
-        distance = memory(target.tokens)
+        distance = memory(target.evidence.tokens)
         for name, share in (("memory", 1.0), ("both", memory.share)):
             yield {"knows": f"{photos} photos", "judged by": name, "share": float(share), **target.fused(distance, share)}
 
@@ -105,11 +108,12 @@ def with_lot(target: Target, seed: int) -> Iterator[dict]:
 
 
 def _judged(target: Target, lots: list[Tensor], knows: str) -> Iterator[dict]:
-    distance = torch.cat([mutual_distances(target.tokens[lot]) for lot in lots])
+    tokens = target.evidence.tokens.half()
+    distance = torch.cat([mutual_distances(tokens[lot], tokens[lot], range(len(lot))) for lot in lots])
     images = torch.cat(lots)
     smooth = smooth_distance(distance.unflatten(-1, target.model.backbone.grid))
     half = smooth.flatten(1).amax(1).argsort()[: len(images) // 2]
-    pairs = torch.stack([target.difference[images][half].flatten(), smooth[half].flatten()], dim=1)
+    pairs = torch.stack([target.evidence.difference[images][half].flatten(), smooth[half].flatten()], dim=1)
     for name, share in (("lot", 1.0), ("both", memory_share(pairs, pairs[:0]))):
         yield {"knows": knows, "judged by": name, "share": share, **target.fused(distance, share, images)}
 

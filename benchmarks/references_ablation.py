@@ -28,10 +28,7 @@ BLURS = (0.0, 0.5, 1.0)
 
 def taps_of(target: Target, images: Tensor) -> Tensor:
     """Unit tap tokens ``(N, T, L, C)``, not centred."""
-    parts = [
-        target.model.features_and_taps(CLIPPreProcessor(target.model.input_size).normalize(part))[2]
-        for part in images.split(16)
-    ]
+    parts = [target.model.tap_tokens(CLIPPreProcessor(target.model.input_size).normalize(part))[0] for part in images.split(16)]
     return torch.cat([unit(torch.stack(taps, dim=1)) for taps in parts])
 
 

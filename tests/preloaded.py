@@ -19,7 +19,9 @@ from pathlib import Path
 from typing import Any
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["anomalib.cli", "anomalib.engine", "anomalib_dpclip.cli", "anomalib_dpclip.model.lightning_model"])
+_CONTEXT.set_forkserver_preload(
+    ["anomalib.cli", "anomalib.engine", "anomalib_dpclip.cli", "anomalib_dpclip.model.lightning_model"]
+)
 
 COMMANDS = ("anomalib", "dpclip")
 
@@ -88,10 +90,10 @@ def _run_command(connection: socket.socket) -> None:
         status = script.load()()
     except SystemExit as ended:
         status = ended.code
-    except BaseException:
+    except Exception:  # noqa: BLE001  (the interpreter prints any)
         traceback.print_exc()
     if isinstance(status, str):  # as the interpreter does
-        print(status, file=sys.stderr)
+        sys.stderr.write(f"{status}\n")
     sys.stdout.flush()
     sys.stderr.flush()
     connection.send(str(status if isinstance(status, int) else int(status is not None)).encode())

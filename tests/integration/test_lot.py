@@ -1,10 +1,12 @@
 """A lot of unlabelled images that judge each other."""
 
+import pandas as pd
 import pytest
 import torch
 
 from anomalib_dpclip import DPCLIP, Photos
 from anomalib_dpclip.adapter_files.save_and_load import save_adapters
+from anomalib_dpclip.method import mutual_scoring
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +50,48 @@ def test_the_batch_size_does_not_matter(model, make_engine, surfaces_root):
     assert torch.allclose(*scores, atol=1e-3)  # what is compared is stored in half precision
 
 
+@pytest.fixture
+def lot(surfaces_root, tmp_path):
+    folder = tmp_path / "lot"
+    folder.mkdir()
+    for kind in ("good", "hole"):
+        for path in sorted((surfaces_root / "weave" / "test" / kind).iterdir())[:5]:
+            (folder / f"{kind}-{path.name}").write_bytes(path.read_bytes())
+    return folder
+
+
+def scores_of(folder):
+    rows = pd.read_csv(next(folder.rglob("results.csv")))
+    return dict(zip(rows["path"], rows["score"], strict=True))
+
+
+def test_a_panel_judges_a_larger_lot_and_each_image_alike_wherever_it_is(model, make_engine, lot, monkeypatch, tmp_path):
+    monkeypatch.setattr(mutual_scoring.choose_panel, "__defaults__", (4,))
+    scores = []
+    for size in (1, 7):
+        folder = tmp_path / str(size)
+        datamodule = Photos(lot, batch_size=size, num_workers=0)
+        make_engine(default_root_dir=folder).predict(model=model, datamodule=datamodule)
+        assert len(model._panel.number) == 4
+        scores.append(scores_of(folder))
+    assert scores[0] == pytest.approx(scores[1], abs=1e-3)
+    holes = [score for path, score in scores[0].items() if "hole-" in path]
+    assert min(holes) > max(score for path, score in scores[0].items() if "good-" in path)
+
+
+def test_a_resumed_run_judges_by_the_whole_lot(model, make_engine, lot, tmp_path):
+    def predict():
+        make_engine(default_root_dir=tmp_path / "run").predict(model=model, datamodule=Photos(lot, num_workers=0))
+        return scores_of(tmp_path / "run")
+
+    undisturbed = predict()
+    results = next((tmp_path / "run").rglob("results.csv"))
+    lines = results.read_text().splitlines(keepends=True)
+    results.write_text("".join(lines[:-3]))
+    assert len(scores_of(tmp_path / "run")) == 7
+    assert predict() == pytest.approx(undisturbed, abs=1e-3)
+
+
 def test_photos_and_lot_together(weights, make_engine, target):
     model = DPCLIP(backbone="mini", weights=weights, lot=True, k_shot=2, visualizer=False)
     (results,) = make_engine().test(model=model, datamodule=target)
@@ -59,4 +103,4 @@ def test_one_image_is_judged_by_the_text(model, make_engine, surfaces_root, tmp_
     (tmp_path / "one").mkdir()
     (tmp_path / "one" / path.name).write_bytes(path.read_bytes())
     make_engine().predict(model=model, datamodule=Photos(tmp_path / "one", num_workers=0))
-    assert "a lot of 1 images cannot judge itself" in caplog.text
+    assert "a lot of less than two images cannot judge itself" in caplog.text

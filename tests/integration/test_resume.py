@@ -10,6 +10,7 @@ from tests.preloaded import run
 
 from anomalib_dpclip import DPCLIP, Surfaces
 
+
 def model_arguments(root, num_workers):
     """Eight images in three batches an epoch, the last one smaller; the learning rate halves in every epoch."""
     return {

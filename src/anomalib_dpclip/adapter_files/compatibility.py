@@ -12,13 +12,14 @@ from anomalib_dpclip.method.torch_model import DPCLIPModel
 
 
 def architecture_of(model: DPCLIPModel) -> dict[str, Any]:
-    """Arguments of a model that its adapters only make sense with."""
+    """Arguments of a model that its adapters, and the thresholds beside them, only make sense with."""
     return {
         "adapter_layers": list(model.adapter_layers),
         "tap_layers": list(model.tap_layers),
         "adapter_weight": model.adapter_weight,
         "projector_activation": model.projector_activation,
         "grn_pooling": model.grn_pooling,
+        "detection": model.detection,
     }
 
 
@@ -76,7 +77,8 @@ def check_provenance(provenance: Provenance, model: DPCLIPModel, path: Path) -> 
             f"those of the adapters"
         )
     own = architecture_of(model)
-    for name, value in provenance.architecture.items():
+    earlier = {"detection": "projector"} if provenance.architecture else {}  # files from before it could be chosen
+    for name, value in (earlier | provenance.architecture).items():
         if name in own and own[name] != value:
             raise ValueError(
                 f"{path} holds adapters trained with {name}={value}, the model has {own[name]}: set --model.{name} {value}"

@@ -18,6 +18,7 @@ from jsonargparse import Namespace
 from anomalib_dpclip.benchmark.config import SECTION, JobConfig, accelerators_of, job_configs, read_config
 from anomalib_dpclip.benchmark.jobs import AdaptersJob, RowJob, TrainedAdapters
 from anomalib_dpclip.benchmark.rows import DONE, open_rows, read_provenance, read_rows, set_aside
+from anomalib_dpclip.benchmark.short_table import short_table
 from anomalib_dpclip.files.measured_by import measured_by
 
 
@@ -45,12 +46,13 @@ def benchmark(config: Path, out: Path | None = None, fresh: bool = False) -> int
         shutil.rmtree(pipeline.adapters_folder, ignore_errors=True)
     open_rows(results, measured_by(shlex.join(["dpclip", "benchmark", "--config", str(config), "--out", str(results)])))
     print(_what_comes(jobs, pipeline), flush=True)  # noqa: T201
-    if pipeline.done() >= {job.key for job in jobs}:
-        return 0
-    pipeline.run()
-    done = sum(job.key in pipeline.done() for job in jobs)
-    print(f"{done} of {len(jobs)} jobs done: {results}")  # noqa: T201  the command's answer
-    return 0 if done == len(jobs) else 1
+    keys = {job.key for job in jobs}
+    if not pipeline.done() >= keys:
+        pipeline.run()
+    done = len(pipeline.done() & keys)
+    rows = read_rows(results)
+    print(f"{done} of {len(keys)} jobs done: {results}\n\n{short_table(rows[rows['key'].isin(keys)])}")  # noqa: T201  the answer
+    return 0 if done == len(keys) else 1
 
 
 def _what_comes(jobs: list[JobConfig], pipeline: "FieldBenchmark") -> str:

@@ -46,7 +46,12 @@ class PhotosDataset(Dataset[NamedImageItem | None]):
         class_names: What each image shows, or ``None`` to leave it to the model.
         resize: Brings images to one size.
         read_photo: Reads a file.
+
+    Attributes:
+        whole: All that these are a part of: the photos that have results already, too.
     """
+
+    whole: "PhotosDataset"
 
     def __init__(
         self,
@@ -56,6 +61,7 @@ class PhotosDataset(Dataset[NamedImageItem | None]):
         read_photo: Callable[[str], Image.Image] = read_image,
     ) -> None:
         self.paths, self.class_names, self.resize, self.read_photo = paths, class_names, resize, read_photo
+        self.whole = self
 
     def __len__(self) -> int:
         """Number of files."""
@@ -179,9 +185,13 @@ class Photos(AnomalibDataModule):
         if not paths:
             raise FileNotFoundError(f"no images in {self.root}: it holds no file in one of {', '.join(FORMATS)}")
         left = paths if outputs is None else self._resume(paths, outputs)
-        class_names = [self._class_of(path) for path in left] if self.class_from_folder else None
-        dataset = PhotosDataset(left, class_names, self._resize(), self._read_photo)
+        dataset = self._dataset(left)
+        dataset.whole = self._dataset(paths)
         return DataLoader(dataset, batch_size=self.eval_batch_size, num_workers=self.num_workers, collate_fn=dataset.collate_fn)
+
+    def _dataset(self, paths: list[str]) -> PhotosDataset:
+        class_names = [self._class_of(path) for path in paths] if self.class_from_folder else None
+        return PhotosDataset(paths, class_names, self._resize(), self._read_photo)
 
     def _resize(self) -> Transform | None:
         """The model's resize: done by the workers, before images of different sizes are put together."""

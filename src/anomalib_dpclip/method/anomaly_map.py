@@ -5,6 +5,7 @@ and ``(V_image . t_A + 1) / 2``.
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -13,6 +14,9 @@ from torchvision.transforms.v2.functional import gaussian_blur
 
 from anomalib_dpclip.method.domain import BLUR, Domain
 from anomalib_dpclip.method.precision import full_precision
+
+Detection = Literal["projector", "class_token"]
+"""What the image score knows beside the map: the detection projector's feature, as published, or the class token."""
 
 TEMPERATURE = 100.0
 """Factor on the cosine similarities inside the segmentation softmax (CLIP's learned logit scale at its limit)."""
@@ -123,3 +127,16 @@ def detection_score(detection: Tensor, anchors: Tensor) -> Tensor:
         Scores ``(B,)`` in [0, 1].
     """
     return (((detection.float() * anchors[..., 1]).sum(-1) + 1) / 2).clamp(0, 1)
+
+
+def class_token_score(image: Tensor, anchors: Tensor) -> Tensor:
+    """CLIP's own zero-shot score of a whole image, put on [0, 1] as a map is; no part of DP-CLIP.
+
+    Args:
+        image: Unit image features ``(B, E)``.
+        anchors: ``(E, 2)`` or ``(B, E, 2)``.
+
+    Returns:
+        Scores ``(B,)``.
+    """
+    return anomaly_map(similarity_difference(image.unsqueeze(1), anchors).squeeze(1))

@@ -1,6 +1,10 @@
-"""The unlabelled lot: images that judge each other, for most of them are normal and defects are seldom alike (MuSc)."""
+"""The unlabelled lot: images that judge each other, for most of them are normal and defects are seldom alike (MuSc).
+
+A panel of them, chosen by chance, judges all: what a lot takes grows with its size, not with its square.
+"""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -13,8 +17,8 @@ LOWEST_SHARE = 0.3
 PROJECTED_WIDTH = 128
 """Values of a token that are compared: a random projection of wider ones keeps distances, and takes a fraction of the time."""
 
-GROUP = 200
-"""Images that judge each other at most: a larger lot is split, by chance."""
+PANEL = 200
+"""Images that judge the lot at most. MuSc splits a lot into groups of about as many, which judge themselves."""
 
 CHUNK_VALUES = 2**24
 """Distances that are in memory at a time (64 MB)."""
@@ -28,39 +32,36 @@ def random_projection(width: int, seed: int) -> Tensor | None:
     return torch.randn(width, PROJECTED_WIDTH, generator=generator) / math.sqrt(PROJECTED_WIDTH)
 
 
-def groups(images: int, seed: int, size: int = GROUP) -> list[Tensor]:
-    """Split image numbers by chance into groups of equal size, none above ``size``."""
-    order = torch.randperm(images, generator=torch.Generator().manual_seed(seed))
-    return list(order.tensor_split(max(1, math.ceil(images / size))))
+def choose_panel(images: int, seed: int, size: int = PANEL) -> list[int]:
+    """Numbers, in their order, of the images of a lot that judge it: all, or ``size`` of them by chance."""
+    return sorted(torch.randperm(images, generator=torch.Generator().manual_seed(seed))[:size].tolist())
 
 
-def mutual_distances(tokens: Tensor) -> Tensor:
-    """How far each token of each image is from the other images of its group.
+def mutual_distances(tokens: Tensor, panel: Tensor, own: Sequence[int | None]) -> Tensor:
+    """How far each token of each image is from the images of the panel.
 
     Args:
-        tokens: Centred tokens ``(N, T, L, C)``, at least two images, in any precision.
+        tokens: Centred tokens ``(B, T, L, C)``, in any precision.
+        panel: Those of the panel ``(N, T, L, C)``.
+        own: Each image's own number in the panel, which does not judge it; ``None`` if it is not there.
 
     Returns:
-        Distances ``(N, L)``: for each tap to the nearest token of each other image, the lowest `LOWEST_SHARE` of them
+        Distances ``(B, L)``: for each tap to the nearest token of each other image, the lowest `LOWEST_SHARE` of them
         averaged (at least one), then the taps averaged.
     """
-    images, taps = tokens.shape[:2]
-    counted = max(1, round(LOWEST_SHARE * (images - 1)))
-    result = torch.stack([_tap_distances(tokens[:, tap], counted) for tap in range(taps)])
-    return result.mean(0)
-
-
-def _tap_distances(tokens: Tensor, counted: int) -> Tensor:
-    """`mutual_distances` of one tap, tokens ``(N, L, C)``."""
-    images, length, _ = tokens.shape
-    step = max(1, CHUNK_VALUES // length**2)
     result = []
-    for index in range(images):
-        own = tokens[index].float()
-        others = [other for other in range(images) if other != index]
-        nearest = torch.cat([_nearest(own, tokens[others[start : start + step]]) for start in range(0, len(others), step)])
-        result.append(nearest.topk(counted, dim=0, largest=False).values.mean(0))
+    for image, number in zip(tokens, own, strict=True):
+        others = [other for other in range(len(panel)) if other != number]
+        result.append(torch.stack([_tap_distance(image[tap], panel[:, tap], others) for tap in range(len(image))]).mean(0))
     return torch.stack(result)
+
+
+def _tap_distance(tokens: Tensor, panel: Tensor, others: list[int]) -> Tensor:
+    """`mutual_distances` of one image at one tap, tokens ``(L, C)`` and panel ``(N, L, C)``."""
+    step = max(1, CHUNK_VALUES // len(tokens) ** 2)
+    known = [panel[others[start : start + step]] for start in range(0, len(others), step)]
+    nearest = torch.cat([_nearest(tokens.float(), part) for part in known])
+    return nearest.topk(max(1, round(LOWEST_SHARE * len(others))), dim=0, largest=False).values.mean(0)
 
 
 def _nearest(own: Tensor, others: Tensor) -> Tensor:

@@ -11,20 +11,24 @@ from typing import Any, get_args
 import torch
 from anomalib.data import InferenceBatch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from anomalib_dpclip.clip.fingerprint import fingerprint
 from anomalib_dpclip.clip.towers import tower_of
 from anomalib_dpclip.method.adapters import ChannelPurification, LayerAdapter, Pooling, Projector
 from anomalib_dpclip.method.anomaly_map import (
+    Detection,
     anomaly_map,
     blur_grid,
+    class_token_score,
     detection_score,
     difference_grid,
     resize_map,
     tap_average,
 )
 from anomalib_dpclip.method.domain import BLUR, Domain
+from anomalib_dpclip.method.evidence import Evidence, Seen
 from anomalib_dpclip.method.memory import TokenMemory, centred_tokens, fuse, smooth_distance
 from anomalib_dpclip.method.tiling import predict_tiled
 
@@ -43,6 +47,7 @@ class DPCLIPModel(nn.Module):
             (no GRN anywhere).
         domain: ``"industrial"`` or ``"medical"``: which blur the anomaly map gets.
         tiles: `predict` takes images of so many times the backbone's height and width, and sees them tile by tile.
+        detection: What the image score knows beside the map: ``"projector"`` (as published) or ``"class_token"``.
 
     Attributes:
         anchors: Text anchors ``(E, 2)`` of the current class, columns normal and abnormal (buffer).
@@ -69,6 +74,7 @@ class DPCLIPModel(nn.Module):
         grn_pooling: Pooling = "tokens",
         domain: Domain = "industrial",
         tiles: int = 1,
+        detection: Detection = "projector",
     ) -> None:
         super().__init__()
         if tiles < 1:
@@ -87,6 +93,9 @@ class DPCLIPModel(nn.Module):
             raise ValueError(f"adapter_weight must lie in [0, 1], not {adapter_weight}")
         self.adapter_weight, self.projector_activation = adapter_weight, projector_activation
         self.grn_pooling = grn_pooling
+        if detection not in get_args(Detection):
+            raise ValueError(f"detection must be one of {', '.join(get_args(Detection))}, not {detection!r}")
+        self.detection = detection
         self.checkpointing = False
         self.domain = domain
 
@@ -171,16 +180,35 @@ class DPCLIPModel(nn.Module):
         Raises:
             ValueError: If the images have another size than the backbone.
         """
-        taps, detection, _ = self.features_and_taps(images)
-        return taps, detection
+        taps, _ = self.tap_tokens(images)
+        return self._projected(taps), self.det_proj(taps[-1]).mean(dim=1)
 
-    def features_and_taps(self, images: Tensor) -> tuple[list[Tensor], Tensor, list[Tensor]]:
-        """`features`, and the taps' tokens ``(B, L, C)`` before the projectors, which a memory is made of."""
-        taps = self._taps(images)
-        detection = self.det_proj(taps[-1]).mean(dim=1)
-        return [project(tap) for project, tap in zip(self.seg_proj, taps, strict=True)], detection, taps
+    def look(self, images: Tensor, anchors: Tensor) -> Seen:
+        """What the images show, against given anchors.
 
-    def _taps(self, images: Tensor) -> list[Tensor]:
+        Args:
+            images: Normalised images ``(B, 3, H, W)`` of the backbone's size.
+            anchors: ``(E, 2)`` or ``(B, E, 2)``.
+        """
+        taps, tokens = self.tap_tokens(images)
+        if self.detection == "projector":
+            score = detection_score(self.det_proj(taps[-1]).mean(dim=1), anchors)
+        else:
+            score = class_token_score(self._image_feature(tokens), anchors)
+        return Seen(self._projected(taps), score, taps)
+
+    def _projected(self, taps: list[Tensor]) -> list[Tensor]:
+        return [project(tap) for project, tap in zip(self.seg_proj, taps, strict=True)]
+
+    def _image_feature(self, tokens: Tensor) -> Tensor:
+        """The image's unit feature ``(B, E)`` as the backbone itself pools it, from tokens after the last tapped layer."""
+        for index in range(self.tap_layers[-1], self.backbone.depth):
+            tokens = self.backbone.layer(index, tokens)
+        image, _ = self.backbone.joint_space(tokens)
+        return functional.normalize(image, dim=-1)
+
+    def tap_tokens(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Patch tokens at the taps ``(B, L, C)``, normed, and all tokens ``(B, P + L, C)`` after the last tapped layer."""
         _require_size(images, self.backbone.image_size, "image_size")
         tokens = self.backbone.embed(images)
         taps: list[Tensor] = []
@@ -191,7 +219,7 @@ class DPCLIPModel(nn.Module):
                 tokens = self._adapted_layer(index, tokens)
             if index + 1 in self.tap_layers:
                 taps.append(self.backbone.final_norm(tokens[:, self.backbone.prefix_tokens :]))
-        return taps
+        return taps, tokens
 
     def _adapted_layer(self, index: int, tokens: Tensor) -> Tensor:
         """One transformer layer (0-based), and its adapter where it has one."""
@@ -208,8 +236,8 @@ class DPCLIPModel(nn.Module):
             anchors: ``(E, 2)``, or ``(B, E, 2)`` where each image has its own class.
 
         Returns:
-            ``anomaly_map`` ``(B, H, W)`` and ``pred_score`` ``(B,)``, both in [0, 1]: the detection score, or with a memory
-            the map's peak.
+            ``anomaly_map`` ``(B, H, W)`` and ``pred_score`` ``(B,)``, both in [0, 1]: what the image score knows beside the
+            map.
 
         Raises:
             ValueError: If the images have another size.
@@ -220,8 +248,8 @@ class DPCLIPModel(nn.Module):
             return self._predict_with_memory(images, anchors, self.memory)
 
         def predict_tile(tile: Tensor) -> tuple[Tensor, Tensor]:
-            taps, detection = self.features(tile)
-            return tap_average(taps, anchors, self.backbone.grid), detection_score(detection, anchors)
+            seen = self.look(tile, anchors)
+            return tap_average(seen.taps, anchors, self.backbone.grid), seen.score
 
         if self.tiles == 1:  # tiling would give the same; exported models keep the simpler graph
             difference, score = predict_tile(images)
@@ -230,14 +258,11 @@ class DPCLIPModel(nn.Module):
         difference = blur_grid(difference, self.domain)
         return InferenceBatch(anomaly_map=anomaly_map(resize_map(difference, self.input_size)), pred_score=score)
 
-    def evidence(self, images: Tensor, anchors: Tensor) -> tuple[Tensor, Tensor]:
-        """What text and target say of each token, to be fused.
-
-        Returns:
-            The text's blurred differences ``(B, rows, columns)``, and `centred_tokens` ``(B, T, L, C)``.
-        """
-        taps, _, tokens = self.features_and_taps(images)
-        return difference_grid(taps, anchors, self.backbone.grid, self.domain), centred_tokens(tokens)
+    def evidence(self, images: Tensor, anchors: Tensor) -> Evidence:
+        """What text and target say of each token, to be fused, and the image's score."""
+        seen = self.look(images, anchors)
+        difference = difference_grid(seen.taps, anchors, self.backbone.grid, self.domain)
+        return Evidence(difference, centred_tokens(seen.tokens), seen.score)
 
     def fused_map(self, difference: Tensor, distance: Tensor, share: Tensor) -> Tensor:
         """Anomaly maps ``(B, H, W)`` of two evidences.
@@ -250,11 +275,15 @@ class DPCLIPModel(nn.Module):
         distance = smooth_distance(distance.unflatten(-1, self.backbone.grid))
         return anomaly_map(resize_map(fuse(difference, distance, share), self.input_size))
 
+    def fused_prediction(self, difference: Tensor, distance: Tensor, share: Tensor, score: Tensor) -> tuple[Tensor, Tensor]:
+        """`fused_map` and the score beside it: the projector adds nothing where the target is known, the peak stands for it."""
+        maps = self.fused_map(difference, distance, share)
+        return maps, maps.amax(dim=(-2, -1)) if self.detection == "projector" else score
+
     def _predict_with_memory(self, images: Tensor, anchors: Tensor, memory: TokenMemory) -> InferenceBatch:
-        difference, tokens = self.evidence(images, anchors)
-        maps = self.fused_map(difference, memory(tokens), memory.share)
-        # Where the target is known, the detection score adds nothing to the map's peak.
-        return InferenceBatch(anomaly_map=maps, pred_score=maps.amax(dim=(-2, -1)))
+        seen = self.evidence(images, anchors)
+        maps, score = self.fused_prediction(seen.difference, memory(seen.tokens), memory.share, seen.score)
+        return InferenceBatch(anomaly_map=maps, pred_score=score)
 
     def forward(self, images: Tensor) -> InferenceBatch | tuple[list[Tensor], Tensor]:
         """`predict` against the current class's anchors in evaluation mode, `features` in training mode."""

@@ -10,7 +10,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from anomalib_dpclip.clip.towers import tower_of
+from anomalib_dpclip.method.anomaly_map import detection_score
 from anomalib_dpclip.method.domain import Domain
+from anomalib_dpclip.method.evidence import Seen
 from anomalib_dpclip.method.torch_model import DPCLIPModel
 
 logger = logging.getLogger(__name__)
@@ -58,13 +60,19 @@ class UnadaptedCLIP(DPCLIPModel):
             )
         DPCLIPModel.domain.fset(self, domain)  # type: ignore[attr-defined]
 
-    def features_and_taps(self, images: Tensor) -> tuple[list[Tensor], Tensor, list[Tensor]]:
-        """See `DPCLIPModel.features_and_taps`."""
-        tokens = self.backbone.embed(images)
-        for index in range(self.backbone.depth):
-            tokens = self.backbone.layer(index, tokens)
+    def features(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
+        """See `DPCLIPModel.features`."""
+        patches, image, _ = self._joint_features(images)
+        return patches, image
+
+    def look(self, images: Tensor, anchors: Tensor) -> Seen:
+        """See `DPCLIPModel.look`."""
+        patches, image, taps = self._joint_features(images)
+        return Seen(patches, detection_score(image, anchors), taps)
+
+    def _joint_features(self, images: Tensor) -> tuple[list[Tensor], Tensor, list[Tensor]]:
+        taps, tokens = self.tap_tokens(images)
         image, patches = self.backbone.joint_space(tokens)
         if patches is None:  # as far from one anchor as from the other
             patches = image.new_zeros(len(image), self.backbone.grid[0] * self.backbone.grid[1], self.backbone.embed_dim)
-        taps = [self.backbone.final_norm(tokens[:, self.backbone.prefix_tokens :])]
         return [functional.normalize(patches, dim=-1)], functional.normalize(image, dim=-1), taps

@@ -131,17 +131,6 @@ class Calibration(nn.Module):
         device = self.map_range.device
         return self.fuse(seen.peak.to(device), seen.detection.to(device), domain).cpu()
 
-    def thresholds_at(self, peak: float, domain: Domain, promise: str) -> Thresholds:
-        """Thresholds where the map's peak alone decides, as with photos of the target and lots: the same for pixels and images.
-
-        Args:
-            peak: Highest value of the map of an image that is just normal.
-            domain: How scores are fused.
-            promise: What they hold to.
-        """
-        value = torch.tensor(peak, device=self.map_range.device)
-        return Thresholds(self.fuse(value, value, domain).item(), peak, promise)
-
     @torch.no_grad()
     def set_thresholds(self, thresholds: Thresholds, seen: SeenImages, domain: Domain) -> None:
         """Put thresholds in force: they become the middle control points, between what was seen.

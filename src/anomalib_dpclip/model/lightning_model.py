@@ -23,7 +23,7 @@ from anomalib_dpclip.clip.pretraining import pretraining_of
 from anomalib_dpclip.files.measured_by import package_versions
 from anomalib_dpclip.method.adapters import Pooling
 from anomalib_dpclip.method.anchor_cache import AnchorCache
-from anomalib_dpclip.method.anomaly_map import TEMPERATURE
+from anomalib_dpclip.method.anomaly_map import TEMPERATURE, Detection
 from anomalib_dpclip.method.class_names import UNKNOWN_CLASS
 from anomalib_dpclip.method.domain import DEFAULT_DOMAIN, Domain
 from anomalib_dpclip.method.prompting import ABNORMAL_STATES, NORMAL_STATES, TEMPLATES
@@ -89,6 +89,8 @@ class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, Anoma
         projector_activation: End the projectors with a LeakyReLU too.
         grn_pooling: What the layer adapters' GRN pools over: ``tokens`` of the image, ``batch`` (as published: predictions
             then depend on the batch), or ``none`` for no GRN at all.
+        detection: What the image score knows beside the map's peak: ``projector``, the detection projector as published, or
+            ``class_token``, CLIP's own zero-shot score of the whole image, which every pass has computed anyway.
         decoupling_weight: Weight of the decoupling loss; 0 leaves it out.
         prototype_momentum: Momentum of the global prototypes, in [0, 1].
         checkpointing: Compute layers again in the backward pass instead of remembering them: less memory, more time.
@@ -147,6 +149,7 @@ class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, Anoma
         adapter_weight: float = 0.1,
         projector_activation: bool = False,
         grn_pooling: Pooling = "tokens",
+        detection: Detection = "projector",
         decoupling_weight: float = 0.1,
         prototype_momentum: float = 0.999,
         checkpointing: bool = False,
@@ -180,7 +183,7 @@ class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, Anoma
                 model: DPCLIPModel = UnadaptedCLIP(clip, domain or DEFAULT_DOMAIN, tiles)
             else:
                 layers = (adapter_layers, tap_layers, adapter_weight, projector_activation, grn_pooling)
-                model = DPCLIPModel(clip, *layers, domain or DEFAULT_DOMAIN, tiles)
+                model = DPCLIPModel(clip, *layers, domain or DEFAULT_DOMAIN, tiles, detection)
         super().__init__(
             pre_processor=CLIPPreProcessor(model.input_size, preprocessing) if pre_processor is True else pre_processor,
             post_processor=chosen_post_processor(post_processor, false_alarm_rate),

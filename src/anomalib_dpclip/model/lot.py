@@ -1,24 +1,24 @@
-"""How DPCLIP judges a whole unlabelled lot: all images are seen first, then each is judged by the others."""
+"""How DPCLIP judges a whole unlabelled lot: a panel of its images is seen first, then each image is judged by the panel."""
 
 import logging
-from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from anomalib.data import ImageBatch, InferenceBatch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import ConcatDataset, DataLoader, Subset
 from tqdm.auto import tqdm
 
 from anomalib_dpclip.method.evidence_fusion import GAUSSIAN_MAD, memory_share
 from anomalib_dpclip.method.memory import smooth_distance
-from anomalib_dpclip.method.mutual_scoring import groups, mutual_distances, random_projection
-from anomalib_dpclip.method.torch_model import DPCLIPModel
+from anomalib_dpclip.method.mutual_scoring import choose_panel, mutual_distances, random_projection
 from anomalib_dpclip.model.calibration_statistics import UNKNOWN_LABEL, SeenImages
 from anomalib_dpclip.model.few_shot import KnowsReferences
 from anomalib_dpclip.model.normalisation import MIN_GAP
 from anomalib_dpclip.model.post_processor import DPCLIPPostProcessor
-from anomalib_dpclip.model.thresholds import NO_PROMISE
+from anomalib_dpclip.model.thresholds import NO_PROMISE, Thresholds
 
 logger = logging.getLogger(__name__)
 
@@ -29,28 +29,25 @@ SEPARABLE = 0.75
 """Share of the scores' variance that lies between two kinds, from which there plainly are two kinds (Otsu's criterion)."""
 
 
-class JudgedLot(NamedTuple):
-    """What a lot says of its images.
+@dataclass
+class Panel:
+    """Images that judge a lot, and what is known of themselves.
 
     Attributes:
-        evidence: The text's difference ``(rows, columns)`` and the distance to the other images ``(L,)`` of each, by path.
+        tokens: What others are compared with ``(N, T, L, C)``, in half precision.
+        number: Each image's number, by its path.
+        difference: The text's differences ``(N, rows, columns)``.
+        distance: To the rest of the panel, and to photos of the target where there are any, ``(N, L)``.
+        score: Of the whole images, ``(N,)``.
         share: Of the distance in the maps.
     """
 
-    evidence: dict[str, tuple[Tensor, Tensor]]
-    share: Tensor
-
-    def maps(self, model: DPCLIPModel, paths: Sequence[str]) -> Tensor:
-        """Maps ``(B, H, W)`` of images of the lot, on the CPU."""
-        differences, distances = (torch.stack(parts) for parts in zip(*(self.evidence[path] for path in paths), strict=True))
-        return model.fused_map(differences, distances, self.share)
-
-    def extremes(self, model: DPCLIPModel) -> SeenImages:
-        """Lowest and highest value of each map; few maps are in memory at a time."""
-        paths = list(self.evidence)
-        parts = [self.maps(model, paths[start : start + 8]).flatten(1).aminmax(dim=1) for start in range(0, len(paths), 8)]
-        floor, peak = (torch.cat(values) for values in zip(*parts, strict=True))
-        return SeenImages(floor, peak, peak, torch.full_like(peak, UNKNOWN_LABEL))
+    tokens: Tensor
+    number: dict[str, int]
+    difference: Tensor
+    distance: Tensor
+    score: Tensor
+    share: Tensor = field(default_factory=lambda: torch.tensor(1.0))
 
 
 class JudgesLot(KnowsReferences):
@@ -61,35 +58,25 @@ class JudgesLot(KnowsReferences):
     """
 
     lot: bool
-    _judged: JudgedLot | None = None
+    _panel: Panel | None = None
 
     def follow_lot(self, loaders: Any, *, calibrate: bool) -> None:
-        """See all images of a run, and let them judge each other.
+        """See the panel of a run's images, in every process the same.
 
         Args:
             loaders: Of the run.
-            calibrate: Whether to set the thresholds from their scores.
+            calibrate: Whether to set the thresholds from the panel's scores.
         """
-        self._judged = None
+        self._panel = None
         if not self.lot:
             return
-        paths, differences, tokens, distances = self._see(loaders)
-        if len(paths) < 2:
-            logger.warning("a lot of %d images cannot judge itself: its images are judged by the text alone", len(paths))
+        panel = self._see(panel_loader(loaders, self.seed))
+        if panel is None:
+            logger.warning("a lot of less than two images cannot judge itself: its images are judged by the text alone")
             return
-        mutual = torch.empty(len(paths), tokens.shape[2])
-        for group in groups(len(paths), self.seed):
-            mutual[group] = mutual_distances(tokens[group].to(self.device)).cpu()
-        if self.model.memory is not None:  # what the photos say counts as much as what the lot says
-            mutual = (mutual + distances) / 2
-        grid = self.model.backbone.grid
-        smooth = smooth_distance(mutual.unflatten(-1, grid))
-        # The half that looks most normal gives the scales.
-        normal = smooth.flatten(1).amax(1).argsort()[: max(1, len(paths) // 2)]
-        pairs = torch.stack([differences[normal].flatten(), smooth[normal].flatten()], dim=1)
-        share = self.model.memory.share.cpu() if self.model.memory is not None else torch.tensor(memory_share(pairs, pairs[:0]))
-        self._judged = JudgedLot(dict(zip(paths, zip(differences, mutual, strict=True), strict=True)), share)
-        seen = self._judged.extremes(self.model)
+        panel.share = self._share(panel)
+        self._panel = panel
+        seen = self._scores_of(panel)
         if mostly_anomalous(seen.peak):
             logger.warning(
                 "more than half of this lot looks unlike the rest, and a lot is judged by what most of its images look like. "
@@ -99,43 +86,101 @@ class JudgesLot(KnowsReferences):
             self._calibrate_on_lot(seen)
 
     @torch.no_grad()
-    def _see(self, loaders: Any) -> tuple[list[str], Tensor, Tensor, Tensor]:
-        """Paths, text differences, tokens and distances to the photos of all images, on the CPU."""
-        projection = random_projection(self.model.backbone.width, self.seed)
+    def _see(self, loader: DataLoader) -> Panel | None:
+        """The panel, whose images have judged each other; ``None`` if it has less than two."""
         paths: list[str] = []
-        seen: list[tuple[Tensor, Tensor, Tensor]] = []
-        for batch in _batches(loaders):
-            if not batch.image_path:
-                continue
-            image = self.pre_processor.transform(batch.image.to(self.device))
-            difference, tokens = self.model.evidence(image, self.anchors_of(batch))
-            memory = self.model.memory
-            distance = tokens.new_zeros(len(tokens), tokens.shape[2]) if memory is None else memory(tokens)
-            compared = tokens if projection is None else tokens @ projection.to(tokens)
-            seen.append((difference.cpu(), compared.half().cpu(), distance.cpu()))
-            paths += [str(path) for path in batch.image_path]
-        if not seen:
-            return [], torch.empty(0), torch.empty(0, 0, 0, 0), torch.empty(0)
-        differences, all_tokens, distances = (torch.cat(parts) for parts in zip(*seen, strict=True))
-        return paths, differences, all_tokens, distances
+        parts: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+        for batch in tqdm(loader, desc="Seeing the lot", leave=False):
+            if batch.image_path:
+                image = self.pre_processor.transform(batch.image.to(self.device))
+                seen = self.model.evidence(image, self.anchors_of(batch))
+                parts.append((self._compared(seen.tokens), seen.difference, self._to_photos(seen.tokens), seen.score))
+                paths += [str(path) for path in batch.image_path]
+        if len(paths) < 2:
+            return None
+        tokens, difference, to_photos, score = (torch.cat(values) for values in zip(*parts, strict=True))
+        distance = self._averaged(mutual_distances(tokens, tokens, range(len(tokens))), to_photos)
+        return Panel(tokens, {path: number for number, path in enumerate(paths)}, difference, distance, score)
+
+    def _compared(self, tokens: Tensor) -> Tensor:
+        """What is compared of centred tokens ``(B, T, L, C)``."""
+        projection = random_projection(self.model.backbone.width, self.seed)
+        return (tokens if projection is None else tokens @ projection.to(tokens)).half()
+
+    def _to_photos(self, tokens: Tensor) -> Tensor:
+        """Distances ``(B, L)`` to photos of the target; 0 without any."""
+        memory = self.model.memory
+        return tokens.new_zeros(len(tokens), tokens.shape[2]) if memory is None else memory(tokens)
+
+    def _averaged(self, mutual: Tensor, to_photos: Tensor) -> Tensor:
+        """What photos of the target say counts as much as what the lot says, where there are any."""
+        return mutual if self.model.memory is None else (mutual + to_photos) / 2
+
+    def _share(self, panel: Panel) -> Tensor:
+        """How much the lot counts beside the text: as much as the photos do, or by the half that looks most normal."""
+        if self.model.memory is not None:
+            return self.model.memory.share
+        smooth = smooth_distance(panel.distance.unflatten(-1, self.model.backbone.grid))
+        normal = smooth.flatten(1).amax(1).argsort()[: len(smooth) // 2]
+        pairs = torch.stack([panel.difference[normal].flatten(), smooth[normal].flatten()], dim=1)
+        return torch.tensor(memory_share(pairs, pairs[:0]), device=smooth.device)
 
     def judge(self, batch: ImageBatch) -> InferenceBatch | None:
         """What the lot says of a batch of its images; ``None`` where there is no lot."""
-        if self._judged is None or not batch.image_path:
+        panel = self._panel
+        if panel is None or not batch.image_path:
             return None
-        maps = self._judged.maps(self.model, [str(path) for path in batch.image_path]).to(self.device)
-        return InferenceBatch(anomaly_map=maps, pred_score=maps.amax(dim=(-2, -1)))
+        image: Any = batch.image
+        numbers = [panel.number.get(str(path)) for path in batch.image_path]
+        if None in numbers:
+            seen = self.model.evidence(image, self.anchors_of(batch))
+            mutual = mutual_distances(self._compared(seen.tokens), panel.tokens, numbers)
+            difference, distance, score = seen.difference, self._averaged(mutual, self._to_photos(seen.tokens)), seen.score
+        else:  # all have been seen already
+            difference, distance, score = (part[numbers] for part in (panel.difference, panel.distance, panel.score))
+        maps, fused = self.model.fused_prediction(difference, distance, panel.share, score)
+        return InferenceBatch(anomaly_map=maps, pred_score=fused)
+
+    def _scores_of(self, panel: Panel) -> SeenImages:
+        """The panel's scores; few maps are in memory at a time."""
+        parts: list[tuple[Tensor, Tensor, Tensor]] = []
+        for rows in zip(panel.difference.split(8), panel.distance.split(8), panel.score.split(8), strict=True):
+            maps, score = self.model.fused_prediction(rows[0], rows[1], panel.share, rows[2])
+            lowest, highest = maps.flatten(1).aminmax(dim=1)
+            parts.append((lowest, highest, score))
+        floor, peak, scores = (torch.cat(values).cpu() for values in zip(*parts, strict=True))
+        return SeenImages(floor, peak, scores, torch.full_like(peak, UNKNOWN_LABEL))
 
     def _calibrate_on_lot(self, seen: SeenImages) -> None:
         processor = self.post_processor
         if not isinstance(processor, DPCLIPPostProcessor):
             return
-        median = seen.peak.median()
-        limit = (median + OUTLYING * GAUSSIAN_MAD * (seen.peak - median).abs().median()).item() + MIN_GAP
         calibration, domain = processor.calibration, self.model.domain
         calibration.set_ranges(seen)
-        promise = f"{OUTLYING:g} deviations above the median of a lot of {len(seen.peak)} unlabelled images; {NO_PROMISE}"
-        calibration.set_thresholds(calibration.thresholds_at(limit, domain, promise), seen, domain)
+        image, pixel = (outlying(scores) for scores in (calibration.fused(seen, domain), seen.peak))
+        promise = f"{OUTLYING:g} deviations above the median of {len(seen.peak)} images of an unlabelled lot; {NO_PROMISE}"
+        calibration.set_thresholds(Thresholds(image, pixel, promise), seen, domain)
+
+
+def panel_loader(loaders: DataLoader | Sequence[DataLoader], seed: int) -> DataLoader:
+    """A loader of the images of a run that judge all of them, whichever part of them this process then judges.
+
+    Args:
+        loaders: Of the run. A data set with an attribute ``whole`` is a part of that, such as what is left to do.
+        seed: Of the choice.
+    """
+    all_loaders = list(loaders) if isinstance(loaders, list | tuple) else [loaders]
+    first: Any = all_loaders[0]
+    images: Any = ConcatDataset([getattr(loader.dataset, "whole", loader.dataset) for loader in all_loaders])
+    panel = Subset(images, choose_panel(len(images), seed))
+    size = first.batch_size or getattr(first.batch_sampler, "batch_size", 1)
+    return DataLoader(panel, size, num_workers=first.num_workers, collate_fn=first.collate_fn)
+
+
+def outlying(scores: Tensor) -> float:
+    """The score ``()`` from which one of ``(N,)``, most of them normal, is no longer like the others."""
+    median = scores.median()
+    return (median + OUTLYING * GAUSSIAN_MAD * (scores - median).abs().median()).item() + MIN_GAP
 
 
 def mostly_anomalous(scores: Tensor) -> bool:
@@ -151,12 +196,3 @@ def mostly_anomalous(scores: Tensor) -> bool:
     between = below * (count - below) / count**2 * (means_above - means_below).square()
     split = int(between.argmax())
     return bool(between[split] / total > SEPARABLE and count - split - 1 > count / 2)
-
-
-def _batches(loaders: Any) -> Iterable[ImageBatch]:
-    """All batches of a run, in every process, whichever part of them it then judges."""
-    for loader in loaders if isinstance(loaders, list | tuple) else [loaders]:
-        # A loader of its own: the sampler of the run's may not be iterated twice at a time.
-        size = loader.batch_size or getattr(loader.batch_sampler, "batch_size", 1)
-        own: DataLoader = DataLoader(loader.dataset, size, num_workers=loader.num_workers, collate_fn=loader.collate_fn)
-        yield from tqdm(own, desc="Seeing the lot", leave=False)

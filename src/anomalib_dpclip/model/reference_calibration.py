@@ -1,9 +1,11 @@
 """Thresholds from photos of what the target should look like, where there are no validation images."""
 
+from torch import Tensor
+
 from anomalib_dpclip.method.domain import Domain
 from anomalib_dpclip.model.calibration import Calibration
 from anomalib_dpclip.model.calibration_statistics import CalibrationStatistics
-from anomalib_dpclip.model.thresholds import NO_PROMISE
+from anomalib_dpclip.model.thresholds import NO_PROMISE, Thresholds
 
 
 def calibrate_on_references(
@@ -11,7 +13,7 @@ def calibrate_on_references(
 ) -> None:
     """Set ranges and thresholds from photos judged by one another, as they are and with synthetic defects.
 
-    The threshold lies in the middle between the mean peak of the one and of the other. That of the best F1 score, as on
+    A threshold lies in the middle between the mean score of the one and of the other. That of the best F1 score, as on
     validation images, would lie at the weakest synthetic defect, and some of those hardly show.
 
     Args:
@@ -25,7 +27,11 @@ def calibrate_on_references(
         return
     seen = statistics.images()
     calibration.set_ranges(seen)
-    normal, damaged = (seen.peak[seen.label == kind] for kind in (0, 1))
-    promise = f"halfway between {len(normal)} images{statistics.of}, and the same with synthetic defects; {NO_PROMISE}"
-    middle = ((normal.mean() + damaged.mean()) / 2).item()
-    calibration.set_thresholds(calibration.thresholds_at(middle, domain, promise), seen, domain)
+    image, pixel = (_middle(scores, seen.label) for scores in (calibration.fused(seen, domain), seen.peak))
+    count = int((seen.label == 0).sum())
+    promise = f"halfway between {count} images{statistics.of}, and the same with synthetic defects; {NO_PROMISE}"
+    calibration.set_thresholds(Thresholds(image, pixel, promise), seen, domain)
+
+
+def _middle(scores: Tensor, label: Tensor) -> float:
+    return ((scores[label == 0].mean() + scores[label == 1].mean()) / 2).item()

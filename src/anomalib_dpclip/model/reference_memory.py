@@ -1,7 +1,6 @@
 """From photos of what the target should look like to a memory, its weight, and what scores to expect."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 from anomalib.data.utils.generators import PerlinAnomalyGenerator
@@ -9,6 +8,7 @@ from anomalib.models.components.sampling import KCenterGreedy
 from torch import Tensor
 from torch.nn import functional
 
+from anomalib_dpclip.method.evidence import Evidence
 from anomalib_dpclip.method.evidence_fusion import memory_share
 from anomalib_dpclip.method.memory import TokenMemory, smooth_distance, tap_mean_distance
 from anomalib_dpclip.method.torch_model import DPCLIPModel
@@ -25,14 +25,6 @@ JUDGED = "the photos that show the target, each judged by the others"
 
 DEFECTS = 2
 """Synthetic defects put into each judged photo."""
-
-
-@dataclass
-class Evidence:
-    """What is known of some images: the text's differences ``(N, rows, columns)`` and tokens ``(N, T, L, C)``."""
-
-    difference: Tensor
-    tokens: Tensor
 
 
 @torch.no_grad()
@@ -55,7 +47,7 @@ def build_memory(
 
     def evidence(images: Tensor) -> Evidence:
         seen = [model.evidence(normalise(part), anchors) for part in images.split(8)]  # type: ignore[operator]
-        return Evidence(torch.cat([each[0] for each in seen]), torch.cat([each[1] for each in seen]))
+        return Evidence(*(torch.cat(parts) for parts in zip(*seen, strict=True)))
 
     judged = photos[:JUDGED_PHOTOS]
     damaged, masks = _damage(judged, seed)
@@ -77,13 +69,13 @@ def build_memory(
         _thinned(_as_memory(clean.tokens), limit, seed), memory_share(normal, anomalous[token_masks]), len(photos)
     )
     statistics = CalibrationStatistics(JUDGED).to(photos.device)
-    for label, differences, far, mask in (
-        (0, clean.difference[: len(judged)], distance, torch.zeros_like(masks[: len(judged)])),
-        (1, hurt.difference, damaged_distance, masks),
+    for label, seen, far, mask in (
+        (0, Evidence(*(part[: len(judged)] for part in clean)), distance, torch.zeros_like(masks[: len(judged)])),
+        (1, hurt, damaged_distance, masks),
     ):
-        maps = model.fused_map(differences, far, memory.share)
+        maps, score = model.fused_prediction(seen.difference, far, memory.share, seen.score)
         labels = torch.full((len(mask),), label, device=photos.device)
-        statistics.update(maps, maps.amax(dim=(-2, -1)), labels, mask)
+        statistics.update(maps, score, labels, mask)
     return memory, statistics
 
 

@@ -127,6 +127,7 @@ def test_adapters_of_another_image_size_fit(tmp_path):
         ({"adapter_weight": 0.2}, "adapter_weight=0.1, the model has 0.2: set --model.adapter_weight 0.1"),
         ({"projector_activation": True}, "projector_activation=False, the model has True"),
         ({"grn_pooling": "batch"}, "grn_pooling=tokens, the model has batch"),
+        ({"detection": "class_token"}, "detection=projector, the model has class_token"),
         ({"tap_layers": [4]}, r"tap_layers=\[1, 2, 3, 4\], the model has \[4\]"),
         ({"adapter_layers": [1]}, r"adapter_layers=\[0\], the model has \[1\]"),
     ],

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from anomalib_dpclip.method import mutual_scoring
-from anomalib_dpclip.method.mutual_scoring import groups, mutual_distances, random_projection
+from anomalib_dpclip.method.mutual_scoring import choose_panel, mutual_distances, random_projection
 from anomalib_dpclip.model.lot import mostly_anomalous
 
 
@@ -23,7 +23,8 @@ def brute_force(tokens: np.ndarray) -> np.ndarray:
 def test_distances_are_those_of_brute_force(monkeypatch, chunk, images):
     monkeypatch.setattr(mutual_scoring, "CHUNK_VALUES", chunk)
     tokens = np.random.default_rng(0).normal(size=(images, 2, 6, 8))
-    actual = mutual_distances(torch.tensor(tokens).float())
+    lot = torch.tensor(tokens).float()
+    actual = mutual_distances(lot, lot, range(images))
     assert np.abs(actual.numpy() - brute_force(tokens)).max() < 1e-5
 
 
@@ -31,16 +32,26 @@ def test_a_defect_that_a_few_images_share_is_found():
     generator = torch.Generator().manual_seed(0)
     tokens = 0.1 * torch.randn(20, 1, 9, 8, generator=generator)
     tokens[:4, 0, 5] += 3
-    distances = mutual_distances(tokens)
+    distances = mutual_distances(tokens, tokens, range(20))
     assert distances[:4, 5].min() > 2 * distances[4:].max()
 
 
-def test_groups_are_repeatable_and_bounded():
-    parts = groups(401, seed=1, size=200)
-    assert [len(part) for part in parts] == [134, 134, 133]
-    assert torch.cat(parts).sort().values.tolist() == list(range(401))
-    assert all(torch.equal(*pair) for pair in zip(parts, groups(401, seed=1, size=200), strict=True))
-    assert len(groups(2, seed=1)) == 1
+def test_an_image_outside_the_panel_is_judged_by_all_of_it():
+    lot = torch.randn(9, 2, 6, 8, generator=torch.Generator().manual_seed(0))
+    inside, outside = lot[:8], lot[8:]
+    judged = mutual_distances(outside, inside, [None])
+    nearest = torch.cdist(outside, inside).amin(-1)  # (N, T, L)
+    expected = nearest.sort(dim=0).values[: round(0.3 * 8)].mean((0, 1))
+    torch.testing.assert_close(judged[0], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_panel_is_repeatable_and_bounded():
+    panel = choose_panel(401, seed=1, size=200)
+    assert len(set(panel)) == 200
+    assert panel == sorted(panel) == choose_panel(401, seed=1, size=200)
+    assert panel != choose_panel(401, seed=2, size=200)
+    assert 150 < sum(panel) / 200 < 250, "from everywhere in the lot"
+    assert choose_panel(3, seed=1) == [0, 1, 2]
 
 
 def test_a_random_projection_keeps_distances():
