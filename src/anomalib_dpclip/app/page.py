@@ -104,8 +104,6 @@ def _model(weights: str, domain: Domain, given: dict[str, Any]) -> DPCLIP:
         # What it shows is typed on the page, and a photo is seen whole.
         told = {} if weights == UNADAPTED else arguments_from_file(weights) | {"class_name": None, "tiles": 1}
         return DPCLIP(weights=weights, **told | chosen)
-    except TypeError as error:  # of values of another kind in a file that is not from here
-        raise ValueError(f"{weights}: no model can be built as its provenance says ({error}); is the file damaged?") from error
     except FileNotFoundError as error:
         raise FileNotFoundError(str(error).replace("--model.", "--")) from error
     except ValueError as error:

@@ -1,10 +1,67 @@
 """Arguments of DPCLIP that are checked, or made into parts, before there is a model."""
 
 import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from torch import nn
 
+from anomalib_dpclip.adapter_files.arguments import arguments_from_file
+from anomalib_dpclip.method.adapters import Pooling
+from anomalib_dpclip.method.unadapted import UNADAPTED
 from anomalib_dpclip.model.post_processor import DPCLIPPostProcessor
+
+
+class AdaptersArguments(NamedTuple):
+    """Arguments of `DPCLIP` that adapters only make sense with; ``None`` where one was not given, or follows from the backbone.
+
+    Attributes:
+        backbone: See `DPCLIP`, as the others.
+    """
+
+    backbone: str | None
+    pretrained: str | None
+    quick_gelu: bool | None
+    adapter_layers: Sequence[int] | None
+    tap_layers: Sequence[int] | None
+    adapter_weight: float | None
+    projector_activation: bool | None
+    grn_pooling: Pooling | None
+
+    @property
+    def architecture(self) -> tuple[Any, Any, Any, Any, Any]:
+        """The arguments of `DPCLIPModel` among them, in its order."""
+        return self.adapter_layers, self.tap_layers, self.adapter_weight, self.projector_activation, self.grn_pooling
+
+    def resolved(self, weights: str | Path | None) -> "AdaptersArguments":
+        """As they were given, else as a file of adapters says, else the published ones.
+
+        Args:
+            weights: The argument of `DPCLIP`.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If it holds no adapters, or is damaged.
+        """
+        told = {} if weights is None or weights == UNADAPTED else arguments_from_file(weights)
+        if self.backbone not in {None, told.get("backbone")}:
+            told = {}  # of another backbone: they will be refused, and nothing that they say holds
+        pretrained = Path(told.get("pretrained", ""))
+        if pretrained.suffix and not pretrained.is_file():
+            del told["pretrained"]  # the name of a file that is not here: the fingerprint tells whether the default is the same
+        told = {name: value for name, value in told.items() if name in self._fields}
+        given = {name: value for name, value in self._asdict().items() if value is not None}
+        return self._replace(**{**_PUBLISHED, **told, **given})
+
+
+_PUBLISHED = {
+    "backbone": "ViT-L-14-336",
+    "pretrained": "openai",
+    "adapter_weight": 0.1,
+    "projector_activation": False,
+    "grn_pooling": "tokens",
+}
 
 
 def check_ranges(batch_size: int, learning_rate: float, decoupling_weight: float, seed: int, temperature: float | str) -> None:

@@ -46,8 +46,13 @@ class SavesAdapters(KnowsReferences):
         super().setup(stage)
         write_checkpoints_whole(self.trainer.strategy)
 
-    def keep_hyper_parameters(self) -> None:
-        """Keep, as hyper-parameters, what another machine can build the model from."""
+    def keep_hyper_parameters(self, resolved: Mapping[str, Any]) -> None:
+        """Keep, as hyper-parameters, what another machine can build the model from.
+
+        Args:
+            resolved: Values that stand for what was left to a file or to the defaults.
+        """
+        self.hparams.update(resolved)
         for name in _NOT_OF_THE_MODEL:
             if self.hparams.get(name) != UNADAPTED:
                 self.hparams.pop(name, None)
