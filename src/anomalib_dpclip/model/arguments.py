@@ -64,7 +64,9 @@ _PUBLISHED = {
 }
 
 
-def check_ranges(batch_size: int, learning_rate: float, decoupling_weight: float, seed: int, temperature: float | str) -> None:
+def check_ranges(
+    batch_size: int, learning_rate: float, decoupling_weight: float, seed: int, temperature: float | str, min_area: int
+) -> None:
     """Check numbers that nothing else would complain of in time.
 
     Raises:
@@ -75,6 +77,8 @@ def check_ranges(batch_size: int, learning_rate: float, decoupling_weight: float
             raise ValueError(f"{name} must be positive, not {value}")
     if not 0 <= decoupling_weight < math.inf:
         raise ValueError(f"decoupling_weight must be at least 0 and finite, not {decoupling_weight}")
+    if min_area < 0:
+        raise ValueError(f"min_area must be at least 0, not {min_area}: it is a number of pixels")
     if not 0 <= seed < 2**32:
         raise ValueError(f"seed must lie in 0..{2**32 - 1}, not {seed}")
 

@@ -75,6 +75,7 @@ class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, Anoma
             mostly normal images). All of them are seen before the first is judged.
         class_name: What the images show, for the prompts, e.g. ``metal nut``. Default: from the data set and its category.
         domain: ``industrial`` or ``medical``: blur of the maps and fusion of the scores. Default: from the data set.
+        min_area: Pixels of the photo that an anomalous region has at least to be listed and shown; smaller ones are specks.
         auxiliary: Labelled set to learn from: the name of one of anomalib's image data modules, with ``/category`` for one
             category only; the path of a JSON-lines file; a list of these; in Python also a data set or data module.
             Default: VisA, or MVTecAD when VisA is the target, or the six auxiliary materials when Surfaces is.
@@ -138,6 +139,7 @@ class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, Anoma
         lot: bool = False,
         class_name: str | None = None,
         domain: Domain | None = None,
+        min_area: int = 0,
         auxiliary: str | list[str] | AnomalibDataModule | AnomalibDataset | None = None,
         auxiliary_root: str | list[str] | None = None,
         auxiliary_unmasked: bool = False,
@@ -170,7 +172,7 @@ class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, Anoma
         visualizer: Visualizer | bool = True,
     ) -> None:
         current_seed = seed_or_global(seed)
-        check_ranges(batch_size, learning_rate, decoupling_weight, current_seed, temperature)
+        check_ranges(batch_size, learning_rate, decoupling_weight, current_seed, temperature, min_area)
         check_references(k_shot, few_shot_source, memory_tokens, lot, tiles)
         given = AdaptersArguments(
             backbone, pretrained, quick_gelu, adapter_layers, tap_layers, adapter_weight, projector_activation, grn_pooling
@@ -198,7 +200,7 @@ class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, Anoma
         self.model.checkpointing = checkpointing
         self.prototypes = Prototypes(model.backbone.embed_dim, prototype_momentum)
         self.anchors_for = AnchorCache(text, partial(load_text_tower, *tower), normal_states, abnormal_states, templates)
-        self.class_name, self.chosen_domain, self.weights = class_name, domain, weights
+        self.class_name, self.chosen_domain, self.weights, self.min_area = class_name, domain, weights, min_area
         self.auxiliary = AuxiliarySet(auxiliary, auxiliary_root, shots, auxiliary_unmasked, current_seed)
         self.batch_size, self.num_workers = batch_size, num_workers
         self.k_shot, self.few_shot_source, self.memory_tokens, self.lot = k_shot, few_shot_source, memory_tokens, lot
