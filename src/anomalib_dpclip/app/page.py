@@ -41,6 +41,7 @@ def app(
     port: int = 7860,
     max_megabytes: int = 20,
     min_area: int = 0,
+    ignore: str | None = None,
 ) -> None:
     """Try the model in a browser: drop a photo, type what it shows, see heat map, score and decision.
 
@@ -61,6 +62,7 @@ def app(
         port: Port to listen on.
         max_megabytes: Largest photo that is accepted.
         min_area: Pixels of the photo that an anomalous region has at least to be shown.
+        ignore: Picture of the photos' size, white where nothing is to be judged.
 
     Raises:
         ModuleNotFoundError: If gradio is not installed.
@@ -80,6 +82,7 @@ def app(
     if find_spec("gradio") is None:
         raise ModuleNotFoundError("the page needs gradio: pip install 'anomalib-dpclip[app]'")
     given = {"backbone": backbone, "pretrained": pretrained, "quick_gelu": quick_gelu, "domain": domain, "min_area": min_area}
+    given |= {"ignore": ignore}
     model = _model(weights, given)
     names = class_names or suggested_names(model.provenance.learned_from, model.provenance.backbone)
     blocks = page(Predictor(model), names, f"{Path(weights).name} on {model.provenance.backbone}")

@@ -94,12 +94,15 @@ class Predictor:
 
         Raises:
             ImageReadError: If the file cannot be read as an image, or has more than `MOST_PIXELS`.
-            ValueError: If the name is longer than `LONGEST_NAME`.
+            ValueError: If the name is longer than `LONGEST_NAME`, or the photo has another size than the picture of what to
+                ignore.
         """
         name = (class_name or "").strip() or UNKNOWN_CLASS
         if len(name) > LONGEST_NAME:
             raise ValueError(f"the name of what the photo shows has {len(name)} characters, {LONGEST_NAME} are the most")
         photo = read_image(path, MOST_PIXELS)
+        if self.model.model.ignored is not None:
+            self.model.model.ignored.require_size(*photo.size, str(path))
         image = to_dtype(to_image(photo), torch.float32, scale=True).unsqueeze(0)
         anchors = self.model.anchors_for(name)
         raw = self.model.model.predict(self.model.pre_processor.transform(image), anchors)

@@ -6,6 +6,7 @@ DP-CLIP (Feature Decoupling and Channel Purification), the whole model: F, F', b
 import copy
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, get_args
 
 import torch
@@ -20,11 +21,11 @@ from anomalib_dpclip.method.anomaly_map import (
     anomaly_map,
     blur_grid,
     detection_score,
-    difference_grid,
     resize_map,
     tap_average,
 )
 from anomalib_dpclip.method.domain import BLUR, Domain
+from anomalib_dpclip.method.ignored_region import IgnoredRegion
 from anomalib_dpclip.method.memory import TokenMemory, centred_tokens, fuse, smooth_distance
 from anomalib_dpclip.method.tiling import predict_tiled
 
@@ -49,6 +50,7 @@ class DPCLIPModel(nn.Module):
         checkpointing: Whether layers are computed again in the backward pass instead of remembered.
         backbone_fingerprint: Identifies the CLIP's weights and activation.
         memory: Patch tokens of photos of the target, where there are any: `predict` then judges by them too.
+        ignored: Where nothing is judged, if there is such a place.
 
     Raises:
         ValueError: For layers outside the tower, an unknown pooling or domain, or an image too small for the blur.
@@ -101,6 +103,7 @@ class DPCLIPModel(nn.Module):
         self.det_proj = Projector(width, embed_dim, activation=projector_activation, use_grn=use_grn)
         self.register_buffer("anchors", torch.zeros(embed_dim, 2))
         self.memory: TokenMemory | None = None
+        self.ignored: IgnoredRegion | None = None
 
     def initial_adapters(self, seed: int) -> dict[str, Tensor]:
         """Adapters and projectors as they are before anything is learned, the same for the same seed.
@@ -218,17 +221,17 @@ class DPCLIPModel(nn.Module):
 
         if self.memory is not None:
             return self._predict_with_memory(images, anchors, self.memory)
+        seen = images if self.ignored is None else self.ignored.paint_over(images)
 
         def predict_tile(tile: Tensor) -> tuple[Tensor, Tensor]:
             taps, detection = self.features(tile)
             return tap_average(taps, anchors, self.backbone.grid), detection_score(detection, anchors)
 
         if self.tiles == 1:  # tiling would give the same; exported models keep the simpler graph
-            difference, score = predict_tile(images)
+            difference, score = predict_tile(seen)
         else:
-            difference, score = predict_tiled(predict_tile, images, self.backbone.grid, self.tiles)
-        difference = blur_grid(difference, self.domain)
-        return InferenceBatch(anomaly_map=anomaly_map(resize_map(difference, self.input_size)), pred_score=score)
+            difference, score = predict_tiled(predict_tile, seen, self.backbone.grid, self.tiles)
+        return InferenceBatch(anomaly_map=self._full_map(self._blurred(difference)), pred_score=score)
 
     def evidence(self, images: Tensor, anchors: Tensor) -> tuple[Tensor, Tensor]:
         """What text and target say of each token, to be fused.
@@ -236,8 +239,9 @@ class DPCLIPModel(nn.Module):
         Returns:
             The text's blurred differences ``(B, rows, columns)``, and `centred_tokens` ``(B, T, L, C)``.
         """
-        taps, _, tokens = self.features_and_taps(images)
-        return difference_grid(taps, anchors, self.backbone.grid, self.domain), centred_tokens(tokens)
+        seen = images if self.ignored is None else self.ignored.paint_over(images)
+        taps, _, tokens = self.features_and_taps(seen)
+        return self._blurred(tap_average(taps, anchors, self.backbone.grid)), centred_tokens(tokens)
 
     def fused_map(self, difference: Tensor, distance: Tensor, share: Tensor) -> Tensor:
         """Anomaly maps ``(B, H, W)`` of two evidences.
@@ -247,8 +251,27 @@ class DPCLIPModel(nn.Module):
             distance: To a memory or a lot, ``(B, L)``.
             share: Of the distance.
         """
-        distance = smooth_distance(distance.unflatten(-1, self.backbone.grid))
-        return anomaly_map(resize_map(fuse(difference, distance, share), self.input_size))
+        return self._full_map(fuse(difference, self.smoothed(distance), share))
+
+    def smoothed(self, distance: Tensor) -> Tensor:
+        """Distances ``(B, L)`` to a memory or a lot, as they are fused: smoothed ``(B, rows, columns)``."""
+        on_grid = distance.unflatten(-1, self.backbone.grid)
+        return smooth_distance(on_grid) if self.ignored is None else self.ignored.smooth(on_grid, smooth_distance)
+
+    @property
+    def judged_tokens(self) -> Tensor:
+        """Numbers of the tokens of an image that are judged ``(L',)``: all but those that see something ignored."""
+        if self.ignored is None:
+            return torch.arange(math.prod(self.backbone.grid), device=self.anchors.device)
+        return self.ignored.tokens.flatten().nonzero().squeeze(1)
+
+    def _blurred(self, difference: Tensor) -> Tensor:
+        blur = partial(blur_grid, domain=self.domain)
+        return blur(difference) if self.ignored is None else self.ignored.smooth(difference, blur)
+
+    def _full_map(self, difference: Tensor) -> Tensor:
+        maps = anomaly_map(resize_map(difference, self.input_size))
+        return maps if self.ignored is None else self.ignored.hide(maps)
 
     def _predict_with_memory(self, images: Tensor, anchors: Tensor, memory: TokenMemory) -> InferenceBatch:
         difference, tokens = self.evidence(images, anchors)

@@ -22,12 +22,19 @@ class SeenImages(NamedTuple):
 
 
 class CalibrationStatistics(nn.Module):
-    """Four numbers an image, and the pixels' histograms: all that a calibration needs, however large the data set."""
+    """Four numbers an image, and the pixels' histograms: all that a calibration needs, however large the data set.
 
-    def __init__(self) -> None:
+    Args:
+        judged: What is judged, ``(H, W)`` bool; other pixels count for nothing. Default: all.
+    """
+
+    judged: Tensor | None
+
+    def __init__(self, judged: Tensor | None = None) -> None:
         super().__init__()
         self.rows = CatMetric(nan_strategy="disable")
         self.pixels = PixelHistogram()
+        self.judged = self.pixels.judged = judged
 
     @torch.no_grad()
     def update(self, anomaly_map: Tensor, detection: Tensor, label: Tensor | None, mask: Tensor | None) -> None:
@@ -39,7 +46,8 @@ class CalibrationStatistics(nn.Module):
             label: 0 or 1 ``(B,)``, if known.
             mask: Ground truth ``(B, H, W)`` of the same size, if known.
         """
-        floor, peak = anomaly_map.flatten(1).aminmax(dim=1)
+        values = anomaly_map.flatten(1) if self.judged is None else anomaly_map[:, self.judged]
+        floor, peak = values.aminmax(dim=1)
         kind = torch.full_like(detection, UNKNOWN_LABEL) if label is None else label.to(detection.dtype)
         self.rows.update(torch.stack([floor, peak, detection, kind], dim=1))
         if mask is not None:

@@ -76,6 +76,8 @@ class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, Anoma
         class_name: What the images show, for the prompts, e.g. ``metal nut``. Default: from the data set and its category.
         domain: ``industrial`` or ``medical``: blur of the maps and fusion of the scores. Default: from the data set.
         min_area: Pixels of the photo that an anomalous region has at least to be listed and shown; smaller ones are specks.
+        ignore: Picture of the photos' size, white where nothing is to be judged (a fixture, a timestamp): what lies there
+            counts neither for maps, scores and thresholds nor for metrics, in exported files as well.
         auxiliary: Labelled set to learn from: the name of one of anomalib's image data modules, with ``/category`` for one
             category only; the path of a JSON-lines file; a list of these; in Python also a data set or data module.
             Default: VisA, or MVTecAD when VisA is the target, or the six auxiliary materials when Surfaces is.
@@ -140,6 +142,7 @@ class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, Anoma
         class_name: str | None = None,
         domain: Domain | None = None,
         min_area: int = 0,
+        ignore: str | Path | None = None,
         auxiliary: str | list[str] | AnomalibDataModule | AnomalibDataset | None = None,
         auxiliary_root: str | list[str] | None = None,
         auxiliary_unmasked: bool = False,
@@ -218,6 +221,7 @@ class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, Anoma
         self.set_domain(domain or DEFAULT_DOMAIN)
         if weights is not None and weights != UNADAPTED:
             load_adapters(self, weights)
+        self.ignore_region(ignore)
         if weights is not None or class_name is not None:
             self.set_class(class_name or UNKNOWN_CLASS)
 

@@ -11,7 +11,6 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from anomalib_dpclip.method.evidence_fusion import GAUSSIAN_MAD, memory_share
-from anomalib_dpclip.method.memory import smooth_distance
 from anomalib_dpclip.method.mutual_scoring import groups, mutual_distances, random_projection
 from anomalib_dpclip.model.few_shot import KnowsReferences
 from anomalib_dpclip.model.normalisation import MIN_GAP, separate_control_points
@@ -52,16 +51,17 @@ class JudgesLot(KnowsReferences):
         if len(paths) < 2:
             logger.warning("a lot of %d images cannot judge itself: its images are judged by the text alone", len(paths))
             return
-        mutual = torch.empty(len(paths), tokens.shape[2])
+        mutual = torch.zeros(len(paths), tokens.shape[2])
+        judged = self.model.judged_tokens.cpu()
         for group in groups(len(paths), self.seed):
-            mutual[group] = mutual_distances(tokens[group].to(self.device)).cpu()
+            compared = tokens[group] if self.model.ignored is None else tokens[group][:, :, judged]
+            mutual[group[:, None], judged] = mutual_distances(compared.to(self.device)).cpu()
         if self.model.memory is not None:  # what the photos say counts as much as what the lot says
             mutual = (mutual + distances) / 2
-        grid = self.model.backbone.grid
-        smooth = smooth_distance(mutual.unflatten(-1, grid))
+        smooth = self.model.smoothed(mutual).flatten(1)[:, judged]
         # The half that looks most normal gives the scales.
-        normal = smooth.flatten(1).amax(1).argsort()[: max(1, len(paths) // 2)]
-        pairs = torch.stack([differences[normal].flatten(), smooth[normal].flatten()], dim=1)
+        normal = smooth.amax(1).argsort()[: max(1, len(paths) // 2)]
+        pairs = torch.stack([differences[normal].flatten(1)[:, judged].flatten(), smooth[normal].flatten()], dim=1)
         share = self.model.memory.share.cpu() if self.model.memory is not None else torch.tensor(memory_share(pairs, pairs[:0]))
         self._lot_share = share
         self._judged = dict(zip(paths, zip(differences, mutual, strict=True), strict=True))
@@ -114,7 +114,8 @@ class JudgesLot(KnowsReferences):
         floor, peaks = 1.0, []
         for start in range(0, len(paths), 8):
             maps = self._maps(paths[start : start + 8])
-            floor = min(floor, maps.min().item())
+            judged = maps if self.model.ignored is None else maps[:, self.model.ignored.judged.cpu()]
+            floor = min(floor, judged.min().item())
             peaks.append(maps.amax(dim=(-2, -1)))
         return floor, torch.cat(peaks)
 
