@@ -93,15 +93,11 @@ def test_the_checkpoint_predicts_without_being_told(runs, folder, tmp_path, caps
         main(["predict", str(folder / "plain.ckpt"), *photos, "--output", str(tmp_path / name), "--num_workers", "0"])
     plain, stamped = (pd.read_csv(tmp_path / name / "results.csv") for name in ("plain", "stamped"))
     assert list(plain.score) == list(stamped.score)
-    regions = [
-        region["box"] for row in json.loads((tmp_path / "stamped" / RESULTS_JSON).read_text()) for region in row["regions"]
-    ]
+    rows = json.loads((tmp_path / "stamped" / RESULTS_JSON).read_text())
+    regions = [region["box"] for row in rows for region in row["regions"]]
     assert regions
-    covered = np.zeros((140, 140), bool)
     for left, top, right, bottom in regions:
-        inside = left >= BOX[0] and top >= BOX[1] and right <= BOX[2] and bottom <= BOX[3]
-        covered[top:bottom, left:right] = True
-        assert not inside
+        assert left < BOX[0] or top < BOX[1] or right > BOX[2] or bottom > BOX[3]
     capsys.readouterr()
 
 
@@ -115,26 +111,18 @@ def test_exported_files_ignore_it_too(runs, folder, tmp_path):
     model = DPCLIP.load_from_checkpoint(folder / "plain.ckpt", visualizer=False).eval()
     file = model.to_onnx(tmp_path, input_size=(140, 140))
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
-    plain, stamped = (
-        torch.stack(
-            [
-                torch.from_numpy(np.asarray(Image.open(path).convert("RGB"))).permute(2, 0, 1) / 255
-                for path in sorted((folder / name).glob("*[0-9].png"))[:3]
-            ]
-        )
-        for name in ("plain", "stamped")
-    )
     names = [output.name for output in session.get_outputs()]
-    answers = [
-        dict(zip(names, session.run(None, {session.get_inputs()[0].name: one[None].numpy()}), strict=True)) for one in plain
-    ]
-    again = [
-        dict(zip(names, session.run(None, {session.get_inputs()[0].name: one[None].numpy()}), strict=True)) for one in stamped
-    ]
+
+    def answer(name):
+        """What the file says of the first photo."""
+        photo = np.asarray(Image.open(min((folder / name).glob("*[0-9].png"))).convert("RGB"), np.float32) / 255
+        values = session.run(None, {session.get_inputs()[0].name: photo.transpose(2, 0, 1)[None]})
+        return photo, dict(zip(names, values, strict=True))
+
+    (_, plain), (photo, stamped) = answer("plain"), answer("stamped")
+    assert all(np.array_equal(plain[name], stamped[name]) for name in names)
     with torch.no_grad():
-        expected = model(stamped)
-    for index, (one, other) in enumerate(zip(answers, again, strict=True)):
-        assert all(np.array_equal(one[name], other[name]) for name in names)
-        np.testing.assert_allclose(one["anomaly_map"].squeeze(), expected.anomaly_map[index], atol=1e-4)
-        np.testing.assert_allclose(one["pred_score"].squeeze(), expected.pred_score[index], atol=1e-4)
-        assert not one["pred_mask"].squeeze()[BOX[1] : BOX[3], BOX[0] : BOX[2]].any()
+        expected = model(torch.from_numpy(photo).permute(2, 0, 1)[None])
+    np.testing.assert_allclose(stamped["anomaly_map"].squeeze(), expected.anomaly_map[0], atol=1e-4)
+    np.testing.assert_allclose(stamped["pred_score"].squeeze(), expected.pred_score[0], atol=1e-4)
+    assert not stamped["pred_mask"].squeeze()[BOX[1] : BOX[3], BOX[0] : BOX[2]].any()
