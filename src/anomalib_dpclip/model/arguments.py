@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from anomalib_dpclip.adapter_files.arguments import arguments_from_file
+from anomalib_dpclip.adapter_files.hub import local_file
 from anomalib_dpclip.method.adapters import Pooling
 from anomalib_dpclip.method.unadapted import UNADAPTED
 from anomalib_dpclip.model.post_processor import DPCLIPPostProcessor
@@ -34,17 +35,14 @@ class AdaptersArguments(NamedTuple):
         """The arguments of `DPCLIPModel` among them, in its order."""
         return self.adapter_layers, self.tap_layers, self.adapter_weight, self.projector_activation, self.grn_pooling
 
-    def resolved(self, weights: str | Path | None) -> "AdaptersArguments":
+    def resolved(self, file: Path | None) -> "AdaptersArguments":
         """As they were given, else as a file of adapters says, else the published ones.
-
-        Args:
-            weights: The argument of `DPCLIP`.
 
         Raises:
             FileNotFoundError: If there is no such file.
             ValueError: If it holds no adapters, or is damaged.
         """
-        told = {} if weights is None or weights == UNADAPTED else arguments_from_file(weights)
+        told = {} if file is None else arguments_from_file(file)
         if self.backbone not in {None, told.get("backbone")}:
             told = {}  # of another backbone: they will be refused, and nothing that they say holds
         pretrained = Path(told.get("pretrained", ""))
@@ -62,6 +60,16 @@ _PUBLISHED = {
     "projector_activation": False,
     "grn_pooling": "tokens",
 }
+
+
+def file_of(weights: str | Path | None) -> Path | None:
+    """File of the adapters that the argument `weights` of `DPCLIP` names; ``None`` where it names none.
+
+    Raises:
+        FileNotFoundError: If it is on the hub, and cannot be fetched.
+        ValueError: If it names no file on the hub, or a pickle there.
+    """
+    return None if weights is None or weights == UNADAPTED else local_file(weights)
 
 
 def check_ranges(

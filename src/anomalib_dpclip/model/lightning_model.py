@@ -31,7 +31,7 @@ from anomalib_dpclip.method.prototypes import Prototypes
 from anomalib_dpclip.method.torch_model import DPCLIPModel
 from anomalib_dpclip.method.unadapted import UNADAPTED, UnadaptedCLIP
 from anomalib_dpclip.metrics import field_metrics
-from anomalib_dpclip.model.arguments import AdaptersArguments, check_ranges, chosen_post_processor
+from anomalib_dpclip.model.arguments import AdaptersArguments, check_ranges, chosen_post_processor, file_of
 from anomalib_dpclip.model.checkpointing import SavesAdapters
 from anomalib_dpclip.model.decision_report import DecisionReport
 from anomalib_dpclip.model.evaluation import EvaluatesTarget
@@ -65,8 +65,9 @@ class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, Anoma
         image_size: Side of the input in pixels, a multiple of the patch size. Default: 518 or the nearest multiple (mini: 140).
         tiles: For small defects on large images: validate, test and predict on images of so many times `image_size`, seen in
             overlapping tiles of `image_size`, (2 tiles - 1)^2 of them. Learning is not affected.
-        weights: Trained adapters: ``.safetensors`` of this package, a Lightning ``.ckpt``, or a published ``.pth``; ``clip``
-            for CLIP without adapters, the baseline.
+        weights: Trained adapters: ``.safetensors`` of this package, a Lightning ``.ckpt``, or a published ``.pth``;
+            ``hf://owner/name[@revision][/file.safetensors]`` on the Hugging Face hub; ``clip`` for CLIP without adapters, the
+            baseline.
         k_shot: Judge also by so many normal images of the target's training split, chosen by chance (or of `few_shot_source`).
             Then the target's normal images are known: no zero-shot result.
         few_shot_source: Folder of photos of what the target should look like; without `k_shot` all of them are taken.
@@ -180,7 +181,8 @@ class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, Anoma
         given = AdaptersArguments(
             backbone, pretrained, quick_gelu, adapter_layers, tap_layers, adapter_weight, projector_activation, grn_pooling
         )
-        chosen = given.resolved(weights)
+        file = file_of(weights)
+        chosen = given.resolved(file)
         clip_name: tuple[Any, Any] = (chosen.backbone, chosen.pretrained)
         preprocessing = pretraining_of(*clip_name, pretrained_tag).preprocessing.replaced(image_mean, image_std)
         tower = (*clip_name, image_size, chosen.quick_gelu, pretrained_tag, tokenizer)
@@ -219,8 +221,8 @@ class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, Anoma
             versions=package_versions(),
         )
         self.set_domain(domain or DEFAULT_DOMAIN)
-        if weights is not None and weights != UNADAPTED:
-            load_adapters(self, weights)
+        if file is not None:
+            load_adapters(self, file)
         self.ignore_region(ignore)
         if weights is not None or class_name is not None:
             self.set_class(class_name or UNKNOWN_CLASS)

@@ -7,7 +7,7 @@ from tests.data.golden.make_golden import GOLDEN
 from tests.paths import DATA
 
 from anomalib_dpclip import DPCLIP, save_adapters
-from anomalib_dpclip.model.arguments import AdaptersArguments
+from anomalib_dpclip.model.arguments import AdaptersArguments, file_of
 from anomalib_dpclip.model.from_file import model_from_file
 
 ADAPTERS = GOLDEN / "adapters-v1.safetensors"
@@ -37,7 +37,7 @@ def test_hyper_parameters_are_what_was_built(model):
 def test_without_a_file_they_are_the_published_ones():
     published = AdaptersArguments("ViT-L-14-336", "openai", None, None, None, 0.1, False, "tokens")
     assert NOTHING_GIVEN.resolved(None) == published
-    assert NOTHING_GIVEN.resolved("clip") == published
+    assert file_of("clip") is None
     assert NOTHING_GIVEN.resolved(DATA / "published_checkpoint.pth") == published
 
 
