@@ -30,7 +30,7 @@ class Command(NamedTuple):
 COMMANDS = {
     "predict": Command("app.predict_command:predict", "scores, decisions and pictures of photos", several="photos"),
     "metadata": Command("data.listing.command:metadata", "list a labelled set in a JSON-lines file, or check such a file"),
-    "adapters": Command("adapter_files.command:adapters", "show what an adapter file holds, or convert it"),
+    "adapters": Command("adapter_files.command:adapters", "show what an adapter file holds, convert it, or share it"),
     "backbones": Command("clip.command:backbones", "list the backbones that fit, their weights, size and licence", False),
     "benchmark": Command(
         "benchmark.command:benchmark", "compare models over categories and seeds, resuming where it stopped", False

@@ -1,37 +1,50 @@
-"""The command `dpclip adapters`: shows what an adapter file holds, and converts it."""
+"""The command `dpclip adapters`: shows what an adapter file holds, converts it, and shares it."""
 
 import hashlib
 import json
-from itertools import groupby
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from torch import Tensor
 
+from anomalib_dpclip.adapter_files.card import learned_sets, model_card
 from anomalib_dpclip.adapter_files.contents import AdapterFile, is_plain_tensor
+from anomalib_dpclip.adapter_files.hub import DEFAULT_NAME, local_file
+from anomalib_dpclip.adapter_files.hub import push as push_to_hub
 from anomalib_dpclip.adapter_files.read_and_write import read_adapters, write_adapters
+from anomalib_dpclip.files.atomic_write import atomic_write
 from anomalib_dpclip.files.plain_data import printable
 from anomalib_dpclip.method.torch_model import DPCLIPModel
 
 _UNKNOWN = "unknown"
 
 
-def adapters(file: Path, to: Path | None = None) -> None:
+def adapters(
+    file: Path, to: Path | None = None, card: bool = False, push: str | None = None, metrics: Path | None = None
+) -> None:
     """Show what a file of adapters holds: their backbone, what they learned from, and its hash.
 
     Nothing in the file is executed: pickled files are read as tensors and plain data only.
 
     Args:
-        file: Adapters: ``.safetensors`` of this package, a Lightning ``.ckpt``, or a published ``.pth``.
+        file: Adapters: ``.safetensors`` of this package, a Lightning ``.ckpt``, a published ``.pth``, or
+            ``hf://owner/name[@revision][/file.safetensors]``.
         to: Write the adapters to this file too: ``.safetensors``, or ``.pth`` for the published format, which has no room
             for their provenance and calibration.
+        card: Write a card for sharing them too, in Markdown beside the file: what they learned from, under which licences,
+            how they were made, and what they reach.
+        push: Upload them and their card to this repository, ``owner/name``, of the Hugging Face hub. A new one is private.
+        metrics: CSV of `dpclip benchmark`, for the card.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        FileExistsError: If the file to write is there already.
+        FileExistsError: If a file to write is there already.
+        OSError: If the hub does not take them.
         ValueError: If the file holds no adapters or is damaged, or the one to write has another suffix.
     """
-    content = read_adapters(file)
+    local = local_file(file)
+    content = read_adapters(local)
     foreign = [
         name
         for name, value in content.tensors.items()
@@ -39,12 +52,35 @@ def adapters(file: Path, to: Path | None = None) -> None:
     ]
     if foreign:
         raise ValueError(f"{file} holds more than adapters, such as {foreign[0]!r}: it is damaged or of another model")
-    for key, value in _description(file, content).items():
+    for key, value in _description(local, content).items():
         print(f"{key:<16} {printable(value)}")  # noqa: T201
     if to is not None:
-        if to.exists():
-            raise FileExistsError(f"{to} is there already: delete it, or give another name")
+        _require_free(to)
         print(f"{'written':<16} {write_adapters(content, to)}")  # noqa: T201
+    if card:
+        path = (local if to is None else to).with_suffix(".md")
+        _require_free(path)
+        with atomic_write(path) as unfinished:
+            unfinished.write_text(model_card(content, _sha256(local), str(to or file), metrics), encoding="utf-8")
+        print(f"{'card':<16} {path}")  # noqa: T201
+    if push is not None:
+        print(f"{'pushed':<16} {_push(content, push, metrics)}")  # noqa: T201
+
+
+def _push(content: AdapterFile, repository: str, metrics: Path | None) -> str:
+    """Upload adapters in this package's format, and their card."""
+    with TemporaryDirectory() as folder:
+        file = write_adapters(content, Path(folder) / DEFAULT_NAME)
+        return push_to_hub(file, model_card(content, _sha256(file), f"hf://{repository}", metrics), repository)
+
+
+def _require_free(path: Path) -> None:
+    if path.exists():
+        raise FileExistsError(f"{path} is there already: delete it, or give another name")
+
+
+def _sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _description(file: Path, content: AdapterFile) -> dict[str, str]:
@@ -53,7 +89,7 @@ def _description(file: Path, content: AdapterFile) -> dict[str, str]:
     values = sum(tensor.numel() for tensor in content.tensors.values())
     return {
         "file": f"{file} ({file.stat().st_size / 1e6:.1f} MB)",
-        "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+        "sha256": _sha256(file),
         "backbone": known.backbone or _UNKNOWN,
         "CLIP weights": f"{known.pretrained or _UNKNOWN}, fingerprint {known.fingerprint or _UNKNOWN}",
         "images": _listed(known.preprocessing) if known.preprocessing else _UNKNOWN,
@@ -83,9 +119,7 @@ def _data_sets(learned_from: list[str]) -> str:
         >>> _data_sets(["MVTecAD/bottle", "MVTecAD/cable", "VisA/candle"])
         'MVTecAD (bottle, cable); VisA (candle)'
     """
-    pairs = sorted(each.partition("/")[::2] for each in learned_from)
-    sets = groupby(pairs, key=lambda pair: pair[0])
-    return "; ".join(f"{name} ({', '.join(each for _, each in classes)})" for name, classes in sets) or _UNKNOWN
+    return "; ".join(f"{name} ({', '.join(classes)})" for name, classes in learned_sets(learned_from)) or _UNKNOWN
 
 
 def _memory(memory: dict[str, Tensor]) -> str:

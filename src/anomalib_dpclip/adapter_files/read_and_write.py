@@ -7,6 +7,7 @@ from pathlib import Path
 
 from anomalib_dpclip.adapter_files.contents import AdapterFile, is_plain_tensor
 from anomalib_dpclip.adapter_files.foreign_formats import read_pickled, write_published
+from anomalib_dpclip.adapter_files.hub import local_file
 from anomalib_dpclip.adapter_files.own_format import read_safetensors, write_safetensors
 
 
@@ -34,11 +35,14 @@ def write_adapters(content: AdapterFile, path: str | Path) -> Path:
 def read_adapters(path: str | Path) -> AdapterFile:
     """Read an adapter file of any of the three kinds without a model.
 
+    Args:
+        path: The file, or one on the Hugging Face hub, see `hub_file`.
+
     Raises:
-        FileNotFoundError: If there is no such file.
+        FileNotFoundError: If there is no such file, or it cannot be fetched.
         ValueError: If it is none of them, or damaged.
     """
-    file = Path(path)
+    file = local_file(path)
     if not file.is_file():
         raise FileNotFoundError(f"there is no adapter file {file}")
     content = read_safetensors(file) if file.suffix == ".safetensors" else read_pickled(file)

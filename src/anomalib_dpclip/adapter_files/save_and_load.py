@@ -9,6 +9,7 @@ from torch import Tensor
 
 from anomalib_dpclip.adapter_files.compatibility import architecture_of, check_provenance, check_tensors
 from anomalib_dpclip.adapter_files.contents import AdapterFile
+from anomalib_dpclip.adapter_files.hub import local_file
 from anomalib_dpclip.adapter_files.provenance import Provenance
 from anomalib_dpclip.adapter_files.read_and_write import read_adapters, write_adapters
 from anomalib_dpclip.clip.preprocessing import Preprocessing
@@ -65,7 +66,8 @@ def load_adapters(model: AdapterHolder | DPCLIPModel, path: str | Path) -> Prove
 
     Args:
         model: The model.
-        path: Our ``.safetensors``, a Lightning ``.ckpt``, or a published ``.pth``. Nothing in it is executed.
+        path: Our ``.safetensors``, a Lightning ``.ckpt``, a published ``.pth``, or a file on the Hugging Face hub, see
+            `hub_file`. Nothing in it is executed.
 
     Returns:
         Where the adapters come from.
@@ -75,7 +77,7 @@ def load_adapters(model: AdapterHolder | DPCLIPModel, path: str | Path) -> Prove
         ValueError: If the file is none of these, is damaged, is of a newer format, or its adapters do not belong to the
             model's backbone.
     """
-    file = Path(path)
+    file = local_file(path)
     adapters = read_adapters(file)
     torch_model, calibration, own = _parts(model)
     check_provenance(adapters.provenance, torch_model, file)

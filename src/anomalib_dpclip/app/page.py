@@ -1,5 +1,6 @@
 """The command `dpclip app`: a page to try the model on photos."""
 
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,6 +9,8 @@ from anomalib_dpclip.adapter_files.arguments import arguments_from_file
 from anomalib_dpclip.app.predictor import Prediction, Predictor
 from anomalib_dpclip.clip.loading import MINI
 from anomalib_dpclip.data.labelled_sets import categories_of, data_module_class
+from anomalib_dpclip.data.regions import Region
+from anomalib_dpclip.files.markdown_table import markdown_table
 from anomalib_dpclip.method.class_names import UNKNOWN_CLASS, describe
 from anomalib_dpclip.method.domain import Domain
 from anomalib_dpclip.method.unadapted import UNADAPTED
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
 
 _KEPT_SECONDS = 3600
 _KEPT_VISITORS = 100
+_SHOWN_REGIONS = 10
 _NO_PHOTO = "Drop a photo to begin."
 _UNCALIBRATED = (
     "**Not calibrated:** these weights carry no thresholds. 0.5 is only the point of indifference, and the colours show "
@@ -36,6 +40,8 @@ def app(
     host: str = "127.0.0.1",
     port: int = 7860,
     max_megabytes: int = 20,
+    min_area: int = 0,
+    ignore: str | None = None,
 ) -> None:
     """Try the model in a browser: drop a photo, type what it shows, see heat map, score and decision.
 
@@ -55,6 +61,8 @@ def app(
         host: Address to listen on. ``0.0.0.0`` opens the page, which asks for no password, to the whole network.
         port: Port to listen on.
         max_megabytes: Largest photo that is accepted.
+        min_area: Pixels of the photo that an anomalous region has at least to be shown.
+        ignore: Picture of the photos' size, white where nothing is to be judged.
 
     Raises:
         ModuleNotFoundError: If gradio is not installed.
@@ -73,7 +81,9 @@ def app(
         raise ValueError(f"max_megabytes must be at least 1, not {max_megabytes}")
     if find_spec("gradio") is None:
         raise ModuleNotFoundError("the page needs gradio: pip install 'anomalib-dpclip[app]'")
-    model = _model(weights, domain, {"backbone": backbone, "pretrained": pretrained, "quick_gelu": quick_gelu})
+    given = {"backbone": backbone, "pretrained": pretrained, "quick_gelu": quick_gelu, "domain": domain, "min_area": min_area}
+    given |= {"ignore": ignore}
+    model = _model(weights, given)
     names = class_names or suggested_names(model.provenance.learned_from, model.provenance.backbone)
     blocks = page(Predictor(model), names, f"{Path(weights).name} on {model.provenance.backbone}")
     try:
@@ -97,15 +107,13 @@ def app(
     blocks.block_thread()
 
 
-def _model(weights: str, domain: Domain, given: dict[str, Any]) -> DPCLIP:
+def _model(weights: str, given: dict[str, Any]) -> DPCLIP:
     """The model, with errors that name the page's options: those of the model go without their prefix here."""
-    chosen = {name: value for name, value in (given | {"domain": domain}).items() if value is not None}
+    chosen = {name: value for name, value in given.items() if value is not None}
     try:
         # What it shows is typed on the page, and a photo is seen whole.
         told = {} if weights == UNADAPTED else arguments_from_file(weights) | {"class_name": None, "tiles": 1}
         return DPCLIP(weights=weights, **told | chosen)
-    except TypeError as error:  # of values of another kind in a file that is not from here
-        raise ValueError(f"{weights}: no model can be built as its provenance says ({error}); is the file damaged?") from error
     except FileNotFoundError as error:
         raise FileNotFoundError(str(error).replace("--model.", "--")) from error
     except ValueError as error:
@@ -153,7 +161,21 @@ class Answers:
         if prediction is None:
             return gr.skip(), gr.skip()
         decision = "Anomalous" if prediction.is_anomalous(threshold) else "Normal"
-        return prediction.heat_map(threshold), f"## {decision}\nScore {prediction.score:.3f}, threshold {threshold:.2f}"
+        verdict = f"## {decision}\nScore {prediction.score:.3f}, threshold {threshold:.2f}"
+        return prediction.heat_map(threshold), f"{verdict}\n\n{regions_table(prediction.regions(threshold))}"
+
+
+def regions_table(regions: Sequence[Region]) -> str:
+    """The first regions as a table: score, area and box in pixels of the photo."""
+    if not regions:
+        return "No region exceeds the threshold."
+    rows = [
+        [f"{each.score:.3f}", f"{each.area:,}", f"{each.left}, {each.top} to {each.right}, {each.bottom}"]
+        for each in regions[:_SHOWN_REGIONS]
+    ]
+    left_out = len(regions) - len(rows)
+    more = f"\n\nand {left_out} more" if left_out else ""
+    return markdown_table(["score", "area", "box"], rows) + more
 
 
 def page(predictor: Predictor, class_names: list[str], title: str) -> "Blocks":

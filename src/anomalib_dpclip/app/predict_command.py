@@ -26,6 +26,8 @@ def predict(
     accelerator: str = "auto",
     bit_depth: int | None = None,
     pictures: bool = True,
+    min_area: int | None = None,
+    ignore: Path | None = None,
     fresh: bool = False,
 ) -> int:
     """Predict photos: a line for each with score, decision and picture, and a summary; the exit status is 0 if all were read.
@@ -39,12 +41,14 @@ def predict(
         domain: ``industrial`` or ``medical``, instead of what the file says.
         backbone: CLIP backbone, for a published file, which does not say it.
         pretrained: CLIP weights, where the file's are not to be had under the name that it gives.
-        output: Folder for ``results.csv``, pictures and contact sheet.
+        output: Folder for ``results.csv``, ``results.json``, pictures and contact sheet.
         batch_size: Photos a batch.
         num_workers: Processes that read photos; by default one a processor, at most 8.
         accelerator: What computes, as Lightning calls it: ``auto``, ``cpu``, ``gpu``.
         bit_depth: Bits that 16-bit photos use, where their files do not say.
         pictures: Whether to draw heat maps.
+        min_area: Pixels of the photo that an anomalous region has at least to be listed and shown.
+        ignore: Picture of the photos' size, white where nothing is to be judged.
         fresh: Start over instead of going on with earlier results.
 
     Returns:
@@ -57,8 +61,15 @@ def predict(
     gone = [str(path) for path in photos if not path.exists()]
     if gone:
         raise FileNotFoundError(f"no photo or folder {', '.join(gone)}")
-    chosen = {"class_name": class_name, "domain": domain, "backbone": backbone, "pretrained": pretrained}
-    arguments: dict[str, Any] = {name: value for name, value in chosen.items() if value is not None}
+    chosen: dict[str, Any] = {
+        "class_name": class_name,
+        "domain": domain,
+        "backbone": backbone,
+        "pretrained": pretrained,
+        "min_area": min_area,
+    }
+    chosen |= {"ignore": ignore}
+    arguments = {name: value for name, value in chosen.items() if value is not None}
     model: Any = model_from_file(weights, visualizer=pictures, evaluator=False, **arguments)
     if pictures and model.visualizer is None:  # a checkpoint also brings whether its training had pictures
         model.visualizer = model.configure_visualizer()

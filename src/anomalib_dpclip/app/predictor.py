@@ -10,9 +10,10 @@ from PIL import Image
 from torchvision.transforms.v2.functional import to_dtype, to_image
 
 from anomalib_dpclip.data.images import read_image
+from anomalib_dpclip.data.regions import Region, find_regions
 from anomalib_dpclip.method.anomaly_map import resize_map
 from anomalib_dpclip.method.class_names import UNKNOWN_CLASS
-from anomalib_dpclip.model.heat_map import color_range, heat_map
+from anomalib_dpclip.model.heat_map import boxed, color_range, heat_map
 from anomalib_dpclip.model.lightning_model import DPCLIP
 
 SHOWN_SIZE = 640
@@ -24,7 +25,7 @@ MOST_PIXELS = 50_000_000
 LONGEST_NAME = 200
 """Characters of a class name; CLIP reads no more than 77 tokens anyway."""
 
-_OUTLINE = 2
+_OUTLINE, _TEXT = 2, 16
 
 
 @dataclass(frozen=True)
@@ -36,22 +37,36 @@ class Prediction:
         heat: Normalised anomaly map ``(H, W)`` in [0, 1], of the size of ``photo``.
         score: Image score in [0, 1].
         color_range: Values of the map that get the lowest and highest colour.
+        size: Width and height of the photo itself, whose pixels regions are counted in.
+        min_area: Pixels that a region has at least.
     """
 
     photo: Image.Image
     heat: npt.NDArray[np.float32]
     score: float
     color_range: tuple[float, float] = (0.0, 1.0)
+    size: tuple[int, int] | None = None
+    min_area: int = 0
 
     def is_anomalous(self, threshold: float) -> bool:
         """Decide as the model does, whose own threshold is at 0.5."""
         return self.score > threshold
 
     def heat_map(self, threshold: float) -> Image.Image:
-        """Photo with the anomaly map laid over it, and a white line around what exceeds the threshold."""
+        """Photo with the anomaly map laid over it, a white line around what exceeds the threshold, and the regions' boxes."""
         low, high = self.color_range
         shades = ((self.heat - low) / (high - low)).clip(0, 1)
-        return heat_map(self.photo, shades, self.heat > threshold, _OUTLINE)
+        regions, kept = self._regions(threshold)
+        width, height = self.size or self.photo.size
+        boxes = [region.scaled(self.photo.width / width, self.photo.height / height) for region in regions]
+        return boxed(heat_map(self.photo, shades, kept, _OUTLINE), boxes, _TEXT)
+
+    def regions(self, threshold: float) -> list[Region]:
+        """Regions that exceed the threshold, in pixels of the photo itself, the highest score first."""
+        return self._regions(threshold)[0]
+
+    def _regions(self, threshold: float) -> tuple[list[Region], npt.NDArray[np.bool_]]:
+        return find_regions(self.heat, self.heat > threshold, self.size or self.photo.size, self.min_area)
 
 
 class Predictor:
@@ -79,12 +94,15 @@ class Predictor:
 
         Raises:
             ImageReadError: If the file cannot be read as an image, or has more than `MOST_PIXELS`.
-            ValueError: If the name is longer than `LONGEST_NAME`.
+            ValueError: If the name is longer than `LONGEST_NAME`, or the photo has another size than the picture of what to
+                ignore.
         """
         name = (class_name or "").strip() or UNKNOWN_CLASS
         if len(name) > LONGEST_NAME:
             raise ValueError(f"the name of what the photo shows has {len(name)} characters, {LONGEST_NAME} are the most")
         photo = read_image(path, MOST_PIXELS)
+        if self.model.model.ignored is not None:
+            self.model.model.ignored.require_size(*photo.size, str(path))
         image = to_dtype(to_image(photo), torch.float32, scale=True).unsqueeze(0)
         anchors = self.model.anchors_for(name)
         raw = self.model.model.predict(self.model.pre_processor.transform(image), anchors)
@@ -92,4 +110,5 @@ class Predictor:
         scale = SHOWN_SIZE / max(photo.size)
         shown = photo.resize([max(1, round(scale * side)) for side in photo.size], Image.Resampling.BICUBIC)
         heat = resize_map(prediction.anomaly_map, (shown.height, shown.width))[0].numpy()
-        return Prediction(shown, heat, prediction.pred_score.item(), color_range(heat, self.is_calibrated))
+        score, colors = prediction.pred_score.item(), color_range(heat, self.is_calibrated)
+        return Prediction(shown, heat, score, colors, photo.size, self.model.min_area)

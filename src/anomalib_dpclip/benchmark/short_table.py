@@ -24,7 +24,7 @@ def short_table(rows: pd.DataFrame) -> str:
     measured = metrics[~metrics["published"].astype(bool)]
     shown = measured[measured["data_set"] == AVERAGE] if AVERAGE in set(measured["data_set"]) else measured
     models = shown[["label", "knows"]].drop_duplicates()
-    table = shown.pivot(index=["label", "knows"], columns="metric", values="mean").reindex(columns=list(COLUMNS))
+    table = shown.pivot_table("mean", ["label", "knows"], "metric", sort=False).reindex(columns=list(COLUMNS))
     table = table.reindex(pd.MultiIndex.from_frame(models)).reset_index()
     table.columns = ["Model", KNOWS, *(TITLES[metric] for metric in COLUMNS)]
     return table.to_string(index=False, float_format="{:.1f}".format, na_rep="n/a")

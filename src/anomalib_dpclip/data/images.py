@@ -31,6 +31,9 @@ _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "F"
 MOST_PIXELS = 178_956_970
 """Pixels of the largest image that is decoded unless a caller says otherwise; Pillow's own limit."""
 
+_ORIENTATION, _ON_ITS_SIDE = 0x0112, {5, 6, 7, 8}
+"""EXIF's tag, and its values for images that are stored lying on their side."""
+
 
 class ImageReadError(ValueError):
     """An image or mask that cannot be used; the message names the file."""
@@ -62,6 +65,20 @@ def read_thumbnail(path: str | Path, side: int, bit_depth: int | None = None) ->
         ImageReadError: As in `read_image`.
     """
     return to_rgb(load_image(path, side=side), path, bit_depth)
+
+
+def photo_size(path: str | Path) -> tuple[int, int]:
+    """Width and height of an image, upright, from the beginning of its file.
+
+    Raises:
+        ImageReadError: If it is missing or no image.
+    """
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            turned = image.getexif().get(_ORIENTATION, 1) in _ON_ITS_SIDE
+            return (image.height, image.width) if turned else image.size
+    except Exception as error:  # decoders let out whatever the bytes provoke
+        raise ImageReadError(f"cannot read image {path}: {error or type(error).__name__}") from error
 
 
 def read_mask(

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import logging
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,11 +14,15 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 
 from anomalib_dpclip.data.images import ImageReadError, read_image
+from anomalib_dpclip.data.regions import batch_regions, regions_as_text, regions_from_text
 from anomalib_dpclip.files.atomic_write import atomic_write
 
 logger = logging.getLogger(__name__)
 
 RESULTS = "results.csv"
+RESULTS_JSON = "results.json"
+"""The same for programs: a list of photos, each with its regions."""
+
 PICTURES = "images"
 """Folder of the pictures beside the results."""
 
@@ -35,6 +40,7 @@ class Result(NamedTuple):
         status: `DONE`, or why there is no score.
         model: Digest of what predicted it, see `model_digest`.
         picture: Its picture, relative to the folder of the results; empty where there is none.
+        regions: What is called anomalous in it, see `regions_as_text`; empty where there is nothing.
     """
 
     path: str
@@ -43,10 +49,11 @@ class Result(NamedTuple):
     status: str
     model: str
     picture: str = ""
+    regions: str = ""
 
 
-_HEADERS = (Result._fields, Result._fields[:-1])
-"""The second is that of earlier versions, which named no picture."""
+_HEADERS = (Result._fields, Result._fields[:-1], Result._fields[:-2])
+"""The last two are those of earlier versions, which had no regions, and named no picture."""
 
 
 def read_results(folder: Path) -> dict[str, Result]:
@@ -93,9 +100,12 @@ def take_up(folder: Path, model: str) -> dict[str, Result]:
 
 
 def write_results(folder: Path, results: Iterable[Result]) -> None:
-    """Write results in the place of all that the folder has, those of other processes included."""
+    """Write results in the place of all that the folder has, those of other processes included; and the same as JSON."""
+    rows = sorted(results)
     with atomic_write(folder / RESULTS) as unfinished:
-        _append(unfinished, sorted(results))
+        _append(unfinished, rows)
+    with atomic_write(folder / RESULTS_JSON) as unfinished:
+        unfinished.write_text(json.dumps([_as_json(row) for row in rows], indent=1) + "\n", encoding="utf-8")
     for file in _rank_files(folder):
         file.unlink()
 
@@ -141,10 +151,10 @@ class ResultsWriter(BasePredictionWriter):
         dataloader_idx: int,
     ) -> None:
         """Write a batch's rows."""
-        del pl_module, prediction, batch_idx, dataloader_idx
+        del prediction, batch_idx, dataloader_idx
         callbacks: Any = trainer.callbacks  # type: ignore[attr-defined]  # Lightning's trainer has them
         pictures: Mapping[str, Path] = next((each.pictures for each in callbacks if hasattr(each, "pictures")), {})
-        rows = self._predicted(batch, pictures)
+        rows = self._predicted(batch, pictures, getattr(pl_module, "min_area", 0))
         found = {row.path for row in rows}
         rows += [self._unreadable(path) for path in map(self.paths.__getitem__, batch_indices or ()) if path not in found]
         rank = trainer.global_rank
@@ -162,7 +172,7 @@ class ResultsWriter(BasePredictionWriter):
             if self.listener is None:
                 print(summary(results.values()))  # noqa: T201  (the answer to the command)
 
-    def _predicted(self, batch: ImageBatch, pictures: Mapping[str, Path]) -> list[Result]:
+    def _predicted(self, batch: ImageBatch, pictures: Mapping[str, Path], min_area: int) -> list[Result]:
         paths = batch.image_path or []
         scores = (
             [""] * len(paths) if batch.pred_score is None else [f"{score:.6f}" for score in batch.pred_score.flatten().tolist()]
@@ -171,8 +181,11 @@ class ResultsWriter(BasePredictionWriter):
         if batch.pred_label is not None:
             labels = ["anomalous" if label else "normal" for label in batch.pred_label.flatten().tolist()]
         shown = [os.path.relpath(pictures[path], self.folder) if path in pictures else "" for path in paths]
-        decided = zip(paths, scores, labels, shown, strict=True)
-        return [Result(path, score, label, DONE, self.model, picture) for path, score, label, picture in decided]
+        decided = zip(paths, scores, labels, shown, batch_regions(batch, min_area), strict=True)
+        return [
+            Result(path, score, label, DONE, self.model, picture, regions_as_text(regions))
+            for path, score, label, picture, regions in decided
+        ]
 
     def _unreadable(self, path: str) -> Result:
         """A row for an image that the data set left out: reading it once more tells why."""
@@ -183,6 +196,14 @@ class ResultsWriter(BasePredictionWriter):
             reason = str(error)
         logger.warning("%s; going on without it", reason)
         return Result(path, "", "", reason, self.model)
+
+
+def _as_json(row: Result) -> dict[str, Any]:
+    regions = [
+        {"box": [left, top, right, bottom], "score": score, "area": area}
+        for left, top, right, bottom, score, area in regions_from_text(row.regions)
+    ]
+    return row._asdict() | {"score": float(row.score) if row.score else None, "regions": regions}
 
 
 def _rank_files(folder: Path) -> list[Path]:

@@ -1,151 +1,54 @@
-"""DP-CLIP as a plain torch module: wiring from images to tokens, maps and scores. The maths is in the modules it imports.
+"""DP-CLIP as a plain torch module: wiring from tokens to maps and scores. The maths is in the modules it imports.
 
-DP-CLIP (Feature Decoupling and Channel Purification), the whole model: F, F', blocks, projectors and V_image.
+DP-CLIP (Feature Decoupling and Channel Purification), inference.
 """
 
-import copy
 import math
-from collections.abc import Sequence
+from functools import partial
 from typing import Any, get_args
 
 import torch
 from anomalib.data import InferenceBatch
-from torch import Tensor, nn
-from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
+from torch import Tensor
 
-from anomalib_dpclip.clip.fingerprint import fingerprint
-from anomalib_dpclip.clip.towers import tower_of
-from anomalib_dpclip.method.adapters import ChannelPurification, LayerAdapter, Pooling, Projector
-from anomalib_dpclip.method.anomaly_map import (
-    Detection,
-    anomaly_map,
-    blur_grid,
-    class_token_score,
-    detection_score,
-    difference_grid,
-    resize_map,
-    tap_average,
-)
+from anomalib_dpclip.method.adapted_tower import AdaptedTower, require_size
+from anomalib_dpclip.method.anomaly_map import anomaly_map, blur_grid, resize_map, tap_average
 from anomalib_dpclip.method.domain import BLUR, Domain
-from anomalib_dpclip.method.evidence import Evidence, Seen
+from anomalib_dpclip.method.evidence import Evidence
+from anomalib_dpclip.method.ignored_region import IgnoredRegion
 from anomalib_dpclip.method.memory import TokenMemory, centred_tokens, fuse, smooth_distance
 from anomalib_dpclip.method.tiling import predict_tiled
 
 
-class DPCLIPModel(nn.Module):
-    """A frozen CLIP vision tower with layer adapters, one segmentation projector a tap, and a detection projector.
+class DPCLIPModel(AdaptedTower):
+    """An adapted tower that judges: by text, and by what it remembers of the target where that is known.
 
     Args:
-        clip: An open_clip model with a vision transformer, open_clip's own or timm's. Only its vision tower becomes part of
-            this module.
-        adapter_layers: Layers (0-based) followed by an adapter. Default: the first quarter.
-        tap_layers: Layers (1-based) after which tokens are tapped. Default: the quarter points of the depth.
-        adapter_weight: Share of the adapted tokens after an adapted layer.
-        projector_activation: Whether the projectors end in a LeakyReLU.
-        grn_pooling: What the GRN of the layer adapters pools over: ``"tokens"``, ``"batch"`` (as published) or ``"none"``
-            (no GRN anywhere).
+        clip: As in `AdaptedTower`.
         domain: ``"industrial"`` or ``"medical"``: which blur the anomaly map gets.
         tiles: `predict` takes images of so many times the backbone's height and width, and sees them tile by tile.
-        detection: What the image score knows beside the map: ``"projector"`` (as published) or ``"class_token"``.
+        architecture: The other arguments of `AdaptedTower`.
 
     Attributes:
         anchors: Text anchors ``(E, 2)`` of the current class, columns normal and abnormal (buffer).
-        checkpointing: Whether layers are computed again in the backward pass instead of remembered.
-        backbone_fingerprint: Identifies the CLIP's weights and activation.
         memory: Patch tokens of photos of the target, where there are any: `predict` then judges by them too.
+        ignored: Where nothing is judged, if there is such a place.
 
     Raises:
-        ValueError: For layers outside the tower, an unknown pooling or domain, or an image too small for the blur.
+        ValueError: As in `AdaptedTower`, for an unknown domain, or for an image too small for the blur.
     """
 
     anchors: Tensor
 
-    adapter_prefixes = ("layer_adapters.", "seg_proj.", "det_proj.")
-    """Beginnings of the names of everything that is learned."""
-
-    def __init__(
-        self,
-        clip: Any,
-        adapter_layers: Sequence[int] | None = None,
-        tap_layers: Sequence[int] | None = None,
-        adapter_weight: float = 0.1,
-        projector_activation: bool = False,
-        grn_pooling: Pooling = "tokens",
-        domain: Domain = "industrial",
-        tiles: int = 1,
-        detection: Detection = "projector",
-    ) -> None:
-        super().__init__()
+    def __init__(self, clip: Any, *, domain: Domain = "industrial", tiles: int = 1, **architecture: Any) -> None:
         if tiles < 1:
             raise ValueError(f"tiles must be at least 1, not {tiles}")
+        super().__init__(clip, **architecture)
         self.tiles = tiles
-        self.backbone = tower_of(clip.visual)
-        self.backbone_fingerprint = fingerprint(clip)
-        depth, width, embed_dim = self.backbone.depth, self.backbone.width, self.backbone.embed_dim
-        quarter = math.ceil(depth / 4)
-        self.adapter_layers = tuple(range(quarter) if adapter_layers is None else adapter_layers)
-        self.tap_layers = tuple(
-            [math.ceil(depth * quarters / 4) for quarters in (1, 2, 3, 4)] if tap_layers is None else tap_layers
-        )
-        self._check_layers(depth)
-        if not 0 <= adapter_weight <= 1:
-            raise ValueError(f"adapter_weight must lie in [0, 1], not {adapter_weight}")
-        self.adapter_weight, self.projector_activation = adapter_weight, projector_activation
-        self.grn_pooling = grn_pooling
-        if detection not in get_args(Detection):
-            raise ValueError(f"detection must be one of {', '.join(get_args(Detection))}, not {detection!r}")
-        self.detection = detection
-        self.checkpointing = False
         self.domain = domain
-
-        # The attribute names are those of the published checkpoints.
-        self.layer_adapters = nn.ModuleList(
-            LayerAdapter(width, weight=adapter_weight, pooling=grn_pooling) for _ in self.adapter_layers
-        )
-        use_grn = grn_pooling != "none"
-        self.seg_proj = nn.ModuleList(
-            Projector(width, embed_dim, activation=projector_activation, use_grn=use_grn) for _ in self.tap_layers
-        )
-        self.det_proj = Projector(width, embed_dim, activation=projector_activation, use_grn=use_grn)
-        self.register_buffer("anchors", torch.zeros(embed_dim, 2))
+        self.register_buffer("anchors", torch.zeros(self.backbone.embed_dim, 2))
         self.memory: TokenMemory | None = None
-
-    def initial_adapters(self, seed: int) -> dict[str, Tensor]:
-        """Adapters and projectors as they are before anything is learned, the same for the same seed.
-
-        Args:
-            seed: As the constructor has it with ``torch.manual_seed`` before it.
-
-        Returns:
-            Tensors by their names in the state dict; the model itself stays as it is.
-        """
-        parts = {name.removesuffix("."): copy.deepcopy(getattr(self, name.removesuffix("."))) for name in self.adapter_prefixes}
-        adapters = nn.ModuleDict(parts)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            for module in adapters.modules():
-                if isinstance(module, ChannelPurification):
-                    module.reset_parameters()
-        return adapters.state_dict()
-
-    def _check_layers(self, depth: int) -> None:
-        for name, layers, first, last in (
-            ("adapter_layers", self.adapter_layers, 0, depth - 1),
-            ("tap_layers", self.tap_layers, 1, depth),
-        ):
-            wrong = [layer for layer in layers if not first <= layer <= last]
-            if wrong or list(layers) != sorted(set(layers)):
-                raise ValueError(
-                    f"{name}={list(layers)} must be ascending and within {first}..{last}, the backbone has {depth} layers"
-                )
-        if not self.tap_layers:
-            raise ValueError("tap_layers must name at least one layer")
-        if self.adapter_layers and self.adapter_layers[-1] >= self.tap_layers[-1]:
-            raise ValueError(
-                f"adapter_layers={list(self.adapter_layers)} go beyond the last tap, after layer {self.tap_layers[-1]}: such "
-                f"adapters would change nothing"
-            )
+        self.ignored: IgnoredRegion | None = None
 
     @property
     def input_size(self) -> tuple[int, int]:
@@ -168,66 +71,6 @@ class DPCLIPModel(nn.Module):
             raise ValueError(f"image_size must be at least {side} for the {domain} blur on {self.backbone.grid} tokens")
         self._domain = domain
 
-    def features(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Tap tokens and detection feature.
-
-        Args:
-            images: Normalised images ``(B, 3, H, W)`` of the backbone's size.
-
-        Returns:
-            Unit tokens ``(B, L, E)``, one tensor a tap, and the detection features ``(B, E)``, of length at most 1.
-
-        Raises:
-            ValueError: If the images have another size than the backbone.
-        """
-        taps, _ = self.tap_tokens(images)
-        return self._projected(taps), self.det_proj(taps[-1]).mean(dim=1)
-
-    def look(self, images: Tensor, anchors: Tensor) -> Seen:
-        """What the images show, against given anchors.
-
-        Args:
-            images: Normalised images ``(B, 3, H, W)`` of the backbone's size.
-            anchors: ``(E, 2)`` or ``(B, E, 2)``.
-        """
-        taps, tokens = self.tap_tokens(images)
-        if self.detection == "projector":
-            score = detection_score(self.det_proj(taps[-1]).mean(dim=1), anchors)
-        else:
-            score = class_token_score(self._image_feature(tokens), anchors)
-        return Seen(self._projected(taps), score, taps)
-
-    def _projected(self, taps: list[Tensor]) -> list[Tensor]:
-        return [project(tap) for project, tap in zip(self.seg_proj, taps, strict=True)]
-
-    def _image_feature(self, tokens: Tensor) -> Tensor:
-        """The image's unit feature ``(B, E)`` as the backbone itself pools it, from tokens after the last tapped layer."""
-        for index in range(self.tap_layers[-1], self.backbone.depth):
-            tokens = self.backbone.layer(index, tokens)
-        image, _ = self.backbone.joint_space(tokens)
-        return functional.normalize(image, dim=-1)
-
-    def tap_tokens(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Patch tokens at the taps ``(B, L, C)``, normed, and all tokens ``(B, P + L, C)`` after the last tapped layer."""
-        _require_size(images, self.backbone.image_size, "image_size")
-        tokens = self.backbone.embed(images)
-        taps: list[Tensor] = []
-        for index in range(self.tap_layers[-1]):
-            if self.checkpointing and torch.is_grad_enabled():
-                tokens = checkpoint(self._adapted_layer, index, tokens, use_reentrant=False)
-            else:
-                tokens = self._adapted_layer(index, tokens)
-            if index + 1 in self.tap_layers:
-                taps.append(self.backbone.final_norm(tokens[:, self.backbone.prefix_tokens :]))
-        return taps, tokens
-
-    def _adapted_layer(self, index: int, tokens: Tensor) -> Tensor:
-        """One transformer layer (0-based), and its adapter where it has one."""
-        output = self.backbone.layer(index, tokens)
-        if index not in self.adapter_layers:
-            return output
-        return self.layer_adapters[self.adapter_layers.index(index)](output)
-
     def predict(self, images: Tensor, anchors: Tensor) -> InferenceBatch:
         """Raw anomaly maps and detection scores against given anchors.
 
@@ -242,26 +85,26 @@ class DPCLIPModel(nn.Module):
         Raises:
             ValueError: If the images have another size.
         """
-        _require_size(images, self.input_size, "image_size or tiles")
+        require_size(images, self.input_size, "image_size or tiles")
 
         if self.memory is not None:
             return self._predict_with_memory(images, anchors, self.memory)
+        seen = images if self.ignored is None else self.ignored.paint_over(images)
 
         def predict_tile(tile: Tensor) -> tuple[Tensor, Tensor]:
             seen = self.look(tile, anchors)
             return tap_average(seen.taps, anchors, self.backbone.grid), seen.score
 
         if self.tiles == 1:  # tiling would give the same; exported models keep the simpler graph
-            difference, score = predict_tile(images)
+            difference, score = predict_tile(seen)
         else:
-            difference, score = predict_tiled(predict_tile, images, self.backbone.grid, self.tiles)
-        difference = blur_grid(difference, self.domain)
-        return InferenceBatch(anomaly_map=anomaly_map(resize_map(difference, self.input_size)), pred_score=score)
+            difference, score = predict_tiled(predict_tile, seen, self.backbone.grid, self.tiles)
+        return InferenceBatch(anomaly_map=self._full_map(self._blurred(difference)), pred_score=score)
 
     def evidence(self, images: Tensor, anchors: Tensor) -> Evidence:
         """What text and target say of each token, to be fused, and the image's score."""
-        seen = self.look(images, anchors)
-        difference = difference_grid(seen.taps, anchors, self.backbone.grid, self.domain)
+        seen = self.look(images if self.ignored is None else self.ignored.paint_over(images), anchors)
+        difference = self._blurred(tap_average(seen.taps, anchors, self.backbone.grid))
         return Evidence(difference, centred_tokens(seen.tokens), seen.score)
 
     def fused_map(self, difference: Tensor, distance: Tensor, share: Tensor) -> Tensor:
@@ -272,8 +115,27 @@ class DPCLIPModel(nn.Module):
             distance: To a memory or a lot, ``(B, L)``.
             share: Of the distance.
         """
-        distance = smooth_distance(distance.unflatten(-1, self.backbone.grid))
-        return anomaly_map(resize_map(fuse(difference, distance, share), self.input_size))
+        return self._full_map(fuse(difference, self.smoothed(distance), share))
+
+    def smoothed(self, distance: Tensor) -> Tensor:
+        """Distances ``(B, L)`` to a memory or a lot, as they are fused: smoothed ``(B, rows, columns)``."""
+        on_grid = distance.unflatten(-1, self.backbone.grid)
+        return smooth_distance(on_grid) if self.ignored is None else self.ignored.smooth(on_grid, smooth_distance)
+
+    @property
+    def judged_tokens(self) -> Tensor:
+        """Numbers of the tokens of an image that are judged ``(L',)``: all but those that see something ignored."""
+        if self.ignored is None:
+            return torch.arange(math.prod(self.backbone.grid), device=self.anchors.device)
+        return self.ignored.tokens.flatten().nonzero().squeeze(1)
+
+    def _blurred(self, difference: Tensor) -> Tensor:
+        blur = partial(blur_grid, domain=self.domain)
+        return blur(difference) if self.ignored is None else self.ignored.smooth(difference, blur)
+
+    def _full_map(self, difference: Tensor) -> Tensor:
+        maps = anomaly_map(resize_map(difference, self.input_size))
+        return maps if self.ignored is None else self.ignored.hide(maps)
 
     def fused_prediction(self, difference: Tensor, distance: Tensor, share: Tensor, score: Tensor) -> tuple[Tensor, Tensor]:
         """`fused_map` and the score beside it: the projector adds nothing where the target is known, the peak stands for it."""
@@ -288,8 +150,3 @@ class DPCLIPModel(nn.Module):
     def forward(self, images: Tensor) -> InferenceBatch | tuple[list[Tensor], Tensor]:
         """`predict` against the current class's anchors in evaluation mode, `features` in training mode."""
         return self.features(images) if self.training else self.predict(images, self.anchors)
-
-
-def _require_size(images: Tensor, size: tuple[int, int], arguments: str) -> None:
-    if tuple(images.shape[-2:]) != size:
-        raise ValueError(f"images are {tuple(images.shape[-2:])}, the model takes {size}: resize them, or set {arguments}")

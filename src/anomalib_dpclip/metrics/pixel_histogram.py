@@ -40,12 +40,13 @@ class PixelCounts(NamedTuple):
     regions: torch.Tensor
 
 
-def count_pixels(scores: torch.Tensor, masks: torch.Tensor) -> PixelCounts:
+def count_pixels(scores: torch.Tensor, masks: torch.Tensor, judged: torch.Tensor | None = None) -> PixelCounts:
     """Count a batch of anomaly maps into histograms.
 
     Args:
         scores: Anomaly maps ``(B, H, W)`` in [0, 1].
         masks: Ground truth ``(B, H, W)``, non-zero where anomalous.
+        judged: Pixels that count ``(H, W)`` bool; all by default.
 
     Raises:
         ValueError: Shapes differ, or a score leaves [0, 1].
@@ -55,17 +56,19 @@ def count_pixels(scores: torch.Tensor, masks: torch.Tensor) -> PixelCounts:
         msg = f"anomaly maps and masks must share one shape (B, H, W), got {shapes}: resize the masks to the maps"
         raise ValueError(msg)
     check_unit_interval(scores, "anomaly maps")
-    anomalous_pixels = masks.to(device=scores.device, dtype=torch.bool)
+    anomalous_pixels = masks.to(device=scores.device, dtype=torch.bool, copy=judged is not None)
     bins = torch.empty_like(scores, dtype=torch.int32)
     for one, bins_of_one in zip(scores.detach(), bins, strict=True):  # a map at a time stays in the processor's cache
         bins_of_one.copy_(one.float() * BINS)
     bins.clamp_(max=BINS - 1)
+    if judged is not None:
+        anomalous_pixels &= judged
     anomalous_bins = bins[anomalous_pixels]
     anomalous = torch.bincount(anomalous_bins, minlength=BINS)
     shares, regions = _region_shares(anomalous_pixels.cpu().numpy())
     region_share = torch.zeros_like(anomalous).index_add_(0, anomalous_bins, shares.to(scores.device))
     return PixelCounts(
-        normal=torch.bincount(bins.flatten(), minlength=BINS) - anomalous,
+        normal=torch.bincount(bins.flatten() if judged is None else bins[:, judged].flatten(), minlength=BINS) - anomalous,
         anomalous=anomalous,
         region_share=region_share,
         regions=torch.tensor(regions, device=scores.device),
@@ -104,6 +107,9 @@ class PixelHistogram(Metric):
 
     The state is not part of checkpoints: which evaluator was in use must not decide whether one loads.
 
+    Attributes:
+        judged: Pixels that count ``(H, W)`` bool; ``None`` for all.
+
     Example:
         >>> from anomalib_dpclip.metrics import auroc
         >>> histogram = PixelHistogram()
@@ -124,6 +130,7 @@ class PixelHistogram(Metric):
         for name in ("normal", "anomalous", "region_share"):
             self.add_state(name, torch.zeros(BINS, dtype=torch.int64), dist_reduce_fx="sum", persistent=False)
         self.add_state("regions", torch.tensor(0), dist_reduce_fx="sum", persistent=False)
+        self.judged: torch.Tensor | None = None
         self._batches_of_reader: list[int] = []
 
     def add_reader(self) -> int:
@@ -141,7 +148,7 @@ class PixelHistogram(Metric):
         """Add a batch, see `count_pixels`; one without maps or masks is passed over."""
         if scores is None or masks is None:
             return
-        counts = count_pixels(scores, masks)
+        counts = count_pixels(scores, masks, self.judged)
         self.normal += counts.normal
         self.anomalous += counts.anomalous
         self.region_share += counts.region_share

@@ -26,13 +26,17 @@ class CalibrationStatistics(nn.Module):
 
     Args:
         source: What the images are of, such as ``Surfaces/weave``; empty if nobody knows.
+        judged: What is judged, ``(H, W)`` bool; other pixels count for nothing. Default: all.
     """
 
-    def __init__(self, source: str = "") -> None:
+    judged: Tensor | None
+
+    def __init__(self, source: str = "", judged: Tensor | None = None) -> None:
         super().__init__()
         self.source = source
         self.rows = CatMetric(nan_strategy="disable")
         self.pixels = PixelHistogram()
+        self.judged = self.pixels.judged = judged
 
     @property
     def of(self) -> str:
@@ -49,7 +53,8 @@ class CalibrationStatistics(nn.Module):
             label: 0 or 1 ``(B,)``, if known.
             mask: Ground truth ``(B, H, W)`` of the same size, if known.
         """
-        floor, peak = anomaly_map.flatten(1).aminmax(dim=1)
+        values = anomaly_map.flatten(1) if self.judged is None else anomaly_map[:, self.judged]
+        floor, peak = values.aminmax(dim=1)
         kind = torch.full_like(detection, UNKNOWN_LABEL) if label is None else label.to(detection.dtype)
         self.rows.update(torch.stack([floor, peak, detection, kind], dim=1))
         if mask is not None:

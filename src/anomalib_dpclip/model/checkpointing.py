@@ -29,7 +29,7 @@ DOMAIN_KEY = "domain"
 """Beside the provenance in a checkpoint: the domain of the thresholds in force."""
 
 # None of these belongs to the model, and a path of one machine would keep a checkpoint from being loaded on another.
-_NOT_OF_THE_MODEL = ("weights", "auxiliary", "auxiliary_root", "few_shot_source")
+_NOT_OF_THE_MODEL = ("weights", "auxiliary", "auxiliary_root", "few_shot_source", "ignore")
 
 
 class SavesAdapters(KnowsReferences):
@@ -48,8 +48,13 @@ class SavesAdapters(KnowsReferences):
         super().setup(stage)
         write_checkpoints_whole(self.trainer.strategy)
 
-    def keep_hyper_parameters(self) -> None:
-        """Keep, as hyper-parameters, what another machine can build the model from."""
+    def keep_hyper_parameters(self, resolved: Mapping[str, Any]) -> None:
+        """Keep, as hyper-parameters, what another machine can build the model from.
+
+        Args:
+            resolved: Values that stand for what was left to a file or to the defaults.
+        """
+        self.hparams.update(resolved)
         for name in _NOT_OF_THE_MODEL:
             if self.hparams.get(name) != UNADAPTED:
                 self.hparams.pop(name, None)
@@ -70,8 +75,9 @@ class SavesAdapters(KnowsReferences):
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Load a state that has no backbone; anything else that is missing or too much is an error."""
         self.fit_memory_to(state_dict)
+        ignored = self.fit_ignored_to(state_dict)
         backbone = {BACKBONE_PREFIX + name: value for name, value in self.model.backbone.state_dict().items()}
-        return super().load_state_dict({**backbone, **state_dict}, strict=strict, assign=assign)
+        return super().load_state_dict({**backbone, **state_dict, **ignored}, strict=strict, assign=assign)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add where the adapters come from, and of the thresholds in force the domain and what they promise."""

@@ -15,12 +15,12 @@ from anomalib_dpclip.data.results import CONTACT_SHEET
 from anomalib_dpclip.files.atomic_write import atomic_write
 from anomalib_dpclip.model.captions import printable
 from anomalib_dpclip.model.contact_sheet_drawing import Thumbnail, draw_sheet
-from anomalib_dpclip.model.heat_map import color_range, heat_map, shown_map
-from anomalib_dpclip.model.visualizer import is_calibrated
+from anomalib_dpclip.model.heat_map import boxed, color_range, heat_map, shown_map
+from anomalib_dpclip.model.visualizer import is_calibrated, shown_regions
 
 logger = logging.getLogger(__name__)
 
-_LEGEND = "Image scores, the threshold is 0.5. Colours: anomaly map, red is most anomalous."
+_LEGEND = "Image scores, the threshold is 0.5. Colours: anomaly map, red is most anomalous. Boxes: what is called anomalous."
 _TRUTH_LEGEND = f"{_LEGEND} White line: ground truth."
 
 
@@ -136,7 +136,7 @@ class ContactSheet(Callback):
             if not wanted:
                 continue
             try:
-                thumbnail = self._thumbnail(item, score, is_calibrated(module), bit_depth)
+                thumbnail = self._thumbnail(item, score, module, bit_depth)
             except Exception as error:  # noqa: BLE001  (no picture is worth the results of a run)
                 if not self._has_warned:
                     logger.warning("not on the contact sheet: %s: %s", item.image_path, error)
@@ -145,7 +145,7 @@ class ContactSheet(Callback):
             for row in wanted:
                 row.add(thumbnail)
 
-    def _thumbnail(self, item: ImageItem, score: float, calibrated: bool, bit_depth: int | None) -> Thumbnail:
+    def _thumbnail(self, item: ImageItem, score: float, module: LightningModule, bit_depth: int | None) -> Thumbnail:
         path = Path(item.image_path)
         photo = read_thumbnail(path, self.side, bit_depth)
         scale = self.side / max(photo.size)
@@ -155,8 +155,9 @@ class ContactSheet(Callback):
         size = (photo.height, photo.width)
         truth = None if item.gt_mask is None else shown_map(item.gt_mask, size, "nearest") > 0
         heat = shown_map(item.anomaly_map, size)
-        low, high = color_range(heat, calibrated)
-        picture = heat_map(photo, ((heat - low) / (high - low)).clip(0, 1), truth)
+        low, high = color_range(heat, is_calibrated(module))
+        boxes, _ = shown_regions(item, size, getattr(module, "min_area", 0))
+        picture = boxed(heat_map(photo, ((heat - low) / (high - low)).clip(0, 1), truth), boxes)
         return Thumbnail(printable(f"{path.parent.name}/{path.name}"), score, picture)
 
 

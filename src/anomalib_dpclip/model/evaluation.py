@@ -45,6 +45,7 @@ class EvaluatesTarget(JudgesLot):
             self._require_adapters()
         self.follow_class()
         self.follow_domain(calibrating=True)
+        self.follow_ignored()
         self.follow_references()
         self._validated = bool(sum(self.trainer.num_val_batches))
         self.follow_lot(self.trainer.val_dataloaders, calibrate=False)
@@ -71,6 +72,7 @@ class EvaluatesTarget(JudgesLot):
         self._require_adapters()
         self.follow_class()
         self.follow_domain(calibrating=False)
+        self.follow_ignored()
         self.follow_references()
         self.follow_lot(loaders, calibrate=calibrate_lot)
         self._validated = False  # another run may be of another target
@@ -90,6 +92,7 @@ class EvaluatesTarget(JudgesLot):
     def validation_step(self, batch: ImageBatch, batch_idx: int) -> ImageBatch:
         """Raw maps and detection scores, each image against the anchors of its class."""
         del batch_idx
+        self.require_photo_sizes(batch)
         prediction = self.judge(batch)
         if prediction is None:
             prediction = self.model.predict(batch.image, self.anchors_of(batch))

@@ -14,6 +14,7 @@ from torch import Tensor
 from anomalib_dpclip.adapter_files.foreign_formats import MEMORY_PREFIX
 from anomalib_dpclip.method.memory import TokenMemory
 from anomalib_dpclip.model.calibration_statistics import CalibrationStatistics
+from anomalib_dpclip.model.ignore import IgnoresRegion
 from anomalib_dpclip.model.post_processor import DPCLIPPostProcessor
 from anomalib_dpclip.model.pre_processor import CLIPPreProcessor
 from anomalib_dpclip.model.reference_calibration import calibrate_on_references
@@ -26,12 +27,11 @@ from anomalib_dpclip.model.references import (
     resized,
     training_references,
 )
-from anomalib_dpclip.model.target import KnowsTarget
 
 logger = logging.getLogger(__name__)
 
 
-class KnowsReferences(KnowsTarget):
+class KnowsReferences(IgnoresRegion):
     """The part of `DPCLIP` that has photos of the target.
 
     Attributes:
@@ -80,7 +80,7 @@ class KnowsReferences(KnowsTarget):
             self._photos = self.model.memory = None
             return
         tensors = [_tensor(image) for image in images]
-        self._photos = resized(tensors, self._preparation.resize_only)
+        self._photos = self._resized(tensors)
         if self.model.anchors.any():
             self._remember(self._photos, calibrate=True)
 
@@ -95,7 +95,7 @@ class KnowsReferences(KnowsTarget):
             if paths is None:
                 return
             require_untested(paths, self.target)
-            photos = resized(read_references(paths, self.target), self._preparation.resize_only)
+            photos = self._resized(read_references(paths, self.target))
         validates = self._validated or self.trainer.state.fn in {TrainerFn.FITTING, TrainerFn.VALIDATING}
         self._remember(photos, calibrate=not validates)
 
@@ -112,6 +112,13 @@ class KnowsReferences(KnowsTarget):
         if self.few_shot_source is not None:
             return folder_references(self.few_shot_source, self.k_shot, self.seed)
         return training_references(self.target, self.k_shot, self.seed) if self.k_shot else None
+
+    def _resized(self, images: Sequence[Tensor]) -> Tensor:
+        """Photos ``(3, H, W)`` of their own size ready for the model, ``(K, 3, H, W)``."""
+        if self.model.ignored is not None:
+            for number, image in enumerate(images):
+                self.model.ignored.require_size(image.shape[2], image.shape[1], f"photo {number} of the target")
+        return resized(images, self._preparation.resize_only)
 
     def _remember(self, photos: Tensor, *, calibrate: bool) -> None:
         model = self.model
@@ -155,7 +162,7 @@ class KnowsReferences(KnowsTarget):
                 f"with --model.few_shot_source, or a checkpoint of a run with --ckpt_path"
             )
         paths = folder_references(self.few_shot_source, self.k_shot, self.seed)
-        self._remember(resized(read_references(paths), self._preparation.resize_only), calibrate=True)
+        self._remember(self._resized(read_references(paths)), calibrate=True)
 
 
 def _tensor(image: str | Path | Image.Image | Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from anomalib_dpclip.adapter_files.arguments import arguments_from_file
+from anomalib_dpclip.adapter_files.hub import local_file
 from anomalib_dpclip.model.lightning_model import DPCLIP
 
 
@@ -22,7 +23,7 @@ def model_from_file(path: str | Path, **arguments: Any) -> DPCLIP:
         FileNotFoundError: If the file, or the CLIP weights that it names, are not there.
         ValueError: If it is none of these files, damaged, or does not fit the arguments.
     """
-    file = Path(path)
+    file = local_file(path)
     told = arguments_from_file(file)
     if file.suffix == ".safetensors" or not told:
         return DPCLIP(**{**told, "weights": file, **arguments})

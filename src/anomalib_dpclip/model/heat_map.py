@@ -1,13 +1,17 @@
-"""The one way anomaly maps are shown: laid over the photo, with a white line around a region."""
+"""The one way anomaly maps are shown: laid over the photo, with a white line around a region, and boxes."""
 
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, ImageDraw
 from scipy.ndimage import binary_erosion
 from torch import Tensor
 from torch.nn import functional
+
+from anomalib_dpclip.data.regions import Region
+from anomalib_dpclip.model.captions import font
 
 COLORS = "turbo"
 OPACITY = 0.75
@@ -40,6 +44,26 @@ def outlined(photo: Image.Image, region: npt.NDArray[np.bool_], outline: int = 1
     pixels = np.array(photo)
     pixels[region & ~binary_erosion(region, iterations=outline)] = 255
     return Image.fromarray(pixels)
+
+
+def boxed(picture: Image.Image, regions: Sequence[Region], text: int = 0) -> Image.Image:
+    """Draw the box of each region, in black and white to show on any colour.
+
+    Args:
+        picture: What to draw on, RGB.
+        regions: In pixels of the picture.
+        text: Size of each one's score, above or in its box; none by default.
+    """
+    drawn = picture.copy()
+    draw = ImageDraw.Draw(drawn)
+    for region in reversed(regions):  # the highest score is drawn last, over the others
+        box = (region.left, region.top, region.right - 1, region.bottom - 1)
+        draw.rectangle((box[0] - 1, box[1] - 1, box[2] + 1, box[3] + 1), outline="black")
+        draw.rectangle(box, outline="white")
+        if text:
+            above = region.top - text - 2 if region.top > text + 2 else region.top + 1
+            draw.text((region.left + 1, above), f"{region.score:.2f}", "white", font(text), stroke_width=1, stroke_fill="black")
+    return drawn
 
 
 def color_range(heat: npt.NDArray[np.float32], is_calibrated: bool) -> tuple[float, float]:

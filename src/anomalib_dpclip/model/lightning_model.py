@@ -31,7 +31,7 @@ from anomalib_dpclip.method.prototypes import Prototypes
 from anomalib_dpclip.method.torch_model import DPCLIPModel
 from anomalib_dpclip.method.unadapted import UNADAPTED, UnadaptedCLIP
 from anomalib_dpclip.metrics import field_metrics
-from anomalib_dpclip.model.arguments import check_ranges, chosen_post_processor
+from anomalib_dpclip.model.arguments import AdaptersArguments, check_ranges, chosen_post_processor, file_of
 from anomalib_dpclip.model.checkpointing import SavesAdapters
 from anomalib_dpclip.model.decision_report import DecisionReport
 from anomalib_dpclip.model.evaluation import EvaluatesTarget
@@ -55,16 +55,19 @@ class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, Anoma
 
     Args:
         backbone: An open_clip model with a vision transformer (``dpclip backbones`` lists them), or ``mini``, the small CLIP
-            that comes with the package.
-        pretrained: CLIP weights: an open_clip tag such as ``openai``, downloaded on first use, or a local file (``.pt``
-            TorchScript archive or state dict, ``.safetensors``). ``random`` leaves them untrained (speed measurements only).
-        quick_gelu: Whether the towers use QuickGELU instead of GELU. Default: as the weights were trained; ``openai`` weights
-            run with GELU, as in the published results, though they were trained with QuickGELU.
+            that comes with the package. Default: that of the file given as `weights`, else ``ViT-L-14-336``.
+        pretrained: CLIP weights: an open_clip tag, downloaded on first use, or a local file (``.pt`` TorchScript archive or
+            state dict, ``.safetensors``). ``random`` leaves them untrained (speed measurements only). Default: as the file
+            given as `weights` says, else ``openai``.
+        quick_gelu: Whether the towers use QuickGELU instead of GELU. Default: as the file given as `weights` says, else as the
+            CLIP weights were trained; ``openai`` weights run with GELU, as in the published results, though they were trained
+            with QuickGELU.
         image_size: Side of the input in pixels, a multiple of the patch size. Default: 518 or the nearest multiple (mini: 140).
         tiles: For small defects on large images: validate, test and predict on images of so many times `image_size`, seen in
             overlapping tiles of `image_size`, (2 tiles - 1)^2 of them. Learning is not affected.
-        weights: Trained adapters: ``.safetensors`` of this package, a Lightning ``.ckpt``, or a published ``.pth``; ``clip``
-            for CLIP without adapters, the baseline.
+        weights: Trained adapters: ``.safetensors`` of this package, a Lightning ``.ckpt``, or a published ``.pth``;
+            ``hf://owner/name[@revision][/file.safetensors]`` on the Hugging Face hub; ``clip`` for CLIP without adapters, the
+            baseline.
         k_shot: Judge also by so many normal images of the target's training split, chosen by chance (or of `few_shot_source`).
             Then the target's normal images are known: no zero-shot result.
         few_shot_source: Folder of photos of what the target should look like; without `k_shot` all of them are taken.
@@ -73,6 +76,9 @@ class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, Anoma
             mostly normal images). All of them are seen before the first is judged.
         class_name: What the images show, for the prompts, e.g. ``metal nut``. Default: from the data set and its category.
         domain: ``industrial`` or ``medical``: blur of the maps and fusion of the scores. Default: from the data set.
+        min_area: Pixels of the photo that an anomalous region has at least to be listed and shown; smaller ones are specks.
+        ignore: Picture of the photos' size, white where nothing is to be judged (a fixture, a timestamp): what lies there
+            counts neither for maps, scores and thresholds nor for metrics, in exported files as well.
         auxiliary: Labelled set to learn from: the name of one of anomalib's image data modules, with ``/category`` for one
             category only; the path of a JSON-lines file; a list of these; in Python also a data set or data module.
             Default: VisA, or MVTecAD when VisA is the target, or the six auxiliary materials when Surfaces is.
@@ -83,14 +89,16 @@ class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, Anoma
         shots: Learn from so many images of each category only, half of them anomalous where there are enough.
         batch_size: Auxiliary images a training step (and device).
         num_workers: Processes that read auxiliary images.
-        adapter_layers: Layers (0-based) followed by an adapter. Default: the first quarter.
-        tap_layers: Layers (1-based) after which patch tokens are tapped. Default: the quarter points of the depth.
-        adapter_weight: Share of the adapted tokens after an adapted layer, in [0, 1].
-        projector_activation: End the projectors with a LeakyReLU too.
+        adapter_layers: Layers (0-based) followed by an adapter. This and the next four: by default as the file given as
+            `weights` says, else the first quarter.
+        tap_layers: Layers (1-based) after which patch tokens are tapped, else the quarter points of the depth.
+        adapter_weight: Share of the adapted tokens after an adapted layer, in [0, 1], else 0.1.
+        projector_activation: End the projectors with a LeakyReLU too, else they do not.
         grn_pooling: What the layer adapters' GRN pools over: ``tokens`` of the image, ``batch`` (as published: predictions
-            then depend on the batch), or ``none`` for no GRN at all.
+            then depend on the batch), or ``none`` for no GRN at all, else ``tokens``.
         detection: What the image score knows beside the map's peak: ``projector``, the detection projector as published, or
-            ``class_token``, CLIP's own zero-shot score of the whole image, which every pass has computed anyway.
+            ``class_token``, CLIP's own zero-shot score of the whole image, which every pass has computed anyway. Default: as
+            the file given as `weights` says, else ``projector``.
         decoupling_weight: Weight of the decoupling loss; 0 leaves it out.
         prototype_momentum: Momentum of the global prototypes, in [0, 1].
         checkpointing: Compute layers again in the backward pass instead of remembering them: less memory, more time.
@@ -126,8 +134,8 @@ class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, Anoma
 
     def __init__(
         self,
-        backbone: str = "ViT-L-14-336",
-        pretrained: str = "openai",
+        backbone: str | None = None,
+        pretrained: str | None = None,
         quick_gelu: bool | None = None,
         image_size: int | None = None,
         tiles: int = 1,
@@ -138,6 +146,8 @@ class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, Anoma
         lot: bool = False,
         class_name: str | None = None,
         domain: Domain | None = None,
+        min_area: int = 0,
+        ignore: str | Path | None = None,
         auxiliary: str | list[str] | AnomalibDataModule | AnomalibDataset | None = None,
         auxiliary_root: str | list[str] | None = None,
         auxiliary_unmasked: bool = False,
@@ -146,10 +156,10 @@ class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, Anoma
         num_workers: int = 0,
         adapter_layers: list[int] | None = None,
         tap_layers: list[int] | None = None,
-        adapter_weight: float = 0.1,
-        projector_activation: bool = False,
-        grn_pooling: Pooling = "tokens",
-        detection: Detection = "projector",
+        adapter_weight: float | None = None,
+        projector_activation: bool | None = None,
+        grn_pooling: Pooling | None = None,
+        detection: Detection | None = None,
         decoupling_weight: float = 0.1,
         prototype_momentum: float = 0.999,
         checkpointing: bool = False,
@@ -171,31 +181,37 @@ class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, Anoma
         visualizer: Visualizer | bool = True,
     ) -> None:
         current_seed = seed_or_global(seed)
-        check_ranges(batch_size, learning_rate, decoupling_weight, current_seed, temperature)
+        check_ranges(batch_size, learning_rate, decoupling_weight, current_seed, temperature, min_area)
         check_references(k_shot, few_shot_source, memory_tokens, lot, tiles)
-        preprocessing = pretraining_of(backbone, pretrained, pretrained_tag).preprocessing.replaced(image_mean, image_std)
-        tower = (backbone, pretrained, image_size, quick_gelu, pretrained_tag, tokenizer)
+        layers = (adapter_layers, tap_layers)
+        given = AdaptersArguments(
+            backbone, pretrained, quick_gelu, *layers, adapter_weight, projector_activation, grn_pooling, detection
+        )
+        file = file_of(weights)
+        chosen = given.resolved(file)
+        clip_name: tuple[Any, Any] = (chosen.backbone, chosen.pretrained)
+        preprocessing = pretraining_of(*clip_name, pretrained_tag).preprocessing.replaced(image_mean, image_std)
+        tower = (*clip_name, image_size, chosen.quick_gelu, pretrained_tag, tokenizer)
         clip, text = load_clip(*tower)
         # Whoever calls the constructor must not find the global random state moved.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(current_seed)
             if weights == UNADAPTED:
-                model: DPCLIPModel = UnadaptedCLIP(clip, domain or DEFAULT_DOMAIN, tiles)
+                model: DPCLIPModel = UnadaptedCLIP(clip, domain=domain or DEFAULT_DOMAIN, tiles=tiles)
             else:
-                layers = (adapter_layers, tap_layers, adapter_weight, projector_activation, grn_pooling)
-                model = DPCLIPModel(clip, *layers, domain or DEFAULT_DOMAIN, tiles, detection)
+                model = DPCLIPModel(clip, domain=domain or DEFAULT_DOMAIN, tiles=tiles, **chosen.architecture)
         super().__init__(
             pre_processor=CLIPPreProcessor(model.input_size, preprocessing) if pre_processor is True else pre_processor,
             post_processor=chosen_post_processor(post_processor, false_alarm_rate),
             evaluator=evaluator,
             visualizer=visualizer,
         )
-        self.keep_hyper_parameters()
+        self.keep_hyper_parameters(chosen._asdict())
         self.model = model
         self.model.checkpointing = checkpointing
         self.prototypes = Prototypes(model.backbone.embed_dim, prototype_momentum)
         self.anchors_for = AnchorCache(text, partial(load_text_tower, *tower), normal_states, abnormal_states, templates)
-        self.class_name, self.chosen_domain, self.weights = class_name, domain, weights
+        self.class_name, self.chosen_domain, self.weights, self.min_area = class_name, domain, weights, min_area
         self.auxiliary = AuxiliarySet(auxiliary, auxiliary_root, shots, auxiliary_unmasked, current_seed)
         self.batch_size, self.num_workers = batch_size, num_workers
         self.k_shot, self.few_shot_source, self.memory_tokens, self.lot = k_shot, few_shot_source, memory_tokens, lot
@@ -203,16 +219,17 @@ class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, Anoma
         self.decoupling_weight, self.learning_rate, self.milestones = decoupling_weight, learning_rate, tuple(milestones)
         self.temperature = clip.logit_scale.exp().item() if temperature == "backbone" else temperature
         self.provenance = Provenance(
-            backbone=backbone,
-            pretrained=Path(pretrained).name,
+            backbone=clip_name[0],
+            pretrained=Path(clip_name[1]).name,
             fingerprint=model.backbone_fingerprint,
             preprocessing=getattr(self.pre_processor, "preprocessing", preprocessing).as_dict(),
             architecture=architecture_of(model),
             versions=package_versions(),
         )
         self.set_domain(domain or DEFAULT_DOMAIN)
-        if weights is not None and weights != UNADAPTED:
-            load_adapters(self, weights)
+        if file is not None:
+            load_adapters(self, file)
+        self.ignore_region(ignore)
         if weights is not None or class_name is not None:
             self.set_class(class_name or UNKNOWN_CLASS)
 

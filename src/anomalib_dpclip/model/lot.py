@@ -1,6 +1,7 @@
 """How DPCLIP judges a whole unlabelled lot: a panel of its images is seen first, then each image is judged by the panel."""
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +13,6 @@ from torch.utils.data import ConcatDataset, DataLoader, Subset
 from tqdm.auto import tqdm
 
 from anomalib_dpclip.method.evidence_fusion import GAUSSIAN_MAD, memory_share
-from anomalib_dpclip.method.memory import smooth_distance
 from anomalib_dpclip.method.mutual_scoring import choose_panel, mutual_distances, random_projection
 from anomalib_dpclip.model.calibration_statistics import UNKNOWN_LABEL, SeenImages
 from anomalib_dpclip.model.few_shot import KnowsReferences
@@ -99,13 +99,21 @@ class JudgesLot(KnowsReferences):
         if len(paths) < 2:
             return None
         tokens, difference, to_photos, score = (torch.cat(values) for values in zip(*parts, strict=True))
-        distance = self._averaged(mutual_distances(tokens, tokens, range(len(tokens))), to_photos)
+        distance = self._averaged(self._mutual(tokens, tokens, range(len(tokens))), to_photos)
         return Panel(tokens, {path: number for number, path in enumerate(paths)}, difference, distance, score)
 
     def _compared(self, tokens: Tensor) -> Tensor:
-        """What is compared of centred tokens ``(B, T, L, C)``."""
+        """What is compared of centred tokens ``(B, T, L, C)``: those that are judged, ``(B, T, L', P)``."""
         projection = random_projection(self.model.backbone.width, self.seed)
-        return (tokens if projection is None else tokens @ projection.to(tokens)).half()
+        judged = tokens if self.model.ignored is None else tokens[:, :, self.model.judged_tokens]
+        return (judged if projection is None else judged @ projection.to(judged)).half()
+
+    def _mutual(self, compared: Tensor, panel: Tensor, own: Sequence[int | None]) -> Tensor:
+        """`mutual_distances` ``(B, L)``, 0 where nothing is judged."""
+        distances = mutual_distances(compared, panel, own)
+        everywhere = distances.new_zeros(len(distances), math.prod(self.model.backbone.grid))
+        everywhere[:, self.model.judged_tokens] = distances
+        return everywhere
 
     def _to_photos(self, tokens: Tensor) -> Tensor:
         """Distances ``(B, L)`` to photos of the target; 0 without any."""
@@ -120,9 +128,10 @@ class JudgesLot(KnowsReferences):
         """How much the lot counts beside the text: as much as the photos do, or by the half that looks most normal."""
         if self.model.memory is not None:
             return self.model.memory.share
-        smooth = smooth_distance(panel.distance.unflatten(-1, self.model.backbone.grid))
-        normal = smooth.flatten(1).amax(1).argsort()[: len(smooth) // 2]
-        pairs = torch.stack([panel.difference[normal].flatten(), smooth[normal].flatten()], dim=1)
+        judged = self.model.judged_tokens
+        smooth = self.model.smoothed(panel.distance).flatten(1)[:, judged]
+        normal = smooth.amax(1).argsort()[: len(smooth) // 2]
+        pairs = torch.stack([panel.difference[normal].flatten(1)[:, judged].flatten(), smooth[normal].flatten()], dim=1)
         return torch.tensor(memory_share(pairs, pairs[:0]), device=smooth.device)
 
     def judge(self, batch: ImageBatch) -> InferenceBatch | None:
@@ -134,7 +143,7 @@ class JudgesLot(KnowsReferences):
         numbers = [panel.number.get(str(path)) for path in batch.image_path]
         if None in numbers:
             seen = self.model.evidence(image, self.anchors_of(batch))
-            mutual = mutual_distances(self._compared(seen.tokens), panel.tokens, numbers)
+            mutual = self._mutual(self._compared(seen.tokens), panel.tokens, numbers)
             difference, distance, score = seen.difference, self._averaged(mutual, self._to_photos(seen.tokens)), seen.score
         else:  # all have been seen already
             difference, distance, score = (part[numbers] for part in (panel.difference, panel.distance, panel.score))
@@ -146,7 +155,8 @@ class JudgesLot(KnowsReferences):
         parts: list[tuple[Tensor, Tensor, Tensor]] = []
         for rows in zip(panel.difference.split(8), panel.distance.split(8), panel.score.split(8), strict=True):
             maps, score = self.model.fused_prediction(rows[0], rows[1], panel.share, rows[2])
-            lowest, highest = maps.flatten(1).aminmax(dim=1)
+            judged = maps.flatten(1) if self.model.ignored is None else maps[:, self.model.ignored.judged]
+            lowest, highest = judged.aminmax(dim=1)
             parts.append((lowest, highest, score))
         floor, peak, scores = (torch.cat(values).cpu() for values in zip(*parts, strict=True))
         return SeenImages(floor, peak, scores, torch.full_like(peak, UNKNOWN_LABEL))

@@ -1,13 +1,15 @@
-"""The picture of one prediction: photo and heat map side by side, with score, decision, name and colour bar."""
+"""The picture of one prediction: photo and heat map side by side, with score, decision, boxes, name and colour bar."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
+from anomalib_dpclip.data.regions import Region
 from anomalib_dpclip.model.captions import font, wrapped
-from anomalib_dpclip.model.heat_map import heat_map, outlined
+from anomalib_dpclip.model.heat_map import boxed, heat_map, outlined
 
 SIDE = 480
 """Longer side of photo and heat map in pixels."""
@@ -32,6 +34,7 @@ class Shown(NamedTuple):
         decision: ``anomalous``, ``normal`` or empty.
         region: What is called anomalous ``(H, W)``: outlined on the heat map.
         truth: Ground truth ``(H, W)``: outlined on the photo.
+        boxes: The regions, in pixels of the photo as it is shown: drawn on the heat map, with their scores.
     """
 
     photo: Image.Image
@@ -42,6 +45,7 @@ class Shown(NamedTuple):
     decision: str = ""
     region: npt.NDArray[np.bool_] | None = None
     truth: npt.NDArray[np.bool_] | None = None
+    boxes: Sequence[Region] = ()
 
 
 def shown_size(width: int, height: int, side: int = SIDE) -> tuple[int, int]:
@@ -56,7 +60,7 @@ def draw_picture(shown: Shown) -> Image.Image:
     low, high = shown.color_range
     shades = ((shown.heat - low) / (high - low)).clip(0, 1)
     photo = shown.photo if shown.truth is None else outlined(shown.photo, shown.truth)
-    panels = [photo, heat_map(shown.photo, shades, shown.region)]
+    panels = [photo, boxed(heat_map(shown.photo, shades, shown.region), shown.boxes, _TEXT)]
     width, height = shown.photo.size
     stacked = width > 2 * height
     inner = max(_LEAST_WIDTH, width if stacked else 2 * width + _GAP)

@@ -90,7 +90,9 @@ class DPCLIPPostProcessor(PostProcessor):
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget what an earlier validation saw."""
         del trainer
-        self._statistics = CalibrationStatistics(getattr(pl_module, "target_name", "")).to(pl_module.device)
+        ignored = getattr(getattr(pl_module, "model", None), "ignored", None)
+        judged = None if ignored is None else ignored.judged
+        self._statistics = CalibrationStatistics(getattr(pl_module, "target_name", ""), judged).to(pl_module.device)
 
     def on_validation_batch_end(
         self,

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from anomalib_dpclip.method.evidence import Evidence
 from anomalib_dpclip.method.evidence_fusion import memory_share
-from anomalib_dpclip.method.memory import TokenMemory, smooth_distance, tap_mean_distance
+from anomalib_dpclip.method.memory import TokenMemory, tap_mean_distance
 from anomalib_dpclip.method.torch_model import DPCLIPModel
 from anomalib_dpclip.model.calibration_statistics import CalibrationStatistics
 
@@ -51,26 +51,35 @@ def build_memory(
 
     judged = photos[:JUDGED_PHOTOS]
     damaged, masks = _damage(judged, seed)
+    if model.ignored is not None:
+        masks &= model.ignored.judged
+    kept = model.judged_tokens  # others are remembered of no photo, and tell nothing of the two evidences
     clean, hurt = evidence(photos), evidence(damaged)
     # Its own mirror images stand in for the other photos where there is only one.
     others = evidence(torch.cat([photos.flip(-1), photos.flip(-2), photos.flip(-1, -2)])) if len(photos) == 1 else None
     distances, damaged_distances = [], []
     for index in range(len(judged)):
-        known = _memory_without(clean.tokens, index) if others is None else _as_memory(others.tokens)
+        known = _memory_without(clean.tokens, index, kept) if others is None else _as_memory(others.tokens, kept)
         distances.append(tap_mean_distance(clean.tokens[index, None], known))
         damaged_distances.append(tap_mean_distance(hurt.tokens[index :: len(judged)], known))
-    grid = model.backbone.grid
     distance = torch.cat(distances)
     damaged_distance = torch.stack(damaged_distances, dim=1).flatten(0, 1)  # defect by defect, as `_damage` orders them
-    normal = _pairs(clean.difference[: len(judged)], distance, grid)
-    anomalous = _pairs(hurt.difference, damaged_distance, grid)
-    token_masks = functional.adaptive_avg_pool2d(masks.float().unsqueeze(1), grid).flatten() > 0.5
-    memory = TokenMemory(
-        _thinned(_as_memory(clean.tokens), limit, seed), memory_share(normal, anomalous[token_masks]), len(photos)
-    )
-    statistics = CalibrationStatistics(JUDGED).to(photos.device)
+    normal = _pairs(clean.difference[: len(judged)], distance, model, kept)
+    anomalous = _pairs(hurt.difference, damaged_distance, model, kept)
+    token_masks = functional.adaptive_avg_pool2d(masks.float().unsqueeze(1), model.backbone.grid).flatten(1)[:, kept].flatten()
+    share = memory_share(normal, anomalous[token_masks > 0.5])
+    memory = TokenMemory(_thinned(_as_memory(clean.tokens, kept), limit, seed), share, len(photos))
+    shown = masks.flatten(1).any(1)  # a defect that is ignored is none
+    if shown.any():
+        hurt, damaged_distance, masks = Evidence(*(part[shown] for part in hurt)), damaged_distance[shown], masks[shown]
+    statistics = CalibrationStatistics(JUDGED, None if model.ignored is None else model.ignored.judged).to(photos.device)
     for label, seen, far, mask in (
-        (0, Evidence(*(part[: len(judged)] for part in clean)), distance, torch.zeros_like(masks[: len(judged)])),
+        (
+            0,
+            Evidence(*(part[: len(judged)] for part in clean)),
+            distance,
+            torch.zeros_like(masks[:1]).expand(len(judged), -1, -1),
+        ),
         (1, hurt, damaged_distance, masks),
     ):
         maps, score = model.fused_prediction(seen.difference, far, memory.share, seen.score)
@@ -91,18 +100,19 @@ def _damage(photos: Tensor, seed: int) -> tuple[Tensor, Tensor]:
     return images.to(photos.device), masks.to(photos.device)
 
 
-def _as_memory(tokens: Tensor) -> Tensor:
-    """``(K, T, L, C)`` to ``(T, K L, C)``, in the precision that a memory has."""
-    return tokens.transpose(0, 1).flatten(1, 2).half()
+def _as_memory(tokens: Tensor, kept: Tensor) -> Tensor:
+    """``(K, T, L, C)`` to ``(T, K L', C)`` of the tokens whose numbers are kept, in the precision that a memory has."""
+    return tokens[:, :, kept].transpose(0, 1).flatten(1, 2).half()
 
 
-def _memory_without(tokens: Tensor, index: int) -> Tensor:
-    return _as_memory(torch.cat([tokens[:index], tokens[index + 1 :]]))
+def _memory_without(tokens: Tensor, index: int, kept: Tensor) -> Tensor:
+    return _as_memory(torch.cat([tokens[:index], tokens[index + 1 :]]), kept)
 
 
-def _pairs(difference: Tensor, distance: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Both evidences of each token as they are fused, ``(N, 2)``."""
-    return torch.stack([difference.flatten(), smooth_distance(distance.unflatten(-1, grid)).flatten()], dim=1)
+def _pairs(difference: Tensor, distance: Tensor, model: DPCLIPModel, kept: Tensor) -> Tensor:
+    """Both evidences of each token that is kept as they are fused, ``(N, 2)``."""
+    evidences = (difference.flatten(1), model.smoothed(distance).flatten(1))
+    return torch.stack([each[:, kept].flatten() for each in evidences], dim=1)
 
 
 def _thinned(memory: Tensor, limit: int, seed: int) -> Tensor:

@@ -3,16 +3,19 @@
 import hashlib
 import logging
 import os
-from collections.abc import Mapping
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+import torch
 from anomalib.data import ImageBatch, ImageItem
 from anomalib.visualization import Visualizer
 from lightning.pytorch import LightningModule, Trainer
 
-from anomalib_dpclip.data.images import read_thumbnail
+from anomalib_dpclip.data.images import photo_size, read_thumbnail
+from anomalib_dpclip.data.regions import Region, find_regions
 from anomalib_dpclip.data.results import PICTURES
 from anomalib_dpclip.model.captions import printable
 from anomalib_dpclip.model.heat_map import color_range, shown_map
@@ -63,12 +66,14 @@ class PictureVisualizer(Visualizer):
         items = [item for item in batch if item.image_path is not None and item.anomaly_map is not None]
         targets = [self._target(item.image_path, folder, getattr(datamodule, "root", None)) for item in items]
         bit_depth = getattr(datamodule, "bit_depth", None)
-        calibrated = is_calibrated(pl_module)
+        calibrated, min_area = is_calibrated(pl_module), getattr(pl_module, "min_area", 0)
 
         def write(item: ImageItem, target: Path) -> Exception | None:
             try:
                 target.parent.mkdir(parents=True, exist_ok=True)
-                draw_picture(shown_item(item, calibrated, self.side, bit_depth)).save(target, "JPEG", quality=_QUALITY)
+                draw_picture(shown_item(item, calibrated, self.side, bit_depth, min_area)).save(
+                    target, "JPEG", quality=_QUALITY
+                )
             except Exception as error:  # noqa: BLE001  (no picture is worth the results of a run)
                 return error
             return None
@@ -125,7 +130,7 @@ def is_calibrated(module: LightningModule) -> bool:
     return calibration is None or bool(calibration.is_set)
 
 
-def shown_item(item: ImageItem, calibrated: bool, side: int = SIDE, bit_depth: int | None = None) -> Shown:
+def shown_item(item: ImageItem, calibrated: bool, side: int = SIDE, bit_depth: int | None = None, min_area: int = 0) -> Shown:
     """What a picture shows of a prediction.
 
     Args:
@@ -133,6 +138,7 @@ def shown_item(item: ImageItem, calibrated: bool, side: int = SIDE, bit_depth: i
         calibrated: Whether its map fills [0, 1].
         side: Longer side of the photo in pixels.
         bit_depth: Bits that a 16-bit photo uses, where its file does not say.
+        min_area: Pixels that a region has at least.
 
     Raises:
         ImageReadError: If the photo cannot be read.
@@ -141,12 +147,30 @@ def shown_item(item: ImageItem, calibrated: bool, side: int = SIDE, bit_depth: i
     photo = photo.resize(shown_size(*photo.size, side))
     size = (photo.height, photo.width)
     heat = shown_map(item.anomaly_map, size)
-    masks: Mapping[str, Any] = {
-        name: None if mask is None else shown_map(mask, size, "nearest") > 0
-        for name, mask in (("region", item.pred_mask), ("truth", item.gt_mask))
-    }
+    boxes, region = shown_regions(item, size, min_area)
+    truth = None if item.gt_mask is None else shown_map(item.gt_mask, size, "nearest") > 0
     decision = "" if item.pred_label is None else ("anomalous" if bool(item.pred_label) else "normal")
     score = None if item.pred_score is None else float(item.pred_score)
     path = Path(item.image_path)
     name = printable(f"{path.parent.name}/{path.name}")
-    return Shown(photo, heat, color_range(heat, calibrated), name, score, decision, **masks)
+    return Shown(photo, heat, color_range(heat, calibrated), name, score, decision, region, truth, boxes)
+
+
+def shown_regions(item: ImageItem, size: tuple[int, int], min_area: int) -> tuple[list[Region], npt.NDArray[np.bool_] | None]:
+    """Regions of a prediction in pixels of a picture of it, and what they cover there; ``None`` without a mask.
+
+    Args:
+        item: Item with path, map and mask.
+        size: Height and width of the picture.
+        min_area: Pixels of the photo that a region has at least.
+
+    Raises:
+        ImageReadError: If the photo cannot be read.
+    """
+    if item.pred_mask is None:
+        return [], None
+    width, height = photo_size(item.image_path)
+    mask = item.pred_mask.bool().cpu().numpy()
+    regions, kept = find_regions(item.anomaly_map.float().cpu().numpy(), mask, (width, height), min_area)
+    covered = shown_map(torch.from_numpy(kept), size, "nearest") > 0
+    return [region.scaled(size[1] / width, size[0] / height) for region in regions], covered

@@ -10,9 +10,10 @@ from anomalib.engine import Engine
 from PIL import Image
 
 from anomalib_dpclip import DPCLIP, save_adapters
-from anomalib_dpclip.app.page import Answers, app, suggested_names
+from anomalib_dpclip.app.page import Answers, app, regions_table, suggested_names
 from anomalib_dpclip.app.predictor import SHOWN_SIZE, Prediction, Predictor
 from anomalib_dpclip.data.images import ImageReadError
+from anomalib_dpclip.data.regions import Region
 from anomalib_dpclip.model.checkpointing import plain_hyper_parameters
 from anomalib_dpclip.model.heat_map import color_range
 
@@ -179,14 +180,28 @@ def test_colors_of_an_uncalibrated_model_span_the_photo_s_own_range(photo):
     assert predictor.predict(photo, "weave").color_range == (0, 1)
 
 
-def test_heat_map_has_the_photo_where_normal_and_an_outline_around_the_rest():
-    heat = np.zeros((20, 20), np.float32)
-    heat[5:15, 5:15] = 1
-    picture = np.asarray(Prediction(Image.new("RGB", (20, 20), (100, 100, 100)), heat, score=0.7).heat_map(0.5)).astype(int)
-    assert (picture[:5] == 100).all()
-    assert (picture[5:7, 5:15] == 255).all()
+def test_heat_map_has_the_photo_where_normal_and_an_outline_and_a_box_around_the_rest():
+    heat = np.zeros((200, 200), np.float32)
+    heat[50:150, 50:150] = 1
+    prediction = Prediction(Image.new("RGB", (200, 200), (100, 100, 100)), heat, score=0.7)
+    picture = np.asarray(prediction.heat_map(0.5)).astype(int)
+    assert (picture[:30] == 100).all()  # above the score of the region
+    assert (picture[49, 49:151] == 0).all()  # the box, black without and white within
+    assert (picture[50:52, 50:150] == 255).all()
     # Turbo ends in the red (122, 4, 3), which covers three quarters.
-    assert np.abs(picture[7:13, 7:13] - [116.5, 28, 27.25]).max() <= 1
+    assert np.abs(picture[52:148, 52:148] - [116.5, 28, 27.25]).max() <= 1
+
+
+def test_regions_are_in_pixels_of_the_photo_and_follow_the_threshold():
+    heat = np.zeros((20, 20), np.float32)
+    heat[2:4, 2:4], heat[10:20, 10:20] = 0.6, 0.9
+    prediction = Prediction(Image.new("RGB", (20, 20)), heat, score=0.7, size=(40, 80), min_area=33)
+    assert prediction.regions(0.7) == [Region(20, 40, 40, 80, pytest.approx(0.9), 800)]
+    assert prediction.regions(0.5) == prediction.regions(0.7)  # the other is 32 pixels, a speck
+    assert len(replace(prediction, min_area=32).regions(0.5)) == 2
+    assert regions_table(prediction.regions(0.7)).splitlines()[-1] == "| 0.900 | 800 | 20, 40 to 40, 80 |"
+    assert regions_table([]) == "No region exceeds the threshold."
+    assert regions_table(12 * prediction.regions(0.7)).endswith("and 2 more")
 
 
 def test_threshold_moves_decision_and_outline():

@@ -1,12 +1,14 @@
 """`dpclip predict`: everything about the model from its file, a line a photo, a summary, and the exit status."""
 
+import json
+
 import pytest
 from PIL import Image
 from tests.data.golden.make_golden import GOLDEN
 
 from anomalib_dpclip import __version__
 from anomalib_dpclip.cli import main
-from anomalib_dpclip.data.results import CONTACT_SHEET, RESULTS
+from anomalib_dpclip.data.results import CONTACT_SHEET, RESULTS, RESULTS_JSON
 from anomalib_dpclip.model.from_file import model_from_file
 
 
@@ -50,9 +52,30 @@ def test_a_folder_and_a_photo(tmp_path, photos, capsys, name):
         assert (out / "images" / path.relative_to(tmp_path)).with_name(f"{path.name}.jpg").is_file()
     assert lines[-1].startswith("4 photos, ")
     assert lines[-1].endswith(" anomalous, 0 could not be read")
-    assert {RESULTS, CONTACT_SHEET} <= {path.name for path in out.iterdir()}
+    assert {RESULTS, RESULTS_JSON, CONTACT_SHEET} <= {path.name for path in out.iterdir()}
     main(command)  # nothing left to do, and still an answer
     assert capsys.readouterr().out.splitlines() == lines
+
+
+def test_what_exceeds_the_threshold_is_listed_in_pixels_of_the_photo(tmp_path, photos):
+    with Image.open(photos / "0.png") as photo:
+        defective = photo.copy()
+    defective.paste((255, 0, 255), (100, 20, 150, 60))
+    defective.save(photos / "0.png")
+    command = ["predict", str(GOLDEN / FILES[1]), str(photos), "--num_workers", "0", "--pictures", "false", "--output"]
+    main([*command, str(tmp_path / "all")])
+    main([*command, str(tmp_path / "large"), "--min_area", "19200"])
+    everything, large = (json.loads((tmp_path / name / RESULTS_JSON).read_text()) for name in ("all", "large"))
+    assert [row["score"] for row in everything] == [row["score"] for row in large]
+    regions = [region for row in everything for region in row["regions"]]
+    assert regions
+    for region in regions:
+        left, top, right, bottom = region["box"]
+        assert 0 <= left < right <= 160
+        assert 0 <= top < bottom <= 120
+        assert 0.5 < region["score"] <= 1
+        assert 0 < region["area"] <= (right - left) * (bottom - top) + 200  # less than a row of pixels of the map is rounded
+    assert all(region["area"] == 19200 for row in large for region in row["regions"])
 
 
 def test_a_photo_that_cannot_be_read_is_the_exit_status(tmp_path, photos, capsys):

@@ -14,7 +14,7 @@ from torchvision.transforms.v2 import Resize
 from anomalib_dpclip import DPCLIP
 from anomalib_dpclip.data.model_digest import model_digest
 from anomalib_dpclip.data.photos import Photos
-from anomalib_dpclip.data.results import RESULTS, Result, read_results, write_results
+from anomalib_dpclip.data.results import RESULTS, RESULTS_JSON, Result, read_results, write_results
 
 RESIZED = (8, 6)
 
@@ -186,7 +186,7 @@ def test_files_of_other_processes_are_merged(tmp_path):
     assert read_results(tmp_path) == {"a": a, "b": b, "c": c}
     write_results(tmp_path, read_results(tmp_path).values())
     assert [path for path, *_ in rows(tmp_path)] == ["a", "b", "c"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["other", RESULTS]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["other", RESULTS, RESULTS_JSON]
 
 
 def test_a_csv_of_something_else_is_left_alone(root, tmp_path):
@@ -286,4 +286,4 @@ def test_two_processes_predict_every_image_once(root, tmp_path):
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert rows(tmp_path / "two", root) == sorted(rows(tmp_path / "one", root))
-    assert [path.name for path in (tmp_path / "two").iterdir()] == [RESULTS]
+    assert {path.name for path in (tmp_path / "two").iterdir()} == {RESULTS, RESULTS_JSON}

@@ -11,8 +11,10 @@ from anomalib.data import ImageBatch
 from PIL import Image, ImageOps
 
 from anomalib_dpclip import DPCLIP
+from anomalib_dpclip.data.regions import Region
 from anomalib_dpclip.model.captions import font, printable, wrapped
-from anomalib_dpclip.model.visualizer import PictureVisualizer, picture_path
+from anomalib_dpclip.model.picture import draw_picture
+from anomalib_dpclip.model.visualizer import PictureVisualizer, picture_path, shown_item, shown_regions
 
 
 def batch(paths, **fields):
@@ -132,3 +134,23 @@ def test_a_large_photo_is_drawn_in_no_time(tmp_path):
         start = time.process_time()
         photo.load()
     assert elapsed < 4 * (time.process_time() - start) + 0.5
+
+
+def test_regions_have_boxes_in_the_picture(tmp_path):
+    path = saved(tmp_path / "a.png", (160, 80))
+    mask = torch.zeros(1, 8, 8, dtype=torch.bool)
+    mask[0, 2:4, 4:8] = mask[0, 7, 0] = True
+    maps = torch.full((1, 8, 8), 0.6)
+    item = next(iter(batch([path], anomaly_map=maps, pred_mask=mask)))
+    boxes, covered = shown_regions(item, (240, 480), min_area=0)
+    assert boxes == [Region(240, 60, 480, 120, pytest.approx(0.6), 14400), Region(0, 210, 60, 240, pytest.approx(0.6), 1800)]
+    assert covered.sum() == 9 * 1800
+    boxes, covered = shown_regions(item, (240, 480), min_area=201)  # a pixel of the map is 200 of the photo
+    assert len(boxes) == 1
+    assert covered.sum() == 8 * 1800
+    shown = shown_item(item, calibrated=True)
+    heat = np.asarray(draw_picture(shown))
+    plain = np.asarray(draw_picture(shown._replace(boxes=())))
+    rows, columns = np.nonzero((heat != plain).any(-1))
+    assert rows.max() - rows.min() >= 240 - 61 - 16  # from the upper box's score to the lower edge
+    assert columns.min() > heat.shape[1] / 2 - 2  # on the heat map, not on the photo

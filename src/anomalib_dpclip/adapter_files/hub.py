@@ -1,0 +1,161 @@
+"""Adapters on the Hugging Face hub: fetched by name, pinned by revision, never as a pickle; and pushed with their card."""
+
+import logging
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from anomalib_dpclip.files.downloads import require_hub
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_NAME = "adapters.safetensors"
+"""File of a repository that is taken where none is named, and that `push` writes."""
+
+CARD_NAME = "README.md"
+
+# A path made of such a name has one slash at its beginning.
+_ADDRESS = re.compile(r"hf:/{1,2}(?P<repository>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w.-]+))?(?:/(?P<name>.+))?")
+_PICKLES = (b"PK\x03\x04", b"\x80")
+"""How `torch.save` begins its files, and pickle its own."""
+
+
+class HubFile(NamedTuple):
+    """A file on the hub.
+
+    Attributes:
+        repository: ``owner/name``.
+        revision: Commit, branch or tag; ``None`` for the newest.
+        name: File in it.
+    """
+
+    repository: str
+    revision: str | None
+    name: str
+
+    def __str__(self) -> str:
+        """Its address."""
+        return f"hf://{self.repository}{f'@{self.revision}' if self.revision else ''}/{self.name}"
+
+
+def hub_file(path: str | Path) -> HubFile | None:
+    """What ``hf://owner/name[@revision][/file.safetensors]`` names; ``None`` for a path of this machine.
+
+    Raises:
+        ValueError: If it begins so and goes on otherwise, or names a file that is no safetensors file.
+
+    Example:
+        >>> hub_file("hf://someone/adapters@v1")
+        HubFile(repository='someone/adapters', revision='v1', name='adapters.safetensors')
+    """
+    text = str(path)
+    if not text.startswith("hf:/"):
+        return None
+    found = _ADDRESS.fullmatch(text)
+    if found is None:
+        raise ValueError(f"{text} names nothing on the Hugging Face hub: write hf://owner/name[@revision][/file.safetensors]")
+    wanted = HubFile(found["repository"], found["revision"], found["name"] or DEFAULT_NAME)
+    if Path(wanted.name).suffix != ".safetensors":
+        raise ValueError(
+            f"{wanted}: only .safetensors files are taken from the hub, others are pickles, which may hold code. If you trust "
+            f"it, fetch it and convert it with `dpclip adapters FILE --to {DEFAULT_NAME}`"
+        )
+    return wanted
+
+
+def local_file(path: str | Path) -> Path:
+    """A path of this machine as it is; a file on the hub in the hub's cache, fetched if it is not there.
+
+    Raises:
+        FileNotFoundError: If there is no such file on the hub, or it is neither cached nor to be had.
+        ValueError: If it is named wrongly, or a pickle.
+    """
+    wanted = hub_file(path)
+    if wanted is None:
+        return Path(path)
+    file = _fetched(wanted)
+    with file.open("rb") as stream:
+        if stream.read(4).startswith(_PICKLES):
+            raise ValueError(f"{wanted} is a pickle, whatever it is called: it may hold code and is not read")
+    commit = file.parts[file.parts.index("snapshots") + 1]
+    if wanted.revision != commit:
+        logger.info("%s is that of today, name it hf://%s@%s to get the same again", wanted, wanted.repository, commit)
+    return file
+
+
+def _fetched(wanted: HubFile) -> Path:
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        GatedRepoError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    try:
+        if not isinstance(try_to_load_from_cache(wanted.repository, wanted.name, revision=wanted.revision), str):
+            require_hub(wanted.repository)
+        return Path(hf_hub_download(wanted.repository, wanted.name, revision=wanted.revision))
+    except GatedRepoError as error:
+        raise FileNotFoundError(
+            f"{wanted}: its owner gives access on request: ask on its page, then `hf auth login`"
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise FileNotFoundError(
+            f"{wanted}: there is no model {wanted.repository} on the Hugging Face hub, or it is private: `hf auth login`"
+        ) from error
+    except RevisionNotFoundError as error:
+        raise FileNotFoundError(f"{wanted}: {wanted.repository} has no revision {wanted.revision}") from error
+    except LocalEntryNotFoundError as error:
+        raise FileNotFoundError(_out_of_reach(wanted, error)) from error
+    except EntryNotFoundError as error:
+        raise FileNotFoundError(f"{wanted}: {wanted.repository} has no file {wanted.name}") from error
+    except (HfHubHTTPError, OSError) as error:
+        raise FileNotFoundError(_out_of_reach(wanted, error)) from error
+
+
+def _out_of_reach(wanted: HubFile, error: Exception) -> str:
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return (
+        f"{wanted} is not on this machine and cannot be fetched ({reason}). Fetch it elsewhere, and give the file as "
+        f"--model.weights"
+    )
+
+
+def push(file: Path, card: str, repository: str) -> str:
+    """Put an adapter file and its card on the hub, in one commit.
+
+    A repository that is not there yet is made, a private one: publishing it is up to its owner.
+
+    Args:
+        file: Adapters, ``.safetensors``.
+        card: In Markdown.
+        repository: ``owner/name``.
+
+    Returns:
+        Address that gives this file from now on.
+
+    Raises:
+        OSError: If the hub does not take it; says what to do.
+        ValueError: If the repository is named wrongly.
+    """
+    from huggingface_hub import CommitOperationAdd, HfApi
+    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
+
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
+        raise ValueError(f"{repository!r} is no repository of the Hugging Face hub: write owner/name")
+    hub = HfApi()
+    try:
+        require_hub(repository)
+        hub.create_repo(repository, private=True, exist_ok=True)
+        operations = [CommitOperationAdd(DEFAULT_NAME, file), CommitOperationAdd(CARD_NAME, card.encode())]
+        commit = hub.create_commit(repository, operations, commit_message="Adapters and their card")
+    except LocalTokenNotFoundError as error:
+        raise OSError(f"the Hugging Face hub asks who you are: `hf auth login` first ({error})") from error
+    except HfHubHTTPError as error:
+        known = {401: "`hf auth login` first", 403: f"your token may not write to {repository}"}
+        status = error.response.status_code if error.response is not None else None
+        raise OSError(f"the Hugging Face hub does not take {repository}: {known.get(status, error)}") from error
+    return f"hf://{repository}@{commit.oid}"

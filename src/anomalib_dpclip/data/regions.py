@@ -1,0 +1,122 @@
+"""Connected regions of a mask as boxes, in pixels of the photo, with their scores and areas."""
+
+import logging
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from anomalib.data import ImageBatch
+from scipy import ndimage
+
+from anomalib_dpclip.data.images import ImageReadError, photo_size
+
+logger = logging.getLogger(__name__)
+
+_TOUCHING = np.ones((3, 3))
+"""Pixels that touch at a corner belong together, as in AUPRO."""
+
+
+class Region(NamedTuple):
+    """A connected region.
+
+    Attributes:
+        left: First column of its box.
+        top: First row of its box.
+        right: Column after its last one.
+        bottom: Row after its last one.
+        score: Highest value of the anomaly map in it.
+        area: Its pixels.
+    """
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+    score: float
+    area: int
+
+    def scaled(self, x: float, y: float) -> "Region":
+        """The same region of a picture that is so many times as wide and high; it keeps a pixel at least."""
+        left, top = int(self.left * x), int(self.top * y)
+        right, bottom = max(left + 1, round(self.right * x)), max(top + 1, round(self.bottom * y))
+        return Region(left, top, right, bottom, self.score, round(self.area * x * y))
+
+
+def find_regions(
+    heat: npt.NDArray[np.float32], mask: npt.NDArray[np.bool_], size: tuple[int, int], min_area: int = 0
+) -> tuple[list[Region], npt.NDArray[np.bool_]]:
+    """Find the connected regions of a mask.
+
+    Args:
+        heat: Anomaly map ``(H, W)``.
+        mask: What is called anomalous ``(H, W)``.
+        size: Width and height of the photo, whose pixels boxes and areas are counted in.
+        min_area: Pixels of the photo that a region has at least; smaller ones are specks.
+
+    Returns:
+        The regions, the highest score first, and the mask without the specks.
+
+    Example:
+        >>> heat, mask = np.zeros((4, 8), np.float32), np.zeros((4, 8), bool)
+        >>> mask[1:3, 2:4], heat[1, 3] = True, 0.75
+        >>> find_regions(heat, mask, (80, 40))[0]
+        [Region(left=20, top=10, right=40, bottom=30, score=0.75, area=400)]
+    """
+    if not mask.any():
+        return [], mask
+    labels, count = ndimage.label(mask, _TOUCHING)
+    width, height = size
+    pixel = width * height / mask.size
+    areas = np.bincount(labels.ravel(), minlength=count + 1) * pixel
+    kept = areas >= min_area
+    kept[0] = False
+    peaks = ndimage.maximum(heat, labels, np.arange(count + 1))
+    across, down = width / mask.shape[1], height / mask.shape[0]
+    found = [
+        Region(columns.start, rows.start, columns.stop, rows.stop, float(peaks[number]), 0).scaled(across, down)
+        ._replace(area=max(1, round(areas[number])))
+        for number, (rows, columns) in enumerate(ndimage.find_objects(labels), start=1)
+        if kept[number]
+    ]  # fmt: skip
+    return sorted(found, key=lambda region: -region.score), kept[labels]
+
+
+def batch_regions(batch: ImageBatch, min_area: int = 0) -> list[list[Region]]:
+    """Regions of each image of a batch that has paths; none without maps and masks."""
+    paths = batch.image_path or []
+    if batch.anomaly_map is None or batch.pred_mask is None:
+        return [[] for _ in paths]
+    maps, masks = batch.anomaly_map.float().cpu().numpy(), batch.pred_mask.bool().cpu().numpy()
+    return [_file_regions(path, heat, mask, min_area) for path, heat, mask in zip(paths, maps, masks, strict=True)]
+
+
+def _file_regions(path: str, heat: npt.NDArray[np.float32], mask: npt.NDArray[np.bool_], min_area: int) -> list[Region]:
+    if not mask.any():  # then there is no need to look how large the photo is
+        return []
+    try:
+        return find_regions(heat, mask, photo_size(path), min_area)[0]
+    except ImageReadError as error:  # it has gone since it was predicted; its score is not lost
+        logger.warning("no regions: %s", error)
+        return []
+
+
+def regions_as_text(regions: Sequence[Region]) -> str:
+    """Regions in a cell of a table: ``left top right bottom score area``, with semicolons between them."""
+    return "; ".join(f"{left} {top} {right} {bottom} {score:.4f} {area}" for left, top, right, bottom, score, area in regions)
+
+
+def regions_from_text(text: str) -> list[Region]:
+    """What `regions_as_text` wrote.
+
+    Raises:
+        ValueError: If it did not.
+    """
+    regions = []
+    for part in filter(None, text.split(";")):
+        values = part.split()
+        if len(values) != len(Region._fields):
+            raise ValueError(f"{part.strip()!r} is no region: it should be left, top, right, bottom, score and area")
+        left, top, right, bottom, score, area = values
+        regions.append(Region(int(left), int(top), int(right), int(bottom), float(score), int(area)))
+    return regions

@@ -1,0 +1,196 @@
+"""The frozen tower with what learns: from images to adapted tokens, and to features in the joint space.
+
+DP-CLIP (Feature Decoupling and Channel Purification): F, F', blocks, projectors and V_image.
+"""
+
+import copy
+import math
+from collections.abc import Sequence
+from typing import Any, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+from anomalib_dpclip.clip.fingerprint import fingerprint
+from anomalib_dpclip.clip.towers import tower_of
+from anomalib_dpclip.method.adapters import ChannelPurification, LayerAdapter, Pooling, Projector
+from anomalib_dpclip.method.anomaly_map import Detection, class_token_score, detection_score
+from anomalib_dpclip.method.evidence import Seen
+
+
+class AdaptedTower(nn.Module):
+    """A frozen CLIP vision tower with layer adapters, one segmentation projector a tap, and a detection projector.
+
+    Args:
+        clip: An open_clip model with a vision transformer, open_clip's own or timm's. Only its vision tower becomes part of
+            this module.
+        adapter_layers: Layers (0-based) followed by an adapter. Default: the first quarter.
+        tap_layers: Layers (1-based) after which tokens are tapped. Default: the quarter points of the depth.
+        adapter_weight: Share of the adapted tokens after an adapted layer.
+        projector_activation: Whether the projectors end in a LeakyReLU.
+        grn_pooling: What the GRN of the layer adapters pools over: ``"tokens"``, ``"batch"`` (as published) or ``"none"``
+            (no GRN anywhere).
+        detection: What the image score knows beside the map: ``"projector"`` (as published) or ``"class_token"``.
+
+    Attributes:
+        checkpointing: Whether layers are computed again in the backward pass instead of remembered.
+        backbone_fingerprint: Identifies the CLIP's weights and activation.
+
+    Raises:
+        ValueError: For layers outside the tower, a weight out of range, or an unknown pooling or detection.
+    """
+
+    adapter_prefixes = ("layer_adapters.", "seg_proj.", "det_proj.")
+    """Beginnings of the names of everything that is learned."""
+
+    def __init__(
+        self,
+        clip: Any,
+        adapter_layers: Sequence[int] | None = None,
+        tap_layers: Sequence[int] | None = None,
+        adapter_weight: float = 0.1,
+        projector_activation: bool = False,
+        grn_pooling: Pooling = "tokens",
+        detection: Detection = "projector",
+    ) -> None:
+        super().__init__()
+        self.backbone = tower_of(clip.visual)
+        self.backbone_fingerprint = fingerprint(clip)
+        depth, width, embed_dim = self.backbone.depth, self.backbone.width, self.backbone.embed_dim
+        quarter = math.ceil(depth / 4)
+        self.adapter_layers = tuple(range(quarter) if adapter_layers is None else adapter_layers)
+        self.tap_layers = tuple(
+            [math.ceil(depth * quarters / 4) for quarters in (1, 2, 3, 4)] if tap_layers is None else tap_layers
+        )
+        self._check_layers(depth)
+        if not 0 <= adapter_weight <= 1:
+            raise ValueError(f"adapter_weight must lie in [0, 1], not {adapter_weight}")
+        self.adapter_weight, self.projector_activation = adapter_weight, projector_activation
+        self.grn_pooling = grn_pooling
+        if detection not in get_args(Detection):
+            raise ValueError(f"detection must be one of {', '.join(get_args(Detection))}, not {detection!r}")
+        self.detection = detection
+        self.checkpointing = False
+
+        # The attribute names are those of the published checkpoints.
+        self.layer_adapters = nn.ModuleList(
+            LayerAdapter(width, weight=adapter_weight, pooling=grn_pooling) for _ in self.adapter_layers
+        )
+        use_grn = grn_pooling != "none"
+        self.seg_proj = nn.ModuleList(
+            Projector(width, embed_dim, activation=projector_activation, use_grn=use_grn) for _ in self.tap_layers
+        )
+        self.det_proj = Projector(width, embed_dim, activation=projector_activation, use_grn=use_grn)
+
+    def initial_adapters(self, seed: int) -> dict[str, Tensor]:
+        """Adapters and projectors as they are before anything is learned, the same for the same seed.
+
+        Args:
+            seed: As the constructor has it with ``torch.manual_seed`` before it.
+
+        Returns:
+            Tensors by their names in the state dict; the model itself stays as it is.
+        """
+        parts = {name.removesuffix("."): copy.deepcopy(getattr(self, name.removesuffix("."))) for name in self.adapter_prefixes}
+        adapters = nn.ModuleDict(parts)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            for module in adapters.modules():
+                if isinstance(module, ChannelPurification):
+                    module.reset_parameters()
+        return adapters.state_dict()
+
+    def _check_layers(self, depth: int) -> None:
+        for name, layers, first, last in (
+            ("adapter_layers", self.adapter_layers, 0, depth - 1),
+            ("tap_layers", self.tap_layers, 1, depth),
+        ):
+            wrong = [layer for layer in layers if not first <= layer <= last]
+            if wrong or list(layers) != sorted(set(layers)):
+                raise ValueError(
+                    f"{name}={list(layers)} must be ascending and within {first}..{last}, the backbone has {depth} layers"
+                )
+        if not self.tap_layers:
+            raise ValueError("tap_layers must name at least one layer")
+        if self.adapter_layers and self.adapter_layers[-1] >= self.tap_layers[-1]:
+            raise ValueError(
+                f"adapter_layers={list(self.adapter_layers)} go beyond the last tap, after layer {self.tap_layers[-1]}: such "
+                f"adapters would change nothing"
+            )
+
+    def features(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Tap tokens and detection feature.
+
+        Args:
+            images: Normalised images ``(B, 3, H, W)`` of the backbone's size.
+
+        Returns:
+            Unit tokens ``(B, L, E)``, one tensor a tap, and the detection features ``(B, E)``, of length at most 1.
+
+        Raises:
+            ValueError: If the images have another size than the backbone.
+        """
+        taps, _ = self.tap_tokens(images)
+        return self._projected(taps), self.det_proj(taps[-1]).mean(dim=1)
+
+    def look(self, images: Tensor, anchors: Tensor) -> Seen:
+        """What the images show, against given anchors.
+
+        Args:
+            images: Normalised images ``(B, 3, H, W)`` of the backbone's size.
+            anchors: ``(E, 2)`` or ``(B, E, 2)``.
+        """
+        taps, tokens = self.tap_tokens(images)
+        if self.detection == "projector":
+            score = detection_score(self.det_proj(taps[-1]).mean(dim=1), anchors)
+        else:
+            score = class_token_score(self._image_feature(tokens), anchors)
+        return Seen(self._projected(taps), score, taps)
+
+    def _projected(self, taps: list[Tensor]) -> list[Tensor]:
+        return [project(tap) for project, tap in zip(self.seg_proj, taps, strict=True)]
+
+    def _image_feature(self, tokens: Tensor) -> Tensor:
+        """The image's unit feature ``(B, E)`` as the backbone itself pools it, from tokens after the last tapped layer."""
+        for index in range(self.tap_layers[-1], self.backbone.depth):
+            tokens = self.backbone.layer(index, tokens)
+        image, _ = self.backbone.joint_space(tokens)
+        return functional.normalize(image, dim=-1)
+
+    def tap_tokens(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Patch tokens at the taps ``(B, L, C)``, normed, and all tokens ``(B, P + L, C)`` after the last tapped layer."""
+        require_size(images, self.backbone.image_size, "image_size")
+        tokens = self.backbone.embed(images)
+        taps: list[Tensor] = []
+        for index in range(self.tap_layers[-1]):
+            if self.checkpointing and torch.is_grad_enabled():
+                tokens = checkpoint(self._adapted_layer, index, tokens, use_reentrant=False)
+            else:
+                tokens = self._adapted_layer(index, tokens)
+            if index + 1 in self.tap_layers:
+                taps.append(self.backbone.final_norm(tokens[:, self.backbone.prefix_tokens :]))
+        return taps, tokens
+
+    def _adapted_layer(self, index: int, tokens: Tensor) -> Tensor:
+        """One transformer layer (0-based), and its adapter where it has one."""
+        output = self.backbone.layer(index, tokens)
+        if index not in self.adapter_layers:
+            return output
+        return self.layer_adapters[self.adapter_layers.index(index)](output)
+
+
+def require_size(images: Tensor, size: tuple[int, int], arguments: str) -> None:
+    """Make sure that images ``(B, 3, H, W)`` have the size that a model takes.
+
+    Args:
+        images: The images.
+        size: Height and width.
+        arguments: Those of `DPCLIP` that it follows from, for the message.
+
+    Raises:
+        ValueError: If they have another.
+    """
+    if tuple(images.shape[-2:]) != size:
+        raise ValueError(f"images are {tuple(images.shape[-2:])}, the model takes {size}: resize them, or set {arguments}")

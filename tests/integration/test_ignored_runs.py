@@ -1,0 +1,128 @@
+"""Runs with something to ignore: calibration, metrics, checkpoint, predictions and exported files leave it out."""
+
+import json
+from importlib.util import find_spec
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from anomalib.engine import Engine
+from PIL import Image
+from tests.data.golden.make_golden import GOLDEN
+
+from anomalib_dpclip import DPCLIP, JSONLines
+from anomalib_dpclip.cli import main
+from anomalib_dpclip.data.results import RESULTS_JSON
+from anomalib_dpclip.metrics import auroc, count_pixels
+
+BOX = (10, 10, 70, 50)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, surfaces_root):
+    """Photos twice: as they are, and with a timestamp in the box; what to ignore; and lists of both."""
+    folder = tmp_path_factory.mktemp("ignored")
+    picture = Image.new("L", (140, 140))
+    picture.paste(255, BOX)
+    picture.save(folder / "ignore.png")
+    weave = surfaces_root / "weave" / "test"
+    for name in ("plain", "stamped"):
+        rows = []
+        for kind in ("good", "hole"):
+            for path in sorted((weave / kind).glob("*.png"))[:8]:
+                image = Image.open(path).convert("RGB")
+                if name == "stamped":
+                    noise = np.random.default_rng(len(rows)).integers(0, 256, (BOX[3] - BOX[1], BOX[2] - BOX[0], 3), np.uint8)
+                    image.paste(Image.fromarray(noise), BOX[:2])
+                (folder / name).mkdir(exist_ok=True)
+                image.save(folder / name / f"{kind}{path.name}")
+                mask = None
+                if kind == "hole":
+                    mask = f"{name}/{kind}{path.stem}_mask.png"
+                    Image.open(surfaces_root / "weave" / "ground_truth" / kind / f"{path.stem}_mask.png").save(folder / mask)
+                rows.append({"image_path": f"{name}/{kind}{path.name}", "label": int(kind == "hole"), "mask_path": mask})
+        lines = (json.dumps({"class_name": "weave", **{k: v for k, v in row.items() if v is not None}}) for row in rows)
+        (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def runs(folder):
+    """Metrics of a test after a validation, and the checkpoint, of both lists."""
+    results = {}
+    for name in ("plain", "stamped"):
+        engine = Engine(
+            accelerator="cpu", devices=1, logger=False, enable_progress_bar=False, default_root_dir=folder / f"run-{name}"
+        )
+        model = DPCLIP(weights=GOLDEN / "adapters-v1.safetensors", ignore=folder / "ignore.png", visualizer=False)
+        data = JSONLines(metadata=folder / f"{name}.jsonl", root=folder, eval_batch_size=8)
+        engine.validate(model=model, datamodule=data)
+        (metrics,) = engine.test(model=model, datamodule=data)
+        engine.trainer.save_checkpoint(folder / f"{name}.ckpt")
+        results[name] = (metrics, model)
+    return results
+
+
+def test_what_is_ignored_moves_neither_metric_nor_threshold(runs):
+    (plain, model), (stamped, other) = runs["plain"], runs["stamped"]
+    assert plain == stamped
+    for name, value in model.post_processor.calibration.state_dict().items():
+        assert torch.equal(value, other.post_processor.calibration.state_dict()[name]), name
+
+
+def test_metrics_are_of_the_judged_pixels(runs, folder):
+    metrics, model = runs["plain"]
+    data = JSONLines(metadata=folder / "plain.jsonl", root=folder)
+    data.setup()
+    items = [data.test_data[index] for index in range(len(data.test_data))]
+    with torch.no_grad():
+        maps = model.eval().cpu()(torch.stack([item.image for item in items])).anomaly_map
+    masks = torch.stack([item.gt_mask for item in items]).view(-1, 140, 140)
+    judged = torch.ones(140, 140, dtype=torch.bool)
+    judged[BOX[1] : BOX[3], BOX[0] : BOX[2]] = False
+    assert torch.equal(model.model.ignored.judged, judged)  # the photos have the model's size: nothing is mixed
+    assert metrics["pixel_AUROC"] == pytest.approx(auroc(count_pixels(maps, masks, judged)), abs=1e-5)
+    assert metrics["pixel_AUROC"] != pytest.approx(auroc(count_pixels(maps, masks)), abs=1e-5)
+
+
+def test_the_checkpoint_predicts_without_being_told(runs, folder, tmp_path, capsys):
+    del runs
+    for name in ("plain", "stamped"):
+        photos = [str(path) for path in sorted((folder / name).glob("*.png")) if "mask" not in path.name]
+        main(["predict", str(folder / "plain.ckpt"), *photos, "--output", str(tmp_path / name), "--num_workers", "0"])
+    plain, stamped = (pd.read_csv(tmp_path / name / "results.csv") for name in ("plain", "stamped"))
+    assert list(plain.score) == list(stamped.score)
+    rows = json.loads((tmp_path / "stamped" / RESULTS_JSON).read_text())
+    regions = [region["box"] for row in rows for region in row["regions"]]
+    assert regions
+    for left, top, right, bottom in regions:
+        assert left < BOX[0] or top < BOX[1] or right > BOX[2] or bottom > BOX[3]
+    capsys.readouterr()
+
+
+@pytest.mark.skipif(
+    not all(map(find_spec, ("onnx", "onnxscript", "onnxruntime"))), reason="needs the extras 'onnx' and 'openvino'"
+)
+def test_exported_files_ignore_it_too(runs, folder, tmp_path):
+    import onnxruntime
+
+    del runs
+    model = DPCLIP.load_from_checkpoint(folder / "plain.ckpt", visualizer=False).eval()
+    file = model.to_onnx(tmp_path, input_size=(140, 140))
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+
+    def answer(name):
+        """What the file says of the first photo."""
+        photo = np.asarray(Image.open(min((folder / name).glob("*[0-9].png"))).convert("RGB"), np.float32) / 255
+        values = session.run(None, {session.get_inputs()[0].name: photo.transpose(2, 0, 1)[None]})
+        return photo, dict(zip(names, values, strict=True))
+
+    (_, plain), (photo, stamped) = answer("plain"), answer("stamped")
+    assert all(np.array_equal(plain[name], stamped[name]) for name in names)
+    with torch.no_grad():
+        expected = model(torch.from_numpy(photo).permute(2, 0, 1)[None])
+    np.testing.assert_allclose(stamped["anomaly_map"].squeeze(), expected.anomaly_map[0], atol=1e-4)
+    np.testing.assert_allclose(stamped["pred_score"].squeeze(), expected.pred_score[0], atol=1e-4)
+    assert not stamped["pred_mask"].squeeze()[BOX[1] : BOX[3], BOX[0] : BOX[2]].any()
