@@ -11,7 +11,7 @@ from anomalib_dpclip.model.arguments import AdaptersArguments, file_of
 from anomalib_dpclip.model.from_file import model_from_file
 
 ADAPTERS = GOLDEN / "adapters-v1.safetensors"
-NOTHING_GIVEN = AdaptersArguments(*[None] * 8)
+NOTHING_GIVEN = AdaptersArguments(*[None] * 9)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def test_hyper_parameters_are_what_was_built(model):
 
 
 def test_without_a_file_they_are_the_published_ones():
-    published = AdaptersArguments("ViT-L-14-336", "openai", None, None, None, 0.1, False, "tokens")
+    published = AdaptersArguments("ViT-L-14-336", "openai", None, None, None, 0.1, False, "tokens", "projector")
     assert NOTHING_GIVEN.resolved(None) == published
     assert file_of("clip") is None
     assert NOTHING_GIVEN.resolved(DATA / "published_checkpoint.pth") == published
@@ -43,14 +43,18 @@ def test_without_a_file_they_are_the_published_ones():
 
 def test_what_is_given_is_not_taken_from_the_file():
     given = NOTHING_GIVEN._replace(adapter_layers=[0, 1], grn_pooling="none")
-    assert given.resolved(ADAPTERS) == AdaptersArguments("mini", "openai", False, [0, 1], [3, 6], 0.1, False, "none")
+    assert given.resolved(ADAPTERS) == AdaptersArguments(
+        "mini", "openai", False, [0, 1], [3, 6], 0.1, False, "none", "projector"
+    )
     with pytest.raises(ValueError, match=r"trained with adapter_layers=\[0\], the model has \[1\]: set --model"):
         DPCLIP(weights=ADAPTERS, adapter_layers=[1])
 
 
 def test_nothing_of_a_file_for_another_backbone_is_taken():
     given = NOTHING_GIVEN._replace(backbone="ViT-B-16")
-    assert given.resolved(ADAPTERS) == AdaptersArguments("ViT-B-16", "openai", None, None, None, 0.1, False, "tokens")
+    assert given.resolved(ADAPTERS) == AdaptersArguments(
+        "ViT-B-16", "openai", None, None, None, 0.1, False, "tokens", "projector"
+    )
 
 
 def test_a_file_of_clip_weights_that_is_not_here_is_the_fingerprint_s_to_judge(model, tmp_path):

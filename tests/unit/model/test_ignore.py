@@ -101,7 +101,7 @@ def test_statistics_and_metrics_leave_it_out():
     found = count_pixels(maps, masks, judged)
     assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
     assert masks.sum() == 8  # the ground truth is left as it is
-    statistics = CalibrationStatistics(judged)
+    statistics = CalibrationStatistics(judged=judged)
     statistics.update(maps, torch.zeros(2), torch.tensor([1, 0]), masks)
     assert all(torch.equal(*pair) for pair in zip(statistics.pixels.compute(), expected, strict=True))
     torch.testing.assert_close(statistics.images().floor, maps[..., 3:].amin((1, 2)))
