@@ -3,6 +3,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3
 
+# What the quickstart has learned.
+LEARNED := results/DPCLIP/Surfaces/weave/latest/weights/lightning/model.ckpt
+
 .PHONY: quickstart test test-app test-matrix lint docs clean
 
 $(VENV)/.installed: pyproject.toml
@@ -12,10 +15,9 @@ $(VENV)/.installed: pyproject.toml
 
 quickstart: $(VENV)/.installed
 	$(BIN)/anomalib train --config configs/quickstart.yaml
-	@echo "The same backbone without adapters:"
-	$(BIN)/anomalib train --config configs/quickstart.yaml --model.weights clip --model.visualizer false \
-		--default_root_dir results/unadapted
-	@echo "Heat maps and contact_sheet.png: results/DPCLIP/Surfaces/weave/latest"
+	$(BIN)/anomalib test --config configs/quickstart.yaml --model.weights $(LEARNED) --model.k_shot 8 --default_root_dir results/good_photos
+	DPCLIP_WEIGHTS=$(LEARNED) $(BIN)/dpclip benchmark --config configs/benchmark/quickstart.yaml --fresh true
+	@echo "Heat maps and contact_sheet.png: results/good_photos/DPCLIP/Surfaces/weave/latest"
 
 # Two processes of one thread each: threads of several processes on few cores would wait for each other.
 test: $(VENV)/.installed

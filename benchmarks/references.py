@@ -111,11 +111,16 @@ def _judged(target: Target, lots: list[Tensor], knows: str) -> Iterator[dict]:
     tokens = target.evidence.tokens.half()
     distance = torch.cat([mutual_distances(tokens[lot], tokens[lot], range(len(lot))) for lot in lots])
     images = torch.cat(lots)
+    for name, share in (("lot", 1.0), ("both", lot_share(target, distance, images))):
+        yield {"knows": knows, "judged by": name, "share": share, **target.fused(distance, share, images)}
+
+
+def lot_share(target: Target, distance: Tensor, images: Tensor) -> float:
+    """How much the lot counts beside the text, as the model weighs it."""
     smooth = smooth_distance(distance.unflatten(-1, target.model.backbone.grid))
     half = smooth.flatten(1).amax(1).argsort()[: len(images) // 2]
     pairs = torch.stack([target.evidence.difference[images][half].flatten(), smooth[half].flatten()], dim=1)
-    for name, share in (("lot", 1.0), ("both", memory_share(pairs, pairs[:0]))):
-        yield {"knows": knows, "judged by": name, "share": share, **target.fused(distance, share, images)}
+    return memory_share(pairs, pairs[:0])
 
 
 @torch.no_grad()

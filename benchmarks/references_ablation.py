@@ -1,29 +1,60 @@
-"""What each choice in judging by photos gave, on materials that the adapters have not learned from.
+"""What each choice in judging by photos and by the lot gave, on materials that the adapters have not learned from.
 
-    python -m benchmarks.references_ablation --adapters FOLD.safetensors --categories stripes concrete [--root ...]
+    python -m benchmarks.references_ablation
 
-A fold's adapters have learned from the other auxiliary materials only; no target is looked at.
+Two folds of the auxiliary materials: adapters of six epochs learn from four of them, the other two are judged. No target is
+looked at. Choices of tokens and of their smoothing are judged by the distance alone; ``least share`` is that of
+`anomalib_dpclip.method.evidence_fusion`, judged with the text.
 """
 
 import argparse
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pandas as pd
 import torch
+from anomalib.engine import Engine
 from torch import Tensor
 from torchvision.transforms.v2.functional import gaussian_blur
 
+from anomalib_dpclip import DPCLIP, Surfaces, save_adapters
+from anomalib_dpclip.method import evidence_fusion
 from anomalib_dpclip.method.adapters import unit
 from anomalib_dpclip.method.anomaly_map import resize_map
 from anomalib_dpclip.method.memory import tap_mean_distance
+from anomalib_dpclip.method.mutual_scoring import mutual_distances
 from anomalib_dpclip.model.pre_processor import CLIPPreProcessor
+from anomalib_dpclip.model.reference_memory import MEMORY_TOKENS, build_memory
 from anomalib_dpclip.model.references import read_references, resized, training_references
-from benchmarks.references import Target, text_alone
-from benchmarks.results import table_of
+from benchmarks.references import Target, lot_share, text_alone
+from benchmarks.results import write_results
 
+FOLDS = (("stripes", "concrete"), ("dots", "brick"))
 PHOTOS = (1, 4, 16)
 BLURS = (0.0, 0.5, 1.0)
+LEAST_SHARES = (0.0, 2 / 3, 0.8, 0.9, 0.95, 1.0)
+LOT = 100
+
+
+def learn_from_others(held_out: tuple[str, ...], root: Path, seed: int, path: Path) -> Path:
+    """Adapters of the auxiliary materials that are not held out, trained as ``configs/quickstart.yaml`` says."""
+    others = [f"Surfaces/{category}" for category in Surfaces.auxiliary_categories if category not in held_out]
+    model = DPCLIP(
+        backbone="mini",
+        batch_size=8,
+        learning_rate=2e-3,
+        temperature="backbone",
+        detection="class_token",
+        auxiliary=others,
+        auxiliary_root=[str(root)] * len(others),
+        seed=seed,
+        visualizer=False,
+    )
+    engine = Engine(max_epochs=6, limit_val_batches=0, logger=False, enable_progress_bar=False, default_root_dir=path.parent)
+    engine.fit(model=model)
+    save_adapters(model, path)
+    return path
 
 
 def taps_of(target: Target, images: Tensor) -> Tensor:
@@ -32,14 +63,13 @@ def taps_of(target: Target, images: Tensor) -> Tensor:
     return torch.cat([unit(torch.stack(taps, dim=1)) for taps in parts])
 
 
-def rows_of(target: Target, seed: int) -> Iterator[dict]:
-    """Every choice, the memory alone: kinds of token, then of blur."""
+def choices_of_tokens(target: Target, seed: int) -> Iterator[dict]:
+    """The memory alone: kinds of token, and of blur."""
     items = [target.data.test_data[index] for index in range(len(target.data.test_data))]
     tokens = taps_of(target, torch.stack([item.image for item in items]))
     grid = target.model.backbone.grid
     for photos in PHOTOS:
-        paths = training_references(target.data, photos, seed)
-        known = taps_of(target, resized(read_references(paths), CLIPPreProcessor(target.model.input_size).resize_only))
+        known = taps_of(target, photos_of(target, photos, seed))
         distances = {"raw tokens": compare(tokens, known), "centred tokens": compare(centred(tokens), centred(known))}
         raw = distances["raw tokens"]
         distances["raw, less the image's median"] = raw - raw.median(dim=1, keepdim=True)[0]
@@ -52,7 +82,33 @@ def rows_of(target: Target, seed: int) -> Iterator[dict]:
                 maps = resize_map(maps.squeeze(1), target.model.input_size)
                 maps = (maps - maps.min()) / (maps.max() - maps.min())
                 metrics = target.metrics(maps, maps.amax(dim=(-2, -1)))
-                yield {"photos": photos, "choice": name, "blur": sigma, **metrics}
+                yield {"knows": f"{photos} photos", "choice": f"{name}, blur {sigma}", **metrics}
+
+
+def choices_of_share(target: Target, seed: int) -> Iterator[dict]:
+    """Text and memory, or text and lot, for several least shares; 0 is the discriminant alone, 1 the memory alone."""
+    images = photos_of(target, max(PHOTOS), seed)
+    order = torch.randperm(len(target.labels), generator=torch.Generator().manual_seed(seed))[:LOT]
+    tokens = target.evidence.tokens[order].half()
+    lot = mutual_distances(tokens, tokens, range(len(tokens)))
+    normalise = CLIPPreProcessor(target.model.input_size).normalize
+    built_in = evidence_fusion.LEAST_SHARE
+    for least in LEAST_SHARES:
+        choice = f"least share {least:.2f}"
+        evidence_fusion.LEAST_SHARE = least
+        for photos in PHOTOS:
+            memory, _ = build_memory(target.model, images[:photos], normalise, target.anchors, MEMORY_TOKENS, seed)
+            metrics = target.fused(memory(target.evidence.tokens), memory.share)
+            yield {"knows": f"{photos} photos", "choice": choice, "share": memory.share.item(), **metrics}
+        share = lot_share(target, lot, order)
+        yield {"knows": f"lot of {LOT}", "choice": choice, "share": share, **target.fused(lot, share, order)}
+    evidence_fusion.LEAST_SHARE = built_in
+
+
+def photos_of(target: Target, photos: int, seed: int) -> Tensor:
+    """Normal training images ``(K, 3, H, W)`` of the model's size; fewer are the first of more."""
+    paths = training_references(target.data, photos, seed)
+    return resized(read_references(paths), CLIPPreProcessor(target.model.input_size).resize_only)
 
 
 def centred(tokens: Tensor) -> Tensor:
@@ -65,23 +121,28 @@ def compare(tokens: Tensor, known: Tensor) -> Tensor:
     return tap_mean_distance(tokens, known.transpose(0, 1).flatten(1, 2))
 
 
-@torch.no_grad()
 def main() -> None:
-    """Print a Markdown table, means over the categories."""
+    """Measure and write ``references_ablation.csv`` and ``.md``, means over the materials that were held out."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--adapters", type=Path, required=True)
-    parser.add_argument("--categories", nargs="+", required=True)
     parser.add_argument("--root", type=Path, default=Path("datasets/Surfaces"))
+    parser.add_argument("--out", type=Path, default=Path("benchmark_results"))
     parser.add_argument("--seed", type=int, default=111)
     arguments = parser.parse_args()
-    rows = []
-    for category in arguments.categories:
-        target = Target(arguments.adapters, arguments.root, category)
-        text = [{"photos": 0, "choice": "text", "blur": 1.0, **row} for row in text_alone(target)]
-        rows += [{"category": category, **row} for row in [*text, *rows_of(target, arguments.seed)]]
-    metrics = ["image_AUROC", "pixel_AUROC", "pixel_AP"]
-    means = pd.DataFrame(rows).groupby(["photos", "choice", "blur"], sort=False)[metrics].mean().round(1).reset_index()
-    print(table_of(means))  # noqa: T201
+    rows: list[dict] = []
+    for held_out in FOLDS:
+        with TemporaryDirectory() as folder:
+            adapters = learn_from_others(held_out, arguments.root, arguments.seed, Path(folder) / "fold.safetensors")
+            for category in held_out:
+                with torch.no_grad():
+                    target = Target(adapters, arguments.root, category)
+                    rows += [{**row, "choice": "text"} for row in text_alone(target)]
+                    rows += [*choices_of_tokens(target, arguments.seed), *choices_of_share(target, arguments.seed)]
+    metrics = ["share", "image_AUROC", "pixel_AUROC", "pixel_AP"]
+    means = pd.DataFrame(rows).groupby(["knows", "choice"], sort=False)[metrics].mean()
+    command = "python -m benchmarks.references_ablation"
+    write_results(
+        means.round({"share": 2, **dict.fromkeys(metrics[1:], 1)}).reset_index(), arguments.out, "references_ablation", command
+    )
 
 
 if __name__ == "__main__":
