@@ -137,12 +137,10 @@ def main() -> None:
                     target = Target(adapters, arguments.root, category)
                     rows += [{**row, "choice": "text"} for row in text_alone(target)]
                     rows += [*choices_of_tokens(target, arguments.seed), *choices_of_share(target, arguments.seed)]
-    metrics = ["share", "image_AUROC", "pixel_AUROC", "pixel_AP"]
-    means = pd.DataFrame(rows).groupby(["knows", "choice"], sort=False)[metrics].mean()
-    command = "python -m benchmarks.references_ablation"
-    write_results(
-        means.round({"share": 2, **dict.fromkeys(metrics[1:], 1)}).reset_index(), arguments.out, "references_ablation", command
-    )
+    metrics = ["image_AUROC", "pixel_AUROC", "pixel_AP"]
+    means = pd.DataFrame(rows).groupby(["knows", "choice"], sort=False)[["share", *metrics]].mean()
+    rounded = means.round({"share": 2, **dict.fromkeys(metrics, 1)}).reset_index()
+    write_results(rounded, arguments.out, "references_ablation", "python -m benchmarks.references_ablation")
 
 
 if __name__ == "__main__":
