@@ -26,7 +26,7 @@ from anomalib_dpclip.method.anomaly_map import (
 )
 from anomalib_dpclip.method.domain import BLUR, Domain
 from anomalib_dpclip.method.memory import TokenMemory, centred_tokens, fuse, smooth_distance
-from anomalib_dpclip.method.tiling import predict_tiled
+from anomalib_dpclip.method.tiling import AT_ONCE, predict_tiled
 
 
 class DPCLIPModel(nn.Module):
@@ -47,6 +47,7 @@ class DPCLIPModel(nn.Module):
     Attributes:
         anchors: Text anchors ``(E, 2)`` of the current class, columns normal and abnormal (buffer).
         checkpointing: Whether layers are computed again in the backward pass instead of remembered.
+        rehearsing: Whether `predict` sees one tile of each image only: shapes are right, values are not.
         backbone_fingerprint: Identifies the CLIP's weights and activation.
         memory: Patch tokens of photos of the target, where there are any: `predict` then judges by them too.
 
@@ -87,7 +88,7 @@ class DPCLIPModel(nn.Module):
             raise ValueError(f"adapter_weight must lie in [0, 1], not {adapter_weight}")
         self.adapter_weight, self.projector_activation = adapter_weight, projector_activation
         self.grn_pooling = grn_pooling
-        self.checkpointing = False
+        self.checkpointing = self.rehearsing = False
         self.domain = domain
 
         # The attribute names are those of the published checkpoints.
@@ -219,16 +220,20 @@ class DPCLIPModel(nn.Module):
         if self.memory is not None:
             return self._predict_with_memory(images, anchors, self.memory)
 
-        def predict_tile(tile: Tensor) -> tuple[Tensor, Tensor]:
-            taps, detection = self.features(tile)
-            return tap_average(taps, anchors, self.backbone.grid), detection_score(detection, anchors)
-
         if self.tiles == 1:  # tiling would give the same; exported models keep the simpler graph
-            difference, score = predict_tile(images)
+            difference, score = self._predict_tile(images, anchors)
         else:
-            difference, score = predict_tiled(predict_tile, images, self.backbone.grid, self.tiles)
+            # Where the GRN pools over the batch, a tile may only see the same tile of the other images.
+            at_once = 1 if self.grn_pooling == "batch" else AT_ONCE
+            size = (self.backbone.grid, self.tiles)
+            difference, score = predict_tiled(self._predict_tile, images, anchors, *size, at_once, self.rehearsing)
         difference = blur_grid(difference, self.domain)
         return InferenceBatch(anomaly_map=anomaly_map(resize_map(difference, self.input_size)), pred_score=score)
+
+    def _predict_tile(self, images: Tensor, anchors: Tensor) -> tuple[Tensor, Tensor]:
+        """Differences on the token grid ``(B, rows, columns)`` and scores ``(B,)`` of images of the backbone's size."""
+        taps, detection = self.features(images)
+        return tap_average(taps, anchors, self.backbone.grid), detection_score(detection, anchors)
 
     def evidence(self, images: Tensor, anchors: Tensor) -> tuple[Tensor, Tensor]:
         """What text and target say of each token, to be fused.
