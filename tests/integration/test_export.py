@@ -197,6 +197,22 @@ def test_compressed_files_are_small_and_close(images, tmp_path, compression, byt
         assert np.abs(outputs[name] - expected[name]).max() < drift * np.ptp(expected[name])
 
 
+@pytest.mark.parametrize(
+    ("export_type", "run"),
+    [pytest.param("onnx", run_onnx, marks=needs_onnx), pytest.param("openvino", run_openvino, marks=needs_openvino)],
+)
+def test_tiles_are_a_loop_in_the_file(images, tmp_path, export_type, run):
+    """Torch's answers on one image and on several, and the tower only once."""
+    small = DPCLIP(backbone="mini", adapter_layers=[0], tap_layers=[1], class_name="brick", tiles=3).eval()
+    path = getattr(small, f"to_{export_type}")(tmp_path)
+    assert numbers_in(path) < 2 * sum(tensor.numel() for tensor in small.model.state_dict().values())
+    large = functional.interpolate(images[:2], scale_factor=3)
+    for batch in (large[:1], large):
+        found, expected = run(path, batch), predicted(small, batch)
+        for name in ("pred_score", "anomaly_map"):
+            np.testing.assert_allclose(found[name], expected[name], atol=1e-5, rtol=0)
+
+
 def numbers_in(path) -> int:
     """How many weights a file has room for."""
     if path.suffix == ".onnx":

@@ -27,15 +27,16 @@ class PhotoReader:
 
     Args:
         bit_depth: Bits that 16-bit photos use, whatever their files say; white is then ``2 ** bit_depth - 1``.
+        side: Least length of the shorter side that is wanted, in pixels: larger JPEGs are only decoded as far as that takes.
 
     Raises:
         ValueError: If the depth is not within 8..16.
     """
 
-    def __init__(self, bit_depth: int | None = None) -> None:
+    def __init__(self, bit_depth: int | None = None, side: int | None = None) -> None:
         if bit_depth is not None and not 8 <= bit_depth <= FULL_DEPTH:
             raise ValueError(f"bit_depth must lie in 8..{FULL_DEPTH}, not {bit_depth}")
-        self.bit_depth = bit_depth
+        self.bit_depth, self.side = bit_depth, side
         # Shared with the processes that read, or each of them would say it.
         self._has_warned = torch.zeros(1, dtype=torch.bool).share_memory_()
 
@@ -45,7 +46,7 @@ class PhotoReader:
         Raises:
             ImageReadError: As in `read_image`.
         """
-        image = load_image(path)
+        image = load_image(path, side=self.side)
         depth = apparent_depth(image)
         if self.bit_depth is None and depth is not None and not self._has_warned:
             self._has_warned.fill_(True)

@@ -37,6 +37,9 @@ logger = logging.getLogger(__name__)
 MANY = 200
 """Images whose predictions fit any memory: at 518 x 518 pixels they are 5.4 MB an image."""
 
+_REDUCED = 2
+"""Least size at which a JPEG is decoded in part, in sides of the model: at once scores change by up to 3 % of their range."""
+
 
 class PhotosDataset(Dataset[NamedImageItem | None]):
     """Images of files.
@@ -70,14 +73,20 @@ class PhotosDataset(Dataset[NamedImageItem | None]):
     def __getitem__(self, index: int) -> NamedImageItem | None:
         """Read an image (3, H, W) in [0, 1]; ``None`` if it cannot be read."""
         try:
-            image = to_dtype(to_image(self.read_photo(self.paths[index])), torch.float32, scale=True)
+            photo = to_image(self.read_photo(self.paths[index]))
         except ImageReadError:
             return None  # one bad file must not end a run of thousands; the results say which and why
         return NamedImageItem(
-            image=self._resized(image),
+            image=self._prepared(photo),
             image_path=self.paths[index],
             class_name=self.class_names[index] if self.class_names else None,
         )
+
+    def _prepared(self, photo: torch.Tensor) -> torch.Tensor:
+        """A photo (3, H, W) in 0..255, resized and in [0, 1]."""
+        if getattr(self.resize, "is_eight_bit", False) and list(photo.shape[-2:]) != list(self.resize.size):
+            return self._resized(photo).float() / 255  # a quarter of the memory; of 16 megapixels half a second less
+        return self._resized(to_dtype(photo, torch.float32, scale=True))
 
     def collate_fn(self, items: list[NamedImageItem | None]) -> NamedImageBatch:
         """Make a batch of the images that could be read, if need be of none."""
@@ -110,6 +119,8 @@ class Photos(AnomalibDataModule):
             in is called, such as ``metal_nut``, unless the model is given a class name.
         fresh: Start over instead of going on with earlier results.
         bit_depth: Bits that 16-bit photos use, such as 12, where their files do not say: white is ``2 ** bit_depth - 1``.
+        reduced_jpeg: Decode large JPEGs at half, a quarter or an eighth of their size, never below twice the model's: several
+            times as fast, and scores change by less than a hundredth of their range.
         only: Files and folders in ``root`` that are taken; by default all of it. A file named here need not look like a photo.
 
     Attributes:
@@ -127,6 +138,7 @@ class Photos(AnomalibDataModule):
         class_from_folder: bool = False,
         fresh: bool = False,
         bit_depth: int | None = None,
+        reduced_jpeg: bool = False,
         only: list[Path] | None = None,
     ) -> None:
         if batch_size < 1:
@@ -139,6 +151,7 @@ class Photos(AnomalibDataModule):
         self.class_from_folder = class_from_folder
         self.fresh = fresh
         self.bit_depth = bit_depth
+        self.reduced_jpeg = reduced_jpeg
         self.only = only
         self.listener: Callable[[Sequence[Result]], None] | None = None
         self._read_photo = PhotoReader(bit_depth)
@@ -185,15 +198,18 @@ class Photos(AnomalibDataModule):
         if not paths:
             raise FileNotFoundError(f"no images in {self.root}: it holds no file in one of {', '.join(FORMATS)}")
         left = paths if outputs is None else self._resume(paths, outputs)
-        dataset = self._dataset(left)
-        dataset.whole = self._dataset(paths)
+        resize = self._resize()
+        if self.reduced_jpeg and resize is not None:
+            self._read_photo.side = _REDUCED * max(resize.size)
+        dataset = self._dataset(left, resize)
+        dataset.whole = self._dataset(paths, resize)
         return DataLoader(dataset, batch_size=self.eval_batch_size, num_workers=self.num_workers, collate_fn=dataset.collate_fn)
 
-    def _dataset(self, paths: list[str]) -> PhotosDataset:
+    def _dataset(self, paths: list[str], resize: Resize | None) -> PhotosDataset:
         class_names = [self._class_of(path) for path in paths] if self.class_from_folder else None
-        return PhotosDataset(paths, class_names, self._resize(), self._read_photo)
+        return PhotosDataset(paths, class_names, resize, self._read_photo)
 
-    def _resize(self) -> Transform | None:
+    def _resize(self) -> Resize | None:
         """The model's resize: done by the workers, before images of different sizes are put together."""
         pre_processor = getattr(self.trainer.lightning_module, "pre_processor", None) if self.trainer else None
         return next(iter(extract_transforms_by_type(getattr(pre_processor, "transform", None), Resize)), None)
@@ -202,6 +218,8 @@ class Photos(AnomalibDataModule):
         """Take over earlier results, attach a writer for the new ones, and give what is left to do."""
         trainer: Any = self.trainer
         settings = {"class_from_folder": self.class_from_folder, "bit_depth": self.bit_depth, "precision": trainer.precision}
+        if self.reduced_jpeg:  # earlier results know no such setting
+            settings["reduced_jpeg"] = True
         model = model_digest(trainer.lightning_module, settings)
         earlier = {} if self.fresh else read_results(outputs)
         others = sorted({row.model for row in earlier.values() if row.status == DONE} - {model})

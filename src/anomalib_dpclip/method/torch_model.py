@@ -17,7 +17,7 @@ from anomalib_dpclip.method.domain import BLUR, Domain
 from anomalib_dpclip.method.evidence import Evidence
 from anomalib_dpclip.method.ignored_region import IgnoredRegion
 from anomalib_dpclip.method.memory import TokenMemory, centred_tokens, fuse, smooth_distance
-from anomalib_dpclip.method.tiling import predict_tiled
+from anomalib_dpclip.method.tiling import AT_ONCE, predict_tiled
 
 
 class DPCLIPModel(AdaptedTower):
@@ -31,6 +31,7 @@ class DPCLIPModel(AdaptedTower):
 
     Attributes:
         anchors: Text anchors ``(E, 2)`` of the current class, columns normal and abnormal (buffer).
+        rehearsing: Whether `predict` sees one tile of each image only: shapes are right, values are not.
         memory: Patch tokens of photos of the target, where there are any: `predict` then judges by them too.
         ignored: Where nothing is judged, if there is such a place.
 
@@ -45,6 +46,7 @@ class DPCLIPModel(AdaptedTower):
             raise ValueError(f"tiles must be at least 1, not {tiles}")
         super().__init__(clip, **architecture)
         self.tiles = tiles
+        self.rehearsing = False
         self.domain = domain
         self.register_buffer("anchors", torch.zeros(self.backbone.embed_dim, 2))
         self.memory: TokenMemory | None = None
@@ -91,15 +93,19 @@ class DPCLIPModel(AdaptedTower):
             return self._predict_with_memory(images, anchors, self.memory)
         seen = images if self.ignored is None else self.ignored.paint_over(images)
 
-        def predict_tile(tile: Tensor) -> tuple[Tensor, Tensor]:
-            seen = self.look(tile, anchors)
-            return tap_average(seen.taps, anchors, self.backbone.grid), seen.score
-
         if self.tiles == 1:  # tiling would give the same; exported models keep the simpler graph
-            difference, score = predict_tile(seen)
+            difference, score = self._predict_tile(seen, anchors)
         else:
-            difference, score = predict_tiled(predict_tile, seen, self.backbone.grid, self.tiles)
+            # Where the GRN pools over the batch, a tile may only see the same tile of the other images.
+            at_once = 1 if self.grn_pooling == "batch" else AT_ONCE
+            size = (self.backbone.grid, self.tiles)
+            difference, score = predict_tiled(self._predict_tile, seen, anchors, *size, at_once, self.rehearsing)
         return InferenceBatch(anomaly_map=self._full_map(self._blurred(difference)), pred_score=score)
+
+    def _predict_tile(self, images: Tensor, anchors: Tensor) -> tuple[Tensor, Tensor]:
+        """Differences on the token grid ``(B, rows, columns)`` and scores ``(B,)`` of images of the backbone's size."""
+        seen = self.look(images, anchors)
+        return tap_average(seen.taps, anchors, self.backbone.grid), seen.score
 
     def evidence(self, images: Tensor, anchors: Tensor) -> Evidence:
         """What text and target say of each token, to be fused, and the image's score."""

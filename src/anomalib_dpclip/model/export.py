@@ -5,6 +5,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import torch
 from anomalib.models.components.base.export_mixin import ExportMixin
 
 OPSET = 18
@@ -69,7 +70,12 @@ class DPCLIPExport(ExportMixin):
         for name in ("onnx_ir", "onnxscript"):
             logging.getLogger(name).setLevel(logging.WARNING)
         arguments = {"opset_version": OPSET, "external_data": False, **kwargs}
-        return super().to_onnx(export_root, model_file_name, input_size, **arguments)
+        self.model.rehearsing = True  # anomalib tries the model first, for the names of its outputs
+        try:
+            with torch.no_grad():  # else torch's loop over tiles is exported for one batch size
+                return super().to_onnx(export_root, model_file_name, input_size, **arguments)
+        finally:
+            self.model.rehearsing = False
 
     def _require_anchors(self) -> None:
         if not self.model.anchors.any():

@@ -1,6 +1,7 @@
 """The picture of one prediction: photo and heat map side by side, with score, decision, boxes, name and colour bar."""
 
 from collections.abc import Sequence
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -90,11 +91,17 @@ def draw_color_bar(canvas: Image.Image, corner: tuple[int, int], color_range: tu
     """
     left, top = corner
     width, height = _BAR
-    ramp = np.tile(np.linspace(0, 1, width, dtype=np.float32), (height, 1))
-    canvas.paste(heat_map(Image.new("RGB", _BAR, (160, 160, 160)), ramp), corner)
+    canvas.paste(_bar(), corner)
     draw = ImageDraw.Draw(canvas)
     low, high = color_range
     marks = [(0, low, "la"), (width // 2, (low + high) / 2, "ma"), (width, high, "ra")]
     for position, value, anchor in marks:
         draw.text((left + position, top + height + 2), f"{value:.2f}", "black", font(_TEXT), anchor=anchor)
     draw.text((left + width + _GAP, top - 2), "anomaly map", "black", font(_TEXT))
+
+
+@cache
+def _bar() -> Image.Image:
+    width, height = _BAR
+    ramp = np.tile(np.linspace(0, 1, width, dtype=np.float32), (height, 1))
+    return heat_map(Image.new("RGB", _BAR, (160, 160, 160)), ramp)

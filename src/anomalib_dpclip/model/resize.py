@@ -24,7 +24,12 @@ class EightBitResize(v2.Resize):
     Args:
         size: Height and width of the result.
         interpolation: ``"bicubic"``, the method's, or ``"bilinear"``, with which some backbones were trained.
+
+    Attributes:
+        is_eight_bit: That 8-bit images give the same values, whether they become floating-point ones before or after it.
     """
+
+    is_eight_bit = True
 
     def __init__(self, size: tuple[int, int], interpolation: Interpolation = "bicubic") -> None:
         super().__init__(list(size), v2.InterpolationMode(interpolation), antialias=True)

@@ -13,6 +13,7 @@ import torch
 from anomalib.data import ImageBatch, ImageItem
 from anomalib.visualization import Visualizer
 from lightning.pytorch import LightningModule, Trainer
+from PIL import Image
 
 from anomalib_dpclip.data.images import photo_size, read_thumbnail
 from anomalib_dpclip.data.regions import Region, find_regions
@@ -144,7 +145,9 @@ def shown_item(item: ImageItem, calibrated: bool, side: int = SIDE, bit_depth: i
         ImageReadError: If the photo cannot be read.
     """
     photo = read_thumbnail(item.image_path, 2 * side, bit_depth)
-    photo = photo.resize(shown_size(*photo.size, side))
+    width, height = shown_size(*photo.size, side)
+    # Where a photo is enlarged there is no detail for the better filter to keep.
+    photo = photo.resize((width, height), Image.Resampling.BILINEAR if width > photo.width else Image.Resampling.BICUBIC)
     size = (photo.height, photo.width)
     heat = shown_map(item.anomaly_map, size)
     boxes, region = shown_regions(item, size, min_area)

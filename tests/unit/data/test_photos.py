@@ -13,7 +13,7 @@ from torchvision.transforms.v2 import Resize
 
 from anomalib_dpclip import DPCLIP
 from anomalib_dpclip.data.model_digest import model_digest
-from anomalib_dpclip.data.photos import Photos
+from anomalib_dpclip.data.photos import Photos, PhotosDataset
 from anomalib_dpclip.data.results import RESULTS, RESULTS_JSON, Result, read_results, write_results
 
 RESIZED = (8, 6)
@@ -266,7 +266,7 @@ TWO_PROCESSES = """
 import sys
 from lightning.pytorch import Trainer
 from anomalib_dpclip.data.model_digest import model_digest
-from anomalib_dpclip.data.photos import Photos
+from anomalib_dpclip.data.photos import Photos, PhotosDataset
 from tests.unit.data.test_photos import Brightness
 root, folder = sys.argv[1:]
 trainer = Trainer(accelerator="cpu", devices=2, strategy="ddp_fork", logger=False, enable_progress_bar=False,
@@ -287,3 +287,39 @@ def test_two_processes_predict_every_image_once(root, tmp_path):
     assert done.returncode == 0, done.stderr
     assert rows(tmp_path / "two", root) == sorted(rows(tmp_path / "one", root))
     assert {path.name for path in (tmp_path / "two").iterdir()} == {RESULTS, RESULTS_JSON}
+
+
+@pytest.mark.parametrize(("reduced", "sizes"), [(False, {(96, 64), (64, 64)}), (True, {(24, 16), (16, 16)})])
+def test_large_jpegs_are_decoded_in_part_if_the_user_says_so(tmp_path, monkeypatch, reduced, sizes):
+    """A quarter of 96 x 64 is the last size not below twice the model's, 8 x 6; PNGs cannot be decoded in part."""
+    for size in ((96, 64), (64, 64)):
+        Image.new("RGB", size, (200, 200, 200)).save(tmp_path / f"{size[0]}.jpg")
+    seen = set()
+    monkeypatch.setattr(
+        "anomalib_dpclip.data.bit_depth.to_rgb", lambda image, *_: (seen.add(image.size), image.convert("RGB"))[1]
+    )
+    model = Brightness()
+    predict(tmp_path, tmp_path / "out", model, reduced_jpeg=reduced)
+    assert seen == sizes
+    assert {row.score for row in read_results(tmp_path / "out").values()} == {"0.784314"}
+
+
+def test_results_of_reduced_photos_are_results_of_their_own(root, tmp_path):
+    predict(root, tmp_path)
+    before = {row.model for row in read_results(tmp_path).values()}
+    predict(root, tmp_path, reduced_jpeg=True)
+    assert before.isdisjoint({row.model for row in read_results(tmp_path).values()})
+
+
+@pytest.mark.parametrize("size", [(20, 24), (37, 51)])
+def test_resized_in_eight_bits_or_after_makes_no_difference(tmp_path, size):
+    from torchvision.transforms.v2 import Compose
+
+    from anomalib_dpclip.model.resize import EightBitResize
+
+    values = torch.randint(0, 256, (37, 51, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    Image.fromarray(values.numpy()).save(tmp_path / "a.png")
+    path, resize = str(tmp_path / "a.png"), EightBitResize(size)
+    early, late = (PhotosDataset([path], resize=each)[0].image for each in (resize, Compose([resize])))
+    assert early.dtype == late.dtype == torch.float32
+    assert torch.equal(early, late)

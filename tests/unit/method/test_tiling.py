@@ -11,7 +11,7 @@ from anomalib_dpclip.method.anomaly_map import anomaly_map, blur_grid, detection
 from anomalib_dpclip.method.tiling import blend_weights, predict_tiled, stitching_matrix
 
 
-def mean_of_patches(images):
+def mean_of_patches(images, _anchors=None):
     """A model that sees each patch of 4 x 4 pixels by itself, and the image's brightest pixel."""
     return functional.avg_pool2d(images.mean(1), 4), images.amax((1, 2, 3))
 
@@ -37,18 +37,58 @@ def test_stitching_by_hand():
 
 
 @torch.no_grad()
-def test_an_exported_model_sees_the_tiles_as_one_batch():
-    """One copy of the tower however many tiles: its graph hardly grows, its answers are the same."""
-    nodes, images = {}, torch.randn(2, 3, 72, 72)
-    for tiles in (2, 3):
+def test_an_exported_model_sees_the_tiles_in_a_loop():
+    """One copy of the tower however many tiles: its graph does not grow at all, its answers are the same."""
+    nodes, images = {}, torch.randn(2, 3, 96, 96)
+    for tiles in (2, 4):
         model = tiny_model(tiles=tiles)
         size = 24 * tiles
         program = torch.export.export(model, (images[..., :size, :size],))
-        nodes[tiles] = sum("linear" in str(node.target) for node in program.graph.nodes)
+        nodes[tiles] = sum(len(module.graph.nodes) for module in program.graph_module.modules() if hasattr(module, "graph"))
         found, expected = program.module()(images[..., :size, :size]), model(images[..., :size, :size])
         torch.testing.assert_close(found.anomaly_map, expected.anomaly_map, atol=1e-5, rtol=0)
         torch.testing.assert_close(found.pred_score, expected.pred_score, atol=1e-5, rtol=0)
-    assert nodes[2] == nodes[3]
+    assert nodes[2] == nodes[4] > 50
+
+
+@pytest.mark.parametrize(("images", "seen"), [(1, [8, 8, 8, 1]), (3, [6] * 12 + [3]), (9, [9] * 25)])
+@torch.no_grad()
+def test_tiles_are_seen_some_at_a_time(images, seen):
+    """Of one image eight tiles together; of more images than that one tile of each, as many as the user asked for."""
+    batch, anchors, counts = torch.rand(images, 3, 72, 72), torch.rand(images, 8, 2), []
+
+    def brightest_and_own_anchors(tiles, own):
+        counts.append(len(tiles))
+        return functional.avg_pool2d(tiles.mean(1), 4), tiles.amax((1, 2, 3)) * own[:, 0, 0]
+
+    values, scores = predict_tiled(brightest_and_own_anchors, batch, anchors, (6, 6), 3)
+    assert counts == seen
+    torch.testing.assert_close(values, functional.avg_pool2d(batch.mean(1), 4))
+    assert torch.equal(scores, batch.amax((1, 2, 3)) * anchors[:, 0, 0])
+
+
+@torch.no_grad()
+def test_a_norm_over_the_batch_sees_no_two_tiles_of_an_image():
+    """As the published model with ``grn_pooling="batch"`` would: tiles of an image would change each other."""
+    model, counts = tiny_model(tiles=2, grn_pooling="batch"), []
+    features = model.features
+    model.features = lambda images: (counts.append(len(images)), features(images))[1]
+    model(torch.randn(2, 3, 48, 48))
+    assert counts == [2] * 9
+
+
+@torch.no_grad()
+def test_a_rehearsal_sees_one_tile():
+    model, counts = tiny_model(tiles=3), []
+    features = model.features
+    model.features = lambda images: (counts.append(len(images)), features(images))[1]
+    images = torch.randn(2, 3, 72, 72)
+    expected = {name: value.shape for name, value in model(images)._asdict().items() if value is not None}
+    counts.clear()
+    model.rehearsing = True
+    found = {name: value.shape for name, value in model(images)._asdict().items() if value is not None}
+    assert found == expected
+    assert counts == [2]
 
 
 @pytest.mark.parametrize("length", [10, 37])
@@ -63,7 +103,7 @@ def test_shares_change_least_where_tiles_begin_or_end(length):
 @pytest.mark.parametrize("tiles", [1, 2, 3])
 def test_a_model_that_sees_patches_alone_gives_the_same_in_tiles(tiles):
     images = torch.rand(2, 3, 24 * tiles, 20 * tiles)
-    values, score = predict_tiled(mean_of_patches, images, (6, 5), tiles)
+    values, score = predict_tiled(mean_of_patches, images, torch.zeros(8, 2), (6, 5), tiles)
     expected, brightest = mean_of_patches(images)
     torch.testing.assert_close(values, expected)
     assert torch.equal(score, brightest), "the score is the highest of any tile"
@@ -73,11 +113,11 @@ def test_a_model_that_sees_patches_alone_gives_the_same_in_tiles(tiles):
 def test_one_tile_is_no_tiling():
     model, images = tiny_model(), torch.randn(2, 3, 24, 24)
 
-    def predict(tile):
+    def predict(tile, anchors):
         taps, detection = model.features(tile)
-        return tap_average(taps, model.anchors, (6, 6)), detection_score(detection, model.anchors)
+        return tap_average(taps, anchors, (6, 6)), detection_score(detection, anchors)
 
-    values, score = predict_tiled(predict, images, (6, 6), 1)
+    values, score = predict_tiled(predict, images, model.anchors, (6, 6), 1)
     expected = model(images)
     assert torch.equal(anomaly_map(resize_map(blur_grid(values, "industrial"), (24, 24))), expected.anomaly_map)
     assert torch.equal(score, expected.pred_score)
@@ -87,12 +127,12 @@ def test_tiles_that_disagree_meet_without_a_step():
     """Each tile sees another constant in [0, 1]; fading over half of 50 tokens, a step is at most pi / 50 of that."""
     levels = []
 
-    def constant(tile):
+    def constant(tile, _anchors):
         levels.append(torch.rand(1, 1, generator=generator))
         return levels[-1].expand(1, 50, 50), levels[-1][0]
 
     generator = torch.Generator().manual_seed(0)
-    values, _ = predict_tiled(constant, torch.zeros(1, 3, 150, 150), (50, 50), 3)
+    values, _ = predict_tiled(constant, torch.zeros(1, 3, 150, 150), torch.zeros(8, 2), (50, 50), 3, at_once=1)
     assert values.std() > 0.1
     assert values.diff(dim=1).abs().max() < torch.pi / 50
     assert values.diff(dim=2).abs().max() < torch.pi / 50
@@ -129,12 +169,12 @@ def test_seams_do_not_show(mini, kind):
     model, images = mini.model, mini.pre_processor(surface(kind).unsqueeze(0))
     seen = []
 
-    def predict(tile):
+    def predict(tile, anchors):
         taps, detection = model.features(tile)
-        seen.append(tap_average(taps, model.anchors, (10, 10)))
-        return seen[-1], detection_score(detection, model.anchors)
+        seen.append(tap_average(taps, anchors, (10, 10)))
+        return seen[-1], detection_score(detection, anchors)
 
-    values, _ = predict_tiled(predict, images, (10, 10), 3)
+    values, _ = predict_tiled(predict, images, model.anchors, (10, 10), 3)
     at_edges, inside = values.diff(dim=-1)[..., 4::5], torch.cat(seen).diff(dim=-1)
     assert at_edges.shape == (1, 30, 5)
     assert at_edges.abs().max() < 1.05 * inside.abs().max()
