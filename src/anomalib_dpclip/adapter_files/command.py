@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from anomalib_dpclip.adapter_files.contents import AdapterFile, is_plain_tensor
+from anomalib_dpclip.adapter_files.own_format import tensor_digest
 from anomalib_dpclip.adapter_files.read_and_write import read_adapters, write_adapters
 from anomalib_dpclip.files.plain_data import printable
 from anomalib_dpclip.method.torch_model import DPCLIPModel
@@ -57,7 +58,7 @@ def _description(file: Path, content: AdapterFile) -> dict[str, str]:
         "backbone": known.backbone or _UNKNOWN,
         "CLIP weights": f"{known.pretrained or _UNKNOWN}, fingerprint {known.fingerprint or _UNKNOWN}",
         "images": _listed(known.preprocessing) if known.preprocessing else _UNKNOWN,
-        "adapters": f"{len(content.tensors)} tensors, {values:,} values",
+        "adapters": f"{len(content.tensors)} tensors, {values:,} values, digest {tensor_digest(content.tensors)}",
         "architecture": _listed(known.architecture),
         "learned from": _data_sets(known.learned_from),
         "epochs": str(known.epochs) if known.epochs else _UNKNOWN,
