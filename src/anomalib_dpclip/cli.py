@@ -19,12 +19,14 @@ class Command(NamedTuple):
         purpose: What it is for, in a line.
         positional: Whether required arguments are positional, not options.
         several: Name of a positional argument that takes one value or more.
+        folder: Name of an option, the path of a folder, that is a keyword in Python, where it ends in an underscore.
     """
 
     function: str
     purpose: str
     positional: bool = True
     several: str | None = None
+    folder: str | None = None
 
 
 COMMANDS = {
@@ -32,6 +34,7 @@ COMMANDS = {
     "metadata": Command("data.listing.command:metadata", "list a labelled set in a JSON-lines file, or check such a file"),
     "adapters": Command("adapter_files.command:adapters", "show what an adapter file holds, convert it, or share it"),
     "backbones": Command("clip.command:backbones", "list the backbones that fit, their weights, size and licence", False),
+    "threshold": Command("model.exported.command:threshold", "show an exported file and move its thresholds", folder="from"),
     "benchmark": Command(
         "benchmark.command:benchmark", "compare models over categories and seeds, resuming where it stopped", False
     ),
@@ -63,13 +66,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     module, _, function_name = command.function.partition(":")
     function = getattr(import_module(f"anomalib_dpclip.{module}"), function_name)
     parser = ArgumentParser(prog=f"dpclip {name}", description=function.__doc__.partition("\n")[0])
-    skip: set[str | int] | None = {command.several} if command.several else None
+    skip: set[str | int] = {name for name in (command.several, f"{command.folder}_") if name}
     parser.add_function_arguments(function, as_positional=command.positional, skip=skip)
     if command.several:
         parser.add_argument(command.several, nargs="+", type=Path)
-    values = parser.instantiate_classes(parser.parse_args(_flags_set(function, rest)))
+    if command.folder:
+        parser.add_argument(f"--{command.folder}", type=Path)
+    values = parser.instantiate_classes(parser.parse_args(_flags_set(function, rest))).as_dict()
     try:
-        status = function(**values.as_dict())
+        status = function(**{f"{name}_" if name == command.folder else name: value for name, value in values.items()})
     except (ValueError, OSError, ModuleNotFoundError) as error:
         # The user's to mend: the message says what and how, a stack trace would bury it.
         sys.exit(f"dpclip {name}: {error}")

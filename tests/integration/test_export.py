@@ -11,6 +11,7 @@ from anomalib.data.utils import read_image
 from anomalib.deploy import CompressionType, OpenVINOInferencer, TorchInferencer
 from anomalib.engine import Engine
 from PIL import Image
+from tests.integration.exported import F32, Outputs, needs_onnx, needs_openvino, run_onnx, run_openvino
 from torch import Tensor
 from torch.nn import functional
 
@@ -19,15 +20,7 @@ from anomalib_dpclip.model.post_processor import DPCLIPPostProcessor
 
 TOLERANCE = 1e-3
 SIDE = 140
-F32 = {"INFERENCE_PRECISION_HINT": "f32"}  # by itself OpenVINO computes in bf16 on processors that can
-
-needs_onnx = pytest.mark.skipif(not all(map(find_spec, ("onnx", "onnxscript", "onnxruntime"))), reason="needs the extra 'onnx'")
-needs_openvino = pytest.mark.skipif(
-    not all(map(find_spec, ("openvino", "onnx", "onnxscript"))), reason="needs the extra 'openvino'"
-)
 needs_nncf = pytest.mark.skipif(find_spec("nncf") is None, reason="needs nncf, of the extra 'openvino'")
-
-Outputs = dict[str, np.ndarray]
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +33,7 @@ def checkpoint(surfaces_root, tmp_path_factory):
         auxiliary_root=str(surfaces_root),
         shots=8,
         # So that decisions differ, however little was learned.
-        post_processor=DPCLIPPostProcessor(false_alarm_rate=0.5),
+        post_processor=DPCLIPPostProcessor(false_alarm_rate=0.3),
         visualizer=False,
     )
     engine = Engine(accelerator="cpu", max_epochs=1, default_root_dir=root, logger=False, enable_progress_bar=False)
@@ -103,21 +96,6 @@ def openvino_file(export, checkpoint):
 @pytest.fixture(scope="module")
 def torch_file(export, checkpoint):
     return export("torch", "--ckpt_path", str(checkpoint))
-
-
-def run_onnx(path, images: Tensor) -> Outputs:
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    names = [output.name for output in session.get_outputs()]
-    return dict(zip(names, session.run(None, {session.get_inputs()[0].name: images.numpy()}), strict=True))
-
-
-def run_openvino(path, images: Tensor) -> Outputs:
-    import openvino
-
-    results = openvino.Core().compile_model(path, "CPU", F32)(images.numpy())
-    return {output.get_any_name(): results[output] for output in results}
 
 
 RUNTIMES = [

@@ -12,6 +12,7 @@ from anomalib_dpclip.adapter_files.card import learned_sets, model_card
 from anomalib_dpclip.adapter_files.contents import AdapterFile, is_plain_tensor
 from anomalib_dpclip.adapter_files.hub import DEFAULT_NAME, local_file
 from anomalib_dpclip.adapter_files.hub import push as push_to_hub
+from anomalib_dpclip.adapter_files.own_format import tensor_digest
 from anomalib_dpclip.adapter_files.read_and_write import read_adapters, write_adapters
 from anomalib_dpclip.files.atomic_write import atomic_write
 from anomalib_dpclip.files.plain_data import printable
@@ -93,7 +94,7 @@ def _description(file: Path, content: AdapterFile) -> dict[str, str]:
         "backbone": known.backbone or _UNKNOWN,
         "CLIP weights": f"{known.pretrained or _UNKNOWN}, fingerprint {known.fingerprint or _UNKNOWN}",
         "images": _listed(known.preprocessing) if known.preprocessing else _UNKNOWN,
-        "adapters": f"{len(content.tensors)} tensors, {values:,} values",
+        "adapters": f"{len(content.tensors)} tensors, {values:,} values, digest {tensor_digest(content.tensors)}",
         "architecture": _listed(known.architecture),
         "learned from": _data_sets(known.learned_from),
         "epochs": str(known.epochs) if known.epochs else _UNKNOWN,

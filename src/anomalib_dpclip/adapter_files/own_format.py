@@ -60,6 +60,11 @@ def read_safetensors(path: Path) -> AdapterFile:
     return AdapterFile(adapters, calibration, provenance)
 
 
+def tensor_digest(tensors: Mapping[str, Tensor]) -> str:
+    """Identifies adapters by their values alone, whatever file or model holds them."""
+    return _digest({}, {name: value.detach().cpu().contiguous() for name, value in tensors.items()})[:16]
+
+
 def _digest(provenance: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
     """Hash of all that an adapter file holds: safetensors itself does not notice a flipped bit."""
     digest = hashlib.sha256(json.dumps(provenance, sort_keys=True).encode())

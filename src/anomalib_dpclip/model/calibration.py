@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from anomalib_dpclip.method.domain import Domain
-from anomalib_dpclip.method.image_score import image_score
 from anomalib_dpclip.model.calibration_statistics import CalibrationStatistics, SeenImages
-from anomalib_dpclip.model.normalisation import NORMALISED_CONTROL_POINTS, piecewise_linear, separate_control_points
+from anomalib_dpclip.model.normalisation import NORMALISED_CONTROL_POINTS, separate_control_points
+from anomalib_dpclip.model.scale import Scale
 from anomalib_dpclip.model.thresholds import Thresholds, choose_thresholds, goes_by_rate
 
 
@@ -71,15 +71,20 @@ class Calibration(nn.Module):
         Returns:
             Scores ``(B,)``, in [0, 1] on the images that set the range and wider on others.
         """
-        return image_score(peak, detection, self.map_range, self.detection_range, domain)
+        return self.scale.fuse(peak, detection, domain)
 
     def normalize_map(self, anomaly_map: Tensor) -> Tensor:
         """Raw maps ``(B, H, W)`` in [0, 1] to maps in [0, 1] with the threshold at 0.5."""
-        return piecewise_linear(anomaly_map.float(), self.map_knots)
+        return self.scale.normalize_map(anomaly_map)
 
     def normalize_score(self, fused: Tensor) -> Tensor:
         """Fused scores ``(B,)`` to scores in [0, 1] with the threshold at 0.5."""
-        return piecewise_linear(fused.float(), self.score_knots)
+        return self.scale.normalize_score(fused)
+
+    @property
+    def scale(self) -> Scale:
+        """What is in force, as plain tensors."""
+        return Scale(self.map_range, self.detection_range, self.map_knots, self.score_knots)
 
     @property
     def thresholds(self) -> Thresholds:

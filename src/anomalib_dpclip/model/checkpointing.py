@@ -28,6 +28,9 @@ CHECKPOINT = Path("the checkpoint")
 DOMAIN_KEY = "domain"
 """Beside the provenance in a checkpoint: the domain of the thresholds in force."""
 
+CLASS_KEY = "shown_class"
+"""Beside it too: what the text anchors in force are of."""
+
 # None of these belongs to the model, and a path of one machine would keep a checkpoint from being loaded on another.
 _NOT_OF_THE_MODEL = ("weights", "auxiliary", "auxiliary_root", "few_shot_source", "ignore")
 
@@ -82,7 +85,7 @@ class SavesAdapters(KnowsReferences):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add where the adapters come from, and of the thresholds in force the domain and what they promise."""
         super().on_save_checkpoint(checkpoint)
-        beside: dict[str, str] = {DOMAIN_KEY: self.model.domain}
+        beside: dict[str, str] = {DOMAIN_KEY: self.model.domain, CLASS_KEY: self.shown_class}
         if isinstance(self.post_processor, DPCLIPPostProcessor):
             beside[PROMISE_KEY] = self.post_processor.calibration.promise
         checkpoint[PROVENANCE_KEY] = asdict(self.provenance) | beside
@@ -111,6 +114,7 @@ class SavesAdapters(KnowsReferences):
         self._check_domain(saved.get(DOMAIN_KEY, DEFAULT_DOMAIN), checkpoint.get("state_dict", {}))
         self.provenance = provenance
         self.set_domain(saved.get(DOMAIN_KEY, DEFAULT_DOMAIN))
+        self.shown_class = str(saved.get(CLASS_KEY, ""))
         if isinstance(self.post_processor, DPCLIPPostProcessor):
             self.post_processor.calibration.promise = promise_in(saved, CHECKPOINT)
             self.post_processor.auxiliary_calibration.promise = provenance.calibration_promise

@@ -3,23 +3,42 @@
 import logging
 from copy import deepcopy
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from anomalib.deploy.export import CompressionType
 from anomalib.models.components.base.export_mixin import ExportMixin
+from torch import Tensor
+
+from anomalib_dpclip.adapter_files.own_format import tensor_digest
+from anomalib_dpclip.adapter_files.provenance import Provenance
+from anomalib_dpclip.adapter_files.save_and_load import adapter_tensors
+from anomalib_dpclip.files.measured_by import package_versions
+from anomalib_dpclip.model.exported.deployed import RAW_SCORE, SCALES, Deployed, output_names, scale_table
+from anomalib_dpclip.model.exported.metadata import DeployedClass, Metadata
+from anomalib_dpclip.model.exported.onnx_file import finish_exported
+from anomalib_dpclip.model.exported.openvino_file import finish_converted, fix_scales
+from anomalib_dpclip.model.post_processor import DPCLIPPostProcessor
 
 OPSET = 18
 """ONNX operator set: the lowest that torch's exporter writes. anomalib's default, 14, ends in a failed conversion."""
+
+EXAMPLE_SIDE = 32
+"""Of the images that an export is traced with, where the file takes any size; as in anomalib."""
 
 
 class DPCLIPExport(ExportMixin):
     """anomalib's exports, of a model that has one class's text anchors and nothing left to learn.
 
     A file holds the resize, vision tower, adapters, text anchors, score fusion, normalisation and thresholds; it holds no
-    text tower.
+    text tower. ONNX and OpenVINO files say what they are of and can be given other thresholds (``dpclip threshold``).
     """
 
     model: Any
+    provenance: Provenance
+    post_processor: Any
+    shown_class: str
     require_references: Any
 
     def to_torch(self, export_root: Path | str, model_file_name: str = "model") -> Path:
@@ -48,6 +67,8 @@ class DPCLIPExport(ExportMixin):
         export_root: Path | str,
         model_file_name: str = "model",
         input_size: tuple[int, int] | None = None,
+        raw_score: bool = False,
+        for_openvino: bool = False,
         **kwargs: Any,
     ) -> Path:
         """Write ``weights/onnx/{model_file_name}.onnx``, one file up to 2 GB and a ``.data`` file beside it from there.
@@ -56,6 +77,9 @@ class DPCLIPExport(ExportMixin):
             export_root: Folder to write below.
             model_file_name: Name of the file.
             input_size: Fix height and width of the input. Default: images of any size, which the file resizes.
+            raw_score: Whether the file gives the raw image score too, which anomalib's ``OpenVINOInferencer`` refuses.
+                ``dpclip threshold`` can switch it on and off afterwards.
+            for_openvino: Leave the file as OpenVINO's conversion needs it, with the table of scales as an input.
             kwargs: For ``torch.onnx.export``, as in anomalib.
 
         Returns:
@@ -70,12 +94,95 @@ class DPCLIPExport(ExportMixin):
         for name in ("onnx_ir", "onnxscript"):
             logging.getLogger(name).setLevel(logging.WARNING)
         arguments = {"opset_version": OPSET, "external_data": False, **kwargs}
-        self.model.rehearsing = True  # anomalib tries the model first, for the names of its outputs
-        try:
-            with torch.no_grad():  # else torch's loop over tiles is exported for one batch size
-                return super().to_onnx(export_root, model_file_name, input_size, **arguments)
-        finally:
-            self.model.rehearsing = False
+        if not isinstance(self.post_processor, DPCLIPPostProcessor):  # without our thresholds there are none to move
+            self.model.rehearsing = True  # anomalib tries the model first, for the names of its outputs
+            try:
+                with torch.no_grad():
+                    return super().to_onnx(export_root, model_file_name, input_size, **arguments)
+            finally:
+                self.model.rehearsing = False
+        path = Path(export_root) / "weights" / "onnx" / f"{model_file_name}.onnx"
+        self._trace(path, input_size, arguments)
+        if not for_openvino:
+            finish_exported(path, self._scales().numpy(), self._metadata(), raw_score)
+        return path
+
+    def to_openvino(
+        self,
+        export_root: Path | str,
+        model_file_name: str = "model",
+        input_size: tuple[int, int] | None = None,
+        *,
+        onnx_kwargs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Path:
+        """Write ``weights/openvino/{model_file_name}.xml`` and ``.bin``.
+
+        Args:
+            export_root: Folder to write below.
+            model_file_name: Name of the files.
+            input_size: As in `to_onnx`.
+            onnx_kwargs: As in `to_onnx`, ``raw_score`` among them.
+            kwargs: As in anomalib: compression, and what it needs.
+
+        Returns:
+            The ``.xml`` file.
+
+        Raises:
+            ValueError: If there is no class to detect anomalies of.
+        """
+        options = dict(onnx_kwargs or {})
+        if not isinstance(self.post_processor, DPCLIPPostProcessor):
+            return super().to_openvino(export_root, model_file_name, input_size, onnx_kwargs=options, **kwargs)
+        raw_score = bool(options.pop(RAW_SCORE, False))
+        path = Path(export_root) / "weights" / "openvino" / f"{model_file_name}.xml"
+        with TemporaryDirectory() as folder:
+            options |= {"for_openvino": True}
+            converted = super().to_openvino(folder, model_file_name, input_size, onnx_kwargs=options, **kwargs)
+            finish_converted(converted, path, self._scales().numpy(), self._metadata(), raw_score)
+        return path
+
+    def _compress_ov_model(self, model: Any, compression_type: CompressionType | None = None, *args: Any, **kwargs: Any) -> Any:
+        if compression_type != CompressionType.INT8:  # the others run the model, on images alone
+            fix_scales(model, self._scales().numpy())
+        return super()._compress_ov_model(model, compression_type, *args, **kwargs)
+
+    def _trace(self, path: Path, input_size: tuple[int, int] | None, arguments: dict[str, Any]) -> None:
+        """Write what torch makes of the model, with the table of scales as a second input."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.eval()  # type: ignore[attr-defined]
+        axes = {0: "batch_size"} if input_size else {0: "batch_size", 2: "height", 3: "width"}
+        shapes = {axis: torch.export.Dim(name) for axis, name in axes.items()}
+        device = self.model.anchors.device
+        images = torch.zeros(2, 3, *(input_size or (EXAMPLE_SIDE, EXAMPLE_SIDE)), device=device)
+        names = {"input_names": ["input", SCALES], "output_names": output_names(self.post_processor)}
+        with torch.no_grad():  # else torch's loop over tiles is exported for one batch size
+            torch.onnx.export(
+                Deployed(self, self._anchors()).eval(),
+                (images, self._scales().to(device)),
+                str(path),
+                **{"dynamic_shapes": (shapes, None), **names, **arguments, "dynamo": True},
+            )
+
+    def _anchors(self) -> Tensor:
+        return self.model.anchors[None]
+
+    def _scales(self) -> Tensor:
+        return scale_table([self.post_processor.calibration.scale.packed()])
+
+    def _metadata(self) -> Metadata:
+        known, processor = self.provenance, self.post_processor
+        scale, promise = self._scales()[0].tolist(), processor.calibration.promise
+        return Metadata(
+            backbone=known.backbone,
+            pretrained=known.pretrained,
+            adapters=tensor_digest(adapter_tensors(self.model)),
+            learned_from=known.learned_from,
+            domain=processor.domain,
+            is_normalised=processor.enable_normalization,
+            classes=[DeployedClass(self.shown_class, scale, promise)],
+            version=package_versions()["anomalib-dpclip"],
+        )
 
     def _require_anchors(self) -> None:
         if not self.model.anchors.any():

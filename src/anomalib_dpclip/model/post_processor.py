@@ -11,6 +11,7 @@ from torch import Tensor
 from anomalib_dpclip.method.domain import Domain
 from anomalib_dpclip.model.calibration import Calibration
 from anomalib_dpclip.model.calibration_statistics import CalibrationStatistics
+from anomalib_dpclip.model.scale import Scale
 
 
 class DPCLIPPostProcessor(PostProcessor):
@@ -138,9 +139,19 @@ class DPCLIPPostProcessor(PostProcessor):
         Returns:
             Normalised map and fused score in [0, 1], ``pred_label`` ``(B,)`` and ``pred_mask`` ``(B, H, W)``.
         """
+        return self.scaled(predictions, self.calibration.scale)
+
+    def raw_score(self, predictions: InferenceBatch, scale: Scale) -> Tensor:
+        """The image score before its normalisation ``(B,)``, on which the image threshold is."""
+        return scale.fuse(predictions.anomaly_map.amax(dim=(-2, -1)), predictions.pred_score, self.domain)
+
+    def scaled(self, predictions: InferenceBatch, scale: Scale) -> InferenceBatch:
+        """`forward` with a scale that is given: an exported file holds its own."""
         maps = predictions.anomaly_map
-        score = self.calibration.fuse(maps.amax(dim=(-2, -1)), predictions.pred_score, self.domain)
-        normalised_map, normalised_score = self.calibration.normalize_map(maps), self.calibration.normalize_score(score)
+        normalised_map, normalised_score = (
+            scale.normalize_map(maps),
+            scale.normalize_score(self.raw_score(predictions, scale)),
+        )
         label = mask = None
         if self.enable_thresholding:
             label = normalised_score > 1 - self.image_sensitivity

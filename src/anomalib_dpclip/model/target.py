@@ -38,6 +38,8 @@ class KnowsTarget(LightningModule):
     chosen_domain: Domain | None
     provenance: Provenance
     weights: str | Path | None
+    shown_class = ""
+    """Class of the current anchors; empty where an earlier version has written the checkpoint that brought them."""
 
     @property
     def target(self) -> AnomalibDataModule | None:
@@ -63,6 +65,7 @@ class KnowsTarget(LightningModule):
     def set_class(self, class_name: str) -> None:
         """Make a class's text anchors the current ones."""
         self.model.anchors.copy_(self.anchors_for(class_name))
+        self.shown_class = class_name
 
     def anchors_of(self, batch: ImageBatch) -> Tensor:
         """Anchors of each image's class ``(B, E, 2)``, or the current class's ``(E, 2)`` where images carry none."""
