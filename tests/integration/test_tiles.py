@@ -15,7 +15,7 @@ def test_a_checkpoint_of_other_tiles_is_refused(make_model, make_engine, target)
 
 def test_learns_on_whole_images_and_tests_on_tiles(make_model, make_engine, target):
     model = make_model(tiles=2)
-    sizes = {"features": set(), "predict": set()}
+    sizes = {"tap_tokens": set(), "predict": set()}
     for name, found in sizes.items():
         method = getattr(model.model, name)
 
@@ -25,5 +25,5 @@ def test_learns_on_whole_images_and_tests_on_tiles(make_model, make_engine, targ
 
         setattr(model.model, name, spy)
     (metrics,) = make_engine(max_epochs=1).train(model=model, datamodule=target)
-    assert sizes == {"features": {(True, 140, 140), (False, 140, 140)}, "predict": {(False, 280, 280)}}
+    assert sizes == {"tap_tokens": {(True, 140, 140), (False, 140, 140)}, "predict": {(False, 280, 280)}}
     assert all(0 <= value <= 1 for value in metrics.values())
