@@ -1,14 +1,14 @@
 """What photos of the target add, and what the unlabelled lot adds: the four targets of Surfaces, or any other materials.
 
-    python -m benchmarks.references --adapters seed111.safetensors seed112.safetensors --seeds 111 112 [--lot]
+    python -m benchmarks.references [--lot]
 
-Adapters are those of ``configs/quickstart.yaml``, one file a seed, by ``save_adapters``. A seed also chooses the photos.
+For each seed adapters are trained as ``configs/quickstart.yaml`` says; the seed also chooses the photos.
 """
 
 import argparse
-import sys
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pandas as pd
 import torch
@@ -26,6 +26,7 @@ from anomalib_dpclip.model.pre_processor import CLIPPreProcessor
 from anomalib_dpclip.model.reference_memory import MEMORY_TOKENS, build_memory
 from anomalib_dpclip.model.references import read_references, resized, training_references
 from benchmarks.results import write_results
+from benchmarks.surfaces_adapters import learn_surfaces
 
 PHOTOS = (1, 2, 4, 8, 16)
 LOTS = {"5 %": 4, "20 %": 20, "50 %": 80}
@@ -123,26 +124,26 @@ def lot_share(target: Target, distance: Tensor, images: Tensor) -> float:
     return memory_share(pairs, pairs[:0])
 
 
-@torch.no_grad()
 def main() -> None:
     """Measure and write ``references.csv`` and ``references.md``."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--adapters", type=Path, nargs="+", required=True)
-    parser.add_argument("--seeds", type=int, nargs="+", required=True)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[111, 112, 113])
     parser.add_argument("--root", type=Path, default=Path("datasets/Surfaces"))
-    parser.add_argument("--categories", nargs="+", default=list(Surfaces.target_categories))
     parser.add_argument("--lot", action="store_true")
     parser.add_argument("--out", type=Path, default=Path("benchmark_results"))
     arguments = parser.parse_args()
     rows = []
-    for adapters, seed in zip(arguments.adapters, arguments.seeds, strict=True):
-        for category in arguments.categories:
-            target = Target(adapters, arguments.root, category)
-            parts = (text_alone(target), with_lot(target, seed) if arguments.lot else with_photos(target, seed))
-            rows += [{"category": category, "seed": seed, **row} for part in parts for row in part]
-            print(pd.DataFrame(rows[-13:]).to_string(), flush=True)  # noqa: T201
+    for seed in arguments.seeds:
+        with TemporaryDirectory() as folder:
+            adapters = learn_surfaces(Path(folder) / "adapters.safetensors", arguments.root, seed)
+            for category in Surfaces.target_categories:
+                with torch.no_grad():
+                    target = Target(adapters, arguments.root, category)
+                    parts = (text_alone(target), with_lot(target, seed) if arguments.lot else with_photos(target, seed))
+                    rows += [{"category": category, "seed": seed, **row} for part in parts for row in part]
     name = "references_lot" if arguments.lot else "references"
-    write_results(pd.DataFrame(rows), arguments.out, name, "python -m benchmarks.references " + " ".join(sys.argv[1:]))
+    command = f"python -m benchmarks.references{' --lot' if arguments.lot else ''}"
+    write_results(pd.DataFrame(rows), arguments.out, name, command)
 
 
 if __name__ == "__main__":

@@ -14,11 +14,9 @@ from tempfile import TemporaryDirectory
 
 import pandas as pd
 import torch
-from anomalib.engine import Engine
 from torch import Tensor
 from torchvision.transforms.v2.functional import gaussian_blur
 
-from anomalib_dpclip import DPCLIP, Surfaces, save_adapters
 from anomalib_dpclip.method import evidence_fusion
 from anomalib_dpclip.method.adapters import unit
 from anomalib_dpclip.method.anomaly_map import resize_map
@@ -29,32 +27,13 @@ from anomalib_dpclip.model.reference_memory import MEMORY_TOKENS, build_memory
 from anomalib_dpclip.model.references import read_references, resized, training_references
 from benchmarks.references import Target, lot_share, text_alone
 from benchmarks.results import write_results
+from benchmarks.surfaces_adapters import learn_surfaces
 
 FOLDS = (("stripes", "concrete"), ("dots", "brick"))
 PHOTOS = (1, 4, 16)
 BLURS = (0.0, 0.5, 1.0)
 LEAST_SHARES = (0.0, 2 / 3, 0.8, 0.9, 0.95, 1.0)
 LOT = 100
-
-
-def learn_from_others(held_out: tuple[str, ...], root: Path, seed: int, path: Path) -> Path:
-    """Adapters of the auxiliary materials that are not held out, trained as ``configs/quickstart.yaml`` says."""
-    others = [f"Surfaces/{category}" for category in Surfaces.auxiliary_categories if category not in held_out]
-    model = DPCLIP(
-        backbone="mini",
-        batch_size=8,
-        learning_rate=2e-3,
-        temperature="backbone",
-        detection="class_token",
-        auxiliary=others,
-        auxiliary_root=[str(root)] * len(others),
-        seed=seed,
-        visualizer=False,
-    )
-    engine = Engine(max_epochs=6, limit_val_batches=0, logger=False, enable_progress_bar=False, default_root_dir=path.parent)
-    engine.fit(model=model)
-    save_adapters(model, path)
-    return path
 
 
 def taps_of(target: Target, images: Tensor) -> Tensor:
@@ -131,7 +110,7 @@ def main() -> None:
     rows: list[dict] = []
     for held_out in FOLDS:
         with TemporaryDirectory() as folder:
-            adapters = learn_from_others(held_out, arguments.root, arguments.seed, Path(folder) / "fold.safetensors")
+            adapters = learn_surfaces(Path(folder) / "fold.safetensors", arguments.root, arguments.seed, held_out)
             for category in held_out:
                 with torch.no_grad():
                     target = Target(adapters, arguments.root, category)
