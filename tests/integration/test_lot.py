@@ -3,10 +3,12 @@
 import pandas as pd
 import pytest
 import torch
+from torch.utils.data import DataLoader, DistributedSampler
 
 from anomalib_dpclip import DPCLIP, Photos
 from anomalib_dpclip.adapter_files.save_and_load import save_adapters
 from anomalib_dpclip.method import mutual_scoring
+from anomalib_dpclip.model.lot import panel_loader
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +92,21 @@ def test_a_resumed_run_judges_by_the_whole_lot(model, make_engine, lot, tmp_path
     results.write_text("".join(lines[:-3]))
     assert len(scores_of(tmp_path / "run")) == 7
     assert predict() == pytest.approx(undisturbed, abs=1e-3)
+
+
+def test_every_process_sees_the_same_panel():
+    data = list(range(500))
+    panels = []
+    for rank in (0, 1):
+        loader = DataLoader(data, 8, sampler=DistributedSampler(data, num_replicas=2, rank=rank))
+        panels.append(torch.cat(list(panel_loader(loader, seed=1))).tolist())
+    assert panels[0] == panels[1]
+    assert len(set(panels[0])) == 200
+
+
+def test_an_export_says_that_it_has_no_lot(model, caplog):
+    model.require_references()
+    assert "it judges without the lot" in caplog.text
 
 
 def test_photos_and_lot_together(weights, make_engine, target):

@@ -150,6 +150,12 @@ class JudgesLot(KnowsReferences):
         maps, fused = self.model.fused_prediction(difference, distance, panel.share, score)
         return InferenceBatch(anomaly_map=maps, pred_score=fused)
 
+    def require_references(self) -> None:
+        """See `KnowsReferences.require_references`; and say that no lot goes into a file."""
+        super().require_references()
+        if self.lot:
+            logger.warning("an exported file sees one image at a time: it judges without the lot, as with --model.lot false")
+
     def _scores_of(self, panel: Panel) -> SeenImages:
         """The panel's scores; few maps are in memory at a time."""
         parts: list[tuple[Tensor, Tensor, Tensor]] = []
