@@ -1,5 +1,6 @@
 """The console script `dpclip`: what anomalib's own command line has no place for."""
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -75,6 +76,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     values = parser.instantiate_classes(parser.parse_args(_flags_set(function, rest))).as_dict()
     try:
         status = function(**{f"{name}_" if name == command.folder else name: value for name, value in values.items()})
+    except BrokenPipeError:  # whoever reads, such as head, has seen enough; Python would complain of it at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except (ValueError, OSError, ModuleNotFoundError) as error:
         # The user's to mend: the message says what and how, a stack trace would bury it.
         sys.exit(f"dpclip {name}: {error}")

@@ -127,3 +127,10 @@ def test_as_a_module():
     )
     assert process.returncode == 0, process.stderr
     assert process.stdout.startswith("usage: dpclip COMMAND")
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    pipeline = f"{sys.executable} -m anomalib_dpclip backbones --all | head -n 1"
+    process = subprocess.run(["bash", "-c", pipeline], capture_output=True, text=True, timeout=120, check=False)
+    assert len(process.stdout.splitlines()) == 1
+    assert process.stderr == ""

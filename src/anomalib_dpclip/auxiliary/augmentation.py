@@ -10,6 +10,8 @@ from torchvision.transforms.v2 import functional
 from torchvision.tv_tensors import Image as ImageTensor
 from torchvision.tv_tensors import Mask
 
+from anomalib_dpclip.clip.preprocessing import Interpolation
+
 
 def colour_jitter() -> v2.Transform:
     """Brightness, contrast and saturation, each by up to 50 % with probability 0.7; on the image before its resize."""
@@ -40,9 +42,9 @@ def geometric(fill: Sequence[float]) -> v2.Transform:
     )
 
 
-def resize_image(image: Image.Image, size: tuple[int, int]) -> Tensor:
-    """Resize as the method does, bicubic on 8-bit values (which keeps them in range), to a float image ``(3, H, W)``."""
-    resized = functional.resize(image, list(size), interpolation=v2.InterpolationMode.BICUBIC)
+def resize_image(image: Image.Image, size: tuple[int, int], interpolation: Interpolation = "bicubic") -> Tensor:
+    """Resize as the method does, on 8-bit values (which keeps them in range), to a float image ``(3, H, W)``."""
+    resized = functional.resize(image, list(size), interpolation=v2.InterpolationMode(interpolation))
     return functional.to_dtype(functional.to_image(resized), torch.float32, scale=True)
 
 

@@ -11,6 +11,7 @@ from anomalib_dpclip.auxiliary.dataset import AuxiliaryDataset
 from anomalib_dpclip.auxiliary.leakage import require_disjoint
 from anomalib_dpclip.auxiliary.samples import auxiliary_samples, default_auxiliary
 from anomalib_dpclip.auxiliary.synthetic import SYNTHETIC, SyntheticAuxiliaryDataset, synthetic_samples
+from anomalib_dpclip.clip.preprocessing import Preprocessing
 from anomalib_dpclip.data.labelled_sets import prepare_labelled_set
 
 
@@ -74,7 +75,11 @@ class AuxiliarySet:
         return auxiliary_samples(self.sources(target), self.roots(target), self.shots, self.seed, self.unmasked)
 
     def dataset(
-        self, target: AnomalibDataModule | None, class_name: str | None, image_size: tuple[int, int], fill: Sequence[float]
+        self,
+        target: AnomalibDataModule | None,
+        class_name: str | None,
+        image_size: tuple[int, int],
+        preprocessing: Preprocessing,
     ) -> AuxiliaryDataset:
         """Images to learn from, none of which the target tests on.
 
@@ -82,17 +87,17 @@ class AuxiliarySet:
             target: What is validated and tested on, if anything is.
             class_name: What the target shows; only for `synthetic`.
             image_size: Of the model.
-            fill: Colour of uncovered pixels.
+            preprocessing: Of the backbone.
 
         Raises:
             ValueError: If the set cannot be learned from, or shares an image with the target.
         """
         if self.sources(target) == [SYNTHETIC]:
             samples = synthetic_samples(target, class_name, self.shots, self.seed)
-            dataset: AuxiliaryDataset = SyntheticAuxiliaryDataset(samples, image_size, fill, self.seed)
+            dataset: AuxiliaryDataset = SyntheticAuxiliaryDataset(samples, image_size, preprocessing, self.seed)
         else:
             samples = self.samples(target)
-            dataset = AuxiliaryDataset(samples, image_size, fill, self.seed)
+            dataset = AuxiliaryDataset(samples, image_size, preprocessing, self.seed)
         require_disjoint(samples, target)
         return dataset
 

@@ -1,7 +1,5 @@
 """The images that adapters learn from, read and augmented repeatably."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import pandas as pd
 import torch
@@ -11,6 +9,7 @@ from torchvision.tv_tensors import Mask
 
 from anomalib_dpclip.auxiliary.augmentation import colour_jitter, geometric, resize_image, resize_mask
 from anomalib_dpclip.auxiliary.samples import is_path
+from anomalib_dpclip.clip.preprocessing import Preprocessing
 from anomalib_dpclip.data.images import read_image, read_mask
 from anomalib_dpclip.data.items import NamedImageItem
 
@@ -25,15 +24,15 @@ class AuxiliaryDataset(Dataset):
     Args:
         samples: As `auxiliary_samples` gives them.
         image_size: Height and width of the images.
-        fill: Colour of pixels that rotation and translation uncover.
+        preprocessing: Of the backbone: the interpolation of the resize, and the mean colour, which uncovered pixels get.
         seed: Seed of the augmentation.
     """
 
-    def __init__(self, samples: pd.DataFrame, image_size: tuple[int, int], fill: Sequence[float], seed: int) -> None:
+    def __init__(self, samples: pd.DataFrame, image_size: tuple[int, int], preprocessing: Preprocessing, seed: int) -> None:
         self.samples = samples
-        self.image_size = image_size
+        self.image_size, self.interpolation = image_size, preprocessing.interpolation
         self.seed = seed
-        self.colour_jitter, self.geometric = colour_jitter(), geometric(fill)
+        self.colour_jitter, self.geometric = colour_jitter(), geometric(preprocessing.mean)
         anomalous = samples.label_index == 1
         self.fully_masked = bool(samples.mask_path[anomalous].map(is_path).all())
 
@@ -57,7 +56,7 @@ class AuxiliaryDataset(Dataset):
             mask = np.zeros((image.height, image.width), dtype=np.uint8)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(np.random.SeedSequence([self.seed, epoch, position]).generate_state(1)[0]))
-            image_tensor = ImageTensor(resize_image(self.colour_jitter(image), self.image_size))
+            image_tensor = ImageTensor(resize_image(self.colour_jitter(image), self.image_size, self.interpolation))
             mask_tensor = resize_mask(torch.from_numpy(mask), self.image_size)
             image_tensor, mask_tensor, label = self._labelled(image_tensor, mask_tensor, int(sample.label_index))
             image_tensor, mask_tensor = self.geometric(image_tensor, mask_tensor)

@@ -1,7 +1,5 @@
 """Learning without any labelled set: the target's own normal training images, with synthetic defects put into them."""
 
-from collections.abc import Sequence
-
 import pandas as pd
 import torch
 from anomalib.data import AnomalibDataModule
@@ -10,6 +8,7 @@ from torchvision.tv_tensors import Image as ImageTensor
 from torchvision.tv_tensors import Mask
 
 from anomalib_dpclip.auxiliary.dataset import AuxiliaryDataset
+from anomalib_dpclip.clip.preprocessing import Preprocessing
 from anomalib_dpclip.data.few_shot import few_shot
 from anomalib_dpclip.method.class_names import describe
 
@@ -70,12 +69,12 @@ class SyntheticAuxiliaryDataset(AuxiliaryDataset):
     Args:
         samples: As `synthetic_samples` gives them.
         image_size: Height and width of the images.
-        fill: Colour of pixels that rotation and translation uncover.
+        preprocessing: Of the backbone: the interpolation of the resize, and the mean colour, which uncovered pixels get.
         seed: Seed of defects and augmentation.
     """
 
-    def __init__(self, samples: pd.DataFrame, image_size: tuple[int, int], fill: Sequence[float], seed: int) -> None:
-        super().__init__(samples, image_size, fill, seed)
+    def __init__(self, samples: pd.DataFrame, image_size: tuple[int, int], preprocessing: Preprocessing, seed: int) -> None:
+        super().__init__(samples, image_size, preprocessing, seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)  # the generator draws one of its constants when it is made
             self.generator = PerlinAnomalyGenerator(probability=DEFECT_SHARE)

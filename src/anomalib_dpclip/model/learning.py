@@ -115,8 +115,8 @@ class LearnsAdapters(KnowsTarget):
             FileNotFoundError: If the set is not there.
             ValueError: If it cannot be learned from, or shares an image with the target.
         """
-        fill = getattr(self.pre_processor, "preprocessing", OPENAI).mean
-        dataset = self.auxiliary.dataset(self.target, self.class_name, self.model.backbone.image_size, fill)
+        preprocessing = getattr(self.pre_processor, "preprocessing", OPENAI)
+        dataset = self.auxiliary.dataset(self.target, self.class_name, self.model.backbone.image_size, preprocessing)
         self.provenance = replace(
             self.provenance,
             learned_from=learned_from(dataset.samples),

@@ -10,9 +10,10 @@ from PIL import Image
 from anomalib_dpclip.auxiliary.dataset import AuxiliaryDataset
 from anomalib_dpclip.auxiliary.loader import EpochSampler, auxiliary_loader
 from anomalib_dpclip.auxiliary.samples import auxiliary_samples, default_auxiliary
+from anomalib_dpclip.clip.preprocessing import Preprocessing
 from anomalib_dpclip.data.images import ImageReadError
 
-FILL = (0.25, 0.5, 0.75)
+PREPROCESSING = Preprocessing((0.25, 0.5, 0.75), (1.0, 1.0, 1.0))
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +49,16 @@ def samples_of(folder, name="parts.jsonl", **arguments):
 
 
 def dataset_of(folder, seed=111, name="parts.jsonl", **arguments):
-    return AuxiliaryDataset(samples_of(folder, name, **arguments), (28, 28), FILL, seed)
+    return AuxiliaryDataset(samples_of(folder, name, **arguments), (28, 28), PREPROCESSING, seed)
+
+
+def test_images_are_resized_as_the_backbone_was_trained(folder):
+    bilinear = AuxiliaryDataset(samples_of(folder), (28, 28), PREPROCESSING._replace(interpolation="bilinear"), 111)
+    image = Image.open(folder / "0.png")
+    for dataset, resampling in ((dataset_of(folder), Image.Resampling.BICUBIC), (bilinear, Image.Resampling.BILINEAR)):
+        dataset.colour_jitter = dataset.geometric = lambda *images: images[0] if len(images) == 1 else images
+        expected = torch.from_numpy(np.array(image.resize((28, 28), resampling))).permute(2, 0, 1) / 255
+        torch.testing.assert_close(dataset[0].image.as_subclass(torch.Tensor), expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(

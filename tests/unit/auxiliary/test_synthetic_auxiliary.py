@@ -9,9 +9,11 @@ from PIL import Image
 
 from anomalib_dpclip.auxiliary.dataset import AuxiliaryDataset
 from anomalib_dpclip.auxiliary.synthetic import SyntheticAuxiliaryDataset, synthetic_samples
+from anomalib_dpclip.clip.preprocessing import Preprocessing
 from anomalib_dpclip.data.json_lines import JSONLines
 
 SIZE = (70, 70)
+BLACK = Preprocessing((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 
 @pytest.fixture
@@ -77,8 +79,8 @@ def test_no_training_image_is_an_error_that_says_what_to_do(folder):
 def test_half_of_the_images_get_a_defect_and_its_mask(samples, monkeypatch):
     """Against the images without defects, which the same seed augments alike: geometry is off, as the defect moves its seed."""
     monkeypatch.setattr("anomalib_dpclip.auxiliary.dataset.geometric", lambda _fill: lambda image, mask: (image, mask))
-    damaged = SyntheticAuxiliaryDataset(samples, SIZE, (0.0, 0.0, 0.0), seed=3)
-    normal = AuxiliaryDataset(samples, SIZE, (0.0, 0.0, 0.0), seed=3)
+    damaged = SyntheticAuxiliaryDataset(samples, SIZE, BLACK, seed=3)
+    normal = AuxiliaryDataset(samples, SIZE, BLACK, seed=3)
     labels = []
     for epoch in range(20):
         for position in range(6):
@@ -98,7 +100,7 @@ def test_half_of_the_images_get_a_defect_and_its_mask(samples, monkeypatch):
 
 def test_items_follow_from_seed_epoch_and_image_alone(samples):
     def items(seed, indices):
-        dataset = SyntheticAuxiliaryDataset(samples, SIZE, (0.0, 0.0, 0.0), seed)
+        dataset = SyntheticAuxiliaryDataset(samples, SIZE, BLACK, seed)
         return {index: dataset[index] for index in indices}
 
     indices = [(epoch, position) for epoch in range(2) for position in range(6)]
@@ -121,7 +123,7 @@ def test_the_label_stays_where_the_defect_leaves_the_image(samples, monkeypatch)
         return image, torch.zeros_like(mask)
 
     monkeypatch.setattr("anomalib_dpclip.auxiliary.dataset.geometric", lambda _fill: away)
-    dataset = SyntheticAuxiliaryDataset(samples, SIZE, (0.0, 0.0, 0.0), seed=3)
+    dataset = SyntheticAuxiliaryDataset(samples, SIZE, BLACK, seed=3)
     items = [dataset[epoch, 0] for epoch in range(12)]
     assert any(item.gt_label for item in items)
     assert not any(item.gt_mask.any() for item in items)
