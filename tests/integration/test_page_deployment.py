@@ -74,6 +74,7 @@ def test_deployment(thresholds, folder):
     assert done.stdout.count("class            weave\n") == 3
     assert "promise          the image and pixel threshold was set by hand; no promise about new images\n" in done.stdout
     assert f"promise          {PROMISE} good\n" in done.stdout
+    assert "class 1          wood\n" in done.stdout
     for file in ("onnx/model.onnx", "openvino/model.xml", "openvino/model.bin"):
         assert (folder / "exported" / "weights" / file).is_file()
     python = blocks("deployment", "python")
