@@ -1,10 +1,11 @@
-"""The pages on thresholds and deployment, run as they are written, the second on what the first has left."""
+"""The pages on decisions and deployment, run as they are written, the second on what the first has left."""
 
 import pandas as pd
 import pytest
 import torch
 import yaml
 from tests.pages import blocks, run_shell
+from tests.paths import ROOT
 
 from anomalib_dpclip import save_adapters
 
@@ -28,12 +29,21 @@ def folder(tmp_path_factory, surfaces_root):
 
 @pytest.fixture(scope="module")
 def thresholds(folder):
-    """What the page on thresholds printed."""
-    return run_shell(blocks("thresholds", "bash"), folder)
+    """What the page on decisions printed."""
+    return run_shell(blocks("decisions", "bash"), folder)
 
 
-def test_thresholds(thresholds, folder):
-    del thresholds
+PROMISE = (
+    "a new normal image of the same source exceeds the image threshold with a probability of at most 5 %, and the pixel "
+    "threshold anywhere with at most 5 %; from 20 normal images of"
+)
+
+
+def test_decisions(thresholds, folder):
+    assert f"Calibrated: {PROMISE} cloth." in thresholds.stdout
+    assert f"thresholds       {PROMISE} cloth\n" in thresholds.stdout
+    assert PROMISE in (ROOT / "docs" / "decisions.md").read_text(encoding="utf-8")
+    assert len(pd.read_csv(next((folder / "tested").rglob("decisions.csv")))) == 160
     calibrations = []
     for name in ("calibrated", "calibrated_normal"):
         (file,) = (folder / name / "weights" / "lightning").iterdir()
@@ -52,7 +62,7 @@ def test_thresholds(thresholds, folder):
 
 
 def test_the_post_processor_s_file():
-    file = yaml.safe_load(blocks("thresholds", "yaml"))
+    file = yaml.safe_load(blocks("decisions", "yaml"))
     assert file == {"class_path": "anomalib_dpclip.DPCLIPPostProcessor", "init_args": {"image_sensitivity": 0.6}}
 
 
@@ -60,7 +70,11 @@ def test_deployment(thresholds, folder):
     del thresholds
     pytest.importorskip("onnxscript", reason="the extra onnx is not installed")
     pytest.importorskip("openvino", reason="the extra openvino is not installed")
-    run_shell(blocks("deployment", "bash"), folder)
+    done = run_shell(blocks("deployment", "bash"), folder)
+    assert done.stdout.count("class            weave\n") == 3
+    assert "promise          the image and pixel threshold was set by hand; no promise about new images\n" in done.stdout
+    assert f"promise          {PROMISE} good\n" in done.stdout
+    assert "class 1          wood\n" in done.stdout
     for file in ("onnx/model.onnx", "openvino/model.xml", "openvino/model.bin"):
         assert (folder / "exported" / "weights" / file).is_file()
     python = blocks("deployment", "python")

@@ -94,6 +94,30 @@ def check_ranges(
         raise ValueError(f"seed must lie in 0..{2**32 - 1}, not {seed}")
 
 
+def class_list(names: str | Sequence[str] | None) -> list[str]:
+    """Names of classes, from one text or from a list.
+
+    Args:
+        names: As ``"metal nut,bolt,screw"``, or a list; none at all for ``None``.
+
+    Raises:
+        ValueError: If a name is empty, or two are the same.
+
+    Example:
+        >>> class_list("metal nut, bolt")
+        ['metal nut', 'bolt']
+    """
+    if names is None:
+        return []
+    found = [" ".join(name.split()) for name in (names.split(",") if isinstance(names, str) else names)]
+    if not all(found):
+        raise ValueError(f"export_classes has a class without a name: {names!r}. Give names with a comma between two")
+    twice = [name for index, name in enumerate(found) if name.casefold() in {each.casefold() for each in found[:index]}]
+    if twice:
+        raise ValueError(f"export_classes names {twice[0]!r} twice: a file tells its classes apart by their names")
+    return found
+
+
 def chosen_post_processor(given: nn.Module | bool, false_alarm_rate: float | None) -> nn.Module | bool:
     """The post-processor that was given, or with a false-alarm rate the default one at that rate.
 

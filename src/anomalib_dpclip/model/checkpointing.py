@@ -32,7 +32,7 @@ CLASS_KEY = "shown_class"
 """Beside it too: what the text anchors in force are of."""
 
 # None of these belongs to the model, and a path of one machine would keep a checkpoint from being loaded on another.
-_NOT_OF_THE_MODEL = ("weights", "auxiliary", "auxiliary_root", "few_shot_source", "ignore")
+_NOT_OF_THE_MODEL = ("weights", "auxiliary", "auxiliary_root", "few_shot_source", "ignore", "export_classes")
 
 
 class SavesAdapters(KnowsReferences):

@@ -15,7 +15,8 @@ from anomalib_dpclip.adapter_files.own_format import tensor_digest
 from anomalib_dpclip.adapter_files.provenance import Provenance
 from anomalib_dpclip.adapter_files.save_and_load import adapter_tensors
 from anomalib_dpclip.files.measured_by import package_versions
-from anomalib_dpclip.model.exported.deployed import RAW_SCORE, SCALES, Deployed, output_names, scale_table
+from anomalib_dpclip.method.anchor_cache import AnchorCache
+from anomalib_dpclip.model.exported.deployed import CLASS, RAW_SCORE, SCALES, Deployed, output_names, scale_table
 from anomalib_dpclip.model.exported.metadata import DeployedClass, Metadata
 from anomalib_dpclip.model.exported.onnx_file import finish_exported
 from anomalib_dpclip.model.exported.openvino_file import finish_converted, fix_scales
@@ -40,6 +41,9 @@ class DPCLIPExport(ExportMixin):
     post_processor: Any
     shown_class: str
     require_references: Any
+    has_references: bool
+    anchors_for: AnchorCache
+    export_classes: list[str]
 
     def to_torch(self, export_root: Path | str, model_file_name: str = "model") -> Path:
         """Write ``weights/torch/{model_file_name}.pt``, a pickled module.
@@ -55,6 +59,7 @@ class DPCLIPExport(ExportMixin):
             ValueError: If there is no class to detect anomalies of.
         """
         self._require_anchors()
+        self._require_one_class("a torch file has one class; export to onnx or openvino")
         self.require_references()
         deployed: Any = deepcopy(self)
         deployed.eval().requires_grad_(False)  # anomalib's inferencer runs with gradients enabled
@@ -89,6 +94,10 @@ class DPCLIPExport(ExportMixin):
             ValueError: If there is no class to detect anomalies of.
         """
         self._require_anchors()
+        if self.has_references:
+            self._require_one_class("photos show what one target should look like; export a file for each")
+        if not isinstance(self.post_processor, DPCLIPPostProcessor):
+            self._require_one_class("classes need DPCLIP's own post-processor")
         self.require_references()
         # Their line for each of a thousand constants would bury what anomalib has to say.
         for name in ("onnx_ir", "onnxscript"):
@@ -155,20 +164,27 @@ class DPCLIPExport(ExportMixin):
         shapes = {axis: torch.export.Dim(name) for axis, name in axes.items()}
         device = self.model.anchors.device
         images = torch.zeros(2, 3, *(input_size or (EXAMPLE_SIDE, EXAMPLE_SIDE)), device=device)
-        names = {"input_names": ["input", SCALES], "output_names": output_names(self.post_processor)}
+        inputs: dict[str, Tensor] = {"input": images, SCALES: self._scales().to(device)}
+        if len(self.export_classes) > 1:
+            inputs[CLASS] = torch.zeros(1, dtype=torch.int64, device=device)
+        names = {"input_names": list(inputs), "output_names": output_names(self.post_processor)}
         with torch.no_grad():  # else torch's loop over tiles is exported for one batch size
             torch.onnx.export(
                 Deployed(self, self._anchors()).eval(),
-                (images, self._scales().to(device)),
+                tuple(inputs.values()),
                 str(path),
-                **{"dynamic_shapes": (shapes, None), **names, **arguments, "dynamo": True},
+                **{"dynamic_shapes": (shapes, *[None] * (len(inputs) - 1)), **names, **arguments, "dynamo": True},
             )
 
     def _anchors(self) -> Tensor:
-        return self.model.anchors[None]
+        """Text anchors of each class ``(C, E, 2)``."""
+        if not self.export_classes:
+            return self.model.anchors[None]
+        return torch.stack([self.anchors_for(name) for name in self.export_classes]).to(self.model.anchors.device)
 
     def _scales(self) -> Tensor:
-        return scale_table([self.post_processor.calibration.scale.packed()])
+        """The scale in force, for each class ``(C, 14)``."""
+        return scale_table([self.post_processor.calibration.scale.packed()] * max(1, len(self.export_classes)))
 
     def _metadata(self) -> Metadata:
         known, processor = self.provenance, self.post_processor
@@ -180,13 +196,17 @@ class DPCLIPExport(ExportMixin):
             learned_from=known.learned_from,
             domain=processor.domain,
             is_normalised=processor.enable_normalization,
-            classes=[DeployedClass(self.shown_class, scale, promise)],
+            classes=[DeployedClass(name, scale, promise) for name in self.export_classes or [self.shown_class]],
             version=package_versions()["anomalib-dpclip"],
         )
 
     def _require_anchors(self) -> None:
-        if not self.model.anchors.any():
+        if not self.export_classes and not self.model.anchors.any():
             raise ValueError(
                 "there is nothing to export, the model knows no class yet: give trained adapters with --ckpt_path or "
                 "--model.weights, and what the images show with --model.class_name"
             )
+
+    def _require_one_class(self, why: str) -> None:
+        if len(self.export_classes) > 1:
+            raise ValueError(f"--model.export_classes {','.join(self.export_classes)}: {why}")

@@ -31,7 +31,7 @@ from anomalib_dpclip.method.prototypes import Prototypes
 from anomalib_dpclip.method.torch_model import DPCLIPModel
 from anomalib_dpclip.method.unadapted import UNADAPTED, UnadaptedCLIP
 from anomalib_dpclip.metrics import field_metrics
-from anomalib_dpclip.model.arguments import AdaptersArguments, check_ranges, chosen_post_processor, file_of
+from anomalib_dpclip.model.arguments import AdaptersArguments, check_ranges, chosen_post_processor, class_list, file_of
 from anomalib_dpclip.model.checkpointing import SavesAdapters
 from anomalib_dpclip.model.decision_report import DecisionReport
 from anomalib_dpclip.model.evaluation import EvaluatesTarget
@@ -117,6 +117,8 @@ class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, Anoma
         false_alarm_rate: Set thresholds from normal validation images alone, so that a new normal image of the same source is
             called anomalous with at most this probability, in [0, 1); 0.01 takes 99 images, 0.05 takes 19. Default: thresholds
             of the best F1 score.
+        export_classes: Classes of one exported file, ``"metal nut,bolt,screw"``, of which it takes the number as a second,
+            optional input. Default: the one class.
         pre_processor: Pre-processor, or whether to use the default one.
         post_processor: Post-processor, or whether to use the default one.
         evaluator: Evaluator, or whether to use the default one (image AUROC, AP, F1-max; pixel AUROC, AP, AUPRO, F1-max).
@@ -175,6 +177,7 @@ class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, Anoma
         image_std: Sequence[float] | None = None,
         tokenizer: str | None = None,
         false_alarm_rate: float | None = None,
+        export_classes: str | list[str] | None = None,
         pre_processor: nn.Module | bool = True,
         post_processor: nn.Module | bool = True,
         evaluator: Evaluator | bool = True,
@@ -215,7 +218,7 @@ class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, Anoma
         self.auxiliary = AuxiliarySet(auxiliary, auxiliary_root, shots, auxiliary_unmasked, current_seed)
         self.batch_size, self.num_workers = batch_size, num_workers
         self.k_shot, self.few_shot_source, self.memory_tokens, self.lot = k_shot, few_shot_source, memory_tokens, lot
-        self.chosen_seed, self.seed = seed, current_seed
+        self.chosen_seed, self.seed, self.export_classes = seed, current_seed, class_list(export_classes)
         self.decoupling_weight, self.learning_rate, self.milestones = decoupling_weight, learning_rate, tuple(milestones)
         self.temperature = clip.logit_scale.exp().item() if temperature == "backbone" else temperature
         self.provenance = Provenance(
