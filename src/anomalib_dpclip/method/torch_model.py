@@ -24,8 +24,9 @@ from anomalib_dpclip.method.anomaly_map import (
     resize_map,
     tap_average,
 )
+from anomalib_dpclip.method.corrections import Corrections
 from anomalib_dpclip.method.domain import BLUR, Domain
-from anomalib_dpclip.method.ignored_region import IgnoredRegion
+from anomalib_dpclip.method.ignored_region import IgnoredRegion, smooth_judged
 from anomalib_dpclip.method.memory import TokenMemory, centred_tokens, fuse, smooth_distance
 from anomalib_dpclip.method.tiling import predict_tiled
 
@@ -51,6 +52,7 @@ class DPCLIPModel(nn.Module):
         backbone_fingerprint: Identifies the CLIP's weights and activation.
         memory: Patch tokens of photos of the target, where there are any: `predict` then judges by them too.
         ignored: Where nothing is judged, if there is such a place.
+        corrections: What a memory is not to call anomalous again, if there is such a thing.
 
     Raises:
         ValueError: For layers outside the tower, an unknown pooling or domain, or an image too small for the blur.
@@ -104,6 +106,7 @@ class DPCLIPModel(nn.Module):
         self.register_buffer("anchors", torch.zeros(embed_dim, 2))
         self.memory: TokenMemory | None = None
         self.ignored: IgnoredRegion | None = None
+        self.corrections: Corrections | None = None
 
     def initial_adapters(self, seed: int) -> dict[str, Tensor]:
         """Adapters and projectors as they are before anything is learned, the same for the same seed.
@@ -239,9 +242,14 @@ class DPCLIPModel(nn.Module):
         Returns:
             The text's blurred differences ``(B, rows, columns)``, and `centred_tokens` ``(B, T, L, C)``.
         """
+        difference, tokens = self._sharp_evidence(images, anchors)
+        return self._blurred(difference), tokens
+
+    def _sharp_evidence(self, images: Tensor, anchors: Tensor) -> tuple[Tensor, Tensor]:
+        """`evidence` before the blur."""
         seen = images if self.ignored is None else self.ignored.paint_over(images)
         taps, _, tokens = self.features_and_taps(seen)
-        return self._blurred(tap_average(taps, anchors, self.backbone.grid)), centred_tokens(tokens)
+        return tap_average(taps, anchors, self.backbone.grid), centred_tokens(tokens)
 
     def fused_map(self, difference: Tensor, distance: Tensor, share: Tensor) -> Tensor:
         """Anomaly maps ``(B, H, W)`` of two evidences.
@@ -274,8 +282,17 @@ class DPCLIPModel(nn.Module):
         return maps if self.ignored is None else self.ignored.hide(maps)
 
     def _predict_with_memory(self, images: Tensor, anchors: Tensor, memory: TokenMemory) -> InferenceBatch:
-        difference, tokens = self.evidence(images, anchors)
-        maps = self.fused_map(difference, memory(tokens), memory.share)
+        difference, tokens = self._sharp_evidence(images, anchors)
+        distance = memory(tokens)
+        if self.corrections is None:
+            maps = self.fused_map(self._blurred(difference), distance, memory.share)
+        else:
+            judged = ~self.corrections(tokens, distance, self.backbone.grid)
+            if self.ignored is not None:
+                judged = judged & self.ignored.tokens
+            text = smooth_judged(difference, judged, partial(blur_grid, domain=self.domain))
+            near = smooth_judged(distance.unflatten(-1, self.backbone.grid), judged, smooth_distance)
+            maps = self._full_map(fuse(text, near, memory.share))
         # Where the target is known, the detection score adds nothing to the map's peak.
         return InferenceBatch(anomaly_map=maps, pred_score=maps.amax(dim=(-2, -1)))
 
