@@ -32,6 +32,9 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "predict": Command("app.predict_command:predict", "scores, decisions and pictures of photos", several="photos"),
+    "correct": Command(
+        "app.correct_command:correct", "take photos for normal that were called anomalous", False, several="photos"
+    ),
     "metadata": Command("data.listing.command:metadata", "list a labelled set in a JSON-lines file, or check such a file"),
     "adapters": Command("adapter_files.command:adapters", "show what an adapter file holds, convert it, or share it"),
     "backbones": Command("clip.command:backbones", "list the backbones that fit, their weights, size and licence", False),

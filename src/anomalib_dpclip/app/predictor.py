@@ -7,7 +7,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
-from torchvision.transforms.v2.functional import to_dtype, to_image
 
 from anomalib_dpclip.data.images import read_image
 from anomalib_dpclip.data.regions import Region, find_regions
@@ -15,6 +14,7 @@ from anomalib_dpclip.method.anomaly_map import resize_map
 from anomalib_dpclip.method.class_names import UNKNOWN_CLASS
 from anomalib_dpclip.model.heat_map import boxed, color_range, heat_map
 from anomalib_dpclip.model.lightning_model import DPCLIP
+from anomalib_dpclip.model.references import as_tensor
 
 SHOWN_SIZE = 640
 """Longer side of the pictures on the page, in pixels, whatever the photo's: outlines are then as thick on all of them."""
@@ -85,6 +85,17 @@ class Predictor:
         return bool(self.model.post_processor.calibration.is_set)
 
     @torch.inference_mode()
+    def score(self, path: str | Path) -> float:
+        """Image score of a photo of the class that the model is for.
+
+        Raises:
+            ImageReadError: If the file cannot be read as an image.
+        """
+        image = as_tensor(read_image(path)).unsqueeze(0)
+        raw = self.model.model.predict(self.model.pre_processor.transform(image), self.model.model.anchors)
+        return self.model.post_processor(raw).pred_score.item()
+
+    @torch.inference_mode()
     def predict(self, path: str | Path, class_name: str | None = None) -> Prediction:
         """Look at a photo: what ``anomalib predict`` does.
 
@@ -103,7 +114,7 @@ class Predictor:
         photo = read_image(path, MOST_PIXELS)
         if self.model.model.ignored is not None:
             self.model.model.ignored.require_size(*photo.size, str(path))
-        image = to_dtype(to_image(photo), torch.float32, scale=True).unsqueeze(0)
+        image = as_tensor(photo).unsqueeze(0)
         anchors = self.model.anchors_for(name)
         raw = self.model.model.predict(self.model.pre_processor.transform(image), anchors)
         prediction = self.model.post_processor(raw)

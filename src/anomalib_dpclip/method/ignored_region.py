@@ -61,16 +61,26 @@ class IgnoredRegion(nn.Module):
         return torch.where(judged, images, mean)
 
     def smooth(self, values: Tensor, blur: Callable[[Tensor], Tensor]) -> Tensor:
-        """Blur values of tokens ``(B, rows, columns)`` by those of judged ones alone (normalised convolution).
-
-        Where no judged token is near enough the mean of all of them stands.
-        """
-        weight = self.tokens.to(values).expand_as(values)
-        total = blur(weight)
-        known = values * weight
-        mean = known.sum(dim=(-2, -1), keepdim=True) / weight.sum(dim=(-2, -1), keepdim=True)
-        return torch.where(total > 0, blur(known) / total.clamp_min(torch.finfo(values.dtype).tiny), mean)
+        """`smooth_judged` of values ``(B, rows, columns)``."""
+        return smooth_judged(values, self.tokens, blur)
 
     def hide(self, maps: Tensor) -> Tensor:
         """Maps ``(B, H, W)``, 0 where nothing is judged."""
         return torch.where(self.judged.to(maps.device), maps, torch.zeros_like(maps))
+
+
+def smooth_judged(values: Tensor, judged: Tensor, blur: Callable[[Tensor], Tensor]) -> Tensor:
+    """Blur values of tokens by those of judged ones alone (normalised convolution).
+
+    Where no judged token is near enough the mean of all of them stands.
+
+    Args:
+        values: ``(B, rows, columns)``.
+        judged: Which tokens are, ``(rows, columns)`` or ``(B, rows, columns)`` bool.
+        blur: What blurs such values.
+    """
+    weight = judged.to(values).expand_as(values)
+    total = blur(weight)
+    known = values * weight
+    mean = known.sum(dim=(-2, -1), keepdim=True) / weight.sum(dim=(-2, -1), keepdim=True).clamp_min(1)
+    return torch.where(total > 0, blur(known) / total.clamp_min(torch.finfo(values.dtype).tiny), mean)

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from anomalib_dpclip.method.adapted_tower import AdaptedTower, require_size
 from anomalib_dpclip.method.anomaly_map import anomaly_map, blur_grid, resize_map, tap_average
+from anomalib_dpclip.method.corrections import Corrections
 from anomalib_dpclip.method.domain import BLUR, Domain
 from anomalib_dpclip.method.evidence import Evidence
-from anomalib_dpclip.method.ignored_region import IgnoredRegion
+from anomalib_dpclip.method.ignored_region import IgnoredRegion, smooth_judged
 from anomalib_dpclip.method.memory import TokenMemory, centred_tokens, fuse, smooth_distance
 from anomalib_dpclip.method.tiling import AT_ONCE, predict_tiled
 
@@ -34,6 +35,7 @@ class DPCLIPModel(AdaptedTower):
         rehearsing: Whether `predict` sees one tile of each image only: shapes are right, values are not.
         memory: Patch tokens of photos of the target, where there are any: `predict` then judges by them too.
         ignored: Where nothing is judged, if there is such a place.
+        corrections: What a memory is not to call anomalous again, if there is such a thing.
 
     Raises:
         ValueError: As in `AdaptedTower`, for an unknown domain, or for an image too small for the blur.
@@ -51,6 +53,7 @@ class DPCLIPModel(AdaptedTower):
         self.register_buffer("anchors", torch.zeros(self.backbone.embed_dim, 2))
         self.memory: TokenMemory | None = None
         self.ignored: IgnoredRegion | None = None
+        self.corrections: Corrections | None = None
 
     @property
     def input_size(self) -> tuple[int, int]:
@@ -109,9 +112,13 @@ class DPCLIPModel(AdaptedTower):
 
     def evidence(self, images: Tensor, anchors: Tensor) -> Evidence:
         """What text and target say of each token, to be fused, and the image's score."""
+        sharp = self._sharp_evidence(images, anchors)
+        return sharp._replace(difference=self._blurred(sharp.difference))
+
+    def _sharp_evidence(self, images: Tensor, anchors: Tensor) -> Evidence:
+        """`evidence` before the blur."""
         seen = self.look(images if self.ignored is None else self.ignored.paint_over(images), anchors)
-        difference = self._blurred(tap_average(seen.taps, anchors, self.backbone.grid))
-        return Evidence(difference, centred_tokens(seen.tokens), seen.score)
+        return Evidence(tap_average(seen.taps, anchors, self.backbone.grid), centred_tokens(seen.tokens), seen.score)
 
     def fused_map(self, difference: Tensor, distance: Tensor, share: Tensor) -> Tensor:
         """Anomaly maps ``(B, H, W)`` of two evidences.
@@ -144,14 +151,27 @@ class DPCLIPModel(AdaptedTower):
         return maps if self.ignored is None else self.ignored.hide(maps)
 
     def fused_prediction(self, difference: Tensor, distance: Tensor, share: Tensor, score: Tensor) -> tuple[Tensor, Tensor]:
-        """`fused_map` and the score beside it: the projector adds nothing where the target is known, the peak stands for it."""
+        """`fused_map`, and what the image score knows beside it."""
         maps = self.fused_map(difference, distance, share)
-        return maps, maps.amax(dim=(-2, -1)) if self.detection == "projector" else score
+        return maps, self._beside(maps, score)
+
+    def _beside(self, maps: Tensor, score: Tensor) -> Tensor:
+        """Where the target is known the detection projector adds nothing to the map's peak, which stands for it."""
+        return maps.amax(dim=(-2, -1)) if self.detection == "projector" else score
 
     def _predict_with_memory(self, images: Tensor, anchors: Tensor, memory: TokenMemory) -> InferenceBatch:
-        seen = self.evidence(images, anchors)
-        maps, score = self.fused_prediction(seen.difference, memory(seen.tokens), memory.share, seen.score)
-        return InferenceBatch(anomaly_map=maps, pred_score=score)
+        seen = self._sharp_evidence(images, anchors)
+        distance = memory(seen.tokens)
+        if self.corrections is None:
+            maps = self.fused_map(self._blurred(seen.difference), distance, memory.share)
+        else:
+            judged = ~self.corrections(seen.tokens, distance, self.backbone.grid)
+            if self.ignored is not None:
+                judged = judged & self.ignored.tokens
+            text = smooth_judged(seen.difference, judged, partial(blur_grid, domain=self.domain))
+            near = smooth_judged(distance.unflatten(-1, self.backbone.grid), judged, smooth_distance)
+            maps = self._full_map(fuse(text, near, memory.share))
+        return InferenceBatch(anomaly_map=maps, pred_score=self._beside(maps, seen.score))
 
     def forward(self, images: Tensor) -> InferenceBatch | tuple[list[Tensor], Tensor]:
         """`predict` against the current class's anchors in evaluation mode, `features` in training mode."""

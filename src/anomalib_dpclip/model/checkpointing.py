@@ -78,6 +78,7 @@ class SavesAdapters(KnowsReferences):
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Load a state that has no backbone; anything else that is missing or too much is an error."""
         self.fit_memory_to(state_dict)
+        self.fit_corrections_to(state_dict)
         ignored = self.fit_ignored_to(state_dict)
         backbone = {BACKBONE_PREFIX + name: value for name, value in self.model.backbone.state_dict().items()}
         return super().load_state_dict({**backbone, **state_dict, **ignored}, strict=strict, assign=assign)

@@ -12,8 +12,10 @@ from PIL import Image
 from torch import Tensor
 
 from anomalib_dpclip.adapter_files.foreign_formats import MEMORY_PREFIX
+from anomalib_dpclip.method.corrections import Corrections
 from anomalib_dpclip.method.memory import TokenMemory
 from anomalib_dpclip.model.calibration_statistics import CalibrationStatistics
+from anomalib_dpclip.model.correcting import correct_memory
 from anomalib_dpclip.model.ignore import IgnoresRegion
 from anomalib_dpclip.model.post_processor import DPCLIPPostProcessor
 from anomalib_dpclip.model.pre_processor import CLIPPreProcessor
@@ -29,6 +31,9 @@ from anomalib_dpclip.model.references import (
 )
 
 logger = logging.getLogger(__name__)
+
+CORRECTIONS_PREFIX = "model.corrections."
+"""Beginning of the names of a checkpoint's corrections."""
 
 
 class KnowsReferences(IgnoresRegion):
@@ -77,7 +82,7 @@ class KnowsReferences(IgnoresRegion):
         """
         self._memory_is_stored = False
         if not len(images):
-            self._photos = self.model.memory = None
+            self._photos = self.model.memory = self.model.corrections = None
             return
         tensors = [_tensor(image) for image in images]
         self._photos = self._resized(tensors)
@@ -126,7 +131,7 @@ class KnowsReferences(IgnoresRegion):
         memory, statistics = build_memory(
             model, photos.to(device), self._preparation.normalize, model.anchors, self.memory_tokens, self.seed
         )
-        model.memory = memory.to(device)
+        model.memory, model.corrections = memory.to(device), None  # of another memory
         logger.info(
             "judging by %d photos of the target: %d tokens a tap, of which the memory counts %.2f beside the text",
             len(photos),
@@ -147,6 +152,38 @@ class KnowsReferences(IgnoresRegion):
         tokens = state.get(MEMORY_PREFIX + "tokens")
         self._memory_is_stored = tokens is not None
         self.model.memory = None if tokens is None else TokenMemory(torch.zeros_like(tokens)).to(self.model.anchors.device)
+
+    def add_corrections(self, images: Sequence[str | Path | Image.Image | Tensor]) -> None:
+        """Judge from now on also by photos that were called anomalous and are not.
+
+        Thresholds stay: what the memory knows of more photos lets scores of normal images fall, never rise.
+
+        Args:
+            images: As in `set_references`.
+
+        Raises:
+            ImageReadError: If a file cannot be read; names it.
+            ValueError: If there is no memory that they could be added to.
+        """
+        if self.model.memory is None:
+            raise ValueError(
+                "there is no memory of photos of the target that corrections could be added to: give good photos with "
+                "--model.few_shot_source FOLDER, or --model.k_shot, when you calibrate"
+            )
+        photos = self._resized([_tensor(image) for image in images]).to(self.model.anchors.device)
+        processor = self.post_processor
+        threshold = processor.calibration.thresholds.pixel if isinstance(processor, DPCLIPPostProcessor) else 0.5
+        correct_memory(
+            self.model, photos, self._preparation.normalize, self.model.anchors, threshold, self.memory_tokens, self.seed
+        )
+
+    def fit_corrections_to(self, state: Mapping[str, Any]) -> None:
+        """Make room for the corrections that a state dict holds; without any there are none."""
+        self.model.corrections = None
+        if any(name.startswith(CORRECTIONS_PREFIX) for name in state):
+            places, tokens, seen = (state[CORRECTIONS_PREFIX + name] for name in ("places", "tokens", "seen"))
+            room = Corrections(places.unsqueeze(1).expand_as(seen)[seen], tokens[:, seen])
+            self.model.corrections = room.to(self.model.anchors.device)
 
     def require_references(self) -> None:
         """Before an export: have the photos that the arguments ask for.

@@ -68,7 +68,7 @@ def build_memory(
     anomalous = _pairs(hurt.difference, damaged_distance, model, kept)
     token_masks = functional.adaptive_avg_pool2d(masks.float().unsqueeze(1), model.backbone.grid).flatten(1)[:, kept].flatten()
     share = memory_share(normal, anomalous[token_masks > 0.5])
-    memory = TokenMemory(_thinned(_as_memory(clean.tokens, kept), limit, seed), share, len(photos))
+    memory = TokenMemory(thinned(_as_memory(clean.tokens, kept), limit, seed), share, len(photos))
     shown = masks.flatten(1).any(1)  # a defect that is ignored is none
     if shown.any():
         hurt, damaged_distance, masks = Evidence(*(part[shown] for part in hurt)), damaged_distance[shown], masks[shown]
@@ -115,7 +115,7 @@ def _pairs(difference: Tensor, distance: Tensor, model: DPCLIPModel, kept: Tenso
     return torch.stack([each[:, kept].flatten() for each in evidences], dim=1)
 
 
-def _thinned(memory: Tensor, limit: int, seed: int) -> Tensor:
+def thinned(memory: Tensor, limit: int, seed: int) -> Tensor:
     """At most ``limit`` tokens of each tap ``(T, M, C)``, spread as evenly as anomalib's greedy k-centres."""
     if memory.shape[1] <= limit:
         return memory

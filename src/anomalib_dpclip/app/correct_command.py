@@ -1,0 +1,76 @@
+"""The command `dpclip correct`: photos that were called anomalous wrongly, taken into account from now on."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from anomalib_dpclip.app.predictor import Predictor
+from anomalib_dpclip.data.images import read_image
+from anomalib_dpclip.data.photo_files import photo_files
+from anomalib_dpclip.model.checkpoint_io import AtomicCheckpointIO
+from anomalib_dpclip.model.from_file import model_from_file
+from anomalib_dpclip.model.lightning_model import DPCLIP
+
+
+def correct(ckpt_path: Path, photos: list[Path], to: Path | None = None, known: list[Path] | None = None) -> None:
+    """Take photos that were called anomalous wrongly for normal: write a new checkpoint, and list what changes.
+
+    Args:
+        ckpt_path: Checkpoint of a model that judges by photos of the target.
+        photos: Photos that show nothing anomalous.
+        to: Checkpoint to write. Default: beside the other, with ``-corrected`` in its name.
+        known: Other photos, and folders of them, to look at before and after.
+
+    Raises:
+        FileNotFoundError: If a file is not there.
+        FileExistsError: If the checkpoint to write is there already.
+        ValueError: If a photo is none, or the checkpoint has no memory that it could be added to.
+    """
+    target = to or ckpt_path.with_stem(f"{ckpt_path.stem}-corrected")
+    if target.exists():
+        raise FileExistsError(f"{target} is there already: delete it, or name another with --to")
+    for photo in photos:  # before anything that takes time
+        read_image(photo)
+    model = model_from_file(ckpt_path, visualizer=False, evaluator=False)
+    if model.model.memory is None:
+        raise ValueError(
+            f"{ckpt_path} has no memory of photos of its target that corrections could be added to: calibrate with "
+            f"--model.few_shot_source FOLDER of good photos, and correct what that writes"
+        )
+    others = sorted({path for place in known or [] for path in photo_files(place)} - {str(photo) for photo in photos})
+    paths = [*map(str, photos), *others]
+    before = _scores(model, paths)
+    model.add_corrections(photos)
+    after = _scores(model, paths)
+    write_corrected(model, ckpt_path, target)
+    for line in changes(paths, before, after):
+        print(line)  # noqa: T201
+    print(f"Written: {target}")  # noqa: T201
+
+
+def write_corrected(model: DPCLIP, source: Path, target: Path) -> None:
+    """Write a checkpoint that is another one but for what a model knows now."""
+    files = AtomicCheckpointIO()
+    checkpoint = files.load_checkpoint(source)
+    checkpoint["state_dict"] = model.state_dict()
+    files.save_checkpoint(checkpoint, target)
+
+
+def changes(paths: Sequence[str], before: Sequence[float], after: Sequence[float]) -> list[str]:
+    """Score and decision of each photo before and after, and how many decisions have changed.
+
+    Example:
+        >>> changes(["a.png", "b.png"], [0.9, 0.7], [0.2, 0.6])
+        ['0.900 -> 0.200  anomalous -> normal  a.png', '0.700 -> 0.600  anomalous  b.png', '1 of 2 decisions have changed']
+    """
+    lines, changed = [], 0
+    for path, old, new in zip(paths, before, after, strict=True):
+        decisions = ["anomalous" if score > 0.5 else "normal" for score in (old, new)]
+        changed += decisions[0] != decisions[1]
+        lines.append(f"{old:.3f} -> {new:.3f}  {' -> '.join(dict.fromkeys(decisions))}  {path}")
+    return [*lines, f"{changed} of {len(lines)} decisions have changed"]
+
+
+def _scores(model: Any, paths: Sequence[str]) -> list[float]:
+    predictor = Predictor(model)
+    return [predictor.score(path) for path in paths]
