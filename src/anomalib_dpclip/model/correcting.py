@@ -40,8 +40,9 @@ def correct_memory(
     for down in range(-(SHIFTS // 2), SHIFTS // 2 + 1):
         for right in range(-(SHIFTS // 2), SHIFTS // 2 + 1):
             images = normalise(torch.roll(photos, (step * down, step * right), (-2, -1)))  # type: ignore[operator]
-            difference, tokens = model.evidence(images, anchors)
-            maps = model.fused_map(difference, memory(tokens), memory.share)
+            seen_here = model.evidence(images, anchors)
+            tokens = seen_here.tokens
+            maps = model.fused_map(seen_here.difference, memory(tokens), memory.share)
             share = functional.adaptive_avg_pool2d((maps > threshold).float().unsqueeze(1), grid)
             wrongly = share.flatten(1) > CALLED
             called.append((wrongly.nonzero()[:, 1], tokens.transpose(0, 1)[:, wrongly]))

@@ -71,8 +71,8 @@ def test_tiles_are_seen_some_at_a_time(images, seen):
 def test_a_norm_over_the_batch_sees_no_two_tiles_of_an_image():
     """As the published model with ``grn_pooling="batch"`` would: tiles of an image would change each other."""
     model, counts = tiny_model(tiles=2, grn_pooling="batch"), []
-    features = model.features
-    model.features = lambda images: (counts.append(len(images)), features(images))[1]
+    tap_tokens = model.tap_tokens
+    model.tap_tokens = lambda images: (counts.append(len(images)), tap_tokens(images))[1]
     model(torch.randn(2, 3, 48, 48))
     assert counts == [2] * 9
 
@@ -80,8 +80,8 @@ def test_a_norm_over_the_batch_sees_no_two_tiles_of_an_image():
 @torch.no_grad()
 def test_a_rehearsal_sees_one_tile():
     model, counts = tiny_model(tiles=3), []
-    features = model.features
-    model.features = lambda images: (counts.append(len(images)), features(images))[1]
+    tap_tokens = model.tap_tokens
+    model.tap_tokens = lambda images: (counts.append(len(images)), tap_tokens(images))[1]
     images = torch.randn(2, 3, 72, 72)
     expected = {name: value.shape for name, value in model(images)._asdict().items() if value is not None}
     counts.clear()
