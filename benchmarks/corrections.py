@@ -96,23 +96,24 @@ def called_anomalous(model: DPCLIP, photos: Sequence[Image.Image]) -> float:
 
 @torch.no_grad()
 def main() -> None:
-    """Measure and write ``corrections.csv`` and ``corrections.md``."""
+    """Measure and write ``corrections.csv`` and ``corrections.md``, or ``corrections_anywhere``."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--adapters", type=Path, nargs="+", required=True)
     parser.add_argument("--seeds", type=int, nargs="+", required=True)
+    parser.add_argument("--anywhere", action="store_true", help="Labels are anywhere, not in their place.")
     parser.add_argument("--root", type=Path, default=Path("datasets/Surfaces"))
     parser.add_argument("--out", type=Path, default=Path("benchmark_results"))
     arguments = parser.parse_args()
     rows = []
-    for fixed in (True, False):
-        for adapters, seed in zip(arguments.adapters, arguments.seeds, strict=True):
-            for category in Surfaces.target_categories:
-                rows.append(measured(adapters, arguments.root, category, seed, fixed=fixed))
-                print(*rows[-1].values(), flush=True)  # noqa: T201
+    for adapters, seed in zip(arguments.adapters, arguments.seeds, strict=True):
+        for category in Surfaces.target_categories:
+            rows.append(measured(adapters, arguments.root, category, seed, fixed=not arguments.anywhere))
+            print(*rows[-1].values(), flush=True)  # noqa: T201
     table = pd.DataFrame(rows)
-    means = table.drop(columns=["category", "seed"]).groupby("label", sort=False).mean().round(2).reset_index()
-    whole = pd.concat([table, means.assign(category="mean", seed="")], ignore_index=True)
-    write_results(whole, arguments.out, "corrections", "python -m benchmarks.corrections " + " ".join(sys.argv[1:]))
+    mean = table.drop(columns=["category", "seed", "label"]).mean().round(2)
+    whole = pd.concat([table, pd.DataFrame([{"label": rows[0]["label"], "category": "mean", "seed": "", **mean}])])
+    name = "corrections_anywhere" if arguments.anywhere else "corrections"
+    write_results(whole, arguments.out, name, "python -m benchmarks.corrections " + " ".join(sys.argv[1:]))
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ def correct(ckpt_path: Path, photos: list[Path], to: Path | None = None, known: 
         FileExistsError: If the checkpoint to write is there already.
         ValueError: If a photo is none, or the checkpoint has no memory that it could be added to.
     """
-    target = to or ckpt_path.with_stem(f"{ckpt_path.stem}-corrected")
+    target = to or corrected_path(ckpt_path)
     if target.exists():
         raise FileExistsError(f"{target} is there already: delete it, or name another with --to")
     for photo in photos:  # before anything that takes time
@@ -48,11 +48,20 @@ def correct(ckpt_path: Path, photos: list[Path], to: Path | None = None, known: 
     print(f"Written: {target}")  # noqa: T201
 
 
+def corrected_path(checkpoint: Path) -> Path:
+    """Where the corrected form of a checkpoint goes."""
+    return checkpoint.with_stem(f"{checkpoint.stem}-corrected")
+
+
 def write_corrected(model: DPCLIP, source: Path, target: Path) -> None:
     """Write a checkpoint that is another one but for what a model knows now."""
     files = AtomicCheckpointIO()
     checkpoint = files.load_checkpoint(source)
     checkpoint["state_dict"] = model.state_dict()
+    thresholds = model.post_processor.state_dict()
+    for name, state in checkpoint.get("callbacks", {}).items():  # where Lightning keeps them a second time
+        if isinstance(state, dict) and state.keys() == thresholds.keys():
+            checkpoint["callbacks"][name] = thresholds
     files.save_checkpoint(checkpoint, target)
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from anomalib_dpclip.adapter_files.arguments import arguments_from_file
+from anomalib_dpclip.adapter_files.read_and_write import read_adapters
+from anomalib_dpclip.app.correct_command import corrected_path, write_corrected
 from anomalib_dpclip.app.predictor import Prediction, Predictor
 from anomalib_dpclip.clip.loading import MINI
 from anomalib_dpclip.data.labelled_sets import categories_of, data_module_class
@@ -14,6 +16,7 @@ from anomalib_dpclip.files.markdown_table import markdown_table
 from anomalib_dpclip.method.class_names import UNKNOWN_CLASS, describe
 from anomalib_dpclip.method.domain import Domain
 from anomalib_dpclip.method.unadapted import UNADAPTED
+from anomalib_dpclip.model.from_file import model_from_file
 from anomalib_dpclip.model.lightning_model import DPCLIP
 
 if TYPE_CHECKING:
@@ -85,7 +88,8 @@ def app(
     given |= {"ignore": ignore}
     model = _model(weights, given)
     names = class_names or suggested_names(model.provenance.learned_from, model.provenance.backbone)
-    blocks = page(Predictor(model), names, f"{Path(weights).name} on {model.provenance.backbone}")
+    title = f"{Path(weights).name} on {model.provenance.backbone}"
+    blocks = page(Predictor(model), names, title, Path(weights) if remembers_photos(weights) else None)
     try:
         blocks.launch(
             server_name=host,
@@ -111,6 +115,8 @@ def _model(weights: str, given: dict[str, Any]) -> DPCLIP:
     """The model, with errors that name the page's options: those of the model go without their prefix here."""
     chosen = {name: value for name, value in given.items() if value is not None}
     try:
+        if remembers_photos(weights):  # and so it is of one target, with thresholds of its own
+            return model_from_file(weights, visualizer=False, evaluator=False, **{**chosen, "domain": None})
         # What it shows is typed on the page, and a photo is seen whole.
         told = {} if weights == UNADAPTED else arguments_from_file(weights) | {"class_name": None, "tiles": 1}
         return DPCLIP(weights=weights, **told | chosen)
@@ -118,6 +124,11 @@ def _model(weights: str, given: dict[str, Any]) -> DPCLIP:
         raise FileNotFoundError(str(error).replace("--model.", "--")) from error
     except ValueError as error:
         raise ValueError(str(error).replace("--model.", "--")) from error
+
+
+def remembers_photos(weights: str) -> bool:
+    """Whether a file is a checkpoint with a memory of photos of a target, to which corrections can be added."""
+    return weights != UNADAPTED and bool(read_adapters(weights).memory)
 
 
 def suggested_names(learned_from: list[str], backbone: str) -> list[str]:
@@ -138,10 +149,11 @@ class Answers:
 
     Args:
         predictor: The model.
+        checkpoint: Where its memory of photos of a target is from; without one nothing can be corrected.
     """
 
-    def __init__(self, predictor: Predictor) -> None:
-        self.predictor = predictor
+    def __init__(self, predictor: Predictor, checkpoint: Path | None = None) -> None:
+        self.predictor, self.checkpoint = predictor, checkpoint
 
     def look(self, path: str | None, class_name: str | None, threshold: float) -> tuple:
         """Another photo, or another name for it: prediction, upright photo, heat map and verdict."""
@@ -156,13 +168,26 @@ class Answers:
 
     def decide(self, prediction: Prediction | None, threshold: float) -> tuple:
         """Another threshold: heat map and verdict."""
-        import gradio as gr
-
         if prediction is None:
+            import gradio as gr
+
             return gr.skip(), gr.skip()
         decision = "Anomalous" if prediction.is_anomalous(threshold) else "Normal"
         verdict = f"## {decision}\nScore {prediction.score:.3f}, threshold {threshold:.2f}"
         return prediction.heat_map(threshold), f"{verdict}\n\n{regions_table(prediction.regions(threshold))}"
+
+    def correct(self, path: str | None, class_name: str | None, threshold: float) -> tuple:
+        """The photo was fine: what `look` answers of the corrected model, and where that has been written."""
+        if path is None or self.checkpoint is None:
+            return None, None, None, _NO_PHOTO
+        target = corrected_path(self.checkpoint)
+        try:
+            self.predictor.model.add_corrections([path])
+            write_corrected(self.predictor.model, self.checkpoint, target)
+        except (ValueError, OSError) as error:
+            return None, None, None, f"### Not corrected\n{str(error).replace(path, Path(path).name)}"
+        *shown, verdict = self.look(path, class_name, threshold)
+        return *shown, f"{verdict}\n\nCorrected. Kept in {target.name}, beside the checkpoint."
 
 
 def regions_table(regions: Sequence[Region]) -> str:
@@ -178,20 +203,21 @@ def regions_table(regions: Sequence[Region]) -> str:
     return markdown_table(["score", "area", "box"], rows) + more
 
 
-def page(predictor: Predictor, class_names: list[str], title: str) -> "Blocks":
+def page(predictor: Predictor, class_names: list[str], title: str, checkpoint: Path | None = None) -> "Blocks":
     """Lay out the page.
 
     Args:
         predictor: The model.
         class_names: Names to suggest, the first of them chosen.
         title: Which model it is.
+        checkpoint: With a memory of photos of a target: there is a button to say that a photo is fine.
 
     Returns:
         The page, not yet launched. It sends nothing to anybody.
     """
     import gradio as gr
 
-    answers = Answers(predictor)
+    answers = Answers(predictor, checkpoint)
     # Uploads are looked for and deleted hourly, an hour after they came.
     with gr.Blocks(title="DP-CLIP", analytics_enabled=False, delete_cache=(_KEPT_SECONDS, _KEPT_SECONDS)) as blocks:
         gr.Markdown(f"# DP-CLIP\n{title}" + ("" if predictor.is_calibrated else f"\n\n{_UNCALIBRATED}"))
@@ -200,11 +226,13 @@ def page(predictor: Predictor, class_names: list[str], title: str) -> "Blocks":
             with gr.Column(scale=1):
                 asked = _questions(class_names)
                 verdict = gr.Markdown(_NO_PHOTO, elem_id="verdict")
+                fine = gr.Button("This photo is fine", visible=checkpoint is not None, elem_id="fine")
             with gr.Column(scale=3), gr.Row():
                 upright, heat_map = _picture("Photo", "photo"), _picture("Heat map", "heat-map")
         photo, class_name, threshold = asked
         answer = [heat_map, verdict]
         gr.on([photo.change, class_name.change], answers.look, asked, [prediction, upright, *answer])
+        fine.click(answers.correct, asked, [prediction, upright, *answer])
         # No need to predict again.
         threshold.change(answers.decide, [prediction, threshold], answer, show_progress="hidden")
     return blocks

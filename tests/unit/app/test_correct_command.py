@@ -7,6 +7,8 @@ from PIL import Image, ImageDraw
 from tests.data.golden.make_golden import GOLDEN
 
 from anomalib_dpclip.app.correct_command import write_corrected
+from anomalib_dpclip.app.page import Answers, _model, remembers_photos
+from anomalib_dpclip.app.predictor import Predictor
 from anomalib_dpclip.cli import main
 from anomalib_dpclip.model.from_file import model_from_file
 
@@ -110,3 +112,22 @@ def test_exported_and_predicted_maps_leave_out_what_is_explained(folder, tmp_pat
     assert before.pred_mask[..., 60:90, 30:70].any()
     assert not after.pred_mask.any()
     assert after.pred_score < before.pred_score
+
+
+def test_the_button_of_the_page(folder, tmp_path):
+    (tmp_path / "model.ckpt").write_bytes((folder / "model.ckpt").read_bytes())
+    assert remembers_photos(str(tmp_path / "model.ckpt"))
+    assert not remembers_photos(str(CHECKPOINT))
+    assert not remembers_photos("clip")
+    model = _model(str(tmp_path / "model.ckpt"), {"domain": "industrial", "min_area": 0})
+    answers = Answers(Predictor(model.eval()), tmp_path / "model.ckpt")
+    path = str(photo(tmp_path / "a.png", 40, (30, 60)))
+    assert answers.look(path, "weave", 0.5)[3].startswith("## Anomalous")
+    *_, verdict = answers.correct(path, "weave", 0.5)
+    assert verdict.startswith("## Normal")
+    assert verdict.endswith("Corrected. Kept in model-corrected.ckpt, beside the checkpoint.")
+    assert model_from_file(tmp_path / "model-corrected.ckpt").model.corrections is not None
+    (tmp_path / "none.png").write_bytes(b"none")
+    assert answers.correct(str(tmp_path / "none.png"), "weave", 0.5)[3].startswith(
+        "### Not corrected\ncannot read image none.png"
+    )
