@@ -7,8 +7,8 @@ the one and of the other kind gives the weights: evidence that does not tell the
 import torch
 from torch import Tensor
 
-LEAST_SHARE = 0.9
-"""The memory counts at least nine times as much as the text, both in deviations of normal tokens.
+LEAST_SHARE = 0.95
+"""The memory counts at least nineteen times as much as the text, both in deviations of normal tokens.
 
 Synthetic defects look more like what the text has learned of than real ones do: on held-out materials the discriminant alone
 gives too much weight to the text, and the map loses by it (``benchmark_results/references_ablation.md``).
