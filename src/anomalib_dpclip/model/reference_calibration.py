@@ -1,12 +1,11 @@
 """Thresholds from photos of what the target should look like, where there are no validation images."""
 
 import torch
-from torch import Tensor
 
 from anomalib_dpclip.method.domain import Domain
 from anomalib_dpclip.model.calibration import Calibration
 from anomalib_dpclip.model.calibration_statistics import CalibrationStatistics
-from anomalib_dpclip.model.normalisation import MIN_GAP, separate_control_points
+from anomalib_dpclip.model.normalisation import separate_control_points
 
 
 @torch.no_grad()
@@ -29,24 +28,10 @@ def calibrate_on_references(
         return
     seen = statistics.images()
     middle = (seen.peak[seen.label == 0].mean() + seen.peak[seen.label == 1].mean()) / 2
-    _set_thresholds(calibration, middle.to(calibration.map_range.device), domain)
-
-
-@torch.no_grad()
-def raise_thresholds(calibration: Calibration, peak: float, domain: Domain) -> None:
-    """Raise thresholds so that a map with this peak is called normal; higher ones stay.
-
-    Args:
-        calibration: What is changed.
-        peak: Of the raw map.
-        domain: How scores are fused.
-    """
-    _set_thresholds(calibration, torch.tensor(peak + MIN_GAP, device=calibration.map_range.device), domain, only_up=True)
-
-
-def _set_thresholds(calibration: Calibration, peak: Tensor, domain: Domain, *, only_up: bool = False) -> None:
-    """Put both thresholds at a peak: an image is anomalous where any of its pixels is."""
-    for points, value in ((calibration.map_knots, peak), (calibration.score_knots, calibration.fuse(peak, peak, domain))):
-        lowest, low, before, high, highest = points.tolist()
-        threshold = max(before, value.item()) if only_up else value.item()
-        points.copy_(separate_control_points(lowest, low, threshold, high, highest))
+    middle = middle.to(calibration.map_range.device)
+    for control_points, threshold in (
+        (calibration.map_knots, middle),  # the same: an image is anomalous where any of its pixels is
+        (calibration.score_knots, calibration.fuse(middle, middle, domain)),
+    ):
+        lowest, low, _, high, highest = control_points.tolist()
+        control_points.copy_(separate_control_points(lowest, low, threshold.item(), high, highest))
