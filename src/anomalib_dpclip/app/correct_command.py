@@ -58,10 +58,6 @@ def write_corrected(model: DPCLIP, source: Path, target: Path) -> None:
     files = AtomicCheckpointIO()
     checkpoint = files.load_checkpoint(source)
     checkpoint["state_dict"] = model.state_dict()
-    thresholds = model.post_processor.state_dict()
-    for name, state in checkpoint.get("callbacks", {}).items():  # where Lightning keeps them a second time
-        if isinstance(state, dict) and state.keys() == thresholds.keys():
-            checkpoint["callbacks"][name] = thresholds
     files.save_checkpoint(checkpoint, target)
 
 

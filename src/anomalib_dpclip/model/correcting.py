@@ -1,7 +1,5 @@
 """Adding photos that were called anomalous wrongly to what a model knows of its target."""
 
-import statistics
-import sys
 from typing import NamedTuple
 
 import torch
@@ -32,7 +30,7 @@ class Correction(NamedTuple):
 @torch.no_grad()
 def correct_memory(
     model: DPCLIPModel, photos: Tensor, normalise: object, anchors: Tensor, threshold: float, limit: int, seed: int
-) -> float:
+) -> None:
     """Take photos for normal: their tokens into the memory, and what was called anomalous in them among the corrections.
 
     Args:
@@ -43,30 +41,16 @@ def correct_memory(
         threshold: On the raw map.
         limit: Tokens of each tap that the memory keeps at most.
         seed: Of the thinning.
-
-    Returns:
-        Median of the peaks of their maps, each judged by the others and what was known before; 0 of a single one.
     """
-    memory, before = model.memory, model.corrections
+    memory = model.memory
     assert memory is not None
     found = [_correction(model, photo, normalise, anchors, threshold) for photo in photos]
-
-    def know(corrections: list[Correction], most: int) -> None:
-        normal = torch.cat([memory.tokens, *(each.normal.half() for each in corrections)], dim=1)
-        count = int(memory.photos) + len(corrections)
-        model.memory = TokenMemory(thinned(normal, most, seed), memory.share.item(), count).to(normal.device)
-        model.corrections = before
-        places = torch.cat([each.places for each in corrections]) if corrections else photos.new_empty(0)
-        if len(places):
-            new = Corrections(places, torch.cat([each.wrong for each in corrections], dim=1), len(corrections))
-            model.corrections = new if before is None else before.joined(new)
-
-    peaks = []
-    for index, photo in enumerate(photos if len(photos) > 1 else []):
-        know(found[:index] + found[index + 1 :], sys.maxsize)  # thinning each time would take long, and change little
-        peaks.append(model.predict(normalise(photo[None]), anchors).anomaly_map.max().item())  # type: ignore[operator]
-    know(found, limit)
-    return statistics.median(peaks) if peaks else 0.0
+    normal = torch.cat([memory.tokens, *(each.normal.half() for each in found)], dim=1)
+    model.memory = TokenMemory(thinned(normal, limit, seed), memory.share.item(), int(memory.photos) + len(photos))
+    places = torch.cat([each.places for each in found])
+    if len(places):
+        new = Corrections(places, torch.cat([each.wrong for each in found], dim=1), len(photos))
+        model.corrections = new if model.corrections is None else model.corrections.joined(new)
 
 
 def _correction(model: DPCLIPModel, photo: Tensor, normalise: object, anchors: Tensor, threshold: float) -> Correction:

@@ -19,7 +19,7 @@ from anomalib_dpclip.model.correcting import correct_memory
 from anomalib_dpclip.model.ignore import IgnoresRegion
 from anomalib_dpclip.model.post_processor import DPCLIPPostProcessor
 from anomalib_dpclip.model.pre_processor import CLIPPreProcessor
-from anomalib_dpclip.model.reference_calibration import calibrate_on_references, raise_thresholds
+from anomalib_dpclip.model.reference_calibration import calibrate_on_references
 from anomalib_dpclip.model.reference_memory import build_memory
 from anomalib_dpclip.model.references import (
     as_tensor,
@@ -156,7 +156,7 @@ class KnowsReferences(IgnoresRegion):
     def add_corrections(self, images: Sequence[str | Path | Image.Image | Tensor]) -> None:
         """Judge from now on also by photos that were called anomalous and are not.
 
-        Thresholds rise so far that half of the photos, each judged by the others, are called normal; they never fall.
+        Thresholds stay: what is known of more photos lets scores of normal images fall, not rise.
 
         Args:
             images: As in `set_references`.
@@ -173,11 +173,9 @@ class KnowsReferences(IgnoresRegion):
         photos = self._resized([_tensor(image) for image in images]).to(self.model.anchors.device)
         processor = self.post_processor
         threshold = processor.calibration.thresholds.pixel if isinstance(processor, DPCLIPPostProcessor) else 0.5
-        peak = correct_memory(
+        correct_memory(
             self.model, photos, self._preparation.normalize, self.model.anchors, threshold, self.memory_tokens, self.seed
         )
-        if isinstance(processor, DPCLIPPostProcessor):
-            raise_thresholds(processor.calibration, peak, self.model.domain)
 
     def fit_corrections_to(self, state: Mapping[str, Any]) -> None:
         """Make room for the corrections that a state dict holds; without any there are none."""

@@ -1,12 +1,10 @@
 """Thresholds from photos of what the target should look like, where there are no validation images."""
 
-import torch
 from torch import Tensor
 
 from anomalib_dpclip.method.domain import Domain
 from anomalib_dpclip.model.calibration import Calibration
 from anomalib_dpclip.model.calibration_statistics import CalibrationStatistics
-from anomalib_dpclip.model.normalisation import MIN_GAP, separate_control_points
 from anomalib_dpclip.model.thresholds import NO_PROMISE, Thresholds
 
 
@@ -37,18 +35,3 @@ def calibrate_on_references(
 
 def _middle(scores: Tensor, label: Tensor) -> float:
     return ((scores[label == 0].mean() + scores[label == 1].mean()) / 2).item()
-
-
-@torch.no_grad()
-def raise_thresholds(calibration: Calibration, peak: float, domain: Domain) -> None:
-    """Raise thresholds so that a map with this peak is called normal; higher ones stay.
-
-    Args:
-        calibration: What is changed.
-        peak: Of the raw map.
-        domain: How scores are fused.
-    """
-    value = torch.tensor(peak + MIN_GAP, device=calibration.map_range.device)
-    for points, least in ((calibration.map_knots, value), (calibration.score_knots, calibration.fuse(value, value, domain))):
-        lowest, low, before, high, highest = points.tolist()
-        points.copy_(separate_control_points(lowest, low, max(before, least.item()), high, highest))
