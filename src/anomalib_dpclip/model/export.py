@@ -6,7 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from anomalib import TaskType
+from anomalib.data import AnomalibDataModule
+from anomalib.deploy import CompressionType
 from anomalib.models.components.base.export_mixin import ExportMixin
+from torchmetrics import Metric
+
+from anomalib_dpclip.model.quantisation import quantise, quantise_with_accuracy_control
 
 OPSET = 18
 """ONNX operator set: the lowest that torch's exporter writes. anomalib's default, 14, ends in a failed conversion."""
@@ -76,6 +82,22 @@ class DPCLIPExport(ExportMixin):
                 return super().to_onnx(export_root, model_file_name, input_size, **arguments)
         finally:
             self.model.rehearsing = False
+
+    def _compress_ov_model(
+        self,
+        model: Any,
+        compression_type: CompressionType | None = None,
+        datamodule: AnomalibDataModule | None = None,
+        metric: Metric | None = None,
+        task: TaskType | None = None,
+        max_drop: float = 0.01,
+    ) -> Any:
+        """INT8 arithmetic where a transformer can bear it, see `quantisation`; the rest is anomalib's."""
+        if compression_type == CompressionType.INT8_PTQ:
+            return quantise(model, datamodule)
+        if compression_type == CompressionType.INT8_ACQ:
+            return quantise_with_accuracy_control(model, datamodule, metric, max_drop)
+        return super()._compress_ov_model(model, compression_type, datamodule, metric, task, max_drop)
 
     def _require_anchors(self) -> None:
         if not self.model.anchors.any():
