@@ -7,9 +7,12 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from anomalib.deploy.export import CompressionType
+from anomalib import TaskType
+from anomalib.data import AnomalibDataModule
+from anomalib.deploy import CompressionType
 from anomalib.models.components.base.export_mixin import ExportMixin
 from torch import Tensor
+from torchmetrics import Metric
 
 from anomalib_dpclip.adapter_files.own_format import tensor_digest
 from anomalib_dpclip.adapter_files.provenance import Provenance
@@ -21,6 +24,7 @@ from anomalib_dpclip.model.exported.metadata import DeployedClass, Metadata
 from anomalib_dpclip.model.exported.onnx_file import finish_exported
 from anomalib_dpclip.model.exported.openvino_file import finish_converted, fix_scales
 from anomalib_dpclip.model.post_processor import DPCLIPPostProcessor
+from anomalib_dpclip.model.quantisation import quantise, quantise_with_accuracy_control
 
 OPSET = 18
 """ONNX operator set: the lowest that torch's exporter writes. anomalib's default, 14, ends in a failed conversion."""
@@ -151,11 +155,6 @@ class DPCLIPExport(ExportMixin):
             finish_converted(converted, path, self._scales().numpy(), self._metadata(), raw_score)
         return path
 
-    def _compress_ov_model(self, model: Any, compression_type: CompressionType | None = None, *args: Any, **kwargs: Any) -> Any:
-        if compression_type != CompressionType.INT8:  # the others run the model, on images alone
-            fix_scales(model, self._scales().numpy())
-        return super()._compress_ov_model(model, compression_type, *args, **kwargs)
-
     def _trace(self, path: Path, input_size: tuple[int, int] | None, arguments: dict[str, Any]) -> None:
         """Write what torch makes of the model, with the table of scales as a second input."""
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -199,6 +198,24 @@ class DPCLIPExport(ExportMixin):
             classes=[DeployedClass(name, scale, promise) for name in self.export_classes or [self.shown_class]],
             version=package_versions()["anomalib-dpclip"],
         )
+
+    def _compress_ov_model(
+        self,
+        model: Any,
+        compression_type: CompressionType | None = None,
+        datamodule: AnomalibDataModule | None = None,
+        metric: Metric | None = None,
+        task: TaskType | None = None,
+        max_drop: float = 0.01,
+    ) -> Any:
+        """INT8 arithmetic where a transformer can bear it, see `quantisation`; the rest is anomalib's."""
+        if compression_type != CompressionType.INT8 and isinstance(self.post_processor, DPCLIPPostProcessor):
+            fix_scales(model, self._scales().numpy())  # the others run the model, on images alone
+        if compression_type == CompressionType.INT8_PTQ:
+            return quantise(model, datamodule)
+        if compression_type == CompressionType.INT8_ACQ:
+            return quantise_with_accuracy_control(model, datamodule, metric, max_drop)
+        return super()._compress_ov_model(model, compression_type, datamodule, metric, task, max_drop)
 
     def _require_anchors(self) -> None:
         if not self.export_classes and not self.model.anchors.any():

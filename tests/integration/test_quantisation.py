@@ -1,0 +1,105 @@
+"""INT8 arithmetic: what is quantised, on which photos, and that maps and metrics bear it."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from anomalib.deploy import CompressionType
+from scipy.stats import spearmanr
+
+from anomalib_dpclip import DPCLIP, Photos, Surfaces
+from anomalib_dpclip.model.quantisation import (
+    CALIBRATION_PHOTOS,
+    normal_photos,
+    products_with_weights,
+    quantise,
+    quantise_with_accuracy_control,
+)
+
+openvino = pytest.importorskip("openvino", reason="needs the extra 'openvino'")
+pytest.importorskip("nncf", reason="needs nncf, of the extra 'openvino'")
+pytest.importorskip("onnxscript", reason="needs the extra 'openvino'")
+
+
+@pytest.fixture(scope="module")
+def weave(surfaces_root):
+    data = Surfaces(root=surfaces_root, category="weave")
+    data.setup()
+    return data
+
+
+@pytest.fixture(scope="module")
+def model():
+    """Two of the six layers hold every kind of product."""
+    return DPCLIP(backbone="mini", adapter_layers=[0], tap_layers=[1, 2], class_name="weave", visualizer=False).eval()
+
+
+@pytest.fixture(scope="module")
+def files(model, weave, tmp_path_factory):
+    root = tmp_path_factory.mktemp("exported")
+    return {
+        kind: model.to_openvino(root / str(kind), compression_type=kind, datamodule=weave)
+        for kind in (None, CompressionType.INT8_PTQ)
+    }
+
+
+def outputs(path, images):
+    compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return compiled(images)["anomaly_map"]
+
+
+def test_only_products_with_weights_are_quantised(files):
+    """Two layers of four, an adapter, two projectors of maps and one of the score."""
+    graph = openvino.Core().read_model(files[CompressionType.INT8_PTQ])
+    users = {
+        target.get_node().get_type_name()
+        for node in graph.get_ops()
+        if node.get_type_name() == "FakeQuantize"
+        for target in node.output(0).get_target_inputs()
+    }
+    assert users == {"MatMul"}
+    assert len(products_with_weights(openvino.Core().read_model(files[None]))) == 2 * 4 + 1 + 2 + 1
+    sizes = {kind: path.with_suffix(".bin").stat().st_size for kind, path in files.items()}
+    assert sizes[CompressionType.INT8_PTQ] < 0.4 * sizes[None]
+
+
+def test_maps_keep_their_order(files, weave):
+    images = np.stack([np.asarray(weave.test_data[index].image) for index in range(0, 160, 20)])
+    exact, quantised = (outputs(path, images) for path in files.values())
+    assert not np.array_equal(exact, quantised)
+    assert spearmanr(exact.ravel(), quantised.ravel()).statistic > 0.97
+
+
+def test_calibration_photos_are_normal_ones_of_the_training_split(weave):
+    photos = normal_photos(weave)
+    assert len(photos) == min(CALIBRATION_PHOTOS, int((weave.train_data.samples.label_index == 0).sum()))
+    assert torch.equal(torch.from_numpy(photos[0][0]), torch.as_tensor(weave.train_data[0].image))
+
+
+def test_what_cannot_be_calibrated_says_so(weave, tmp_path):
+    with pytest.raises(ValueError, match="name its data set with --data"):
+        normal_photos(None)
+    none = weave.train_data.samples.assign(label_index=1)
+    data = SimpleNamespace(prepare_data=lambda: None, setup=lambda _: None, train_data=SimpleNamespace(samples=none))
+    with pytest.raises(ValueError, match="the data set has none: use INT8 or FP16"):
+        normal_photos(data)
+    with pytest.raises(ValueError, match="Photos have no labels"):
+        normal_photos(Photos(tmp_path))
+
+
+def test_several_tiles_are_refused(weave):
+    with pytest.raises(ValueError, match="export with tiles=1, or use INT8"):
+        quantise(SimpleNamespace(get_ordered_ops=list), weave)
+
+
+def test_accuracy_control_looks_at_the_validation_images(files, weave):
+    data = SimpleNamespace(prepare_data=lambda: None, setup=lambda _: None, train_data=weave.train_data)
+    model = openvino.Core().read_model(files[None])
+    with pytest.raises(ValueError, match="INT8_ACQ needs validation images"):
+        quantise_with_accuracy_control(model, data)
+    with pytest.raises(ValueError, match=r"max_drop must lie in \[0, 1\], not 2"):
+        quantise_with_accuracy_control(model, data, max_drop=2)
+    data.val_data = weave.val_data.subsample(range(0, 160, 10))
+    quantised = quantise_with_accuracy_control(model, data, max_drop=1)
+    assert any(node.get_type_name() == "FakeQuantize" for node in quantised.get_ops())
