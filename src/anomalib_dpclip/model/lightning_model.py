@@ -11,7 +11,6 @@ from anomalib.data import AnomalibDataModule, AnomalibDataset
 from anomalib.metrics import Evaluator
 from anomalib.models.components import AnomalibModule
 from anomalib.visualization import Visualizer
-from lightning.pytorch import Callback
 from torch import nn
 
 from anomalib_dpclip.adapter_files.compatibility import architecture_of
@@ -30,24 +29,19 @@ from anomalib_dpclip.method.prompting import ABNORMAL_STATES, NORMAL_STATES, TEM
 from anomalib_dpclip.method.prototypes import Prototypes
 from anomalib_dpclip.method.torch_model import DPCLIPModel
 from anomalib_dpclip.method.unadapted import UNADAPTED, UnadaptedCLIP
-from anomalib_dpclip.metrics import field_metrics
 from anomalib_dpclip.model.arguments import AdaptersArguments, check_ranges, chosen_post_processor, class_list, file_of
 from anomalib_dpclip.model.checkpointing import SavesAdapters
-from anomalib_dpclip.model.decision_report import DecisionReport
+from anomalib_dpclip.model.default_parts import DefaultParts
 from anomalib_dpclip.model.evaluation import EvaluatesTarget
 from anomalib_dpclip.model.export import DPCLIPExport
 from anomalib_dpclip.model.learning import LearnsAdapters
-from anomalib_dpclip.model.missing_target import MissingTarget
-from anomalib_dpclip.model.post_processor import DPCLIPPostProcessor
 from anomalib_dpclip.model.pre_processor import CLIPPreProcessor
 from anomalib_dpclip.model.reference_memory import MEMORY_TOKENS
 from anomalib_dpclip.model.references import check_references
-from anomalib_dpclip.model.results_folder import keep_config
 from anomalib_dpclip.model.seed import seed_or_global
-from anomalib_dpclip.model.visualizer import PictureVisualizer
 
 
-class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, AnomalibModule):  # type: ignore[misc]
+class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, DefaultParts, AnomalibModule):  # type: ignore[misc]
     """Zero-shot anomaly detection with a frozen CLIP, channel purification and feature decoupling (DP-CLIP).
 
     Without `weights` it learns its adapters on an auxiliary labelled set, never on the target given by ``--data``, which is
@@ -242,38 +236,3 @@ class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, Anoma
         if self.weights is None:
             return LearningType.ONE_CLASS
         return LearningType.FEW_SHOT if self.has_references else LearningType.ZERO_SHOT
-
-    @property
-    def trainer_arguments(self) -> dict[str, Any]:
-        """No sanity check: its few batches would set thresholds. Everything else is the user's."""
-        return {"num_sanity_val_steps": 0}
-
-    @staticmethod
-    def configure_pre_processor(image_size: tuple[int, int] | None = None) -> CLIPPreProcessor:
-        """Bicubic resize (default 518 x 518) and OpenAI's normalisation."""
-        return CLIPPreProcessor(image_size or (518, 518))
-
-    def configure_post_processor(self) -> DPCLIPPostProcessor:
-        """Score fusion, normalisation and thresholds of the method."""
-        return DPCLIPPostProcessor()
-
-    @staticmethod
-    def configure_evaluator() -> Evaluator:
-        """The metrics that the field reports."""
-        return Evaluator(test_metrics=field_metrics())
-
-    @classmethod
-    def configure_visualizer(cls) -> Visualizer:
-        """Photo and heat map in the photo's own proportions, with score and decision."""
-        return PictureVisualizer()
-
-    def configure_callbacks(self) -> Sequence[Callback]:
-        """Anomalib's components, a report of the decisions and, where pictures are wanted, a contact sheet."""
-        if self._trainer is not None:
-            keep_config(self.trainer)
-        callbacks: list[Any] = [*super().configure_callbacks(), DecisionReport(), MissingTarget()]  # type: ignore[misc]
-        if self.visualizer is not None:
-            from anomalib_dpclip.model.contact_sheet import ContactSheet
-
-            callbacks.append(ContactSheet())
-        return callbacks
