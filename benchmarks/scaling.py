@@ -1,10 +1,16 @@
-"""How time and memory of a training step grow with image size, batch and taps, and text anchors with classes."""
+"""How time grows: a training step with image size, batch and taps; anchors with classes; judging with tiles, photos and lot."""
 
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
+import torch
 
+from anomalib_dpclip.method.memory import TokenMemory
+from anomalib_dpclip.method.mutual_scoring import mutual_distances
+from anomalib_dpclip.method.torch_model import DPCLIPModel
 from anomalib_dpclip.model.lightning_model import DPCLIP
 from benchmarks.command import run
 from benchmarks.timing import alternating_seconds, in_new_process, medians
@@ -21,6 +27,10 @@ STEPS: dict[str, dict[int, dict[str, Any]]] = {
 """By what grows and how far: arguments of `TrainingStep`."""
 
 CLASSES = (1, 10, 100)
+TILES = (1, 2, 3, 4)
+"""Sides of an image in sides of the model: (2 N - 1)^2 tiles."""
+PHOTOS = (1, 4, 16, 64)
+LOTS = (8, 16, 32, 64)
 
 
 def scaling(backbone: str = "mini", repeats: int = 5) -> pd.DataFrame:
@@ -31,7 +41,8 @@ def scaling(backbone: str = "mini", repeats: int = 5) -> pd.DataFrame:
         repeats: Timed rounds.
 
     Returns:
-        One row a setting: ``what`` grows, to which ``value``, ``ms`` and ``peak MiB`` (of the whole process on the CPU).
+        One row a setting: ``what`` grows, to which ``value``, ``ms`` and ``peak MiB`` (of the whole process on the CPU), and
+        the ``exponent`` with which time grows from the smallest value to the largest, by least squares of the logarithms.
     """
     rows = []
     for what, variations in STEPS.items():
@@ -43,8 +54,42 @@ def scaling(backbone: str = "mini", repeats: int = 5) -> pd.DataFrame:
     rows += [
         ("classes (anchors, once)", classes, round(1000 * _anchor_seconds(backbone, classes), 1), None) for classes in CLASSES
     ]
-    table = pd.DataFrame(rows, columns=["what", "value", "ms", "peak MiB"])
-    return table.astype({"peak MiB": "Int64"})
+    for what, judging in _judging(backbone).items():
+        seconds = medians(alternating_seconds({str(value): judge for value, judge in judging.items()}, repeats))
+        rows += [(what, value, round(1000 * seconds[str(value)], 1), None) for value in judging]
+    table = pd.DataFrame(rows, columns=["what", "value", "ms", "peak MiB"]).astype({"peak MiB": "Int64"})
+    exponents = {what: exponent(group["value"], group["ms"]) for what, group in table.groupby("what")}
+    return table.assign(exponent=table["what"].map(exponents).round(2))
+
+
+def exponent(values: "pd.Series[float]", times: "pd.Series[float]") -> float:
+    """The ``p`` of ``time = c value^p`` that fits best, by least squares of the logarithms."""
+    return float(np.polyfit(np.log(values), np.log(times), 1)[0])
+
+
+def _judging(backbone: str) -> dict[str, dict[int, Callable[[], object]]]:
+    """What to run, by what grows and how far."""
+    runs: dict[str, dict[int, Callable[[], object]]] = {"tiles of an image": {}, "reference photos": {}, "images of a lot": {}}
+    for tiles in TILES:
+        model = DPCLIP(backbone=backbone, pretrained="random", tiles=tiles, class_name="metal").model.eval()
+        runs["tiles of an image"][(2 * tiles - 1) ** 2] = _prediction(model, torch.randn(1, 3, *model.input_size))
+    taps, length, width = len(model.tap_layers), model.backbone.grid[0] * model.backbone.grid[1], model.backbone.width
+    for photos in PHOTOS:
+        known = DPCLIP(backbone=backbone, pretrained="random", class_name="metal").model.eval()
+        known.memory = TokenMemory(torch.randn(taps, photos * length, width), 0.5, photos)
+        runs["reference photos"][photos] = _prediction(known, torch.randn(8, 3, *known.input_size))
+    for images in LOTS:
+        tokens = torch.randn(images, taps, length, width)
+        runs["images of a lot"][images] = lambda tokens=tokens: mutual_distances(tokens)  # type: ignore[misc]
+    return runs
+
+
+def _prediction(model: DPCLIPModel, images: torch.Tensor) -> Callable[[], object]:
+    def predict() -> object:
+        with torch.inference_mode():
+            return model(images)
+
+    return predict
 
 
 def _anchor_seconds(backbone: str, classes: int) -> float:
@@ -63,9 +108,13 @@ def scaling_chart(table: pd.DataFrame) -> "Figure":
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(12, 3.2), layout="constrained")
+    figure = Figure(figsize=(14, 6), layout="constrained")
     groups = table.groupby("what", sort=False)
-    for axes, (what, rows) in zip(figure.subplots(1, groups.ngroups), groups, strict=True):
+    places = figure.subplots(2, -(-groups.ngroups // 2)).flatten()
+    for axes in places[groups.ngroups :]:
+        axes.axis("off")
+    for axes, (what, rows) in zip(places, groups, strict=False):
+        axes.set_title(f"grows with its power {rows['exponent'].iloc[0]:.2f}", fontsize="medium")
         axes.plot(rows["value"], rows["ms"], "o-", color="C0")
         axes.set_xlabel(what)
         axes.set_ylabel("ms", color="C0")

@@ -20,7 +20,7 @@ from anomalib_dpclip.metrics import field_metrics
 logger = logging.getLogger(__name__)
 
 CALIBRATION_PHOTOS = 64
-"""Normal photos that ranges of activations are taken from. With 20 the accuracy on Surfaces is what it is with these."""
+"""Normal photos at most that ranges of activations are taken from. Surfaces has 20, and more was not tried."""
 
 JUDGED_BY = ("image_AUROC", "pixel_AUROC")
 """What may drop by ``max_drop`` at most: the mean of those that are defined."""
