@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -69,7 +70,11 @@ def exponent(values: "pd.Series[float]", times: "pd.Series[float]") -> float:
 
 def _judging(backbone: str) -> dict[str, dict[int, Callable[[], object]]]:
     """What to run, by what grows and how far."""
-    runs: dict[str, dict[int, Callable[[], object]]] = {"tiles of an image": {}, "reference photos": {}, "images of a lot": {}}
+    runs: dict[str, dict[int, Callable[[], object]]] = {
+        "tiles of an image": {},
+        "reference photos": {},
+        "images of a panel": {},
+    }
     for tiles in TILES:
         model = DPCLIP(backbone=backbone, pretrained="random", tiles=tiles, class_name="metal").model.eval()
         runs["tiles of an image"][(2 * tiles - 1) ** 2] = _prediction(model, torch.randn(1, 3, *model.input_size))
@@ -80,7 +85,7 @@ def _judging(backbone: str) -> dict[str, dict[int, Callable[[], object]]]:
         runs["reference photos"][photos] = _prediction(known, torch.randn(8, 3, *known.input_size))
     for images in LOTS:
         tokens = torch.randn(images, taps, length, width)
-        runs["images of a lot"][images] = lambda tokens=tokens: mutual_distances(tokens)  # type: ignore[misc]
+        runs["images of a panel"][images] = partial(mutual_distances, tokens, tokens, range(images))
     return runs
 
 
