@@ -7,6 +7,7 @@ import re
 from itertools import pairwise
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 from anomalib.data import get_datamodule
@@ -236,6 +237,16 @@ def test_table_of_the_readme_equals_the_results(capsys):
 def test_table_of_false_alarms_equals_the_results():
     lines = (ROOT / "benchmark_results/promise.md").read_text(encoding="utf-8").splitlines()
     assert "\n".join(line for line in lines if line.startswith("|")) in text_of("decisions")
+
+
+@pytest.mark.parametrize(("results", "alone"), [("references", "memory"), ("references_lot", "lot")])
+def test_table_of_photos_and_lots_equals_the_results(results, alone):
+    measured = pd.read_csv(ROOT / f"benchmark_results/{results}.csv", comment="#")
+    means = measured.groupby(["knows", "judged by"])[["image_AUROC", "pixel_AUROC", "pixel_AP"]].mean()
+    assert len(measured["knows"].unique()) > 5
+    for knows in set(measured["knows"]) - {"nothing"}:
+        alone_cell, both_cell = (" / ".join(f"{value:.1f}" for value in means.loc[knows, by]) for by in (alone, "both"))
+        assert f"| {knows} | {alone_cell} | {both_cell} |" in text_of("references")
 
 
 @pytest.mark.parametrize("results", ["inference", "training", "export"])
