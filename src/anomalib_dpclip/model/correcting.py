@@ -29,12 +29,20 @@ class Correction(NamedTuple):
 
 @torch.no_grad()
 def correct_memory(
-    model: DPCLIPModel, photos: Tensor, normalise: object, anchors: Tensor, threshold: float, limit: int, seed: int
+    model: DPCLIPModel,
+    memory: TokenMemory,
+    photos: Tensor,
+    normalise: object,
+    anchors: Tensor,
+    threshold: float,
+    limit: int,
+    seed: int,
 ) -> None:
     """Take photos for normal: their tokens into the memory, and what was called anomalous in them among the corrections.
 
     Args:
-        model: Has a memory.
+        model: What is corrected.
+        memory: Its own.
         photos: ``(K, 3, H, W)`` in [0, 1], of the model's size.
         normalise: CLIP's normalisation.
         anchors: Text anchors ``(E, 2)`` of what they show.
@@ -42,9 +50,7 @@ def correct_memory(
         limit: Tokens of each tap that the memory keeps at most.
         seed: Of the thinning.
     """
-    memory = model.memory
-    assert memory is not None
-    found = [_correction(model, photo, normalise, anchors, threshold) for photo in photos]
+    found = [_correction(model, memory, photo, normalise, anchors, threshold) for photo in photos]
     normal = torch.cat([memory.tokens, *(each.normal.half() for each in found)], dim=1)
     model.memory = TokenMemory(thinned(normal, limit, seed), memory.share.item(), int(memory.photos) + len(photos))
     places = torch.cat([each.places for each in found])
@@ -53,9 +59,9 @@ def correct_memory(
         model.corrections = new if model.corrections is None else model.corrections.joined(new)
 
 
-def _correction(model: DPCLIPModel, photo: Tensor, normalise: object, anchors: Tensor, threshold: float) -> Correction:
-    memory = model.memory
-    assert memory is not None
+def _correction(
+    model: DPCLIPModel, memory: TokenMemory, photo: Tensor, normalise: object, anchors: Tensor, threshold: float
+) -> Correction:
     step, most = model.backbone.patch_size // SHIFTS, SHIFTS // 2
     offsets = [(step * down, step * right) for down in range(-most, most + 1) for right in range(-most, most + 1)]
     shifted = torch.stack([torch.roll(photo, offset, (-2, -1)) for offset in offsets])

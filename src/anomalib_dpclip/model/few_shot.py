@@ -165,7 +165,8 @@ class KnowsReferences(IgnoresRegion):
             ImageReadError: If a file cannot be read; names it.
             ValueError: If there is no memory that they could be added to.
         """
-        if self.model.memory is None:
+        memory = self.model.memory
+        if memory is None:
             raise ValueError(
                 "there is no memory of photos of the target that corrections could be added to: give good photos with "
                 "--model.few_shot_source FOLDER, or --model.k_shot, when you calibrate"
@@ -173,9 +174,8 @@ class KnowsReferences(IgnoresRegion):
         photos = self._resized([_tensor(image) for image in images]).to(self.model.anchors.device)
         processor = self.post_processor
         threshold = processor.calibration.thresholds.pixel if isinstance(processor, DPCLIPPostProcessor) else 0.5
-        correct_memory(
-            self.model, photos, self._preparation.normalize, self.model.anchors, threshold, self.memory_tokens, self.seed
-        )
+        kept = (self.memory_tokens, self.seed)
+        correct_memory(self.model, memory, photos, self._preparation.normalize, self.model.anchors, threshold, *kept)
 
     def fit_corrections_to(self, state: Mapping[str, Any]) -> None:
         """Make room for the corrections that a state dict holds; without any there are none."""
