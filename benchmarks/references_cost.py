@@ -2,8 +2,8 @@
 
     python -m benchmarks.references_cost [--backbone mini]
 
-Weights and remembered tokens are random; they cost the same. The variants alternate. Seeing the photos or the panel, once a run, is
-not part of it: that is so many images by the text alone.
+Weights and remembered tokens are random; they cost the same. The variants alternate. Seeing the photos or the panel once is
+not part of it: so many images by the text alone.
 """
 
 import argparse

@@ -1,6 +1,7 @@
 """A calibration is of one domain and one model: what files carry of it, and what goes on when they are used."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -207,3 +208,29 @@ def test_adapters_loaded_in_python_are_in_force(adapters, make_model, make_engin
     with caplog.at_level(logging.WARNING):
         make_engine(limit_val_batches=0).test(model=model, datamodule=target)
     assert "nothing has been calibrated" not in caplog.text
+
+
+class TestDetection:
+    @pytest.fixture
+    def checkpoint(self, make_engine, target, tmp_path):
+        """Calibrated with the class token in the image score."""
+        model = DPCLIP(backbone="mini", class_name="weave", detection="class_token")
+        model.provenance = replace(model.provenance, learned_from=["Surfaces/brick"])
+        file = save_adapters(model, tmp_path / "class_token.safetensors")
+        engine = make_engine()
+        engine.validate(model=DPCLIP(weights=file, class_name="weave", visualizer=False), datamodule=target)
+        return checkpoint_of(engine)
+
+    def test_a_checkpoint_s_is_followed(self, checkpoint, make_engine, photos, tmp_path):
+        model = DPCLIP(backbone="mini", visualizer=False)
+        assert model.model.detection == "projector"
+        make_engine().predict(model=model, datamodule=Photos(photos, num_workers=0), ckpt_path=checkpoint)
+        assert model.model.detection == model.hparams["detection"] == "class_token"
+        assert DPCLIP(weights=save_adapters(model, tmp_path / "again.safetensors")).model.detection == "class_token"
+
+    def test_another_one_than_the_checkpoint_s_is_refused(self, checkpoint, make_engine, photos):
+        model = DPCLIP(backbone="mini", detection="projector", visualizer=False)
+        with pytest.raises(
+            ValueError, match=r"detection=class_token, the model has projector: set --model.detection class_token"
+        ):
+            make_engine().predict(model=model, datamodule=Photos(photos, num_workers=0), ckpt_path=checkpoint)

@@ -4,13 +4,14 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from lightning.pytorch.trainer.states import TrainerFn
 
 from anomalib_dpclip.adapter_files.compatibility import check_provenance
 from anomalib_dpclip.adapter_files.foreign_formats import promise_in
 from anomalib_dpclip.adapter_files.provenance import PROMISE_KEY, PROVENANCE_KEY, Provenance
+from anomalib_dpclip.method.anomaly_map import Detection
 from anomalib_dpclip.method.domain import DEFAULT_DOMAIN, Domain
 from anomalib_dpclip.method.unadapted import UNADAPTED
 from anomalib_dpclip.model.calibration import Calibration
@@ -39,6 +40,7 @@ class SavesAdapters(KnowsReferences):
     """Lightning's hooks of `DPCLIP` for saving and loading."""
 
     pre_processor: Any
+    chosen_detection: Detection | None
     is_trained_here = False
     _went_on_from: Any = None
 
@@ -110,6 +112,7 @@ class SavesAdapters(KnowsReferences):
             raise ValueError("the checkpoint is not one of DPCLIP: it lacks its provenance. Which model wrote it?")
         self._check_unadapted(checkpoint)
         provenance = Provenance.from_dict(saved, CHECKPOINT)
+        self._follow_detection(provenance.architecture.get("detection", "projector"))
         check_provenance(provenance, self.model, CHECKPOINT)
         self._check_image_size()
         self._check_domain(saved.get(DOMAIN_KEY, DEFAULT_DOMAIN), checkpoint.get("state_dict", {}))
@@ -132,6 +135,12 @@ class SavesAdapters(KnowsReferences):
             raise ValueError(f"the checkpoint is of CLIP without adapters: say --model.weights {UNADAPTED} beside --ckpt_path")
         if self.weights == UNADAPTED and not is_unadapted:
             raise ValueError(f"the checkpoint holds adapters: leave --model.weights {UNADAPTED} out")
+
+    def _follow_detection(self, saved: Any) -> None:
+        """Nobody has to say again what the image score looks at: there are no weights that it depends on."""
+        if self.chosen_detection is None and self.weights != UNADAPTED and saved in get_args(Detection):
+            self.model.detection = saved
+            self.keep_hyper_parameters({"detection": saved})
 
     def _check_image_size(self) -> None:
         size = getattr(self.pre_processor, "image_size", self.model.input_size)

@@ -208,7 +208,8 @@ class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, Defau
         self.model.checkpointing = checkpointing
         self.prototypes = Prototypes(model.backbone.embed_dim, prototype_momentum)
         self.anchors_for = AnchorCache(text, partial(load_text_tower, *tower), normal_states, abnormal_states, templates)
-        self.class_name, self.chosen_domain, self.weights, self.min_area = class_name, domain, weights, min_area
+        self.class_name, self.chosen_domain, self.chosen_detection = class_name, domain, detection
+        self.weights, self.min_area = weights, min_area
         self.auxiliary = AuxiliarySet(auxiliary, auxiliary_root, shots, auxiliary_unmasked, current_seed)
         self.batch_size, self.num_workers = batch_size, num_workers
         self.k_shot, self.few_shot_source, self.memory_tokens, self.lot = k_shot, few_shot_source, memory_tokens, lot
