@@ -18,7 +18,9 @@ def folder(tmp_path_factory, surfaces_root):
     from anomalib_dpclip import DPCLIP, Surfaces
 
     folder = tmp_path_factory.mktemp("pages")
-    model = DPCLIP(backbone="mini", auxiliary="Surfaces/brick", auxiliary_root=str(surfaces_root), shots=8, visualizer=False)
+    as_in_the_quickstart = {"backbone": "mini", "temperature": "backbone", "detection": "class_token"}
+    learned = {"auxiliary": "Surfaces/brick", "auxiliary_root": str(surfaces_root), "shots": 8}
+    model = DPCLIP(**as_in_the_quickstart, **learned, visualizer=False)
     engine = Engine(accelerator="cpu", max_epochs=1, default_root_dir=folder / "runs", logger=False, enable_progress_bar=False)
     engine.fit(model, datamodule=Surfaces(root=surfaces_root, category="weave", val_split_mode="none"))
     save_adapters(model, folder / "adapters.safetensors")
