@@ -47,8 +47,8 @@ def nearest_distance(tokens: Tensor, memory: Tensor) -> Tensor:
     for number, chunk in enumerate(memory.split(CHUNK)):
         known = chunk.to(tokens.dtype)
         with full_precision(tokens):
-            # |x - m|^2 less |x|^2, which is the same for every m.
-            distances = known.square().sum(1) - 2 * (tokens @ known.T)
+            # |x - m|^2 less |x|^2, which is the same for every m, in one pass.
+            distances = torch.addmm(known.square().sum(1), tokens, known.T, alpha=-2)
         least, index = distances.min(dim=1)
         if number == 0:
             nearest, lowest = known[index], least

@@ -20,9 +20,6 @@ PROJECTED_WIDTH = 128
 PANEL = 200
 """Images that judge the lot at most. MuSc splits a lot into groups of about as many, which judge themselves."""
 
-CHUNK_VALUES = 2**24
-"""Distances that are in memory at a time (64 MB)."""
-
 
 def random_projection(width: int, seed: int) -> Tensor | None:
     """Gaussian projection ``(C, PROJECTED_WIDTH)`` that keeps lengths in expectation; ``None`` for tokens as narrow already."""
@@ -57,17 +54,15 @@ def mutual_distances(tokens: Tensor, panel: Tensor, own: Sequence[int | None]) -
 
 
 def _tap_distance(tokens: Tensor, panel: Tensor, others: list[int]) -> Tensor:
-    """`mutual_distances` of one image at one tap, tokens ``(L, C)`` and panel ``(N, L, C)``."""
-    step = max(1, CHUNK_VALUES // len(tokens) ** 2)
-    known = [panel[others[start : start + step]] for start in range(0, len(others), step)]
-    nearest = torch.cat([_nearest(tokens.float(), part) for part in known])
+    """`mutual_distances` of one image at one tap, tokens ``(L, C)`` and panel ``(N, L', C)``."""
+    own = tokens.float()
+    nearest = torch.stack([_nearest(own, panel[other].float()) for other in others])
     return nearest.topk(max(1, round(LOWEST_SHARE * len(others))), dim=0, largest=False).values.mean(0)
 
 
-def _nearest(own: Tensor, others: Tensor) -> Tensor:
-    """Distance ``(M, L)`` of tokens ``(L, C)`` to the nearest of each other image ``(M, L', C)``."""
-    known = others.flatten(0, 1).float()
+def _nearest(own: Tensor, other: Tensor) -> Tensor:
+    """Distance ``(L,)`` of tokens ``(L, C)`` to the nearest of another image ``(L', C)``."""
     with full_precision(own):
-        squares = known.square().sum(1) - 2 * (own @ known.T)
-    least = squares.view(len(own), *others.shape[:2]).amin(2).T
-    return (least + own.square().sum(1)).clamp_min(0).sqrt()
+        # |x - m|^2 less |x|^2 in one pass; the minimum down the columns is twice as fast as along the rows.
+        squares = torch.addmm(other.square().sum(1, keepdim=True), other, own.T, alpha=-2)
+    return (squares.amin(0) + own.square().sum(1)).clamp_min(0).sqrt()
