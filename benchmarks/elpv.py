@@ -93,7 +93,8 @@ def main() -> None:
     arguments = parser.parse_args()
     with TemporaryDirectory() as folder:
         rows = [row for seed in arguments.seeds for row in rows_of(seed, arguments.root, Path(folder))]
-    write_results(pd.DataFrame(rows), arguments.out, "elpv", "python -m benchmarks.elpv")
+    seeds = " ".join(map(str, arguments.seeds))
+    write_results(pd.DataFrame(rows), arguments.out, "elpv", f"python -m benchmarks.elpv --seeds {seeds}")
 
 
 if __name__ == "__main__":
