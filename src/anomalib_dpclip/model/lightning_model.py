@@ -18,6 +18,7 @@ from anomalib_dpclip.adapter_files.provenance import Provenance
 from anomalib_dpclip.adapter_files.save_and_load import load_adapters
 from anomalib_dpclip.auxiliary.auxiliary_set import AuxiliarySet
 from anomalib_dpclip.clip.loading import load_clip, load_text_tower
+from anomalib_dpclip.clip.preprocessing import Preprocessing
 from anomalib_dpclip.clip.pretraining import pretraining_of
 from anomalib_dpclip.files.measured_by import package_versions
 from anomalib_dpclip.method.adapters import Pooling
@@ -216,20 +217,24 @@ class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, Defau
         self.chosen_seed, self.seed, self.export_classes = seed, current_seed, class_list(export_classes)
         self.decoupling_weight, self.learning_rate, self.milestones = decoupling_weight, learning_rate, tuple(milestones)
         self.temperature = clip.logit_scale.exp().item() if temperature == "backbone" else temperature
-        self.provenance = Provenance(
-            backbone=clip_name[0],
-            pretrained=Path(clip_name[1]).name,
-            fingerprint=model.backbone_fingerprint,
-            preprocessing=getattr(self.pre_processor, "preprocessing", preprocessing).as_dict(),
-            architecture=architecture_of(model),
-            versions=package_versions(),
-        )
+        self.provenance = self._untrained(*clip_name, getattr(self.pre_processor, "preprocessing", preprocessing))
         self.set_domain(domain or DEFAULT_DOMAIN)
         if file is not None:
             load_adapters(self, file)
         self.ignore_region(ignore)
         if weights is not None or class_name is not None:
             self.set_class(class_name or UNKNOWN_CLASS)
+
+    def _untrained(self, backbone: str, pretrained: str, preprocessing: Preprocessing) -> Provenance:
+        """Provenance of adapters that have learned nothing yet."""
+        return Provenance(
+            backbone=backbone,
+            pretrained=Path(pretrained).name,
+            fingerprint=self.model.backbone_fingerprint,
+            preprocessing=preprocessing.as_dict(),
+            architecture=architecture_of(self.model),
+            versions=package_versions(),
+        )
 
     @property
     def learning_type(self) -> LearningType:
