@@ -230,7 +230,7 @@ def test_table_of_the_readme_equals_the_results(capsys):
     report([ROOT / "benchmark_results" / "surfaces.csv"])
     printed = capsys.readouterr().out.splitlines()
     table = [line for line in README.read_text(encoding="utf-8").splitlines() if re.match(r"\| .*\d(\*\*)? ± \d", line)]
-    assert len(table) == 3
+    assert len(table) == 7
     assert [line for line in table if line not in printed] == []
 
 
