@@ -23,7 +23,7 @@ A model's argument is `--model.NAME VALUE` on anomalib's command line, `init_arg
 Python; a data module's is `--data.NAME VALUE`. The command line says the same:
 
 ```bash
-anomalib train --model DPCLIP --help
+anomalib train --model.help DPCLIP
 ```
 
 `configs/model/dpclip.yaml` spells out those of the model for ViT-L-14-336. An empty default is derived: the description says

@@ -5,7 +5,7 @@ import shutil
 
 import pandas as pd
 import pytest
-from tests.pages import README, blocks_of, run_shell
+from tests.pages import README, blocks, blocks_of, run_shell
 from tests.paths import CONFIGS
 
 from anomalib_dpclip import Surfaces
@@ -51,3 +51,10 @@ def test_from_top_to_bottom(folder):
     again = run_shell(quickstart, folder)
     assert "Nothing is measured" in again.stdout or "4 of 4 jobs done" in again.stdout
     assert (folder / "results/DPCLIP/Surfaces/weave/v1/weights/lightning/model.ckpt").is_file()
+
+
+def test_the_command_line_tells_the_model_s_arguments(tmp_path):
+    told = run_shell(blocks("arguments", "bash"), tmp_path).stdout
+    for argument in ("k_shot", "false_alarm_rate", "detection"):
+        assert f"--model.{argument} " in told
+    assert "--model.coreset_sampling_ratio" not in told, "another model's"
