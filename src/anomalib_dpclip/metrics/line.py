@@ -31,9 +31,7 @@ def overkill(scores: torch.Tensor, labels: torch.Tensor, escape: float) -> torch
         >>> overkill(torch.tensor([0.1, 0.6, 0.4, 0.9]), torch.tensor([0, 0, 1, 1]), 0.02)
         tensor(0.5000)
     """
-    anomalous = scores[labels == 1].sort().values
-    lowest_found = anomalous[_allowed(escape, len(anomalous))]
-    return (scores[labels == 0] >= lowest_found).float().mean()
+    return _price(scores[labels == 1], scores[labels == 0], escape)
 
 
 def escape(scores: torch.Tensor, labels: torch.Tensor, overkill: float) -> torch.Tensor:
@@ -47,9 +45,13 @@ def escape(scores: torch.Tensor, labels: torch.Tensor, overkill: float) -> torch
     Returns:
         Share in [0, 1], ``()``.
     """
-    normal = scores[labels == 0].sort(descending=True).values
-    highest_passed = normal[_allowed(overkill, len(normal))]
-    return (scores[labels == 1] <= highest_passed).float().mean()
+    return _price(-scores[labels == 0], -scores[labels == 1], overkill)
+
+
+def _price(limited: torch.Tensor, other: torch.Tensor, share: float) -> torch.Tensor:
+    """Share of the other scores ``(M,)`` that reach the threshold with at most a share of the limited ones ``(N,)`` below it."""
+    threshold = limited.sort().values[_allowed(share, len(limited))]
+    return (other >= threshold).float().mean()
 
 
 def _allowed(share: float, images: int) -> int:
