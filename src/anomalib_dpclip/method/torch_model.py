@@ -4,6 +4,7 @@ DP-CLIP (Feature Decoupling and Channel Purification), inference.
 """
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any, get_args
 
@@ -130,10 +131,14 @@ class DPCLIPModel(AdaptedTower):
         """
         return self._full_map(fuse(difference, self.smoothed(distance), share))
 
-    def smoothed(self, distance: Tensor) -> Tensor:
-        """Distances ``(B, L)`` to a memory or a lot, as they are fused: smoothed ``(B, rows, columns)``."""
-        on_grid = distance.unflatten(-1, self.backbone.grid)
-        return smooth_distance(on_grid) if self.ignored is None else self.ignored.smooth(on_grid, smooth_distance)
+    def smoothed(self, distance: Tensor, judged: Tensor | None = None) -> Tensor:
+        """Distances ``(B, L)`` to a memory or a lot, as they are fused: smoothed ``(B, rows, columns)``.
+
+        Args:
+            distance: The distances.
+            judged: Which tokens are ``(B, rows, columns)`` bool; by default those that see nothing ignored.
+        """
+        return self._smooth(distance.unflatten(-1, self.backbone.grid), smooth_distance, judged)
 
     @property
     def judged_tokens(self) -> Tensor:
@@ -142,9 +147,13 @@ class DPCLIPModel(AdaptedTower):
             return torch.arange(math.prod(self.backbone.grid), device=self.anchors.device)
         return self.ignored.tokens.flatten().nonzero().squeeze(1)
 
-    def _blurred(self, difference: Tensor) -> Tensor:
-        blur = partial(blur_grid, domain=self.domain)
-        return blur(difference) if self.ignored is None else self.ignored.smooth(difference, blur)
+    def _blurred(self, difference: Tensor, judged: Tensor | None = None) -> Tensor:
+        return self._smooth(difference, partial(blur_grid, domain=self.domain), judged)
+
+    def _smooth(self, values: Tensor, blur: Callable[[Tensor], Tensor], judged: Tensor | None) -> Tensor:
+        if judged is not None:
+            return smooth_judged(values, judged, blur)
+        return blur(values) if self.ignored is None else self.ignored.smooth(values, blur)
 
     def _full_map(self, difference: Tensor) -> Tensor:
         maps = anomaly_map(resize_map(difference, self.input_size))
@@ -162,15 +171,12 @@ class DPCLIPModel(AdaptedTower):
     def _predict_with_memory(self, images: Tensor, anchors: Tensor, memory: TokenMemory) -> InferenceBatch:
         seen = self._sharp_evidence(images, anchors)
         distance = memory(seen.tokens)
-        if self.corrections is None:
-            maps = self.fused_map(self._blurred(seen.difference), distance, memory.share)
-        else:
+        judged = None
+        if self.corrections is not None:
             judged = ~self.corrections(seen.tokens, distance, self.backbone.grid)
             if self.ignored is not None:
                 judged = judged & self.ignored.tokens
-            text = smooth_judged(seen.difference, judged, partial(blur_grid, domain=self.domain))
-            near = smooth_judged(distance.unflatten(-1, self.backbone.grid), judged, smooth_distance)
-            maps = self._full_map(fuse(text, near, memory.share))
+        maps = self._full_map(fuse(self._blurred(seen.difference, judged), self.smoothed(distance, judged), memory.share))
         return InferenceBatch(anomaly_map=maps, pred_score=self._beside(maps, seen.score))
 
     def forward(self, images: Tensor) -> InferenceBatch | tuple[list[Tensor], Tensor]:

@@ -49,7 +49,7 @@ def escape(scores: torch.Tensor, labels: torch.Tensor, overkill: float) -> torch
 
 
 def _price(limited: torch.Tensor, other: torch.Tensor, share: float) -> torch.Tensor:
-    """Share of the other scores ``(M,)`` that reach the threshold with at most a share of the limited ones ``(N,)`` below it."""
+    """Share of the scores ``(M,)`` that reach the threshold which leaves at most a share of the limited ones ``(N,)`` below."""
     threshold = limited.sort().values[_allowed(share, len(limited))]
     return (other >= threshold).float().mean()
 
