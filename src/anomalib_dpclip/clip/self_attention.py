@@ -20,5 +20,7 @@ def self_attention(attention: nn.MultiheadAttention, tokens: Tensor) -> Tensor:
     """
     projected = functional.linear(tokens, attention.in_proj_weight, attention.in_proj_bias)
     heads = projected.unflatten(-1, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)  # (3, B, heads, L, C / heads)
-    attended = functional.scaled_dot_product_attention(*heads.contiguous().unbind())  # the copy is earned back
+    if tokens.device.type == "cpu":
+        heads = heads.contiguous()  # earned back there; CUDA's kernels read heads as they lie
+    attended = functional.scaled_dot_product_attention(*heads.unbind())
     return attention.out_proj(attended.transpose(1, 2).flatten(2))

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from anomalib.data import ImageBatch
 from torch import Tensor
+from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import resize
 
 from anomalib_dpclip.clip.preprocessing import OPENAI
@@ -49,7 +50,7 @@ class IgnoresRegion(KnowsTarget):
         size = self.model.input_size
         rows, columns = self.model.backbone.grid
         grid = (self.model.tiles * rows, self.model.tiles * columns)
-        interpolation = getattr(self.pre_processor, "preprocessing", OPENAI).interpolation
+        interpolation = InterpolationMode(getattr(self.pre_processor, "preprocessing", OPENAI).interpolation)
         # As photos are resized: whatever an ignored pixel has a share in is ignored.
         shares = resize(ignored[None].float(), list(size), interpolation, antialias=True)[0].abs()
         try:
