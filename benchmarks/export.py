@@ -11,9 +11,11 @@ import numpy as np
 import pandas as pd
 import torch
 from lightning import seed_everything
+from scipy.stats import spearmanr
 from torch import Tensor
 
 from anomalib_dpclip.benchmark.peak_memory import PeakMemory
+from anomalib_dpclip.data.surfaces.data_module import Surfaces
 from anomalib_dpclip.model.lightning_model import DPCLIP
 from benchmarks.command import run
 from benchmarks.timing import alternating_seconds, in_new_process, medians
@@ -43,19 +45,23 @@ CANDIDATES = {
     "OpenVINO, its own precision": Candidate("openvino", float32=False),
     "OpenVINO FP16, its own precision": Candidate("openvino", "fp16", float32=False),
     "OpenVINO INT8 weights, fp32": Candidate("openvino", "int8"),
+    "OpenVINO INT8_PTQ, fp32 else": Candidate("openvino", "int8_ptq"),
+    "OpenVINO INT8_PTQ, its own precision else": Candidate("openvino", "int8_ptq", float32=False),
 }
 
 
-def export(backbone: str = "ViT-L-14-336", repeats: int = 3) -> pd.DataFrame:
+def export(backbone: str = "ViT-L-14-336", repeats: int = 3, root: Path = Path("datasets/Surfaces")) -> pd.DataFrame:
     """Export a model in every way and run the files, on the CPU, one image at a time.
 
     Args:
         backbone: As in `DPCLIP`; untrained, which costs the same. All runtimes get as many threads as torch has.
         repeats: Timed rounds.
+        root: Folder of Surfaces, whose photos of weave INT8_PTQ is calibrated on; drawn where they are missing.
 
     Returns:
         One row a file and way to run it. Times are those of images of the model's size. The change of a map is relative to the
-        range of torch's map; of an image of another size it includes the file's own resize.
+        range of torch's map; of an image of another size it includes the file's own resize. The rank correlation of the map's
+        pixels is Spearman's.
     """
     model = _model(backbone)
     size = model.model.backbone.image_size
@@ -65,7 +71,8 @@ def export(backbone: str = "ViT-L-14-336", repeats: int = 3) -> pd.DataFrame:
     with TemporaryDirectory() as folder:
         # All exports come before the first file is opened: each of the two takes gigabytes.
         exports = {
-            key: _export_elsewhere(backbone, *key, Path(folder)) for key in dict.fromkeys(c[:2] for c in CANDIDATES.values())
+            key: _export_elsewhere(backbone, *key, Path(folder), root)
+            for key in dict.fromkeys(c[:2] for c in CANDIDATES.values())
         }
         runs = {name: _runner(candidate, Path(exports[candidate[:2]]["path"]), model) for name, candidate in CANDIDATES.items()}
         maps = {name: run(image) for name, run in runs.items()}
@@ -83,6 +90,7 @@ def export(backbone: str = "ViT-L-14-336", repeats: int = 3) -> pd.DataFrame:
                 "times as fast as torch": round(seconds["torch"] / seconds[name], 2),
                 "change of the map": _change(maps[name], maps["torch"]),
                 "of another size": _change(larger_maps[name], larger_maps["torch"]),
+                "rank correlation": round(float(spearmanr(maps[name].ravel(), maps["torch"].ravel()).statistic), 4),
             }
             for name, candidate in CANDIDATES.items()
         ]
@@ -93,13 +101,13 @@ def _change(found: np.ndarray, expected: np.ndarray) -> str:
     return f"{np.abs(found - expected).max() / np.ptp(expected):.1e}"
 
 
-def _export_elsewhere(backbone: str, export_type: str, compression: str | None, folder: Path) -> dict[str, Any]:
+def _export_elsewhere(backbone: str, export_type: str, compression: str | None, folder: Path, root: Path) -> dict[str, Any]:
     place = str(folder / f"{export_type}-{compression}")
-    arguments = {"export_type": export_type, "compression": compression, "folder": place}
+    arguments = {"export_type": export_type, "compression": compression, "folder": place, "root": str(root)}
     return in_new_process("benchmarks.export:export_file", backbone=backbone, **arguments)
 
 
-def export_file(backbone: str, export_type: str, compression: str | None, folder: str) -> dict[str, Any]:
+def export_file(backbone: str, export_type: str, compression: str | None, folder: str, root: str) -> dict[str, Any]:
     """Export once, in this process.
 
     Args:
@@ -107,6 +115,7 @@ def export_file(backbone: str, export_type: str, compression: str | None, folder
         export_type: anomalib's export type.
         compression: anomalib's compression of OpenVINO files.
         folder: Where to.
+        root: As in `export`.
 
     Returns:
         ``path``, ``bytes`` of all its files, ``seconds``, and the ``peak`` memory of the process in MiB, the model included.
@@ -115,7 +124,13 @@ def export_file(backbone: str, export_type: str, compression: str | None, folder
 
     model, peak = _model(backbone), PeakMemory(None)
     start = time.perf_counter()
-    path = Engine(logger=False).export(model, export_type, export_root=folder, compression_type=compression)  # type: ignore[arg-type]
+    path = Engine(logger=False).export(
+        model,
+        export_type,  # type: ignore[arg-type]
+        export_root=folder,
+        compression_type=compression,  # type: ignore[arg-type]
+        datamodule=Surfaces(root=root, category="weave") if compression == "int8_ptq" else None,
+    )
     seconds = time.perf_counter() - start
     written = sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file())
     return {"path": str(path), "bytes": written, "seconds": seconds, "peak": peak.mebibytes()}

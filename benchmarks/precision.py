@@ -16,6 +16,7 @@ from anomalib_dpclip.method.class_names import describe
 from anomalib_dpclip.metrics import field_metrics
 from anomalib_dpclip.model.lightning_model import DPCLIP
 from benchmarks.command import run
+from benchmarks.surfaces_adapters import learn_surfaces
 
 WAYS: dict[str, tuple[str | None, bool]] = {
     "OpenVINO, fp32": (None, True),
@@ -30,32 +31,33 @@ WAYS: dict[str, tuple[str | None, bool]] = {
 METRICS = ("image_AUROC", "pixel_AUROC", "pixel_AP")
 
 
-def precision(weights: Path, root: Path = Path("datasets/Surfaces"), backbone: str = "mini") -> pd.DataFrame:
+def precision(root: Path = Path("datasets/Surfaces"), seed: int = 111) -> pd.DataFrame:
     """Metrics of each exported file on the test images, against those of fp32.
 
     Args:
-        weights: Adapters or checkpoint, trained as in ``configs/quickstart.yaml``.
-        root: Folder of Surfaces.
-        backbone: As in `DPCLIP`.
+        root: Folder of Surfaces; what is missing is drawn.
+        seed: Of the adapters, trained here.
 
     Returns:
         One row a target and file: percent in fp32, and points lost by the others (below 0: won); the largest change of a map
         relative to its range; and the rank correlation of the maps with those of fp32.
     """
-    rows = [row for category in Surfaces.target_categories for row in _rows(backbone, weights, root, category)]
+    with TemporaryDirectory() as folder:
+        weights = learn_surfaces(Path(folder) / "adapters.safetensors", root, seed)
+        rows = [row for category in Surfaces.target_categories for row in _rows(weights, root, category)]
     table = pd.DataFrame(rows)
     means = table.drop(columns=["target"]).groupby("file", sort=False).mean(numeric_only=True).round(4).reset_index()
     return pd.concat([table, means.assign(target="mean")], ignore_index=True)[table.columns]
 
 
-def _rows(backbone: str, weights: Path, root: Path, category: str) -> Iterator[dict[str, Any]]:
+def _rows(weights: Path, root: Path, category: str) -> Iterator[dict[str, Any]]:
     import openvino
 
     data = Surfaces(root=root, category=category)
     data.prepare_data()
     data.setup()
     items = [data.test_data[index] for index in range(len(data.test_data))]
-    model = DPCLIP(backbone=backbone, weights=weights, class_name=describe("Surfaces", category), visualizer=False).eval()
+    model = DPCLIP(weights=weights, class_name=describe("Surfaces", category), visualizer=False).eval()
     reference: dict[str, Any] = {}
     with TemporaryDirectory() as folder:
         paths = {
