@@ -58,7 +58,7 @@ def gpu(
         raise RuntimeError("there is no GPU here that torch can use: measure with `python -m benchmarks.inference`")
     peaks = {dtype: _product_rate(dtype, repeats) for dtype in dict.fromkeys(PRECISIONS.values())}
     rows = [*_inference(backbone, batches, repeats, peaks), *_training(backbone, training_batches, repeats), *_metrics()]
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).astype({"peak MiB": "Int64"})
 
 
 def _product_rate(dtype: torch.dtype, repeats: int) -> float:

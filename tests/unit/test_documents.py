@@ -255,6 +255,15 @@ def test_tables_of_speed_equal_the_results(results):
     assert "\n".join(tables) in text_of("speed")
 
 
+def test_rows_of_the_gpu_are_those_of_the_results():
+    def rows(text):
+        return [line for line in text.splitlines() if line.startswith(("| task", "| inference | ", "| training step", "| pixel"))]
+
+    shown = rows(text_of("speed").partition("## On a GPU")[2])
+    assert len(shown) > 10
+    assert set(shown) <= set(rows((ROOT / "benchmark_results/gpu.md").read_text(encoding="utf-8")))
+
+
 @pytest.mark.parametrize("results", ["backbones", "families"])
 def test_tables_of_backbones_equal_the_results(results):
     lines = (ROOT / f"benchmark_results/{results}.md").read_text(encoding="utf-8").splitlines()
