@@ -34,8 +34,11 @@ if __name__ == "__main__":
     target = Surfaces(root=settings["root"], category="weave", eval_batch_size=8, num_workers=0)
     engine.fit(model=model, datamodule=target)
     (metrics,) = engine.test(model=model, datamodule=target)
+    thresholds = {name: getattr(model.post_processor, name) for name in ("image_threshold", "pixel_threshold")}
+    model.lot = True
+    (by_lot,) = engine.test(model=model, datamodule=target)
     if engine.trainer.global_rank == 0:
         learned = adapter_tensors(model.model) | dict(model.prototypes.state_dict())
-        thresholds = {name: getattr(model.post_processor, name) for name in ("image_threshold", "pixel_threshold")}
+        metrics |= {f"by lot/{name}": value for name, value in by_lot.items()}
         tested = {f"tested/{name}": torch.as_tensor(value) for name, value in {**metrics, **thresholds}.items()}
         save_file({name: value.clone() for name, value in (learned | tested).items()}, settings["output"])

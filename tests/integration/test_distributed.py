@@ -1,4 +1,4 @@
-"""Two gloo processes on the CPU learn what one process with the doubled batch learns, and test alike."""
+"""Two gloo processes on the CPU learn what one process with the doubled batch learns, and test alike, a lot too."""
 
 import json
 import os
@@ -38,6 +38,7 @@ def test_two_processes_equal_one_with_the_doubled_batch(surfaces_root, tmp_path)
     one = run(common | {"devices": 1, "strategy": "auto", "batch_size": 4, "output": str(tmp_path / "one.safetensors")})
     two = run(common | {"devices": 2, "strategy": "ddp", "batch_size": 2, "output": str(tmp_path / "two.safetensors")})
     assert one.keys() == two.keys()
+    assert one["tested/by lot/pixel_AP"] != one["tested/pixel_AP"]
     for name, expected in one.items():
         # A metric counts pairs in order, of which rounding can turn one round.
         tolerance = 1e-4 if name.startswith("tested/") else 1e-5
