@@ -3,11 +3,12 @@
     python -m benchmarks.references_ablation
 
 Two folds of the auxiliary materials: adapters of six epochs learn from four of them, the other two are judged. No target is
-looked at. Choices of tokens and of their smoothing are judged by the distance alone; ``least share`` is that of
+looked at. Choices of tokens, of their smoothing and projection are judged by the distance alone; ``least share`` is that of
 `anomalib_dpclip.method.evidence_fusion`, judged with the text.
 """
 
 import argparse
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -34,6 +35,8 @@ PHOTOS = (1, 4, 16)
 BLURS = (0.0, 0.5, 1.0)
 LEAST_SHARES = (0.0, 2 / 3, 0.8, 0.9, 0.95, 1.0)
 LOT = 100
+PROJECTED_WIDTHS = (128, 64, 32)
+"""How well a Gaussian projection keeps distances depends on the width it projects to, not on that of the tokens."""
 
 
 def taps_of(target: Target, images: Tensor) -> Tensor:
@@ -84,6 +87,20 @@ def choices_of_share(target: Target, seed: int) -> Iterator[dict]:
     evidence_fusion.LEAST_SHARE = built_in
 
 
+def choices_of_projection(target: Target, seed: int) -> Iterator[dict]:
+    """The lot alone, its tokens in single precision, in half precision, and projected at random to fewer values."""
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(target.labels), generator=generator)[:LOT]
+    tokens = target.evidence.tokens[order]
+    compared = {"single precision": tokens, "half precision": tokens.half()}
+    for width in PROJECTED_WIDTHS:
+        projection = torch.randn(tokens.shape[-1], width, generator=generator) / math.sqrt(width)
+        compared[f"projected to {width}, half precision"] = (tokens @ projection).half()
+    for choice, values in compared.items():
+        distance = mutual_distances(values, values, range(len(values)))
+        yield {"knows": f"lot of {LOT}", "choice": choice, **target.fused(distance, 1.0, order)}
+
+
 def photos_of(target: Target, photos: int, seed: int) -> Tensor:
     """Normal training images ``(K, 3, H, W)`` of the model's size; fewer are the first of more."""
     paths = training_references(target.data, photos, seed)
@@ -115,7 +132,8 @@ def main() -> None:
                 with torch.no_grad():
                     target = Target(adapters, arguments.root, category)
                     rows += [{**row, "choice": "text"} for row in text_alone(target)]
-                    rows += [*choices_of_tokens(target, arguments.seed), *choices_of_share(target, arguments.seed)]
+                    for choices in (choices_of_tokens, choices_of_share, choices_of_projection):
+                        rows += choices(target, arguments.seed)
     metrics = ["image_AUROC", "pixel_AUROC", "pixel_AP"]
     means = pd.DataFrame(rows).groupby(["knows", "choice"], sort=False)[["share", *metrics]].mean()
     rounded = means.round({"share": 2, **dict.fromkeys(metrics, 1)}).reset_index()
