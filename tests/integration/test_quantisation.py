@@ -7,6 +7,7 @@ import pytest
 import torch
 from anomalib.deploy import CompressionType
 from scipy.stats import spearmanr
+from torchmetrics import Metric
 
 from anomalib_dpclip import DPCLIP, Photos, Surfaces
 from anomalib_dpclip.model.quantisation import (
@@ -103,3 +104,38 @@ def test_accuracy_control_looks_at_the_validation_images(files, weave):
     data.val_data = weave.val_data.subsample(range(0, 160, 10))
     quantised = quantise_with_accuracy_control(model, data, max_drop=1)
     assert any(node.get_type_name() == "FakeQuantize" for node in quantised.get_ops())
+
+
+class Agreement(Metric):
+    """One less the mean change of the maps of some images, relative to their range."""
+
+    def __init__(self, images, maps):
+        super().__init__()
+        self.expected = dict(zip((image.tobytes() for image in images), torch.from_numpy(maps), strict=True))
+        self.range = float(np.ptp(maps))
+        self.add_state("changes", default=[])
+
+    def update(self, batch):
+        expected = torch.stack([self.expected[image.numpy().tobytes()] for image in batch.image])
+        self.changes.append((batch.anomaly_map - expected).abs().mean())
+
+    def compute(self):
+        return 1 - torch.stack(self.changes).mean() / self.range
+
+
+def test_accuracy_control_puts_back_what_costs_too_much(files, weave):
+    judged = weave.val_data.subsample(range(0, 160, 40))
+    data = SimpleNamespace(prepare_data=lambda: None, setup=lambda _: None, train_data=weave.train_data, val_data=judged)
+    images = np.stack([np.asarray(item.image) for item in judged])
+    exact = outputs(files[None], images)
+    metric = Agreement(images, exact)
+
+    def quantised(max_drop):
+        graph = quantise_with_accuracy_control(openvino.Core().read_model(files[None]), data, metric, max_drop)
+        kept = sum(node.get_type_name() == "FakeQuantize" for node in graph.get_ops())
+        return kept, np.abs(outputs(graph, images) - exact).mean() / np.ptp(exact)
+
+    everything, cost = quantised(1)
+    fewer, less = quantised(cost / 2)
+    assert 0 < fewer < everything
+    assert less < 0.6 * cost

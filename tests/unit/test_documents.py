@@ -257,7 +257,9 @@ def test_tables_of_speed_equal_the_results(results):
 
 def test_rows_of_the_gpu_are_those_of_the_results():
     def rows(text):
-        return [line for line in text.splitlines() if line.startswith(("| task", "| inference | ", "| training step", "| pixel"))]
+        return [
+            line for line in text.splitlines() if line.startswith(("| task", "| inference | ", "| training step", "| pixel"))
+        ]
 
     shown = rows(text_of("speed").partition("## On a GPU")[2])
     assert len(shown) > 10

@@ -48,7 +48,7 @@ def quantise(model: Any, datamodule: AnomalibDataModule | None) -> Any:
 def quantise_with_accuracy_control(
     model: Any, datamodule: AnomalibDataModule | None, metric: Metric | None = None, max_drop: float = 0.01
 ) -> Any:
-    """Quantise, and put back as many products as it takes to keep a metric on the validation images.
+    """Quantise without smoothing, and put back as many products as it takes to keep a metric on the validation images.
 
     Args:
         model: As in `quantise`.
@@ -63,6 +63,7 @@ def quantise_with_accuracy_control(
         ValueError: As in `quantise`, without validation images, or for a drop out of range.
     """
     import nncf
+    from nncf.quantization.advanced_parameters import AdvancedSmoothQuantParameters
 
     if not 0 <= max_drop <= 1:
         raise ValueError(f"max_drop must lie in [0, 1], not {max_drop}")
@@ -77,6 +78,10 @@ def quantise_with_accuracy_control(
         _judge(metric),
         max_drop=max_drop,
         subset_size=len(photos),
+        # NNCF puts a product's own weights back, not those that fit smoothed activations.
+        advanced_quantization_parameters=nncf.AdvancedQuantizationParameters(
+            smooth_quant_alphas=AdvancedSmoothQuantParameters(convolution=-1, matmul=-1)
+        ),
         **_as_transformer(model),
     )
 
@@ -137,6 +142,8 @@ def _judge(metric: Metric | None) -> Callable[[Any, Iterable[Any]], float]:
     metrics = [metric] if metric is not None else [each for each in field_metrics() if each.name in JUDGED_BY]
 
     def judge(compiled: Any, items: Iterable[Any]) -> float:
+        for each in metrics:  # NNCF tries this on one image first, and goes on where that fails
+            each.reset()
         for item in items:
             outputs = compiled(np.asarray(item.image)[None])
             mask = None if item.gt_mask is None else torch.as_tensor(item.gt_mask)[None]
@@ -147,9 +154,6 @@ def _judge(metric: Metric | None) -> Callable[[Any, Iterable[Any]], float]:
             batch = ImageBatch(image=item.image[None], gt_label=item.gt_label[None], gt_mask=mask, **predicted)
             for each in metrics:
                 each.update(batch)
-        values = torch.stack([torch.as_tensor(each.compute()).float() for each in metrics])
-        for each in metrics:
-            each.reset()
-        return float(values.nanmean())
+        return float(torch.stack([torch.as_tensor(each.compute()).float() for each in metrics]).nanmean())
 
     return judge
