@@ -72,6 +72,19 @@ def test_maps_keep_their_order(files, weave):
     assert spearmanr(exact.ravel(), quantised.ravel()).statistic > 0.97
 
 
+def test_several_classes_bear_it_too(weave, tmp_path):
+    model = DPCLIP(backbone="mini", adapter_layers=[0], tap_layers=[1, 2], export_classes="weave,wood", visualizer=False).eval()
+    path = model.to_openvino(tmp_path, compression_type=CompressionType.INT8_PTQ, datamodule=weave)
+    image = np.asarray(weave.test_data[100].image)[None]
+    compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    for number, name in enumerate(("weave", "wood")):
+        model.set_class(name)
+        with torch.no_grad():
+            exact = model.post_processor(model.model(model.pre_processor.transform(torch.from_numpy(image)))).anomaly_map
+        found = compiled({0: image, "class": np.array([number])})["anomaly_map"]
+        assert spearmanr(found.ravel(), exact.numpy().ravel()).statistic > 0.97
+
+
 def test_calibration_photos_are_normal_ones_of_the_training_split(weave):
     photos = normal_photos(weave)
     assert len(photos) == min(CALIBRATION_PHOTOS, int((weave.train_data.samples.label_index == 0).sum()))

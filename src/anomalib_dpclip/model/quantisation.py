@@ -42,7 +42,7 @@ def quantise(model: Any, datamodule: AnomalibDataModule | None) -> Any:
     import nncf
 
     photos = normal_photos(datamodule)
-    return nncf.quantize(model, nncf.Dataset(photos), subset_size=len(photos), **_as_transformer(model))
+    return nncf.quantize(model, nncf.Dataset(photos, _inputs), subset_size=len(photos), **_as_transformer(model))
 
 
 def quantise_with_accuracy_control(
@@ -73,7 +73,7 @@ def quantise_with_accuracy_control(
         raise ValueError("INT8_ACQ needs validation images to keep the accuracy of: use INT8_PTQ, or another data module")
     return nncf.quantize_with_accuracy_control(
         model,
-        nncf.Dataset(photos),
+        nncf.Dataset(photos, _inputs),
         nncf.Dataset([judged[index] for index in range(len(judged))]),
         _judge(metric),
         max_drop=max_drop,
@@ -103,6 +103,11 @@ def normal_photos(datamodule: AnomalibDataModule | None) -> list[np.ndarray]:
         raise ValueError("INT8_PTQ and INT8_ACQ need normal training photos, the data set has none: use INT8 or FP16")
     chosen = np.unique(np.linspace(0, len(normal) - 1, min(CALIBRATION_PHOTOS, len(normal))).round().astype(int))
     return [np.asarray(dataset[int(index)].image)[None] for index in normal[chosen]]
+
+
+def _inputs(photo: np.ndarray) -> dict[int, np.ndarray]:
+    """What a file is given: the photo; of several classes the first."""
+    return {0: photo}
 
 
 def products_with_weights(model: Any) -> set[str]:
@@ -145,7 +150,7 @@ def _judge(metric: Metric | None) -> Callable[[Any, Iterable[Any]], float]:
         for each in metrics:  # NNCF tries this on one image first, and goes on where that fails
             each.reset()
         for item in items:
-            outputs = compiled(np.asarray(item.image)[None])
+            outputs = compiled(_inputs(np.asarray(item.image)[None]))
             mask = None if item.gt_mask is None else torch.as_tensor(item.gt_mask)[None]
             predicted: dict[str, Any] = {
                 name: torch.from_numpy(np.array(outputs[name]))
