@@ -19,9 +19,10 @@ quickstart: $(VENV)/.installed
 	DPCLIP_WEIGHTS=$(LEARNED) $(BIN)/dpclip benchmark --config configs/benchmark/quickstart.yaml --fresh true
 	@echo "Heat maps and contact_sheet.png: results/good_photos/DPCLIP/Surfaces/weave/latest"
 
-# Two processes of one thread each: threads of several processes on few cores would wait for each other.
+# Two processes of one thread each: threads of several processes on few cores would wait for each other. The longest files come
+# first, so that no process waits for the other's in the end.
 test: $(VENV)/.installed
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --nbmake --nbmake-timeout 900 src tests examples
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --nbmake --nbmake-timeout 900 examples tests src
 
 # The page in real headless Chromium (Debian: apt-get install chromium chromium-driver).
 test-app: $(VENV)/.installed
