@@ -72,17 +72,20 @@ def test_maps_keep_their_order(files, weave):
     assert spearmanr(exact.ravel(), quantised.ravel()).statistic > 0.97
 
 
-def test_several_classes_bear_it_too(weave, tmp_path):
-    model = DPCLIP(backbone="mini", adapter_layers=[0], tap_layers=[1, 2], export_classes="weave,wood", visualizer=False).eval()
+@pytest.mark.parametrize("detection", ["projector", "class_token"])
+def test_several_classes_bear_it_too(weave, detection, tmp_path):
+    small = {"backbone": "mini", "adapter_layers": [0], "tap_layers": [1, 2], "visualizer": False}
+    model = DPCLIP(**small, detection=detection, export_classes="weave,wood").eval()
     path = model.to_openvino(tmp_path, compression_type=CompressionType.INT8_PTQ, datamodule=weave)
     image = np.asarray(weave.test_data[100].image)[None]
     compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     for number, name in enumerate(("weave", "wood")):
         model.set_class(name)
         with torch.no_grad():
-            exact = model.post_processor(model.model(model.pre_processor.transform(torch.from_numpy(image)))).anomaly_map
-        found = compiled({0: image, "class": np.array([number])})["anomaly_map"]
-        assert spearmanr(found.ravel(), exact.numpy().ravel()).statistic > 0.97
+            exact = model.post_processor(model.model(model.pre_processor.transform(torch.from_numpy(image))))
+        found = compiled({0: image, "class": np.array([number])})
+        assert spearmanr(found["anomaly_map"].ravel(), exact.anomaly_map.numpy().ravel()).statistic > 0.97
+        assert found["pred_score"].item() == pytest.approx(exact.pred_score.item(), abs=0.02)
 
 
 def test_calibration_photos_are_normal_ones_of_the_training_split(weave):

@@ -69,9 +69,10 @@ class OpenCLIPTower(VisionTower):
     def joint_space(self, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
         """See `VisionTower.joint_space`."""
         visual = self.visual
-        joint = visual.ln_post(tokens) @ visual.proj
+        patches = visual.ln_post(tokens[:, 1:]) @ visual.proj
         if visual.pool_type == "tok":  # a norm acts on each token: before or after such pooling is the same
-            return joint[:, 0], joint[:, 1:]
+            # By itself: of a product of all tokens, quantised, OpenVINO takes one token wrongly.
+            return visual.ln_post(tokens[:, 0]) @ visual.proj, patches
         if visual.final_ln_after_pool:
-            return visual.ln_post(tokens[:, 1:].mean(dim=1)) @ visual.proj, joint[:, 1:]
-        return joint[:, 1:].mean(dim=1), joint[:, 1:]
+            return visual.ln_post(tokens[:, 1:].mean(dim=1)) @ visual.proj, patches
+        return patches.mean(dim=1), patches
