@@ -54,12 +54,12 @@ def test_without_photos_nothing_changes(weights, known, images):
     after = predicted(known, images)
     assert known.learning_type == LearningType.ZERO_SHOT
     assert not any("memory" in name for name in known.state_dict())
-    raw = known.model.predict(known.pre_processor(images), known.model.anchors)
-    again = DPCLIP(backbone="mini", weights=weights, class_name="weave", k_shot=0).eval().model
-    expected = again.predict(known.pre_processor(images), again.anchors)
-    assert torch.equal(raw.anomaly_map, expected.anomaly_map)
-    assert torch.equal(raw.pred_score, expected.pred_score)
-    assert after.anomaly_map.shape == before.anomaly_map.shape
+    assert torch.equal(after.anomaly_map, before.anomaly_map)
+    assert torch.equal(after.pred_score, before.pred_score), "thresholds of the photos went with them"
+    known.set_references(images)
+    known.set_references(images[:2])
+    known.set_references([])
+    assert torch.equal(predicted(known, images).pred_score, before.pred_score)
 
 
 def test_an_image_is_judged_alike_in_any_batch_and_order(known, images):
@@ -95,6 +95,10 @@ def test_a_checkpoint_keeps_the_photos(make_model, make_engine, target, tmp_path
     loaded = DPCLIP.load_from_checkpoint(checkpoint).eval()
     assert torch.equal(loaded.model.memory.tokens, model.model.memory.tokens)
     assert torch.equal(predicted(loaded, images).anomaly_map, predicted(model.eval(), images).anomaly_map)
+    loaded.set_references(images)
+    assert not torch.equal(predicted(loaded, images).anomaly_map, predicted(model.eval(), images).anomaly_map)
+    loaded.set_references([])  # of the images, not of the checkpoint's own
+    assert torch.equal(predicted(loaded, images).anomaly_map, predicted(model.eval(), images).anomaly_map)
     plain = make_model()
     plain.load_state_dict(model.state_dict())  # of whatever size
     assert plain.model.memory.photos == 2
@@ -103,6 +107,17 @@ def test_a_checkpoint_keeps_the_photos(make_model, make_engine, target, tmp_path
     # Predictions by the stored photos, on a folder that has no training split.
     predictions = make_engine().predict(model=loaded, ckpt_path=checkpoint, data_path=target.root / "weave" / "test" / "hole")
     assert len(predictions) == 16
+
+
+def test_photos_set_before_a_training_are_forgotten_after_it(make_model, make_engine, target, good_photos):
+    model = make_model()
+    model.set_references(sorted(good_photos.iterdir()))
+    make_engine(max_epochs=1).fit(model=model, datamodule=target)
+    assert model.model.memory.photos == 4
+    trained = model.post_processor.calibration.thresholds
+    model.set_references([])
+    assert model.model.memory is None
+    assert model.post_processor.calibration.thresholds == trained, "those before the training were of other adapters"
 
 
 def test_a_bare_folder_with_good_photos(weights, make_engine, good_photos, surfaces_root):

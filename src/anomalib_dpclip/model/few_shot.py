@@ -3,8 +3,9 @@
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
@@ -14,6 +15,7 @@ from torch import Tensor
 from anomalib_dpclip.adapter_files.foreign_formats import MEMORY_PREFIX
 from anomalib_dpclip.method.corrections import Corrections
 from anomalib_dpclip.method.memory import TokenMemory
+from anomalib_dpclip.model.calibration import Calibration
 from anomalib_dpclip.model.calibration_statistics import CalibrationStatistics
 from anomalib_dpclip.model.correcting import correct_memory
 from anomalib_dpclip.model.ignore import IgnoresRegion
@@ -36,6 +38,22 @@ CORRECTIONS_PREFIX = "model.corrections."
 """Beginning of the names of a checkpoint's corrections."""
 
 
+class Knowledge(NamedTuple):
+    """What a model knows of its target beside the name.
+
+    Attributes:
+        memory: Of good photos, if there are any.
+        corrections: What it is not to call anomalous again.
+        calibration: Thresholds in force; ``None`` with another post-processor than DP-CLIP's.
+        is_stored: Whether a checkpoint brought the memory: it and the calibration made with it stay.
+    """
+
+    memory: TokenMemory | None
+    corrections: Corrections | None
+    calibration: Calibration | None
+    is_stored: bool
+
+
 class KnowsReferences(IgnoresRegion):
     """The part of `DPCLIP` that has photos of the target.
 
@@ -55,7 +73,8 @@ class KnowsReferences(IgnoresRegion):
     _photos: Tensor | None = None
     """Those of `set_references`, ready for the model but for the normalisation."""
     _memory_is_stored = False
-    """Whether a checkpoint brought the memory: it and the calibration made with it stay."""
+    _known_without_photos: Knowledge | None = None
+    """What was known before `set_references`."""
     _validated = False
     """Whether validation images have set the thresholds."""
 
@@ -63,6 +82,23 @@ class KnowsReferences(IgnoresRegion):
     def has_references(self) -> bool:
         """Whether photos of the target are in use, or will be when a run starts."""
         return bool(self.k_shot or self.few_shot_source is not None or self.model.memory is not None)
+
+    @property
+    def knowledge(self) -> Knowledge:
+        """What is known now: to be put back later."""
+        processor = self.post_processor
+        calibration = deepcopy(processor.calibration) if isinstance(processor, DPCLIPPostProcessor) else None
+        # Memories and corrections are replaced by others, never changed.
+        return Knowledge(self.model.memory, self.model.corrections, calibration, self._memory_is_stored)
+
+    @knowledge.setter
+    def knowledge(self, known: Knowledge) -> None:
+        device = self.model.anchors.device
+        self.model.memory = None if known.memory is None else known.memory.to(device)
+        self.model.corrections = None if known.corrections is None else known.corrections.to(device)
+        self._memory_is_stored = known.is_stored
+        if known.calibration is not None:
+            self.post_processor.calibration.copy_from(known.calibration)
 
     @property
     def _preparation(self) -> CLIPPreProcessor:
@@ -74,18 +110,22 @@ class KnowsReferences(IgnoresRegion):
         """Judge by these photos of what the target should look like, until others are set.
 
         Args:
-            images: Files, PIL images, or tensors ``(3, H, W)`` in [0, 1]; none at all forgets those set before.
+            images: Files, PIL images, or tensors ``(3, H, W)`` in [0, 1]; none at all forgets those set before, with their
+                thresholds, and what was known without them is in force again.
 
         Raises:
             ImageReadError: If a file cannot be read; names it.
             ValueError: If an image has another shape.
         """
-        self._memory_is_stored = False
         if not len(images):
-            self._photos = self.model.memory = self.model.corrections = None
+            if self._known_without_photos is not None:
+                self.knowledge = self._known_without_photos
+            self._photos = self._known_without_photos = None
             return
-        tensors = [_tensor(image) for image in images]
-        self._photos = self._resized(tensors)
+        photos = self._resized([_tensor(image) for image in images])
+        if self._known_without_photos is None:
+            self._known_without_photos = self.knowledge
+        self._photos, self._memory_is_stored = photos, False
         if self.model.anchors.any():
             self._remember(self._photos, calibrate=True)
 
@@ -94,6 +134,8 @@ class KnowsReferences(IgnoresRegion):
         fitting = self.trainer.state.fn == TrainerFn.FITTING
         if self._memory_is_stored and not fitting:
             return
+        if fitting and self._known_without_photos is not None:  # of other adapters than there will be
+            self._known_without_photos = Knowledge(None, None, None, is_stored=False)
         photos = self._photos
         if photos is None:
             paths = self._reference_paths()
@@ -149,6 +191,7 @@ class KnowsReferences(IgnoresRegion):
 
     def fit_memory_to(self, state: Mapping[str, Any]) -> None:
         """Make room for the memory that a state dict holds, of whatever size; without one there is none."""
+        self._known_without_photos = None
         tokens = state.get(MEMORY_PREFIX + "tokens")
         self._memory_is_stored = tokens is not None
         self.model.memory = None if tokens is None else TokenMemory(torch.zeros_like(tokens)).to(self.model.anchors.device)
