@@ -54,8 +54,8 @@ def tested_twin(known: Sequence[str], target: AnomalibDataModule | None) -> tupl
         # Equal contents need equal sizes: hardly any file has to be read.
         candidates = [] if twin else known_by_size.get(Path(path).stat().st_size, [])
         if candidates:
-            digest = _digest(path)
-            twin = next((other for other in candidates if _digest(other) == digest), None)
+            digest = file_digest(path)
+            twin = next((other for other in candidates if file_digest(other) == digest), None)
         if twin:
             return path, twin
     return None
@@ -90,5 +90,6 @@ def _by_size(paths: Iterable[str]) -> dict[int, list[str]]:
     return sizes
 
 
-def _digest(path: str) -> bytes:
+def file_digest(path: str) -> bytes:
+    """SHA-256 of a file: copies have the same."""
     return hashlib.sha256(Path(path).read_bytes()).digest()

@@ -77,6 +77,8 @@ def photo_size(path: str | Path) -> tuple[int, int]:
         with Image.open(path, formats=FORMATS) as image:
             turned = image.getexif().get(_ORIENTATION, 1) in _ON_ITS_SIDE
             return (image.height, image.width) if turned else image.size
+    except Image.UnidentifiedImageError as error:
+        raise _unidentified(path) from error
     except Exception as error:  # decoders let out whatever the bytes provoke
         raise ImageReadError(f"cannot read image {path}: {error or type(error).__name__}") from error
 
@@ -136,7 +138,7 @@ def load_image(path: str | Path, most_pixels: int = MOST_PIXELS, side: int | Non
     except ImageReadError:
         raise
     except Image.UnidentifiedImageError as error:
-        raise ImageReadError(f"cannot read image {path}: empty, damaged or none of the formats {', '.join(FORMATS)}") from error
+        raise _unidentified(path) from error
     except Exception as error:  # decoders let out whatever the bytes provoke: OSError, SyntaxError, struct.error
         raise ImageReadError(f"cannot read image {path}: {error or type(error).__name__}") from error
     if upright.mode not in _MODES:
@@ -144,6 +146,10 @@ def load_image(path: str | Path, most_pixels: int = MOST_PIXELS, side: int | Non
     if depth is not None:
         upright.info["bit_depth"] = depth
     return upright
+
+
+def _unidentified(path: str | Path) -> ImageReadError:
+    return ImageReadError(f"cannot read image {path}: empty, damaged or none of the formats {', '.join(FORMATS)}")
 
 
 def _require_at_most(most_pixels: int, pixels: int, path: str | Path) -> None:

@@ -1,6 +1,5 @@
 """Which photos show what the target should look like: some of its training split, or those of a folder."""
 
-import hashlib
 import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -13,8 +12,8 @@ from torch import Tensor
 from torchvision.transforms.v2 import Transform
 from torchvision.transforms.v2.functional import to_dtype, to_image
 
-from anomalib_dpclip.auxiliary.leakage import tested_twin
-from anomalib_dpclip.data.images import read_image
+from anomalib_dpclip.auxiliary.leakage import file_digest, tested_twin
+from anomalib_dpclip.data.images import photo_size, read_image
 from anomalib_dpclip.data.photo_files import photo_files
 from anomalib_dpclip.method.class_names import classes_of
 
@@ -86,15 +85,25 @@ def choose(paths: Iterable[str | Path], k_shot: int, seed: int, place: str) -> l
     Raises:
         ValueError: If there are fewer than ``k_shot`` different ones.
     """
-    different: dict[bytes, str] = {}
-    for path in sorted(map(str, paths)):
-        different.setdefault(hashlib.sha256(Path(path).read_bytes()).digest(), path)
-    found = list(different.values())
+    found = different(sorted(map(str, paths)))
     if len(found) < k_shot:
         raise ValueError(f"--model.k_shot {k_shot} is more than the {len(found)} different normal photos in {place}")
-    # RandomState's numbers never change. It shuffles first and takes then, so that choices are nested.
-    order = np.random.RandomState(seed).permutation(len(found))
-    return [found[index] for index in order[: k_shot or None]]
+    # Shuffled first and taken then, so that choices are nested.
+    return shuffled(found, seed)[: k_shot or None]
+
+
+def different(paths: Iterable[str]) -> list[str]:
+    """Paths without copies of earlier ones."""
+    first: dict[bytes, str] = {}
+    for path in paths:
+        first.setdefault(file_digest(path), path)
+    return list(first.values())
+
+
+def shuffled(paths: Sequence[str], seed: int) -> list[str]:
+    """Paths by chance: the order in which photos are remembered, and given synthetic defects."""
+    # RandomState's numbers never change.
+    return [paths[index] for index in np.random.RandomState(seed).permutation(len(paths))]
 
 
 def require_untested(references: Sequence[str], target: AnomalibDataModule | None) -> None:
@@ -119,9 +128,9 @@ def read_references(paths: Sequence[str | Path], target: AnomalibDataModule | No
         ImageReadError: If one cannot be read; names the file.
     """
     images = [read_image(path) for path in paths]
-    expected = _aspect_of(target) or _aspect(images[0])
+    expected = _size_of(target) or images[0].size
     for path, image in zip(paths, images, strict=True):
-        if abs(_aspect(image) / expected - 1) > ASPECT_TOLERANCE:
+        if is_squeezed(image.size, expected):
             logger.warning(
                 "the reference %s is %dx%d, another aspect than the images to judge or the other references: it is squeezed "
                 "to their shape, and looks unlike them. Crop it",
@@ -141,13 +150,11 @@ def resized(images: Sequence[Tensor], pre_processor: Transform) -> Tensor:
     return torch.stack([pre_processor(image) for image in images])
 
 
-def _aspect(image: Image.Image) -> float:
-    return image.width / image.height
+def is_squeezed(size: tuple[int, int], expected: tuple[int, int]) -> bool:
+    """Whether a photo of a width and height has another aspect than one of others, as the model's square shows."""
+    return abs(size[0] * expected[1] / (size[1] * expected[0]) - 1) > ASPECT_TOLERANCE
 
 
-def _aspect_of(target: AnomalibDataModule | None) -> float | None:
+def _size_of(target: AnomalibDataModule | None) -> tuple[int, int] | None:
     samples = getattr(getattr(target, "test_data", None), "samples", None)
-    if samples is None or not len(samples):
-        return None
-    with Image.open(samples.image_path.iloc[0]) as image:
-        return _aspect(image)
+    return None if samples is None or not len(samples) else photo_size(samples.image_path.iloc[0])
