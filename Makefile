@@ -27,7 +27,7 @@ test: $(VENV)/.installed
 # The page in real headless Chromium (Debian: apt-get install chromium chromium-driver).
 test-app: $(VENV)/.installed
 	$(BIN)/pip install --quiet '.[app]' selenium
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/integration/test_app.py tests/unit/app/test_app_predictor.py
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/integration/test_app.py tests/unit/app
 
 # The notebooks of examples/ alone; `make test` runs them too.
 .PHONY: notebooks

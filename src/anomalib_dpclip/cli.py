@@ -43,7 +43,7 @@ COMMANDS = {
         "benchmark.command:benchmark", "compare models over categories and seeds, resuming where it stopped", False
     ),
     "report": Command("benchmark.report:report", "turn benchmark rows into tables and charts", several="files"),
-    "app": Command("app.page:app", "try the model on photos in a browser"),
+    "app": Command("app.app_command:app", "try the model on photos in a browser"),
 }
 
 

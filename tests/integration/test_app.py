@@ -4,6 +4,7 @@
 trains adapters that are worth looking at.
 """
 
+import ipaddress
 import json
 import os
 import re
@@ -13,14 +14,22 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from io import BytesIO
 from urllib.parse import urlsplit
+from urllib.request import urlopen
 
+import numpy as np
 import pytest
 from anomalib.engine import Engine
 from PIL import Image
+from tests.data.golden.make_golden import GOLDEN
+from tests.spotted import soft_photo
 
 from anomalib_dpclip import DPCLIP, Surfaces, save_adapters
+from anomalib_dpclip.app.correct_command import write_corrected
+from anomalib_dpclip.app.predictor import Predictor
+from anomalib_dpclip.model.from_file import model_from_file
 
 pytest.importorskip("gradio", reason="the page needs gradio: pip install 'anomalib-dpclip[app]'")
 pytest.importorskip("selenium", reason="the browser is driven with selenium: pip install selenium")
@@ -82,18 +91,15 @@ def adapters(surfaces_root, tmp_path_factory):
     return save_adapters(model, folder / "adapters.safetensors")
 
 
-@pytest.fixture(scope="module")
-def server(adapters, tmp_path_factory):
+@contextmanager
+def served(folder, *arguments):
     """`dpclip app` as a user starts it; gives its address and what it writes."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    log = tmp_path_factory.mktemp("server") / "log"
-    arguments = ["app", "--weights", str(adapters), "--port", str(port), "--max_megabytes", "1"]
-    with (
-        log.open("w") as output,
-        subprocess.Popen([sys.executable, "-c", WATCHED, *arguments], stdout=output, stderr=subprocess.STDOUT) as process,
-    ):
+    log = folder / "log"
+    command = [sys.executable, "-c", WATCHED, "app", "--port", str(port), *map(str, arguments)]
+    with log.open("w") as output, subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT) as process:
         try:
             deadline = time.monotonic() + PATIENCE
             while "The page is at" not in log.read_text():
@@ -103,6 +109,21 @@ def server(adapters, tmp_path_factory):
             yield f"http://127.0.0.1:{port}/", log
         finally:
             process.terminate()
+
+
+@pytest.fixture(scope="module")
+def server(adapters, tmp_path_factory):
+    with served(tmp_path_factory.mktemp("server"), "--weights", adapters, "--max_megabytes", 1) as running:
+        yield running
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """A checkpoint that remembers six plain photos."""
+    model = model_from_file(GOLDEN / "checkpoint-v1.ckpt", visualizer=False)
+    model.set_references([soft_photo(tmp_path / f"plain{seed}.png", seed) for seed in range(6)])
+    write_corrected(model, GOLDEN / "checkpoint-v1.ckpt", tmp_path / "model.ckpt")
+    return tmp_path / "model.ckpt"
 
 
 class Page:
@@ -130,11 +151,17 @@ class Page:
         yield
         self.wait(lambda: self.verdict != before and re.search(pattern, self.verdict), f"no verdict {pattern!r}")
 
-    def upload(self, path):
-        for button in self.find("#upload button[aria-label=Clear]"):
+    def clear(self, field):
+        for button in self.find(f"#{field} button[aria-label=Clear]"):
             button.click()
-        self.wait(lambda: self.find("#upload input[type=file]"), "there is nothing to drop a photo on")
-        self.find("#upload input[type=file]")[0].send_keys(str(path))
+        self.wait(lambda: self.find(f"#{field} input[type=file]"), "there is nothing to drop a photo on")
+
+    def upload(self, *paths, field="upload"):
+        self.clear(field)
+        self.find(f"#{field} input[type=file]")[0].send_keys("\n".join(map(str, paths)))
+
+    def press(self, name):
+        self.find(f"#{name}")[0].click()
 
     def picture(self, name):
         """Address of a picture that has loaded, if there is one."""
@@ -142,23 +169,34 @@ class Page:
         images = self.find(f"#{name} img")
         return images[0].get_attribute("src") if images and self.browser.execute_script(loaded, images[0]) else None
 
+    def choose(self, class_name):
+        self.press("class-name input")
+        options = self.wait(lambda: [each for each in self.find("[role=option]") if class_name in each.text], "no such name")
+        options[0].click()
+
     def type(self, selector, text):
         field = self.find(selector)[0]
         field.send_keys(Keys.CONTROL + "a" + Keys.NULL, text, Keys.ENTER, Keys.TAB)
 
 
-@pytest.fixture
-def page(server, tmp_path):
+@contextmanager
+def opened(address, folder):
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path / 'profile'}"):
+    for flag in (*FLAGS, f"--user-data-dir={folder / 'profile'}"):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
     browser = webdriver.Chrome(options, webdriver.ChromeService(CHROMEDRIVER))
     try:
-        yield Page(browser, server[0])
+        yield Page(browser, address)
     finally:
         browser.quit()
+
+
+@pytest.fixture
+def page(server, tmp_path):
+    with opened(server[0], tmp_path) as page:
+        yield page
 
 
 SCORE = r"(Anomalous|Normal)\nScore 0\.\d{3}, threshold 0\.50"
@@ -166,6 +204,7 @@ SCORE = r"(Anomalous|Normal)\nScore 0\.\d{3}, threshold 0\.50"
 
 def test_photo_class_name_and_threshold(page, surfaces_root):
     assert "Not calibrated" not in page.find("body")[0].text
+    assert not any(button.is_displayed() for button in page.find("#fine")), "there is nothing to correct"
     with page.answer(SCORE):
         page.upload(surfaces_root / "weave" / "test" / "hole" / "003.png")
     first = page.wait(lambda: page.picture("heat-map"), "no heat map")
@@ -173,17 +212,102 @@ def test_photo_class_name_and_threshold(page, surfaces_root):
 
     page.type("#class-name input", "weave surface")  # not among the suggestions
     page.wait(lambda: page.picture("heat-map") not in {None, first}, "the heat map stays that of the other class")
-    if SCREENSHOT:
-        time.sleep(1)  # transitions of the page
-        screenshot = Image.open(BytesIO(page.browser.get_screenshot_as_png()))
-        screenshot.convert("RGB").quantize(method=Image.Quantize.MAXCOVERAGE).save(
-            SCREENSHOT, optimize=True
-        )  # a fifth of the size
-
     score = re.search(r"Score (\S+),", page.verdict)[1]
     for threshold, decision in ((0, "Anomalous"), (1, "Normal")):
         with page.answer(rf"{decision}\nScore {score}, threshold {threshold}\.00"):
             page.type("#threshold input[type=number]", str(threshold))
+
+
+def take_screenshot(page):
+    page.browser.set_window_size(1280, 960)
+    time.sleep(1)  # transitions of the page
+    screenshot = Image.open(BytesIO(page.browser.get_screenshot_as_png())).convert("RGB")
+    screenshot.quantize(method=Image.Quantize.MAXCOVERAGE).save(SCREENSHOT, optimize=True)  # a fifth of the size
+
+
+def test_good_photos_given_and_removed(page, surfaces_root, tmp_path):
+    assert page.verdict == "Drop a photo to begin.\nKnown of the target: nothing, not even its name."
+    page.choose("weave")
+    judged, good = surfaces_root / "weave" / "test" / "hole" / "004.png", surfaces_root / "weave" / "train" / "good"
+    with page.answer(SCORE + r"\nKnown of the target: nothing but its name\.$"):
+        page.upload(judged)
+    by_name, map_by_name = page.verdict, page.wait(lambda: page.picture("heat-map"), "no heat map")
+    with page.answer(SCORE + r"\nKnown of the target: 4 good photos\.$"):
+        page.upload(*sorted(good.iterdir())[:4], field="good")
+    page.wait(lambda: page.picture("heat-map") not in {None, map_by_name}, "the heat map stays that of the name alone")
+    if SCREENSHOT:
+        take_screenshot(page)
+    with page.answer("nothing but its name"):
+        page.clear("good")
+    assert page.verdict == by_name
+
+    (tmp_path / "notes.txt").write_text("no photo")
+    with page.answer(r"^No result\ncannot read image notes\.txt: empty, damaged or none of the formats"):
+        page.upload(good / "000.png", tmp_path / "notes.txt", field="good")
+    with page.answer(r"^No result\n004\.png is the photo to judge and, as 004\.png, a good photo"):
+        page.upload(judged, field="good")
+    assert page.picture("heat-map") is None
+    with page.answer("nothing but its name"):
+        page.clear("good")
+    assert page.verdict == by_name
+
+
+def test_boxes_are_shown_and_listed(page, adapters, surfaces_root):
+    photo = surfaces_root / "weave" / "test" / "hole" / "003.png"
+    good = list(map(str, sorted((surfaces_root / "weave" / "train" / "good").iterdir())[:4]))
+    with page.answer("4 good photos"):
+        page.upload(*good, field="good")
+    with page.answer(SCORE):
+        page.upload(photo)
+    address = page.wait(lambda: page.picture("heat-map"), "no heat map")
+    prediction = Predictor(DPCLIP(weights=adapters)).predict(photo, good=good)
+    region, *_ = prediction.regions(0.5)
+    row = f"{region.score:.3f} {region.area:,} {region.left}, {region.top} to {region.right}, {region.bottom}"
+    assert row in page.find("#regions")[0].text
+
+    with urlopen(address) as response:
+        shown = np.asarray(Image.open(BytesIO(response.read())), np.float32)
+    expected, without = (each.heat_map(0.5) for each in (prediction, replace(prediction, min_area=10**9)))
+    far, farther = (np.abs(shown - np.asarray(picture)).mean() for picture in (expected, without))
+    assert far < 2, "all but what JPEG loses"
+    assert farther > 1.1 * far, "the line and the boxes can be told"
+
+
+def test_a_photo_that_is_fine_is_remembered(checkpoint, tmp_path):
+    called, again = (soft_photo(tmp_path / f"spot{seed}.png", seed, (30, 60)) for seed in (7, 8))
+    with served(tmp_path, "--weights", checkpoint) as (address, log), opened(address, tmp_path) as page:
+        assert page.verdict == "Drop a photo to begin.\nKnown of the target: 6 good photos kept in the checkpoint."
+        page.press("fine")  # of no photo
+        with page.answer(r"^Anomalous"):
+            page.upload(called)
+        assert not (tmp_path / "model-corrected.ckpt").exists()
+        with page.answer(r"^Normal[^$]*\nCorrected, and kept in model-corrected\.ckpt beside the checkpoint\."):
+            page.press("fine")
+        with page.answer(r"Not corrected: spot7\.png has been taken for fine before"):
+            page.press("fine")
+        with page.answer(r"^Normal[^$]*7 good photos kept in the checkpoint\.$"):
+            page.upload(again)
+        assert "Traceback" not in log.read_text()
+    assert int(model_from_file(tmp_path / "model-corrected.ckpt").model.memory.photos) == 7
+
+
+def test_what_is_ignored_and_what_is_too_small(checkpoint, tmp_path):
+    picture = Image.new("L", (140, 140))
+    picture.paste(255, (80, 0, 140, 60))
+    picture.save(tmp_path / "ignore.png")
+    ignored, seen = soft_photo(tmp_path / "a.png", 7, (90, 10)), soft_photo(tmp_path / "b.png", 8, (10, 90))
+    other = soft_photo(tmp_path / "c.png", 9, size=(70, 70))
+    arguments = ("--weights", checkpoint, "--ignore", tmp_path / "ignore.png", "--min_area", 100_000)
+    with served(tmp_path, *arguments) as (address, log), opened(address, tmp_path) as page:
+        assert "a part of the photos is not judged, as --ignore says" in page.find("body")[0].text
+        with page.answer(r"^Normal"):
+            page.upload(ignored)
+        with page.answer(r"^Anomalous"):
+            page.upload(seen)
+        assert page.find("#regions")[0].text == "No region of at least 100000 pixels exceeds the threshold."
+        with page.answer(r"^No result\nc\.png is 70x70, and the picture of what to ignore is 140x140"):
+            page.upload(other)
+        assert "Traceback" not in log.read_text()
 
 
 def test_broken_file_gets_a_message_and_the_next_photo_an_answer(page, server, surfaces_root, tmp_path):
@@ -216,4 +340,5 @@ def test_nothing_leaves_the_machine(page, server, surfaces_root):
     assert {url.hostname for url in asked if url.scheme.startswith("http")} == {"127.0.0.1"}
     addresses = set(re.findall(r"^SOCKET socket\.(\w+) (\S+)$", server[1].read_text(), re.MULTILINE))
     assert ("bind", "127.0.0.1") in addresses
-    assert {address for _, address in addresses} <= {"127.0.0.1", "localhost", "None"}
+    others = {address for _, address in addresses} - {"localhost", "None"}
+    assert all(ipaddress.ip_address(address).is_loopback for address in others), others

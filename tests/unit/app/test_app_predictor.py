@@ -8,13 +8,18 @@ import pytest
 import torch
 from anomalib.engine import Engine
 from PIL import Image
+from tests.data.golden.make_golden import GOLDEN
+from tests.spotted import soft_photo
 
 from anomalib_dpclip import DPCLIP, save_adapters
-from anomalib_dpclip.app.page import Answers, app, regions_table, suggested_names
-from anomalib_dpclip.app.predictor import SHOWN_SIZE, Prediction, Predictor
+from anomalib_dpclip.app.answers import Answers, regions_table
+from anomalib_dpclip.app.app_command import app, suggested_names
+from anomalib_dpclip.app.correct_command import write_corrected
+from anomalib_dpclip.app.predictor import SHOWN_SIZE, UNCALIBRATED, Prediction, Predictor
 from anomalib_dpclip.data.images import ImageReadError
 from anomalib_dpclip.data.regions import Region
 from anomalib_dpclip.model.checkpointing import plain_hyper_parameters
+from anomalib_dpclip.model.from_file import model_from_file
 from anomalib_dpclip.model.heat_map import color_range
 
 
@@ -82,6 +87,7 @@ def test_a_photo_as_thin_as_a_line_has_an_answer(predictor, tmp_path, size):
     assert max(prediction.photo.size) == SHOWN_SIZE
     assert min(prediction.photo.size) >= 1
     assert prediction.heat_map(0.5).size == prediction.photo.size
+    assert f"**{size[0]}x{size[1]} pixels are too few to judge:** the answer means nothing." in prediction.remarks
 
 
 def test_a_photo_of_too_many_pixels_is_refused_before_it_is_decoded(predictor, tmp_path):
@@ -94,9 +100,9 @@ def test_a_photo_of_too_many_pixels_is_refused_before_it_is_decoded(predictor, t
 
 
 def test_too_long_a_name_is_answered(predictor, photo):
-    answer = Answers(predictor).look(str(photo), "x " * 500_000, 0.5)
+    answer = Answers(predictor).look(str(photo), "x " * 500_000, None, 0.5)
     assert answer[:3] == (None, None, None)
-    assert answer[3].startswith("### No result\nthe name of what the photo shows has 999999 characters, 200 are the most")
+    assert answer.verdict.startswith("### No result\nthe name of what the photo shows has 999999 characters, 200 are the most")
 
 
 def test_what_visitors_type_is_forgotten(predictor, photo, monkeypatch):
@@ -113,7 +119,7 @@ def test_what_visitors_type_is_forgotten(predictor, photo, monkeypatch):
 @pytest.fixture
 def _gradio_is_there(monkeypatch):
     """Nothing of it is needed before the page is laid out."""
-    monkeypatch.setattr("anomalib_dpclip.app.page.find_spec", lambda name: name)
+    monkeypatch.setattr("anomalib_dpclip.app.app_command.find_spec", lambda name: name)
 
 
 class Launched(Exception):
@@ -131,7 +137,7 @@ def launched(monkeypatch, _gradio_is_there):
             seen.extend(parts)
             raise Launched
 
-        monkeypatch.setattr("anomalib_dpclip.app.page.page", page)
+        monkeypatch.setattr("anomalib_dpclip.app.app_command.page", page)
         with pytest.raises(Launched):
             app(**arguments)
         return seen
@@ -146,11 +152,21 @@ def test_the_page_takes_backbone_architecture_and_prompts_from_the_file(launched
     path = save_adapters(model, tmp_path / "mini.safetensors")
     predictor, names, title, checkpoint = launched(weights=str(path))
     assert checkpoint is None  # nothing to correct: the file has no memory of photos
-    assert title == "mini.safetensors on mini"
+    assert title == "Model: mini.safetensors on mini"
     assert "brushed metal" in names
     assert predictor.model.model.grn_pooling == "none"
     assert predictor.model.model.input_size == (126, 126)
     assert torch.equal(predictor.model.anchors_for("brick"), model.anchors_for("brick"))
+
+
+def test_the_page_of_a_checkpoint_with_photos_suggests_what_they_show(launched, tmp_path):
+    model = model_from_file(GOLDEN / "checkpoint-v1.ckpt", visualizer=False)
+    model.set_references([soft_photo(tmp_path / "good.png", 1)])
+    write_corrected(model, GOLDEN / "checkpoint-v1.ckpt", tmp_path / "model.ckpt")
+    assert launched(weights=str(GOLDEN / "checkpoint-v1.ckpt"))[1][0] == "object"  # it may be asked about anything
+    _, names, _, checkpoint = launched(weights=str(tmp_path / "model.ckpt"))
+    assert names[:2] == ["weave", "object"]
+    assert checkpoint == tmp_path / "model.ckpt"
 
 
 @pytest.mark.usefixtures("_gradio_is_there")
@@ -172,13 +188,14 @@ def test_a_provenance_that_no_model_can_be_built_from_is_named(tmp_path):
 
 
 def test_colors_of_an_uncalibrated_model_span_the_photo_s_own_range(photo):
-    predictor = Predictor(DPCLIP(backbone="mini", weights="clip"))
-    assert not predictor.is_calibrated
-    prediction = predictor.predict(photo, "weave")
-    assert prediction.color_range == (prediction.heat.min(), prediction.heat.max())
-    predictor.model.post_processor.calibration.is_set.fill_(True)
-    assert predictor.is_calibrated
-    assert predictor.predict(photo, "weave").color_range == (0, 1)
+    model = DPCLIP(backbone="mini", weights="clip")
+    prediction = Predictor(model).predict(photo, "weave")
+    assert prediction.color_range == (prediction.anomaly_map.min(), prediction.anomaly_map.max())
+    assert UNCALIBRATED in prediction.remarks
+    model.post_processor.calibration.is_set.fill_(True)
+    prediction = Predictor(model).predict(photo, "weave")
+    assert prediction.color_range == (0, 1)
+    assert UNCALIBRATED not in prediction.remarks
 
 
 def test_heat_map_has_the_photo_where_normal_and_an_outline_and_a_box_around_the_rest():
@@ -202,6 +219,7 @@ def test_regions_are_in_pixels_of_the_photo_and_follow_the_threshold():
     assert len(replace(prediction, min_area=32).regions(0.5)) == 2
     assert regions_table(prediction.regions(0.7)).splitlines()[-1] == "| 0.900 | 800 | 20, 40 to 40, 80 |"
     assert regions_table([]) == "No region exceeds the threshold."
+    assert regions_table([], 100) == "No region of at least 100 pixels exceeds the threshold."
     assert regions_table(12 * prediction.regions(0.7)).endswith("and 2 more")
 
 
@@ -242,6 +260,6 @@ def test_bad_arguments_are_named(arguments, message):
 
 
 def test_a_missing_gradio_is_named(monkeypatch):
-    monkeypatch.setattr("anomalib_dpclip.app.page.find_spec", lambda name: None)
+    monkeypatch.setattr("anomalib_dpclip.app.app_command.find_spec", lambda name: None)
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'anomalib-dpclip\[app\]'"):
         app(weights="clip", backbone="mini")

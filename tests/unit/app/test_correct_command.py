@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image
 from tests.data.golden.make_golden import GOLDEN
+from tests.spotted import soft_photo
 
+from anomalib_dpclip.app.answers import Answers
+from anomalib_dpclip.app.app_command import _model, remembers_photos
 from anomalib_dpclip.app.correct_command import write_corrected
-from anomalib_dpclip.app.page import Answers, _model, remembers_photos
 from anomalib_dpclip.app.predictor import Predictor
 from anomalib_dpclip.cli import main
 from anomalib_dpclip.model.from_file import model_from_file
@@ -15,26 +17,16 @@ from anomalib_dpclip.model.from_file import model_from_file
 CHECKPOINT = GOLDEN / "checkpoint-v1.ckpt"
 
 
-def photo(path, seed, spot=None):
-    """Soft noise, and where it is asked for a spot of two colours."""
-    noise = np.random.default_rng(seed).integers(90, 110, (14, 14, 3), np.uint8)
-    image = Image.fromarray(noise).resize((140, 140), Image.Resampling.BILINEAR)
-    if spot is not None:
-        ImageDraw.Draw(image).rectangle((*spot, spot[0] + 40, spot[1] + 30), "white", "black", 6)
-    image.save(path)
-    return path
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A checkpoint with a memory of plain photos; photos with a spot in one place, and one with it elsewhere."""
     folder = tmp_path_factory.mktemp("corrections")
     model = model_from_file(CHECKPOINT, visualizer=False)
-    model.set_references([photo(folder / f"plain{seed}.png", seed) for seed in range(6)])
+    model.set_references([soft_photo(folder / f"plain{seed}.png", seed) for seed in range(6)])
     write_corrected(model, CHECKPOINT, folder / "model.ckpt")
     for seed in range(6, 12):
-        photo(folder / f"spot{seed}.png", seed, (30, 60))
-    photo(folder / "elsewhere.png", 13, (90, 10))
+        soft_photo(folder / f"spot{seed}.png", seed, (30, 60))
+    soft_photo(folder / "elsewhere.png", 13, (90, 10))
     return folder
 
 
@@ -65,11 +57,11 @@ def test_what_comes_again_is_called_normal_and_what_is_elsewhere_stays(folder, c
 
 def test_a_corrected_checkpoint_is_corrected_again(folder, tmp_path):
     model = model_from_file(folder / "model.ckpt")
-    model.add_corrections([photo(tmp_path / "a.png", 20, (30, 60))])
+    model.add_corrections([soft_photo(tmp_path / "a.png", 20, (30, 60))])
     write_corrected(model, folder / "model.ckpt", tmp_path / "once.ckpt")
     again = model_from_file(tmp_path / "once.ckpt")
     first = again.model.corrections.seen.sum()
-    again.add_corrections([photo(tmp_path / "b.png", 21, (90, 10))])
+    again.add_corrections([soft_photo(tmp_path / "b.png", 21, (90, 10))])
     assert again.model.corrections.seen.sum() > first
     assert int(again.model.memory.photos) == 8
     again.set_references([tmp_path / "a.png"])  # another memory, which has not been corrected
@@ -78,7 +70,7 @@ def test_a_corrected_checkpoint_is_corrected_again(folder, tmp_path):
 
 def test_photos_that_were_not_called_anomalous_only_join_the_memory(folder, tmp_path):
     model = model_from_file(folder / "model.ckpt")
-    model.add_corrections([photo(tmp_path / "plain.png", 3)])
+    model.add_corrections([soft_photo(tmp_path / "plain.png", 3)])
     assert model.model.corrections is None
     assert int(model.model.memory.photos) == 7
 
@@ -94,7 +86,7 @@ def test_photos_that_were_not_called_anomalous_only_join_the_memory(folder, tmp_
     ],
 )
 def test_bad_input_is_named_and_nothing_is_written(folder, tmp_path, checkpoint, fine, message):
-    photo(tmp_path / "fine.png", 1)
+    soft_photo(tmp_path / "fine.png", 1)
     (tmp_path / "none.png").write_bytes(b"none")
     with pytest.raises(SystemExit, match=message):
         main(["correct", "--ckpt_path", str(folder / checkpoint), "--to", str(tmp_path / "new.ckpt"), str(tmp_path / fine)])
@@ -103,7 +95,7 @@ def test_bad_input_is_named_and_nothing_is_written(folder, tmp_path, checkpoint,
 
 def test_exported_and_predicted_maps_leave_out_what_is_explained(folder, tmp_path):
     model = model_from_file(folder / "model.ckpt").eval()
-    path = photo(tmp_path / "a.png", 30, (30, 60))
+    path = soft_photo(tmp_path / "a.png", 30, (30, 60))
     image = torch.from_numpy(np.asarray(Image.open(path), np.float32)).permute(2, 0, 1)[None] / 255
     with torch.no_grad():
         before = model(image)
@@ -114,20 +106,70 @@ def test_exported_and_predicted_maps_leave_out_what_is_explained(folder, tmp_pat
     assert after.pred_score < before.pred_score
 
 
-def test_the_button_of_the_page(folder, tmp_path):
+@pytest.fixture
+def answers(folder, tmp_path):
+    """Of a page with a checkpoint that remembers photos."""
     (tmp_path / "model.ckpt").write_bytes((folder / "model.ckpt").read_bytes())
+    model = _model(str(tmp_path / "model.ckpt"), {"domain": "industrial", "min_area": 0})
+    return Answers(Predictor(model), tmp_path / "model.ckpt")
+
+
+def test_the_button_of_the_page(answers, tmp_path):
     assert remembers_photos(str(tmp_path / "model.ckpt"))
     assert not remembers_photos(str(CHECKPOINT))
     assert not remembers_photos("clip")
-    model = _model(str(tmp_path / "model.ckpt"), {"domain": "industrial", "min_area": 0})
-    answers = Answers(Predictor(model.eval()), tmp_path / "model.ckpt")
-    path = str(photo(tmp_path / "a.png", 40, (30, 60)))
-    assert answers.look(path, "weave", 0.5)[3].startswith("## Anomalous")
-    *_, verdict = answers.correct(path, "weave", 0.5)
-    assert verdict.startswith("## Normal")
-    assert verdict.endswith("Corrected. Kept in model-corrected.ckpt, beside the checkpoint.")
-    assert model_from_file(tmp_path / "model-corrected.ckpt").model.corrections is not None
+    path = str(soft_photo(tmp_path / "a.png", 40, (30, 60)))
+    before = answers.look(path, "weave", None, 0.5).verdict
+    assert before.startswith("## Anomalous")
+    assert "**6 good photos** kept in the checkpoint." in before
+    after = answers.correct(path, "weave", None, 0.5).verdict
+    assert after.startswith("## Normal")
+    assert "**7 good photos** kept in the checkpoint." in after
+    assert "**Corrected**, and kept in model-corrected.ckpt beside the checkpoint." in after
+    assert int(model_from_file(tmp_path / "model-corrected.ckpt").model.corrections.photos) == 1
+    other = str(soft_photo(tmp_path / "b.png", 41, (90, 10)))
+    assert "**Corrected**" in answers.correct(other, "weave", None, 0.5).verdict
+    assert int(model_from_file(tmp_path / "model-corrected.ckpt").model.corrections.photos) == 2
+
+
+def test_the_button_writes_what_the_command_writes(answers, tmp_path):
+    path = str(soft_photo(tmp_path / "a.png", 40, (30, 60)))
+    answers.look(path, "brick", [str(soft_photo(tmp_path / "b.png", 41))], 0.5)  # leaves nothing behind
+    answers.correct(path, "brick", None, 0.5)
+    main(["correct", "--ckpt_path", str(tmp_path / "model.ckpt"), "--to", str(tmp_path / "other.ckpt"), path])
+    names = ("model-corrected.ckpt", "other.ckpt")
+    own, other = (dict(torch.load(tmp_path / name, weights_only=True)["state_dict"]) for name in names)
+    torch.testing.assert_close(own, other, rtol=0, atol=0, equal_nan=True)  # anomalib's own thresholds are unset
+
+
+def test_what_cannot_be_corrected_is_said_and_changes_nothing(answers, tmp_path, monkeypatch):
+    path, good = (str(soft_photo(tmp_path / name, seed, (30, 60))) for name, seed in (("a.png", 40), ("b.png", 41)))
     (tmp_path / "none.png").write_bytes(b"none")
-    assert answers.correct(str(tmp_path / "none.png"), "weave", 0.5)[3].startswith(
-        "### Not corrected\ncannot read image none.png"
-    )
+    before = answers.look(path, "weave", None, 0.5)
+
+    def refused(path, good=None):
+        verdict = answers.correct(path and str(path), "weave", good, 0.5).verdict
+        assert not (tmp_path / "model-corrected.ckpt").exists()
+        again = answers.look(str(tmp_path / "a.png"), "weave", None, 0.5)
+        assert np.array_equal(again.prediction.anomaly_map, before.prediction.anomaly_map)
+        return verdict
+
+    assert refused(None).startswith("Drop a photo to begin.")
+    assert "**Not corrected:** cannot read image none.png" in refused(tmp_path / "none.png")
+    assert "**Not corrected:** gone.png: photos are deleted" in refused(tmp_path / "gone.png")
+    assert "**Not corrected:** corrections join the good photos that are kept in model.ckpt." in refused(path, [good])
+    with monkeypatch.context() as full:
+
+        def fail(*_):
+            raise OSError("no space left")
+
+        full.setattr("anomalib_dpclip.app.answers.write_corrected", fail)
+        assert refused(path).endswith("**Not corrected:** no space left")
+
+    (tmp_path / "model-corrected.ckpt").write_bytes(b"of yesterday")
+    verdict = answers.correct(path, "weave", None, 0.5).verdict
+    assert "**Not corrected:** model-corrected.ckpt is there already, of an earlier time." in verdict
+    assert (tmp_path / "model-corrected.ckpt").read_bytes() == b"of yesterday"
+    (tmp_path / "model-corrected.ckpt").unlink()
+    assert "**Corrected**" in answers.correct(path, "weave", None, 0.5).verdict
+    assert answers.correct(path, "weave", None, 0.5).verdict.endswith("**Not corrected:** a.png has been taken for fine before")

@@ -1,0 +1,138 @@
+"""The command `dpclip app`: a page to try the model on photos."""
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from anomalib_dpclip.adapter_files.arguments import arguments_from_file
+from anomalib_dpclip.adapter_files.read_and_write import read_adapters
+from anomalib_dpclip.app.page import page
+from anomalib_dpclip.app.predictor import Predictor
+from anomalib_dpclip.clip.loading import MINI
+from anomalib_dpclip.data.labelled_sets import categories_of, data_module_class
+from anomalib_dpclip.method.class_names import UNKNOWN_CLASS, describe
+from anomalib_dpclip.method.domain import Domain
+from anomalib_dpclip.method.unadapted import UNADAPTED
+from anomalib_dpclip.model.from_file import model_from_file
+from anomalib_dpclip.model.lightning_model import DPCLIP
+
+_KEPT_VISITORS = 100
+_DESCRIBED_SETS = ("MVTecAD", "VisA", "MPDD", "BTech", "BMAD")
+
+
+def app(
+    weights: str | None = None,
+    backbone: str | None = None,
+    pretrained: str | None = None,
+    quick_gelu: bool | None = None,
+    class_names: list[str] | None = None,
+    domain: Domain = "industrial",
+    host: str = "127.0.0.1",
+    port: int = 7860,
+    max_megabytes: int = 20,
+    min_area: int = 0,
+    ignore: str | None = None,
+) -> None:
+    """Try the model in a browser: drop a photo, type what it shows, see heat map, score and decision.
+
+    Photos of good ones may be added, and then tell what it should look like.
+
+    Runs until it is interrupted. Photos stay on this machine and are deleted after an hour or two; nothing is fetched from
+    the internet but CLIP's weights, where these are not here yet.
+
+    Args:
+        weights: Trained adapters: ``.safetensors`` of this package, a Lightning ``.ckpt``, or a published ``.pth``; ``clip``
+            for the backbone without adapters.
+        backbone: CLIP backbone; ``mini`` is the small one that comes with the package. Default: that of the adapters, as their
+            file says, or ViT-L-14-336 where it does not.
+        pretrained: CLIP weights: an open_clip tag or a local file. Default: those of the adapters, or ``openai``.
+        quick_gelu: Whether the towers use QuickGELU. Default: as the adapters were trained.
+        class_names: Names that the page suggests; others can be typed. Default: what the photos in a checkpoint show, what
+            the adapters learned, and the classes of the known data sets.
+        domain: What the photos are of, ``industrial`` or ``medical``: blur of the maps and fusion of the scores.
+        host: Address to listen on. ``0.0.0.0`` opens the page, which asks for no password, to the whole network.
+        port: Port to listen on.
+        max_megabytes: Largest photo that is accepted.
+        min_area: Pixels of the photo that an anomalous region has at least to be shown.
+        ignore: Picture of the photos' size, white where nothing is to be judged.
+
+    Raises:
+        ModuleNotFoundError: If gradio is not installed.
+        ValueError: If there are no weights, or a value is out of range.
+        FileNotFoundError: If the adapters or CLIP's weights are not there.
+        OSError: If the port is taken or the host no address of this machine.
+    """
+    if weights is None:
+        raise ValueError(
+            f"say which adapters to try: --weights FILE. `anomalib train --model DPCLIP --data Surfaces` with --model.backbone "
+            f"mini makes some in minutes; --weights {UNADAPTED} is the backbone without any"
+        )
+    if not 1 <= port <= 65535:
+        raise ValueError(f"port must lie in 1..65535, not {port}")
+    if max_megabytes < 1:
+        raise ValueError(f"max_megabytes must be at least 1, not {max_megabytes}")
+    if find_spec("gradio") is None:
+        raise ModuleNotFoundError("the page needs gradio: pip install 'anomalib-dpclip[app]'")
+    given = {"backbone": backbone, "pretrained": pretrained, "quick_gelu": quick_gelu, "domain": domain, "min_area": min_area}
+    given |= {"ignore": ignore}
+    model = _model(weights, given)
+    names = class_names or suggested_names(model.provenance.learned_from, model.provenance.backbone)
+    checkpoint = Path(weights) if remembers_photos(weights) else None
+    if checkpoint is not None and class_names is None:  # it is of one target
+        names = list(dict.fromkeys(filter(None, [model.shown_class or model.class_name, *names])))
+    title = f"Model: {Path(weights).name} on {model.provenance.backbone}"
+    if model.model.ignored is not None:
+        title += "; a part of the photos is not judged, as --ignore says"
+    blocks = page(Predictor(model), names, title, checkpoint)
+    try:
+        blocks.launch(
+            server_name=host,
+            server_port=port,
+            max_file_size=max_megabytes * 2**20,
+            state_session_capacity=_KEPT_VISITORS,
+            share=False,
+            ssr_mode=False,
+            footer_links=[],
+            quiet=True,  # else it invites to publish the page
+            prevent_thread_lock=True,
+        )
+    except OSError as error:
+        raise OSError(
+            f"cannot listen on {host}:{port}: the port is taken, or the host no address of this machine; choose another "
+            f"with --port or --host"
+        ) from error
+    print(f"The page is at {blocks.local_url} until you press Ctrl+C", flush=True)  # noqa: T201
+    blocks.block_thread()
+
+
+def _model(weights: str, given: dict[str, Any]) -> DPCLIP:
+    """The model, with errors that name the page's options: those of the model go without their prefix here."""
+    chosen = {name: value for name, value in given.items() if value is not None}
+    try:
+        if remembers_photos(weights):  # and so it is of one target, with thresholds of its own
+            return model_from_file(weights, visualizer=False, evaluator=False, **{**chosen, "domain": None})
+        # What it shows is typed on the page, and a photo is seen whole.
+        told = {} if weights == UNADAPTED else arguments_from_file(weights) | {"class_name": None, "tiles": 1}
+        return DPCLIP(weights=weights, **told | chosen)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(str(error).replace("--model.", "--")) from error
+    except ValueError as error:
+        raise ValueError(str(error).replace("--model.", "--")) from error
+
+
+def remembers_photos(weights: str) -> bool:
+    """Whether a file is a checkpoint with a memory of photos of a target, to which corrections can be added."""
+    return weights != UNADAPTED and bool(read_adapters(weights).memory)
+
+
+def suggested_names(learned_from: list[str], backbone: str) -> list[str]:
+    """Names to suggest: ``object``, the classes that adapters learned from, and those that the backbone can know.
+
+    Args:
+        learned_from: As in the adapters' provenance, ``"Surfaces/brick"``.
+        backbone: Name of the CLIP backbone.
+    """
+    learned = [source.partition("/")[2] for source in learned_from]
+    sets = ["Surfaces"] if backbone == MINI else _DESCRIBED_SETS
+    described = [describe(name, category) for name in sets for category in categories_of(data_module_class(name))]
+    return list(dict.fromkeys([UNKNOWN_CLASS, *filter(None, learned), *described]))

@@ -1,0 +1,74 @@
+"""Good photos that are given on the page: the ones that count, in the order of a folder's, and what to say of the others."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from anomalib_dpclip.auxiliary.leakage import file_digest
+from anomalib_dpclip.data.images import photo_size
+from anomalib_dpclip.model.reference_memory import JUDGED_PHOTOS
+from anomalib_dpclip.model.references import different, is_squeezed, shuffled
+
+MOST_PHOTOS = JUDGED_PHOTOS
+"""That the page takes: more would not set its thresholds, and looking at one takes as long as judging three."""
+
+
+class GoodPhotos(NamedTuple):
+    """Photos of what the target should look like.
+
+    Attributes:
+        paths: Different photos, in the order in which they are remembered.
+        digests: Of each.
+        remarks: Lines on those that are not taken as they are.
+    """
+
+    paths: list[str]
+    digests: tuple[bytes, ...]
+    remarks: list[str]
+
+
+def good_photos(paths: Sequence[str], seed: int, judged: str | None = None) -> GoodPhotos:
+    """What ``--model.few_shot_source`` makes of a folder of these photos.
+
+    Args:
+        paths: Files, the page's each in a folder of its own: only their names are in order.
+        seed: The model's.
+        judged: The photo that they are compared with, if there is one already.
+
+    Raises:
+        ImageReadError: If one is no image; names it.
+        ValueError: If there are too many, or the photo to judge is one of them.
+    """
+    found = different(sorted(paths, key=lambda path: Path(path).name))
+    if len(found) > MOST_PHOTOS:
+        raise ValueError(
+            f"{len(found)} good photos are more than the {MOST_PHOTOS} that the page takes: choose some that differ as good "
+            f"parts differ"
+        )
+    remarks = []
+    if len(found) < len(paths):
+        remarks.append(f"{len(paths)} good photos were given, {len(found)} of them different: copies count once.")
+    digests = {file_digest(path): path for path in shuffled(found, seed)}
+    if judged is not None:
+        twin = digests.get(file_digest(judged))
+        if twin is not None:
+            raise ValueError(
+                f"{judged} is the photo to judge and, as {twin}, a good photo: it would be compared with itself. Take it off "
+                f"the good photos, or judge another one"
+            )
+        remarks += _squeezed(found, judged)
+    return GoodPhotos(list(digests.values()), tuple(digests), remarks)
+
+
+def _squeezed(paths: Sequence[str], judged: str) -> list[str]:
+    expected = photo_size(judged)
+    sizes = {path: photo_size(path) for path in paths}
+    others = [f"{Path(path).name} ({_by(size)})" for path, size in sizes.items() if is_squeezed(size, expected)]
+    if not others:
+        return []
+    told = f"Of another aspect than the photo to judge ({_by(expected)}): {', '.join(others)}"
+    return [f"{told}. Squeezed to the same shape they look unlike it: crop them."]
+
+
+def _by(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"
