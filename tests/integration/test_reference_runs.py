@@ -109,6 +109,20 @@ def test_a_checkpoint_keeps_the_photos(make_model, make_engine, target, tmp_path
     assert len(predictions) == 16
 
 
+def test_a_checkpoint_keeps_its_photos_and_says_so(make_model, make_engine, target, good_photos, caplog):
+    engine = make_engine(max_epochs=1)
+    engine.fit(model=make_model(k_shot=2), datamodule=target)
+    checkpoint, folder = engine.best_model_path, target.root / "weave" / "test" / "hole"
+    given = {"backbone": "mini", "few_shot_source": good_photos, "visualizer": False}
+    model = DPCLIP(**given, class_name="weave")
+    make_engine().predict(model=model, ckpt_path=checkpoint, data_path=folder)
+    assert model.model.memory.photos == 2
+    assert "judging by the photos that the checkpoint keeps, not by those of --model.few_shot_source" in caplog.text
+    model = DPCLIP(**given, class_name="weave", weights=checkpoint)  # as the message says
+    make_engine().predict(model=model, data_path=folder)
+    assert model.model.memory.photos == 4
+
+
 def test_photos_set_before_a_training_are_forgotten_after_it(make_model, make_engine, target, good_photos):
     model = make_model()
     model.set_references(sorted(good_photos.iterdir()))

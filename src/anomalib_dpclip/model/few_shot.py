@@ -133,6 +133,12 @@ class KnowsReferences(IgnoresRegion):
         """Fetch the photos that the arguments name and remember them, seen with the adapters as they are now."""
         fitting = self.trainer.state.fn == TrainerFn.FITTING
         if self._memory_is_stored and not fitting:
+            if self.few_shot_source is not None:
+                logger.warning(
+                    "judging by the photos that the checkpoint keeps, not by those of --model.few_shot_source %s: to judge by "
+                    "others, name the checkpoint with --model.weights in the place of --ckpt_path",
+                    self.few_shot_source,
+                )
             return
         if fitting and self._known_without_photos is not None:  # of other adapters than there will be
             self._known_without_photos = Knowledge(None, None, None, is_stored=False)
