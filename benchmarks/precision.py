@@ -46,8 +46,9 @@ def precision(root: Path = Path("datasets/Surfaces"), seed: int = 111) -> pd.Dat
         weights = learn_surfaces(Path(folder) / "adapters.safetensors", root, seed)
         rows = [row for category in Surfaces.target_categories for row in _rows(weights, root, category)]
     table = pd.DataFrame(rows)
-    means = table.drop(columns=["target"]).groupby("file", sort=False).mean(numeric_only=True).round(4).reset_index()
-    return pd.concat([table, means.assign(target="mean")], ignore_index=True)[table.columns]
+    means = table.drop(columns=["target"]).groupby("file", sort=False).mean(numeric_only=True).reset_index()
+    rounded = means.round({name: 2 if name.startswith(METRICS) else 4 for name in means})
+    return pd.concat([table, rounded.assign(target="mean")], ignore_index=True)[table.columns]
 
 
 def _rows(weights: Path, root: Path, category: str) -> Iterator[dict[str, Any]]:

@@ -255,6 +255,11 @@ def test_tables_of_speed_equal_the_results(results):
     assert "\n".join(tables) in text_of("speed")
 
 
+def test_means_of_the_precisions_are_those_of_the_results():
+    lines = (ROOT / "benchmark_results/precision.md").read_text(encoding="utf-8").splitlines()
+    assert "\n".join(line for line in lines if line.startswith(("| target", "| ---", "| mean"))) in text_of("speed")
+
+
 def test_rows_of_the_gpu_are_those_of_the_results():
     def rows(text):
         return [

@@ -68,13 +68,15 @@ def read_thumbnail(path: str | Path, side: int, bit_depth: int | None = None) ->
 
 
 def photo_size(path: str | Path) -> tuple[int, int]:
-    """Width and height of an image, upright, from the beginning of its file.
+    """Width and height of an image, upright, from the beginning of its file where that tells.
 
     Raises:
         ImageReadError: If it is missing or no image.
     """
     try:
         with Image.open(path, formats=FORMATS) as image:
+            if image.width == image.height:  # however it is turned, of which a PNG may not tell before its end
+                return image.size
             turned = image.getexif().get(_ORIENTATION, 1) in _ON_ITS_SIDE
             return (image.height, image.width) if turned else image.size
     except Image.UnidentifiedImageError as error:

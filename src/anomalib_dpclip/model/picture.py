@@ -1,7 +1,7 @@
 """The picture of one prediction: photo and heat map side by side, with score, decision, boxes, name and colour bar."""
 
 from collections.abc import Sequence
-from functools import cache
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +19,7 @@ _THIN = 4
 _MARGIN, _GAP = 12, 8
 _TEXT, _TITLE = 14, 22
 _LEAST_WIDTH = 360
-_BAR = (200, 12)
+_BAR, _LABEL_WIDTH = (200, 12), 100
 _COLORS = {"anomalous": (176, 0, 32), "normal": (0, 96, 48), "": (0, 0, 0)}
 
 
@@ -89,19 +89,19 @@ def draw_color_bar(canvas: Image.Image, corner: tuple[int, int], color_range: tu
         corner: Upper left corner of the bar, which takes 12 pixels of height and 18 for its numbers.
         color_range: Values at its ends.
     """
-    left, top = corner
-    width, height = _BAR
-    canvas.paste(_bar(), corner)
-    draw = ImageDraw.Draw(canvas)
     low, high = color_range
-    marks = [(0, low, "la"), (width // 2, (low + high) / 2, "ma"), (width, high, "ra")]
-    for position, value, anchor in marks:
-        draw.text((left + position, top + height + 2), f"{value:.2f}", "black", font(_TEXT), anchor=anchor)
-    draw.text((left + width + _GAP, top - 2), "anomaly map", "black", font(_TEXT))
+    canvas.paste(_bar(f"{low:.2f}", f"{(low + high) / 2:.2f}", f"{high:.2f}"), (corner[0], corner[1] - 2))
 
 
-@cache
-def _bar() -> Image.Image:
+@lru_cache(maxsize=64)
+def _bar(lowest: str, middle: str, highest: str) -> Image.Image:
+    """With its numbers and, beside it, what it is of; most pictures have the same."""
     width, height = _BAR
+    bar = Image.new("RGB", (width + _GAP + _LABEL_WIDTH, height + _TEXT + 6), "white")
     ramp = np.tile(np.linspace(0, 1, width, dtype=np.float32), (height, 1))
-    return heat_map(Image.new("RGB", _BAR, (160, 160, 160)), ramp)
+    bar.paste(heat_map(Image.new("RGB", _BAR, (160, 160, 160)), ramp), (0, 2))
+    draw = ImageDraw.Draw(bar)
+    for position, number, anchor in ((0, lowest, "la"), (width // 2, middle, "ma"), (width, highest, "ra")):
+        draw.text((position, height + 4), number, "black", font(_TEXT), anchor=anchor)
+    draw.text((width + _GAP, 0), "anomaly map", "black", font(_TEXT))
+    return bar
