@@ -16,7 +16,7 @@ from scripts.batch_flow import BOXES, batch_flow
 from tests.pages import PAGES, README, blocks_of
 from tests.paths import ROOT
 
-from anomalib_dpclip import DPCLIP
+from anomalib_dpclip import DPCLIP, Surfaces
 from anomalib_dpclip.benchmark.report import report
 from anomalib_dpclip.cli import COMMANDS
 
@@ -253,6 +253,15 @@ def test_table_of_photos_and_lots_equals_the_results(results, alone):
 def test_tables_of_speed_equal_the_results(results):
     tables = [line for line in (ROOT / f"benchmark_results/{results}.md").read_text().splitlines() if line.startswith("|")]
     assert "\n".join(tables) in text_of("speed")
+
+
+def test_what_the_auxiliary_materials_teach_is_that_of_the_results():
+    measured = pd.read_csv(ROOT / "benchmark_results/surfaces.csv", comment="#")
+    rows = measured[(measured["label"] == "DP-CLIP (mini)") & (measured["seed"] == 111)].set_index("category")
+    cells = [
+        f"{row.image_AUROC:.3f} / {row.pixel_AUROC:.3f}" for _, row in rows.loc[list(Surfaces.target_categories)].iterrows()
+    ]
+    assert f"| the auxiliary materials | {' | '.join(cells)} |" in text_of("comparison")
 
 
 def test_means_of_the_precisions_are_those_of_the_results():
