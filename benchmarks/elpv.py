@@ -75,7 +75,9 @@ def rows_of(seed: int, surfaces: Path, folder: Path) -> Iterator[dict[str, Any]]
         for label, model in models.items():
             seed_everything(seed)
             model.evaluator = Evaluator(test_metrics=field_metrics())
-            engine = Engine(logger=False, default_root_dir=folder / "runs", accelerator="cpu", devices=1)
+            # PatchCore's thresholds, which no figure here needs, would hold all pixels of a validation in memory.
+            options: dict[str, Any] = {"logger": False, "default_root_dir": folder / "runs", "limit_val_batches": 0}
+            engine = Engine(accelerator="cpu", devices=1, **options)
             datamodule = JSONLines(metadata, root, num_workers=0)
             if label == "PatchCore":
                 engine.fit(model=model, datamodule=datamodule)
