@@ -75,9 +75,7 @@ def rows_of(seed: int, surfaces: Path, folder: Path) -> Iterator[dict[str, Any]]
         for label, model in models.items():
             seed_everything(seed)
             model.evaluator = Evaluator(test_metrics=field_metrics())
-            # PatchCore's thresholds, which no figure here needs, would hold all pixels of a validation in memory.
-            options: dict[str, Any] = {"logger": False, "default_root_dir": folder / "runs", "limit_val_batches": 0}
-            engine = Engine(accelerator="cpu", devices=1, **options)
+            engine = Engine(logger=False, default_root_dir=folder / "runs", accelerator="cpu", devices=1)
             datamodule = JSONLines(metadata, root, num_workers=0)
             if label == "PatchCore":
                 engine.fit(model=model, datamodule=datamodule)
