@@ -66,8 +66,9 @@ def export(backbone: str = "ViT-L-14-336", repeats: int = 3, root: Path = Path("
     model = _model(backbone)
     size = model.model.backbone.image_size
     generator = torch.Generator().manual_seed(0)
-    image = torch.rand(1, 3, *size, generator=generator)
-    larger = torch.rand(1, 3, 3 * size[0] // 2, 5 * size[1] // 4, generator=generator)
+    # Values of 8 bits, as photos have: files round to them.
+    image = torch.randint(256, (1, 3, *size), generator=generator) / 255
+    larger = torch.randint(256, (1, 3, 3 * size[0] // 2, 5 * size[1] // 4), generator=generator) / 255
     with TemporaryDirectory() as folder:
         # All exports come before the first file is opened: each of the two takes gigabytes.
         exports = {
