@@ -82,14 +82,15 @@ class Answers:
             raise ValueError(
                 f"corrections join the good photos that are kept in {checkpoint.name}. Take those on the page off first"
             )
-        if file_digest(path) in self._corrected:
+        digest = file_digest(path)
+        if digest in self._corrected:
             raise ValueError(f"{path} has been taken for fine before")
         if target.exists() and not self._corrected:
             raise FileExistsError(
                 f"{target.name} is there already, of an earlier time. Start the page with it to go on, or move it away"
             )
         self.predictor.correct(path, lambda model: write_corrected(model, checkpoint, target))
-        self._corrected.add(file_digest(path))
+        self._corrected.add(digest)
         return target
 
 

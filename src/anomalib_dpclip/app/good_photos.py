@@ -48,16 +48,16 @@ def good_photos(paths: Sequence[str], seed: int, judged: str | None = None) -> G
     remarks = []
     if len(found) < len(paths):
         remarks.append(f"{len(paths)} good photos were given, {len(found)} of them different: copies count once.")
-    digests = {file_digest(path): path for path in shuffled(found, seed)}
     if judged is not None:
-        twin = digests.get(file_digest(judged))
+        twin = found.get(file_digest(judged))
         if twin is not None:
             raise ValueError(
                 f"{judged} is the photo to judge and, as {twin}, a good photo: it would be compared with itself. Take it off "
                 f"the good photos, or judge another one"
             )
-        remarks += _squeezed(found, judged)
-    return GoodPhotos(list(digests.values()), tuple(digests), remarks)
+        remarks += _squeezed(list(found.values()), judged)
+    order = dict(shuffled(list(found.items()), seed))
+    return GoodPhotos(list(order.values()), tuple(order), remarks)
 
 
 def _squeezed(paths: Sequence[str], judged: str) -> list[str]:

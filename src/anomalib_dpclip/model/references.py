@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +19,8 @@ from anomalib_dpclip.data.photo_files import photo_files
 from anomalib_dpclip.method.class_names import classes_of
 
 logger = logging.getLogger(__name__)
+
+Photo = TypeVar("Photo")
 
 ASPECT_TOLERANCE = 0.05
 """Relative difference of two aspects that a resize to the model's square does not show."""
@@ -85,25 +88,25 @@ def choose(paths: Iterable[str | Path], k_shot: int, seed: int, place: str) -> l
     Raises:
         ValueError: If there are fewer than ``k_shot`` different ones.
     """
-    found = different(sorted(map(str, paths)))
+    found = list(different(sorted(map(str, paths))).values())
     if len(found) < k_shot:
         raise ValueError(f"--model.k_shot {k_shot} is more than the {len(found)} different normal photos in {place}")
     # Shuffled first and taken then, so that choices are nested.
     return shuffled(found, seed)[: k_shot or None]
 
 
-def different(paths: Iterable[str]) -> list[str]:
-    """Paths without copies of earlier ones."""
+def different(paths: Iterable[str]) -> dict[bytes, str]:
+    """Paths without copies of earlier ones, by the digest of what they hold."""
     first: dict[bytes, str] = {}
     for path in paths:
         first.setdefault(file_digest(path), path)
-    return list(first.values())
+    return first
 
 
-def shuffled(paths: Sequence[str], seed: int) -> list[str]:
-    """Paths by chance: the order in which photos are remembered, and given synthetic defects."""
+def shuffled(photos: Sequence[Photo], seed: int) -> list[Photo]:
+    """Photos by chance: the order in which they are remembered, and given synthetic defects."""
     # RandomState's numbers never change.
-    return [paths[index] for index in np.random.RandomState(seed).permutation(len(paths))]
+    return [photos[index] for index in np.random.RandomState(seed).permutation(len(photos))]
 
 
 def require_untested(references: Sequence[str], target: AnomalibDataModule | None) -> None:
