@@ -1,19 +1,17 @@
 """On a GPU: inference at several batches and precisions, compiled or not, training steps, and the pixel metrics."""
 
-import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import pandas as pd
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from anomalib_dpclip.benchmark.peak_memory import PeakMemory
 from anomalib_dpclip.metrics import PixelHistogram, aupro, auroc
 from benchmarks.command import run
-from benchmarks.inference import model_and_images
+from benchmarks.inference import flops_of, model_and_images
 from benchmarks.timing import alternating_seconds, medians
 from benchmarks.training import VARIANTS, TrainingStep
 
@@ -57,7 +55,7 @@ def gpu(
     if not torch.cuda.is_available():
         raise RuntimeError("there is no GPU here that torch can use: measure with `python -m benchmarks.inference`")
     peaks = {dtype: _product_rate(dtype, repeats) for dtype in dict.fromkeys(PRECISIONS.values())}
-    rows = [*_inference(backbone, batches, repeats, peaks), *_training(backbone, training_batches, repeats), *_metrics()]
+    rows = [*_inference(backbone, batches, repeats, peaks), *_training(backbone, training_batches, repeats), _metrics(repeats)]
     return pd.DataFrame(rows).astype({"peak MiB": "Int64"})
 
 
@@ -71,9 +69,8 @@ def _inference(
     backbone: str, batches: Sequence[int], repeats: int, peaks: dict[torch.dtype, float]
 ) -> Iterator[dict[str, Any]]:
     model, images = model_and_images(backbone, max(batches))
-    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        model(images[:1])
-    flops = counter.get_total_flops()
+    with torch.inference_mode():
+        flops = flops_of(model, images[:1])
     runs: list[tuple[str, bool]] = [(precision, False) for precision in PRECISIONS] + [("bf16-true", True)]
     for precision, compiled in runs:  # the true ones change the model for good: they come last
         dtype = PRECISIONS[precision]
@@ -84,30 +81,21 @@ def _inference(
             candidates = {"DP-CLIP, compiled": torch.compile(model, mode="reduce-overhead", dynamic=False)}
         for batch in [min(batches), max(batches)] if compiled else batches:
             for what, candidate in candidates.items():
-                with _measured(precision) as result:
-                    result["seconds"] = _seconds(candidate, images[:batch], repeats)
-                rate = flops * batch / result["seconds"]
+                peak = PeakMemory(torch.cuda.current_device())
+                with torch.inference_mode(), _autocast(precision):
+                    seconds = _seconds(candidate, images[:batch], repeats)
+                rate = flops * batch / seconds
                 own = what != "bare tower"  # of that torch does not count the fused attention
                 yield {
                     "task": "inference",
                     "precision": precision,
                     "what": what,
                     "batch": batch,
-                    "ms an image": round(1000 * result["seconds"] / batch, 2),
+                    "ms an image": round(1000 * seconds / batch, 2),
                     "TFLOP/s": round(rate / 1e12, 1) if own else None,
                     "of a matrix product": round(rate / peaks[dtype], 2) if own else None,
-                    "peak MiB": round(result["mebibytes"]),
+                    "peak MiB": round(peak.mebibytes()),
                 }
-
-
-@contextmanager
-def _measured(precision: str) -> Iterator[dict[str, float]]:
-    """Under a precision, with peak ``mebibytes`` in the end."""
-    result: dict[str, float] = {}
-    peak = PeakMemory(torch.cuda.current_device())
-    with torch.inference_mode(), _autocast(precision):
-        yield result
-    result["mebibytes"] = peak.mebibytes()
 
 
 def _autocast(precision: str) -> AbstractContextManager[Any]:
@@ -143,27 +131,26 @@ def _step_seconds(backbone: str, batch: int, repeats: int, flags: dict[str, Any]
         return None
 
 
-def _metrics(side: int = 518, batch: int = 32) -> Iterator[dict[str, Any]]:
+def _metrics(repeats: int, side: int = 518, batch: int = 32) -> dict[str, Any]:
     """The pixel metrics of maps that are on the card already."""
     maps = torch.rand(batch, side, side, device="cuda")
     masks = torch.zeros_like(maps, dtype=torch.bool)
     masks[::2, 100:200, 100:200] = True
     peak = PeakMemory(torch.cuda.current_device())
-    histogram = PixelHistogram().to("cuda")
-    histogram.update(maps, masks)
-    torch.cuda.synchronize()
-    start = time.perf_counter()
-    for _ in range(0, MAPS, batch):
-        histogram.update(maps, masks)
-    counts = histogram.compute()
-    for metric in (auroc, aupro):
-        metric(counts)
-    seconds = time.perf_counter() - start
-    what = f"{MAPS} maps of {side} x {side}"
-    yield {
+
+    def measure() -> None:
+        histogram = PixelHistogram().to("cuda")
+        for _ in range(0, MAPS, batch):
+            histogram.update(maps, masks)
+        counts = histogram.compute()
+        for metric in (auroc, aupro):
+            metric(counts)
+
+    seconds = medians(alternating_seconds({"metrics": measure}, repeats))["metrics"]
+    return {
         "task": "pixel metrics",
         "precision": "32-true",
-        "what": what,
+        "what": f"{MAPS} maps of {side} x {side}",
         "batch": batch,
         "ms an image": round(1000 * seconds / MAPS, 2),
         "peak MiB": round(peak.mebibytes()),

@@ -41,7 +41,7 @@ def inference(backbone: str = "ViT-L-14-336", batch_size: int = 1, repeats: int 
     rows = []
     for precision in ("fp32", "bf16") if bf16 else ("fp32",):
         with torch.autocast(device().type, torch.bfloat16, enabled=precision == "bf16"):
-            flops = _flops(model, images)
+            flops = flops_of(model, images)
             seconds = medians(alternating_seconds(candidates, repeats))
         rate = 2 * SIDE**3 / seconds.pop("product")
         for name, value in seconds.items():
@@ -69,7 +69,8 @@ def model_and_images(backbone: str, batch_size: int = 1) -> tuple[DPCLIPModel, T
     return model, torch.randn(batch_size, 3, *model.backbone.image_size, device=device())
 
 
-def _flops(model: Callable[[Tensor], object], images: Tensor) -> int:
+def flops_of(model: Callable[[Tensor], object], images: Tensor) -> int:
+    """FLOP of a batch, as torch counts them."""
     with FlopCounterMode(display=False) as counter:
         model(images)
     return counter.get_total_flops()
