@@ -255,6 +255,13 @@ def test_tables_of_speed_equal_the_results(results):
     assert "\n".join(tables) in text_of("speed")
 
 
+def test_table_of_solar_cells_equals_the_results():
+    measured = pd.read_csv(ROOT / "benchmark_results/elpv.csv", comment="#")
+    assert len(measured) == 6
+    for _, row in measured.iterrows():
+        assert f"| {row.model} | {row.photos} | {row.image_AUROC} | {row.image_AP} |" in text_of("comparison")
+
+
 def test_what_the_auxiliary_materials_teach_is_that_of_the_results():
     measured = pd.read_csv(ROOT / "benchmark_results/surfaces.csv", comment="#")
     rows = measured[(measured["label"] == "DP-CLIP (mini)") & (measured["seed"] == 111)].set_index("category")
