@@ -125,7 +125,9 @@ def summary(results: Iterable[Result]) -> str:
 
 
 class ResultsWriter(BasePredictionWriter):
-    """Appends a row an image after each batch; with several processes each has its own file, merged at the end.
+    """Appends a row an image, with several processes each to its own file, merged at the end.
+
+    A batch's rows are written after the next batch: until then its pictures are drawn, which its rows name.
 
     Args:
         folder: Folder of the results. The first process writes `RESULTS`, the others ``results-rank<N>.csv``.
@@ -139,6 +141,7 @@ class ResultsWriter(BasePredictionWriter):
     ) -> None:
         super().__init__("batch")
         self.folder, self.paths, self.model, self.listener = folder, paths, model, listener
+        self._held: list[Result] = []
 
     def write_on_batch_end(
         self,
@@ -150,21 +153,22 @@ class ResultsWriter(BasePredictionWriter):
         batch_idx: int,
         dataloader_idx: int,
     ) -> None:
-        """Write a batch's rows."""
+        """Write the rows of the batch before."""
         del prediction, batch_idx, dataloader_idx
-        callbacks: Any = trainer.callbacks  # type: ignore[attr-defined]  # Lightning's trainer has them
-        pictures: Mapping[str, Path] = next((each.pictures for each in callbacks if hasattr(each, "pictures")), {})
-        rows = self._predicted(batch, pictures, getattr(pl_module, "min_area", 0))
-        found = {row.path for row in rows}
-        rows += [self._unreadable(path) for path in map(self.paths.__getitem__, batch_indices or ()) if path not in found]
-        rank = trainer.global_rank
-        _append(self.folder / (RESULTS if rank == 0 else f"results-rank{rank}.csv"), rows)
-        if self.listener is not None:
-            self.listener(rows)
+        self._write_held(trainer)
+        self._held = self._predicted(batch, getattr(pl_module, "min_area", 0))
+        found = {row.path for row in self._held}
+        self._held += [self._unreadable(path) for path in map(self.paths.__getitem__, batch_indices or ()) if path not in found]
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Write the rows of what was judged before a run was stopped."""
+        del pl_module, exception
+        self._write_held(trainer)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Merge the files of all processes; those on disks that the first process cannot see stay where they are."""
         del pl_module
+        self._write_held(trainer)
         trainer.strategy.barrier()
         if trainer.is_global_zero:
             results = read_results(self.folder)
@@ -172,7 +176,22 @@ class ResultsWriter(BasePredictionWriter):
             if self.listener is None:
                 print(summary(results.values()))  # noqa: T201  (the answer to the command)
 
-    def _predicted(self, batch: ImageBatch, pictures: Mapping[str, Path], min_area: int) -> list[Result]:
+    def _write_held(self, trainer: Trainer) -> None:
+        if not self._held:
+            return
+        callbacks: Any = trainer.callbacks  # type: ignore[attr-defined]  # Lightning's trainer has them
+        pictures: Mapping[str, Path] = next((each.pictures for each in callbacks if hasattr(each, "pictures")), {})
+        rows = [
+            row._replace(picture=os.path.relpath(pictures[row.path], self.folder)) if row.path in pictures else row
+            for row in self._held
+        ]
+        rank = trainer.global_rank
+        _append(self.folder / (RESULTS if rank == 0 else f"results-rank{rank}.csv"), rows)
+        self._held = []
+        if self.listener is not None:
+            self.listener(rows)
+
+    def _predicted(self, batch: ImageBatch, min_area: int) -> list[Result]:
         paths = batch.image_path or []
         scores = (
             [""] * len(paths) if batch.pred_score is None else [f"{score:.6f}" for score in batch.pred_score.flatten().tolist()]
@@ -180,11 +199,10 @@ class ResultsWriter(BasePredictionWriter):
         labels = [""] * len(paths)
         if batch.pred_label is not None:
             labels = ["anomalous" if label else "normal" for label in batch.pred_label.flatten().tolist()]
-        shown = [os.path.relpath(pictures[path], self.folder) if path in pictures else "" for path in paths]
-        decided = zip(paths, scores, labels, shown, batch_regions(batch, min_area), strict=True)
+        decided = zip(paths, scores, labels, batch_regions(batch, min_area), strict=True)
         return [
-            Result(path, score, label, DONE, self.model, picture, regions_as_text(regions))
-            for path, score, label, picture, regions in decided
+            Result(path, score, label, DONE, self.model, regions=regions_as_text(regions))
+            for path, score, label, regions in decided
         ]
 
     def _unreadable(self, path: str) -> Result:

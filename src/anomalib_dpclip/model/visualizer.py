@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import os
-from multiprocessing.pool import ThreadPool
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +32,14 @@ _LONGEST_NAME = 200
 class PictureVisualizer(Visualizer):
     """Writes ``images/<folders of the photo>/<its name>.jpg`` for each photo that is tested or predicted.
 
-    A picture that cannot be drawn or written never ends a run: the first one is a warning.
+    The pictures of a batch are drawn while the next one is judged. A picture that cannot be drawn or written never ends a run:
+    the first one is a warning.
 
     Args:
         side: Longer side of photo and heat map in pixels.
 
     Attributes:
-        pictures: The pictures of the last batch, by the path of the photo.
+        pictures: Those that are written, by the path of the photo: all of them after a run, before it all but the last batch's.
     """
 
     def __init__(self, side: int = SIDE) -> None:
@@ -47,11 +48,15 @@ class PictureVisualizer(Visualizer):
         self.pictures: dict[str, Path] = {}
         self._photo_of: dict[Path, str] = {}
         self._has_warned = False
+        self._pool: ThreadPoolExecutor | None = None
+        self._drawn: list[tuple[str, Path, Future[Exception | None]]] = []
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget an earlier run."""
         del trainer, pl_module
         self.pictures, self._photo_of, self._has_warned = {}, {}, False
+        # Decoding and encoding release the interpreter's lock.
+        self._pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget an earlier run."""
@@ -60,8 +65,9 @@ class PictureVisualizer(Visualizer):
     def on_test_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: ImageBatch, *args: Any, **kwargs: Any
     ) -> None:
-        """Write the pictures of a batch."""
+        """Have the pictures of a batch written, after those of the batch before."""
         del outputs, args, kwargs
+        self._finish()
         datamodule = getattr(trainer, "datamodule", None)
         folder = Path(trainer.default_root_dir) / PICTURES
         items = [item for item in batch if item.image_path is not None and item.anomaly_map is not None]
@@ -79,22 +85,45 @@ class PictureVisualizer(Visualizer):
                 return error
             return None
 
-        # Decoding and encoding release the interpreter's lock.
-        with ThreadPool(min(8, os.cpu_count() or 1)) as pool:
-            errors = pool.starmap(write, zip(items, targets, strict=True))
-        self.pictures = {}
-        for item, target, error in zip(items, targets, errors, strict=True):
-            if error is None:
-                self.pictures[item.image_path] = target
-            elif not self._has_warned:
-                self._has_warned = True
-                logger.warning("no picture of %s: %s; going on without such pictures", item.image_path, error)
+        if self._pool is not None:
+            self._drawn = [
+                (str(item.image_path), target, self._pool.submit(write, item, target))
+                for item, target in zip(items, targets, strict=True)
+            ]
 
     def on_predict_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: ImageBatch, *args: Any, **kwargs: Any
     ) -> None:
-        """Write the pictures of a batch."""
+        """Have the pictures of a batch written, after those of the batch before."""
         self.on_test_batch_end(trainer, pl_module, outputs, batch, *args, **kwargs)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Wait for the last pictures."""
+        del trainer, pl_module
+        self._finish()
+        if self._pool is not None:
+            self._pool.shutdown()
+            self._pool = None
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Wait for the last pictures."""
+        self.on_test_end(trainer, pl_module)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Wait for the pictures of what was judged before a run was stopped."""
+        del exception
+        self.on_test_end(trainer, pl_module)
+
+    def _finish(self) -> None:
+        """Wait for the pictures of the last batch."""
+        for photo, target, done in self._drawn:
+            error = done.result()
+            if error is None:
+                self.pictures[photo] = target
+            elif not self._has_warned:
+                self._has_warned = True
+                logger.warning("no picture of %s: %s; going on without such pictures", photo, error)
+        self._drawn = []
 
     def _target(self, photo: str, folder: Path, root: Path | str | None) -> Path:
         """Where a photo's picture goes: never where another photo's is, whose last folder and name may be the same."""

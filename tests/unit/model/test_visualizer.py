@@ -1,5 +1,6 @@
 """Pictures of single photos: their proportions, what they say, where they lie, and that they never end a run."""
 
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -33,6 +34,7 @@ def draw(tmp_path, paths, root=None, **fields):
     visualizer = PictureVisualizer()
     visualizer.on_predict_start(trainer, None)
     visualizer.on_predict_batch_end(trainer, None, None, batch(paths, **fields), 0)
+    visualizer.on_predict_end(trainer, None)
     return visualizer
 
 
@@ -103,6 +105,29 @@ def test_a_failure_is_one_warning(tmp_path, caplog):
     assert [*visualizer.pictures] == [str(good)]
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "gone.png" in caplog.text
+
+
+def test_pictures_are_drawn_while_the_next_batch_is_judged(tmp_path, monkeypatch):
+    drawn = []
+    judged = threading.Event()
+
+    def shown(item, *arguments):
+        assert judged.wait(10)
+        drawn.append(item.image_path)
+        return shown_item(item, *arguments)
+
+    monkeypatch.setattr("anomalib_dpclip.model.visualizer.shown_item", shown)
+    first, second = (str(saved(tmp_path / name, (20, 10))) for name in ("a.png", "b.png"))
+    trainer = SimpleNamespace(default_root_dir=tmp_path / "run", datamodule=None)
+    visualizer = PictureVisualizer()
+    visualizer.on_predict_start(trainer, None)
+    visualizer.on_predict_batch_end(trainer, None, None, batch([first]), 0)
+    assert not drawn  # and the model goes on
+    judged.set()
+    visualizer.on_predict_batch_end(trainer, None, None, batch([second]), 1)
+    assert [*visualizer.pictures] == [first]
+    visualizer.on_exception(trainer, None, KeyboardInterrupt())
+    assert [*visualizer.pictures] == [first, second]
 
 
 def test_the_model_draws_them_by_default():
