@@ -2,82 +2,88 @@
 
     python -m benchmarks.corrections --adapters seed111.safetensors seed112.safetensors --seeds 111 112
 
-Adapters are those of ``configs/quickstart.yaml``, one file a seed, by ``save_adapters``. Ten photos of the training split are
-the memory and set the thresholds, five others with the label are the corrections. A seed also chooses photos and labels.
+Adapters are those of ``configs/quickstart.yaml``, one file a seed, by ``save_adapters``; without ``--adapters`` they are
+trained first. Ten photos of the training split are the memory and set the thresholds, five others with the label are the
+corrections. A seed also chooses photos and labels.
 """
 
 import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from anomalib_dpclip import DPCLIP, Surfaces
 from anomalib_dpclip.method.class_names import describe
-from anomalib_dpclip.model.captions import font
 from anomalib_dpclip.model.references import as_tensor
+from benchmarks.nuisances import Nuisance, label, some_place, with_nuisance
 from benchmarks.results import write_results
+from benchmarks.surfaces_adapters import learn_surfaces
 
 MEMORY, CORRECTIONS = 10, 5
-HEIGHT = 0.17
-"""Of the label, of the image's side; it is twice as wide."""
 
-JITTER = 3
-"""Pixels by which the label of a line is off its place at most."""
+VISIBLE = 0.5
+"""Share of a defect that a label leaves to be seen at least, if the defect is to be found beside it."""
 
 
-def with_label(photo: Image.Image, rng: np.random.Generator, place: tuple[int, int] | None) -> Image.Image:
-    """A photo with a printed label, a number and a bar code of its own: at about a place, or anywhere."""
-    height = round(HEIGHT * photo.height)
-    label = Image.new("RGB", (2 * height, height), (245, 245, 240))
-    draw = ImageDraw.Draw(label)
-    draw.text((2, 1), f"LOT {rng.integers(10000):04}", "black", font(height // 2 - 1))
-    left = 3
-    while left < label.width - 4:
-        width = int(rng.integers(1, 3))
-        draw.rectangle((left, height // 2 + 1, left + width - 1, height - 4), fill="black")
-        left += width + int(rng.integers(1, 3))
-    draw.rectangle((0, 0, label.width - 1, height - 1), outline=(90, 90, 90))
-    corner = _corner(photo, rng) if place is None else tuple(int(each + rng.integers(-JITTER, JITTER + 1)) for each in place)
-    labelled = photo.copy()
-    labelled.paste(label, corner)  # type: ignore[arg-type]  # two of them
-    return labelled
+class Line:
+    """A material whose parts get a nuisance, and a model that has seen ten of them without it.
 
+    Args:
+        adapters: File of the adapters.
+        root: Folder of Surfaces.
+        category: The material.
+        nuisance: What the parts get.
+        seed: Of what is chosen and drawn.
+        fixed: Whether it comes in its place.
 
-def _corner(photo: Image.Image, rng: np.random.Generator) -> tuple[int, int]:
-    """Where a label is whole, with room for the jitter."""
-    height = round(HEIGHT * photo.height)
-    across, down = photo.width - 2 * height - JITTER, photo.height - height - JITTER
-    return int(rng.integers(JITTER, across)), int(rng.integers(JITTER, down))
+    Attributes:
+        model: Knows the ten.
+        corrections: Five others, with the nuisance.
+        sets: Test photos by name.
+    """
+
+    def __init__(self, adapters: Path, root: Path, category: str, nuisance: Nuisance, seed: int, *, fixed: bool) -> None:
+        self.model = DPCLIP(weights=adapters, class_name=describe("Surfaces", category), visualizer=False).eval()
+        Surfaces(root=root, category=category).prepare_data()
+        rng = np.random.default_rng([seed, Surfaces.categories.index(category), fixed])
+        folder = root / category
+        train, good = (_photos(folder / split / "good") for split in ("train", "test"))
+        kinds = sorted(each.name for each in (folder / "ground_truth").iterdir())
+        damaged = [photo for kind in kinds for photo in _photos(folder / "test" / kind)]
+        masks = [mask for kind in kinds for mask in _photos(folder / "ground_truth" / kind)]
+        place = some_place(good[0], nuisance, rng) if fixed else None
+        order = rng.permutation(len(train))
+        labelled = [with_nuisance(photo, nuisance, rng, place)[0] for photo in good]
+        chosen = order[MEMORY : MEMORY + CORRECTIONS]
+        self.corrections = [as_tensor(with_nuisance(train[index], nuisance, rng, place)[0]) for index in chosen]
+        both = []
+        for photo, mask in zip(damaged, masks, strict=True):
+            covered, cover = with_nuisance(photo, nuisance, rng, place)
+            defect = np.asarray(mask)[..., 0] > 0
+            if (defect & (np.asarray(cover) == 0)).sum() >= VISIBLE * defect.sum():
+                both.append(covered)
+        self.sets = {"label": labelled, "no label": good, "damaged": damaged, "damaged, label": both}
+        self.model.set_references([as_tensor(train[index]) for index in order[:MEMORY]])
+
+    def called_anomalous(self) -> dict[str, float]:
+        """Share of each set's photos that the model calls anomalous, in percent."""
+        return {name: called_anomalous(self.model, photos) for name, photos in self.sets.items()}
 
 
 def measured(adapters: Path, root: Path, category: str, seed: int, *, fixed: bool) -> dict[str, object]:
     """Shares called anomalous, before and after the corrections, in percent."""
-    model = DPCLIP(weights=adapters, class_name=describe("Surfaces", category), visualizer=False).eval()
-    Surfaces(root=root, category=category).prepare_data()
-    rng = np.random.default_rng([seed, Surfaces.categories.index(category), fixed])
-    train = _photos(root / category / "train" / "good")
-    good = _photos(root / category / "test" / "good")
-    damaged = [photo for kind in sorted((root / category / "ground_truth").iterdir()) for photo in _photos(_test(kind))]
-    place = _corner(good[0], rng) if fixed else None
-    order = rng.permutation(len(train))
-    labelled = [with_label(photo, rng, place) for photo in good]
-    corrections = [with_label(train[index], rng, place) for index in order[MEMORY : MEMORY + CORRECTIONS]]
-    model.set_references([as_tensor(train[index]) for index in order[:MEMORY]])
-    sets = {"label": labelled, "no label": good, "damaged": damaged}
-    before = {name: called_anomalous(model, photos) for name, photos in sets.items()}
-    model.add_corrections([as_tensor(photo) for photo in corrections])
-    after = {name: called_anomalous(model, photos) for name, photos in sets.items()}
-    columns = {f"{name}, {when}": values[name] for name in sets for when, values in (("before", before), ("after", after))}
+    line = Line(adapters, root, category, label, seed, fixed=fixed)
+    before = line.called_anomalous()
+    line.model.add_corrections(line.corrections)
+    after = line.called_anomalous()
+    columns = {f"{name}, {when}": share[name] for name in before for when, share in (("before", before), ("after", after))}
     return {"label": "in its place" if fixed else "anywhere", "category": category, "seed": seed, **columns}
-
-
-def _test(kind: Path) -> Path:
-    return kind.parents[1] / "test" / kind.name
 
 
 def _photos(folder: Path) -> list[Image.Image]:
@@ -98,22 +104,28 @@ def called_anomalous(model: DPCLIP, photos: Sequence[Image.Image]) -> float:
 def main() -> None:
     """Measure and write ``corrections.csv`` and ``corrections.md``, or ``corrections_anywhere``."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--adapters", type=Path, nargs="+", required=True)
-    parser.add_argument("--seeds", type=int, nargs="+", required=True)
+    parser.add_argument("--adapters", type=Path, nargs="+")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[111, 112, 113])
     parser.add_argument("--anywhere", action="store_true", help="Labels are anywhere, not in their place.")
     parser.add_argument("--root", type=Path, default=Path("datasets/Surfaces"))
     parser.add_argument("--out", type=Path, default=Path("benchmark_results"))
     arguments = parser.parse_args()
     rows = []
-    for adapters, seed in zip(arguments.adapters, arguments.seeds, strict=True):
-        for category in Surfaces.target_categories:
-            rows.append(measured(adapters, arguments.root, category, seed, fixed=not arguments.anywhere))
-            print(*rows[-1].values(), flush=True)  # noqa: T201
+    with TemporaryDirectory() as folder:
+        for number, seed in enumerate(arguments.seeds):
+            if arguments.adapters:
+                adapters = arguments.adapters[number]
+            else:
+                with torch.enable_grad():
+                    adapters = learn_surfaces(Path(folder) / f"{seed}.safetensors", arguments.root, seed)
+            for category in Surfaces.target_categories:
+                rows.append(measured(adapters, arguments.root, category, seed, fixed=not arguments.anywhere))
+                print(*rows[-1].values(), flush=True)  # noqa: T201
     table = pd.DataFrame(rows)
     mean = table.drop(columns=["category", "seed", "label"]).mean().round(2)
     whole = pd.concat([table, pd.DataFrame([{"label": rows[0]["label"], "category": "mean", "seed": "", **mean}])])
     name = "corrections_anywhere" if arguments.anywhere else "corrections"
-    write_results(whole, arguments.out, name, "python -m benchmarks.corrections " + " ".join(sys.argv[1:]))
+    write_results(whole, arguments.out, name, " ".join(["python -m benchmarks.corrections", *sys.argv[1:]]))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from anomalib import LearningType
-from anomalib.deploy import ExportType
+from tests.integration.exported import needs_onnx, needs_openvino, run_onnx, run_openvino
 
 from anomalib_dpclip import DPCLIP
 from anomalib_dpclip.adapter_files.command import adapters
@@ -187,18 +187,32 @@ def test_an_export_needs_photos_it_can_have(weights, tmp_path, good_photos):
     assert model.model.memory.photos == 2
 
 
-@pytest.mark.parametrize("kind", [ExportType.ONNX, ExportType.OPENVINO])
-def test_exported_files_judge_by_the_photos(known, images, tmp_path, kind):
-    expected = predicted(known, images)
-    if kind == ExportType.ONNX:
-        onnxruntime = pytest.importorskip("onnxruntime")
-        session = onnxruntime.InferenceSession(known.to_onnx(tmp_path), providers=["CPUExecutionProvider"])
-        names = [output.name for output in session.get_outputs()]
-        outputs = dict(zip(names, session.run(None, {session.get_inputs()[0].name: images.numpy()}), strict=True))
-    else:
-        openvino = pytest.importorskip("openvino")
-        compiled = openvino.Core().compile_model(known.to_openvino(tmp_path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-        outputs = {output.get_any_name(): value for output, value in compiled(images.numpy()).items()}
+EXPORTS = [pytest.param("to_onnx", run_onnx, marks=needs_onnx), pytest.param("to_openvino", run_openvino, marks=needs_openvino)]
+
+
+def assert_exported_files_equal(model, images, path, export, run):
+    expected = predicted(model, images)
+    outputs = run(getattr(model, export)(path), images)
     for name in ("anomaly_map", "pred_score"):
         actual = torch.from_numpy(outputs[name]).reshape(getattr(expected, name).shape)
         assert (actual - getattr(expected, name)).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize(("export", "run"), EXPORTS)
+def test_exported_files_judge_by_the_photos(known, images, tmp_path, export, run):
+    assert_exported_files_equal(known, images, tmp_path, export, run)
+
+
+@pytest.mark.parametrize(("export", "run"), EXPORTS)
+@pytest.mark.parametrize("detection", ["projector", "class_token"])
+def test_exported_files_judge_by_the_corrections(good_photos, images, tmp_path, export, run, detection):
+    learned = DPCLIP(backbone="mini", class_name="weave", detection=detection)
+    adapters_file = save_adapters(learned, tmp_path / "a.safetensors")
+    model = DPCLIP(backbone="mini", weights=adapters_file, class_name="weave", detection=detection).eval()
+    model.set_references(sorted(good_photos.iterdir()))
+    before = predicted(model, images)
+    model.add_corrections(images[:1])
+    after = predicted(model, images)
+    assert after.pred_score[0] < before.pred_score[0] - 0.1
+    assert (after.anomaly_map[0] < before.anomaly_map[0] - 0.1).any()
+    assert_exported_files_equal(model, images, tmp_path, export, run)

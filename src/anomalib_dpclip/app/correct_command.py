@@ -58,6 +58,7 @@ def write_corrected(model: DPCLIP, source: Path, target: Path) -> None:
     files = AtomicCheckpointIO()
     checkpoint = files.load_checkpoint(source)
     checkpoint["state_dict"] = model.state_dict()
+    model.on_save_checkpoint(checkpoint)
     files.save_checkpoint(checkpoint, target)
 
 

@@ -25,9 +25,11 @@ class Evidence(NamedTuple):
     Attributes:
         difference: The text's blurred similarity differences ``(B, rows, columns)``, in [-2, 2].
         tokens: `anomalib_dpclip.method.memory.centred_tokens` ``(B, T, L, C)``, to be compared with those of the target.
+        means: What those lack ``(B, T, C)``.
         score: Of the whole image ``(B,)``, in [0, 1].
     """
 
     difference: Tensor
     tokens: Tensor
+    means: Tensor
     score: Tensor

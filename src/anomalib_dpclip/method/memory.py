@@ -20,17 +20,18 @@ CHUNK = 4096
 """Tokens of the memory that one matrix product compares with: it bounds what a comparison takes, whatever the memory."""
 
 
-def centred_tokens(taps: Sequence[Tensor]) -> Tensor:
+def centred_tokens(taps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """Unit tokens less the mean of their image.
 
     Args:
         taps: Tokens ``(B, L, C)``, one tensor a tap.
 
     Returns:
-        ``(B, T, L, C)`` in full precision.
+        ``(B, T, L, C)`` in full precision, and the means ``(B, T, C)``.
     """
     tokens = unit(torch.stack([tap.float() for tap in taps], dim=1))
-    return tokens - tokens.mean(dim=2, keepdim=True)
+    means = tokens.mean(dim=2)
+    return tokens - means.unsqueeze(2), means
 
 
 def nearest_distance(tokens: Tensor, memory: Tensor) -> Tensor:

@@ -113,13 +113,13 @@ class DPCLIPModel(AdaptedTower):
 
     def evidence(self, images: Tensor, anchors: Tensor) -> Evidence:
         """What text and target say of each token, to be fused, and the image's score."""
-        sharp = self._sharp_evidence(images, anchors)
+        sharp = self.sharp_evidence(images, anchors)
         return sharp._replace(difference=self._blurred(sharp.difference))
 
-    def _sharp_evidence(self, images: Tensor, anchors: Tensor) -> Evidence:
+    def sharp_evidence(self, images: Tensor, anchors: Tensor) -> Evidence:
         """`evidence` before the blur."""
         seen = self.look(images if self.ignored is None else self.ignored.paint_over(images), anchors)
-        return Evidence(tap_average(seen.taps, anchors, self.backbone.grid), centred_tokens(seen.tokens), seen.score)
+        return Evidence(tap_average(seen.taps, anchors, self.backbone.grid), *centred_tokens(seen.tokens), seen.score)
 
     def fused_map(self, difference: Tensor, distance: Tensor, share: Tensor) -> Tensor:
         """Anomaly maps ``(B, H, W)`` of two evidences.
@@ -130,6 +130,19 @@ class DPCLIPModel(AdaptedTower):
             share: Of the distance.
         """
         return self._full_map(fuse(difference, self.smoothed(distance), share))
+
+    def fused(self, difference: Tensor, distance: Tensor, share: Tensor, judged: Tensor | None = None) -> Tensor:
+        """Two evidences of tokens, smoothed and fused ``(B, rows, columns)``.
+
+        Args:
+            difference: The text's, not smoothed, ``(B, rows, columns)``.
+            distance: To a memory ``(B, L)``.
+            share: Of the distance.
+            judged: Which tokens are ``(B, rows, columns)`` bool, of those that see nothing ignored; by default all of them.
+        """
+        if judged is not None and self.ignored is not None:
+            judged = judged & self.ignored.tokens
+        return fuse(self._blurred(difference, judged), self.smoothed(distance, judged), share)
 
     def smoothed(self, distance: Tensor, judged: Tensor | None = None) -> Tensor:
         """Distances ``(B, L)`` to a memory or a lot, as they are fused: smoothed ``(B, rows, columns)``.
@@ -162,22 +175,23 @@ class DPCLIPModel(AdaptedTower):
     def fused_prediction(self, difference: Tensor, distance: Tensor, share: Tensor, score: Tensor) -> tuple[Tensor, Tensor]:
         """`fused_map`, and what the image score knows beside it."""
         maps = self.fused_map(difference, distance, share)
-        return maps, self._beside(maps, score)
+        return maps, self.beside(maps, score)
 
-    def _beside(self, maps: Tensor, score: Tensor) -> Tensor:
+    def beside(self, maps: Tensor, score: Tensor) -> Tensor:
         """Where the target is known the detection projector adds nothing to the map's peak, which stands for it."""
         return maps.amax(dim=(-2, -1)) if self.detection == "projector" else score
 
     def _predict_with_memory(self, images: Tensor, anchors: Tensor, memory: TokenMemory) -> InferenceBatch:
-        seen = self._sharp_evidence(images, anchors)
+        seen = self.sharp_evidence(images, anchors)
         distance = memory(seen.tokens)
-        judged = None
-        if self.corrections is not None:
-            judged = ~self.corrections(seen.tokens, distance, self.backbone.grid)
-            if self.ignored is not None:
-                judged = judged & self.ignored.tokens
-        maps = self._full_map(fuse(self._blurred(seen.difference, judged), self.smoothed(distance, judged), memory.share))
-        return InferenceBatch(anomaly_map=maps, pred_score=self._beside(maps, seen.score))
+        if self.corrections is None:
+            maps = self._full_map(self.fused(seen.difference, distance, memory.share))
+            return InferenceBatch(anomaly_map=maps, pred_score=self.beside(maps, seen.score))
+        explained = self.corrections(seen.tokens, seen.means, distance)
+        maps = self._full_map(self.fused(seen.difference, distance, memory.share, ~explained))
+        rest = self.corrections.without_explained(seen.score, maps.amax(dim=(-2, -1)))
+        score = torch.where(explained.flatten(1).any(dim=1), rest, seen.score)
+        return InferenceBatch(anomaly_map=maps, pred_score=self.beside(maps, score))
 
     def forward(self, images: Tensor) -> InferenceBatch | tuple[list[Tensor], Tensor]:
         """`predict` against the current class's anchors in evaluation mode, `features` in training mode."""

@@ -12,6 +12,12 @@ from anomalib_dpclip.model.normalisation import NORMALISED_CONTROL_POINTS, separ
 from anomalib_dpclip.model.scale import Scale
 from anomalib_dpclip.model.thresholds import Thresholds, choose_thresholds, goes_by_rate
 
+MOST_RAISED = 0.2
+"""Share of the way from a threshold to the highest value seen that corrections raise it at most."""
+
+RAISED = "; raised by corrections since"
+"""What a promise says of thresholds that have been."""
+
 
 class Calibration(nn.Module):
     """Ranges and thresholds of one data set, as buffers. Unset, it changes nothing and has 0.5 as threshold.
@@ -135,6 +141,22 @@ class Calibration(nn.Module):
         """Image score of each image that was seen ``(N,)``, on the CPU."""
         device = self.map_range.device
         return self.fuse(seen.peak.to(device), seen.detection.to(device), domain).cpu()
+
+    @torch.no_grad()
+    def raise_thresholds(self, image: float, pixel: float, first_image: float, first_pixel: float) -> None:
+        """Let thresholds rise to what normal images scored, but only so far that what is plainly anomalous stays above them.
+
+        Args:
+            image: Fused score of a normal image.
+            pixel: Peak of a normal image's raw map.
+            first_image: Image threshold before they first rose, from which `MOST_RAISED` counts.
+            first_pixel: The same of the pixel threshold.
+        """
+        before = self.thresholds
+        for knots, value, first in ((self.score_knots, image, first_image), (self.map_knots, pixel, first_pixel)):
+            knots[2] = max(knots[2].item(), min(value, first + MOST_RAISED * (knots[3].item() - first)))
+        if self.promise and self.thresholds != before:
+            self.promise = self.promise.removesuffix(RAISED) + RAISED
 
     @torch.no_grad()
     def set_thresholds(self, thresholds: Thresholds, seen: SeenImages, domain: Domain) -> None:

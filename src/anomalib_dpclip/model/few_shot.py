@@ -17,7 +17,7 @@ from anomalib_dpclip.method.corrections import Corrections
 from anomalib_dpclip.method.memory import TokenMemory
 from anomalib_dpclip.model.calibration import Calibration
 from anomalib_dpclip.model.calibration_statistics import CalibrationStatistics
-from anomalib_dpclip.model.correcting import correct_memory
+from anomalib_dpclip.model.correcting import Corrector
 from anomalib_dpclip.model.ignore import IgnoresRegion
 from anomalib_dpclip.model.post_processor import DPCLIPPostProcessor
 from anomalib_dpclip.model.pre_processor import CLIPPreProcessor
@@ -205,7 +205,7 @@ class KnowsReferences(IgnoresRegion):
     def add_corrections(self, images: Sequence[str | Path | Image.Image | Tensor]) -> None:
         """Judge from now on also by photos that were called anomalous and are not.
 
-        Thresholds stay: what is known of more photos lets scores of normal images fall, not rise.
+        Thresholds rise a little where something else in such photos would still be called anomalous.
 
         Args:
             images: As in `set_references`.
@@ -220,19 +220,20 @@ class KnowsReferences(IgnoresRegion):
                 "there is no memory of photos of the target that corrections could be added to: give good photos with "
                 "--model.few_shot_source FOLDER, or --model.k_shot, when you calibrate"
             )
-        photos = self._resized([_tensor(image) for image in images]).to(self.model.anchors.device)
+        device = self.model.anchors.device
+        photos = self._resized([_tensor(image) for image in images]).to(device)
         processor = self.post_processor
-        threshold = processor.calibration.thresholds.pixel if isinstance(processor, DPCLIPPostProcessor) else 0.5
-        kept = (self.memory_tokens, self.seed)
-        correct_memory(self.model, memory, photos, self._preparation.normalize, self.model.anchors, threshold, *kept)
+        calibration = processor.calibration if isinstance(processor, DPCLIPPostProcessor) else Calibration().to(device)
+        Corrector(self.model, memory, calibration, self._preparation.normalize).correct(photos, self.memory_tokens, self.seed)
 
     def fit_corrections_to(self, state: Mapping[str, Any]) -> None:
         """Make room for the corrections that a state dict holds; without any there are none."""
         self.model.corrections = None
         if any(name.startswith(CORRECTIONS_PREFIX) for name in state):
-            places, tokens, seen = (state[CORRECTIONS_PREFIX + name] for name in ("places", "tokens", "seen"))
-            room = Corrections(places.unsqueeze(1).expand_as(seen)[seen], tokens[:, seen])
-            self.model.corrections = room.to(self.model.anchors.device)
+            names = ("blame", "distance", "looks", "standing", "thresholds")
+            blame, distance, looks, standing, thresholds = (state[CORRECTIONS_PREFIX + name] for name in names)
+            known = Corrections(blame, distance, looks, standing, thresholds, self.model.backbone.grid)
+            self.model.corrections = known.to(self.model.anchors.device)
 
     def require_references(self) -> None:
         """Before an export: have the photos that the arguments ask for.

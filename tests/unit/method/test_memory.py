@@ -23,7 +23,8 @@ def test_distances_are_those_of_brute_force(monkeypatch, chunk):
 
 def test_what_all_tokens_of_an_image_share_is_no_distance():
     tokens = torch.nn.functional.normalize(torch.randn(1, 9, 8, generator=torch.Generator().manual_seed(0)), dim=-1)
-    centred = centred_tokens([tokens])
+    centred, means = centred_tokens([tokens])
+    torch.testing.assert_close(centred + means.unsqueeze(2), tokens[None].transpose(0, 1))
     assert centred.shape == (1, 1, 9, 8)
     assert centred.mean(2).abs().max() < 1e-6
     assert torch.allclose(centred[0, 0], tokens[0] - tokens[0].mean(0), atol=1e-6)
