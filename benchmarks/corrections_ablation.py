@@ -27,9 +27,9 @@ FOLDS = (("stripes", "concrete"), ("dots", "brick"), ("checkerboard", "leather")
 NUISANCES = {"sticker": sticker, "tape": tape, "stamp": stamp}
 CHOICES = {
     "a place is of the nuisance from a share of {} of the views": (corrections, "CORE", (0.5, 0.65, 0.8)),
-    "every token {} as far from the memory": (corrections, "LEAST", (0.0, 0.4, 0.5, 0.6, 0.7)),
-    "a look within {} times the farthest": (corrections, "ALIKE", (1.0, 1.2, 1.5, torch.inf)),
-    "thresholds rise by {} of the way": (calibration, "MOST_RAISED", (0.0, 0.1, 0.2, 0.3)),
+    "every token {} as far from the memory": (corrections, "LEAST", (0.0, 0.4, 0.6, 0.8)),
+    "a look within {} times the farthest": (corrections, "ALIKE", (1.0, 1.2, torch.inf)),
+    "thresholds rise by {} of the way": (calibration, "MOST_RAISED", (0.0, 0.2, 0.4)),
 }
 """What is tried: its module, its name, and values of it."""
 

@@ -44,12 +44,13 @@ VARIANTS = {
 }
 
 
-def photos(backbone: str = "mini", images: int = 200, workers: int = 0, repeats: int = 3) -> pd.DataFrame:
+def photos(backbone: str = "mini", images: int = 200, large: int = 20, workers: int = 0, repeats: int = 3) -> pd.DataFrame:
     """Predict a folder in several ways, which take turns.
 
     Args:
         backbone: As in `DPCLIP`; untrained, which costs the same.
-        images: Small photos; of large ones a tenth.
+        images: Small photos.
+        large: Large ones.
         workers: Processes that read.
         repeats: Rounds.
 
@@ -59,7 +60,7 @@ def photos(backbone: str = "mini", images: int = 200, workers: int = 0, repeats:
     """
     measured: dict[str, list[tuple[float, float]]] = {name: [] for name in VARIANTS}
     with TemporaryDirectory() as folder:
-        roots = {large: _make(Path(folder) / str(large), large, images // (10 if large else 1)) for large in (False, True)}
+        roots = {kind: _make(Path(folder) / str(kind), kind, large if kind else images) for kind in (False, True)}
         model = DPCLIP(backbone=backbone, pretrained="random", weights="clip", class_name="cloth", visualizer=False)
         drawing = DPCLIP(backbone=backbone, pretrained="random", weights="clip", class_name="cloth")
         for _ in range(repeats):

@@ -14,7 +14,7 @@ from torch.nn import functional
 CORE = 0.65
 """Share of the views of a nuisance in which a place is to blame, above which it belongs to the nuisance wherever it lies."""
 
-LEAST = 0.5
+LEAST = 0.6
 """Share of the least distance to the memory that corrections had at its places, which a nuisance must have there too."""
 
 ALIKE = 1.2
