@@ -249,7 +249,7 @@ def test_table_of_photos_and_lots_equals_the_results(results, alone):
         assert f"| {knows} | {alone_cell} | {both_cell} |" in text_of("references")
 
 
-@pytest.mark.parametrize("results", ["inference", "training", "export"])
+@pytest.mark.parametrize("results", ["inference", "training", "export", "photos", "photos-workers", "photos-ViT-L-14-336"])
 def test_tables_of_speed_equal_the_results(results):
     tables = [line for line in (ROOT / f"benchmark_results/{results}.md").read_text().splitlines() if line.startswith("|")]
     assert "\n".join(tables) in text_of("speed")
