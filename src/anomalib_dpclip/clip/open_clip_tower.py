@@ -66,13 +66,16 @@ class OpenCLIPTower(VisionTower):
         """See `VisionTower.final_norm`."""
         return self.visual.ln_post(tokens)
 
-    def joint_space(self, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
-        """See `VisionTower.joint_space`."""
+    def image_feature(self, tokens: Tensor) -> Tensor:
+        """See `VisionTower.image_feature`."""
         visual = self.visual
-        patches = visual.ln_post(tokens[:, 1:]) @ visual.proj
         if visual.pool_type == "tok":  # a norm acts on each token: before or after such pooling is the same
             # By itself: of a product of all tokens, quantised, OpenVINO takes one token wrongly.
-            return visual.ln_post(tokens[:, 0]) @ visual.proj, patches
+            return visual.ln_post(tokens[:, 0]) @ visual.proj
         if visual.final_ln_after_pool:
-            return visual.ln_post(tokens[:, 1:].mean(dim=1)) @ visual.proj, patches
-        return patches.mean(dim=1), patches
+            return visual.ln_post(tokens[:, 1:].mean(dim=1)) @ visual.proj
+        return self.patch_features(tokens).mean(dim=1)
+
+    def patch_features(self, tokens: Tensor) -> Tensor:
+        """See `VisionTower.patch_features`."""
+        return self.visual.ln_post(tokens[:, 1:]) @ self.visual.proj

@@ -61,14 +61,15 @@ class TimmTower(VisionTower):
         trunk = self.visual.trunk
         return trunk.fc_norm(trunk.norm(tokens))
 
-    def joint_space(self, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
-        """See `VisionTower.joint_space`."""
-        trunk, head = self.visual.trunk, self.visual.head
-        normed = trunk.norm(tokens)
-        image = head(trunk.forward_head(normed))
-        if not self.places_patches:
-            return image, None
-        return image, head(trunk.head(trunk.fc_norm(normed[:, self.prefix_tokens :])))
+    def image_feature(self, tokens: Tensor) -> Tensor:
+        """See `VisionTower.image_feature`."""
+        trunk = self.visual.trunk
+        return self.visual.head(trunk.forward_head(trunk.norm(tokens)))
+
+    def patch_features(self, tokens: Tensor) -> Tensor:
+        """See `VisionTower.patch_features`."""
+        trunk = self.visual.trunk
+        return self.visual.head(trunk.head(self.final_norm(tokens[:, self.prefix_tokens :])))
 
 
 def resize_timm(visual: Any, image_size: int) -> None:

@@ -72,13 +72,17 @@ class VisionTower(nn.Module, ABC):
         """The norm that ends the tower, on tokens ``(B, L, C)``."""
 
     @abstractmethod
-    def joint_space(self, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
-        """What the last layer's tokens are in the joint space.
+    def image_feature(self, tokens: Tensor) -> Tensor:
+        """The image in the joint space ``(B, E)``, not normalised, pooled and projected as the tower itself does.
 
         Args:
             tokens: ``(B, P + L, C)``, after the last layer.
+        """
 
-        Returns:
-            The image feature ``(B, E)``, pooled and projected as the tower itself does, and the patch tokens ``(B, L, E)``
-            put through the same, or None where they have no place (see `places_patches`). Neither is normalised.
+    @abstractmethod
+    def patch_features(self, tokens: Tensor) -> Tensor:
+        """The patches in the joint space ``(B, L, E)``, not normalised, put through the same as the image.
+
+        Args:
+            tokens: ``(B, P + L, C)``, after the last layer, of a tower that `places_patches`.
         """

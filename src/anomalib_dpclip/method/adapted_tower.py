@@ -156,8 +156,7 @@ class AdaptedTower(nn.Module):
         """The image's unit feature ``(B, E)`` as the backbone itself pools it, from tokens after the last tapped layer."""
         for index in range(self.tap_layers[-1], self.backbone.depth):
             tokens = self.backbone.layer(index, tokens)
-        image, _ = self.backbone.joint_space(tokens)
-        return functional.normalize(image, dim=-1)
+        return functional.normalize(self.backbone.image_feature(tokens), dim=-1)
 
     def tap_tokens(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
         """Patch tokens at the taps ``(B, L, C)``, normed, and all tokens ``(B, P + L, C)`` after the last tapped layer."""

@@ -72,7 +72,9 @@ class UnadaptedCLIP(DPCLIPModel):
 
     def _joint_features(self, images: Tensor) -> tuple[list[Tensor], Tensor, list[Tensor]]:
         taps, tokens = self.tap_tokens(images)
-        image, patches = self.backbone.joint_space(tokens)
-        if patches is None:  # as far from one anchor as from the other
+        image = self.backbone.image_feature(tokens)
+        if self.backbone.places_patches:
+            patches = self.backbone.patch_features(tokens)
+        else:  # as far from one anchor as from the other
             patches = image.new_zeros(len(image), self.backbone.grid[0] * self.backbone.grid[1], self.backbone.embed_dim)
         return [functional.normalize(patches, dim=-1)], functional.normalize(image, dim=-1), taps

@@ -60,10 +60,10 @@ def test_the_loop_is_the_tower_s_own(name, size):
         for found, expected in zip(tokens, own_intermediates(clip.visual, images(size), norm), strict=True):
             patches = found[:, tower.prefix_tokens :]
             assert_equal(tower.final_norm(patches) if norm else patches, expected)
-    image, patches = tower.joint_space(tokens[-1])
+    image = tower.image_feature(tokens[-1])
     assert image.shape == (2, tower.embed_dim)
     assert_equal(image, clip.encode_image(images(size)))
-    assert (patches is not None) == tower.places_patches == (name not in POOLED_BY_ATTENTION)
+    assert tower.places_patches == (name not in POOLED_BY_ATTENTION)
 
 
 @pytest.mark.parametrize("name", ["eva", "mobile", "stem", "clip"])
@@ -74,9 +74,7 @@ def test_patches_go_where_the_class_token_goes(name):
     tower = tower_of(clip.visual)
     tokens = layer_by_layer(tower, images(80))[-1]
     moved = torch.cat([tokens[:, 3:4], tokens[:, 1:]], dim=1)
-    _, patches = tower.joint_space(tokens)
-    image, _ = tower.joint_space(moved)
-    assert_equal(image, patches[:, 2])
+    assert_equal(tower.image_feature(moved), tower.patch_features(tokens)[:, 2])
 
 
 @pytest.mark.parametrize("name", ["gap", "clipa"])
@@ -87,8 +85,7 @@ def test_towers_that_pool_by_the_average(name):
     tower = tower_of(clip.visual)
     tokens = layer_by_layer(tower, images(80))[-1]
     equal = torch.cat([tokens[:, : tower.prefix_tokens], tokens[:, -1:].expand(-1, 25, -1)], dim=1)
-    image, patches = tower.joint_space(equal)
-    assert_equal(image, patches[:, 7])
+    assert_equal(tower.image_feature(equal), tower.patch_features(equal)[:, 7])
 
 
 @pytest.mark.parametrize("name", VISION)
