@@ -255,6 +255,14 @@ def test_tables_of_speed_equal_the_results(results):
     assert "\n".join(tables) in text_of("speed")
 
 
+def test_table_of_corrections_equals_the_results():
+    measured = pd.read_csv(ROOT / "benchmark_results/corrections.csv", comment="#")
+    mean = measured[measured["category"] == "mean"].iloc[0]
+    for when in ("before", "after"):
+        cells = [f"{mean[f'{name}, {when}']:.1f}" for name in ("label", "no label", "damaged", "damaged, label")]
+        assert f"| {when} | {' | '.join(cells)} |" in text_of("references")
+
+
 def test_table_of_solar_cells_equals_the_results():
     measured = pd.read_csv(ROOT / "benchmark_results/elpv.csv", comment="#")
     assert len(measured) == 6

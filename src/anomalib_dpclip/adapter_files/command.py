@@ -100,7 +100,7 @@ def _description(file: Path, content: AdapterFile) -> dict[str, str]:
         "epochs": str(known.epochs) if known.epochs else _UNKNOWN,
         "calibration": _calibration(content),
         **({"thresholds": content.promise} if content.promise else {}),
-        **({"photos": _memory(content.memory)} if content.memory else {}),
+        **({"photos": _memory(content.memory, content.corrections)} if content.memory else {}),
         "hyper-parameters": _listed(known.hyper_parameters),
         "versions": _listed(known.versions),
     }
@@ -123,10 +123,11 @@ def _data_sets(learned_from: list[str]) -> str:
     return "; ".join(f"{name} ({', '.join(classes)})" for name, classes in learned_sets(learned_from)) or _UNKNOWN
 
 
-def _memory(memory: dict[str, Tensor]) -> str:
+def _memory(memory: dict[str, Tensor], corrections: int) -> str:
     """What is remembered of photos of a target."""
     taps, tokens, width = memory["tokens"].shape
-    known = f"{int(memory['photos'])} of a target: {tokens:,} tokens of {width} values at each of {taps} taps"
+    corrected = f", {corrections} of them corrections" if corrections else ""
+    known = f"{int(memory['photos'])} of a target{corrected}: {tokens:,} tokens of {width} values at each of {taps} taps"
     return f"{known}, share {float(memory['share']):.2f} beside the text"
 
 

@@ -19,6 +19,7 @@ class AdapterFile:
         provenance: Where they come from.
         memory: State of the memory of photos of a target; only a checkpoint can have one.
         promise: What the thresholds of a target hold to, in words; only a checkpoint can have them.
+        corrections: How many photos of the memory were called anomalous wrongly before.
     """
 
     tensors: dict[str, Tensor]
@@ -26,6 +27,7 @@ class AdapterFile:
     provenance: Provenance
     memory: dict[str, Tensor] = field(default_factory=dict)
     promise: str = ""
+    corrections: int = 0
 
 
 def is_plain_tensor(value: Any) -> TypeGuard[Tensor]:

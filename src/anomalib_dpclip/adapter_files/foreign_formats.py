@@ -17,6 +17,9 @@ from anomalib_dpclip.method.unadapted import UNADAPTED
 MEMORY_PREFIX = "model.memory."
 """Beginning of the names of a checkpoint's memory of photos of a target."""
 
+CORRECTIONS_PREFIX = "model.corrections."
+"""Beginning of the names of a checkpoint's corrections."""
+
 
 def write_published(content: AdapterFile, path: Path) -> None:
     """Write the published format, the whole file or none; it has no room for provenance and calibration."""
@@ -61,7 +64,8 @@ def read_pickled(path: Path) -> AdapterFile:
     }
     memory = {name.removeprefix(MEMORY_PREFIX): value for name, value in state.items() if name.startswith(MEMORY_PREFIX)}
     provenance = Provenance.from_dict(content[PROVENANCE_KEY], path)
-    return AdapterFile(adapters, calibration, provenance, memory, promise_in(content[PROVENANCE_KEY], path))
+    corrections = len(state.get(CORRECTIONS_PREFIX + "blame", ()))
+    return AdapterFile(adapters, calibration, provenance, memory, promise_in(content[PROVENANCE_KEY], path), corrections)
 
 
 def promise_in(saved: Mapping[str, Any], path: Path) -> str:

@@ -12,14 +12,14 @@ from anomalib_dpclip.model.from_file import model_from_file
 from anomalib_dpclip.model.lightning_model import DPCLIP
 
 
-def correct(ckpt_path: Path, photos: list[Path], to: Path | None = None, known: list[Path] | None = None) -> None:
+def correct(ckpt_path: Path, photos: list[Path], to: Path | None = None, known: list[Path] | Path | None = None) -> None:
     """Take photos that were called anomalous wrongly for normal: write a new checkpoint, and list what changes.
 
     Args:
         ckpt_path: Checkpoint of a model that judges by photos of the target.
         photos: Photos that show nothing anomalous.
         to: Checkpoint to write. Default: beside the other, with ``-corrected`` in its name.
-        known: Other photos, and folders of them, to look at before and after.
+        known: Other photos, and folders of them, to look at before and after: one, or a list.
 
     Raises:
         FileNotFoundError: If a file is not there.
@@ -31,13 +31,17 @@ def correct(ckpt_path: Path, photos: list[Path], to: Path | None = None, known: 
         raise FileExistsError(f"{target} is there already: delete it, or name another with --to")
     for photo in photos:  # before anything that takes time
         read_image(photo)
+    places = [known] if isinstance(known, Path) else known or []
+    for place in places:
+        if not place.exists():
+            raise FileNotFoundError(f"no folder or photo {place}: --known looks at it before and after")
     model = model_from_file(ckpt_path, visualizer=False, evaluator=False)
     if model.model.memory is None:
         raise ValueError(
             f"{ckpt_path} has no memory of photos of its target that corrections could be added to: calibrate with "
             f"--model.few_shot_source FOLDER of good photos, and correct what that writes"
         )
-    others = sorted({path for place in known or [] for path in photo_files(place)} - {str(photo) for photo in photos})
+    others = sorted({path for place in places for path in photo_files(place)} - {str(photo) for photo in photos})
     paths = [*map(str, photos), *others]
     before = _scores(model, paths)
     model.add_corrections(photos)

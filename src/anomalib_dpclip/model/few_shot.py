@@ -12,7 +12,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from PIL import Image
 from torch import Tensor
 
-from anomalib_dpclip.adapter_files.foreign_formats import MEMORY_PREFIX
+from anomalib_dpclip.adapter_files.foreign_formats import CORRECTIONS_PREFIX, MEMORY_PREFIX
 from anomalib_dpclip.method.corrections import Corrections
 from anomalib_dpclip.method.memory import TokenMemory
 from anomalib_dpclip.model.calibration import Calibration
@@ -33,9 +33,6 @@ from anomalib_dpclip.model.references import (
 )
 
 logger = logging.getLogger(__name__)
-
-CORRECTIONS_PREFIX = "model.corrections."
-"""Beginning of the names of a checkpoint's corrections."""
 
 
 class Knowledge(NamedTuple):

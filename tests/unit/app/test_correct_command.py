@@ -1,5 +1,9 @@
 """`dpclip correct`: another checkpoint, which judges by the corrections, and a list of what changed."""
 
+import shlex
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -37,7 +41,7 @@ def test_what_comes_again_is_called_normal_and_what_is_elsewhere_stays(folder, c
         (folder / name).rename(known / name)
     fine = [str(folder / f"spot{seed}.png") for seed in range(6, 10)]
     before = (folder / "model.ckpt").read_bytes()
-    main(["correct", "--ckpt_path", str(folder / "model.ckpt"), "--known", f"[{known}]", *fine])
+    main(["correct", "--ckpt_path", str(folder / "model.ckpt"), "--known", str(known), *fine])
     *lines, count, written = capsys.readouterr().out.splitlines()
     assert (folder / "model.ckpt").read_bytes() == before
     assert written == f"Written: {folder / 'model-corrected.ckpt'}"
@@ -53,6 +57,44 @@ def test_what_comes_again_is_called_normal_and_what_is_elsewhere_stays(folder, c
     assert len(corrected.model.corrections.blame) == 4
     with pytest.raises(SystemExit, match=r"model-corrected\.ckpt is there already"):
         main(["correct", "--ckpt_path", str(folder / "model.ckpt"), *fine])
+
+
+def test_the_command_of_the_page(folder, tmp_path, capsys, monkeypatch):
+    page = (Path(__file__).parents[3] / "docs/references.md").read_text(encoding="utf-8")
+    (command,) = [line for line in page.splitlines() if line.startswith("dpclip correct")]
+    words = shlex.split(command)
+    checkpoint = tmp_path / words[words.index("--ckpt_path") + 1]
+    checkpoint.parent.mkdir(parents=True)
+    shutil.copy(folder / "model.ckpt", checkpoint)
+    for seed, name in enumerate([word for word in words if word.endswith(".png")]):
+        soft_photo(tmp_path / name, 60 + seed, (30, 60))
+    soft_photo(tmp_path / words[words.index("--known") + 1] / "x.png", 70, (30, 60))
+    monkeypatch.chdir(tmp_path)
+    main(words[1:])
+    assert "4 of 4 decisions have changed" in capsys.readouterr().out
+
+
+def test_known_photos_in_several_places(folder, tmp_path, capsys):
+    fine = str(soft_photo(tmp_path / "fine.png", 50, (30, 60)))
+    known = [soft_photo(tmp_path / name, seed) for name, seed in (("a/x.png", 51), ("b/y.png", 52))]
+    arguments = ["correct", "--ckpt_path", str(folder / "model.ckpt"), "--to", str(tmp_path / "new.ckpt")]
+    main([*arguments, "--known", f"[{known[0].parent},{known[1]}]", fine])
+    assert "1 of 3 decisions have changed" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="no folder or photo gone: --known looks at it before and after"):
+        main([*arguments[:-1], str(tmp_path / "newer.ckpt"), "--known", "gone", fine])
+    assert not (tmp_path / "newer.ckpt").exists()
+
+
+def test_a_corrected_checkpoint_says_so(folder, tmp_path, capsys):
+    model = model_from_file(folder / "model.ckpt")
+    model.add_corrections([soft_photo(tmp_path / "a.png", 20, (30, 60))])
+    model.post_processor.calibration.raise_thresholds(9.0, 9.0, *model.post_processor.calibration.thresholds[:2])
+    write_corrected(model, folder / "model.ckpt", tmp_path / "new.ckpt")
+    main(["adapters", str(tmp_path / "new.ckpt")])
+    said = capsys.readouterr().out
+    assert "no promise about new images; raised by corrections since\n" in said
+    assert "7 of a target, 1 of them corrections: " in said
+    assert model_from_file(tmp_path / "new.ckpt").post_processor.calibration.promise.endswith("; raised by corrections since")
 
 
 def test_a_corrected_checkpoint_is_corrected_again(folder, tmp_path):
