@@ -66,8 +66,8 @@ class Corrector:
         known = [*([] if model.corrections is None else [model.corrections]), *found.values()]
         model.corrections = reduce(Corrections.joined, known) if known else None
         if found and model.corrections is not None:
-            left = [self._scores(photos[index]) for index in found]
-            highest = map(max, zip(*left, strict=True))
+            judged: list[Any] = [model.predict(self.normalise(photos[index, None]), model.anchors) for index in found]
+            highest = map(max, zip(*(self._scores(each.anomaly_map, each.pred_score) for each in judged), strict=True))
             self.calibration.raise_thresholds(*highest, *model.corrections.thresholds.tolist())
         normal = [self._normal(photo, index in found) for index, photo in enumerate(photos)]
         tokens = thinned(torch.cat([self.memory.tokens, *normal], dim=1), limit, seed)
@@ -79,10 +79,12 @@ class Corrector:
         offsets = sorted(product((step * shift for shift in range(-most, most + 1)), repeat=2), key=any)  # itself first
         seen = self._see(torch.stack([torch.roll(photo, offset, (-2, -1)) for offset in offsets]))
         distance = self.memory(seen.tokens)
-        levels = anomaly_map(self.model.fused(seen.difference, distance, self.memory.share)).flatten(1)
-        peak = levels.amax(dim=1, keepdim=True)
-        if not self._is_anomalous(peak[0], seen.score[:1]):
+        maps = anomaly_map(self.model.fused(seen.difference, distance, self.memory.share))
+        image, pixel = self._scores(maps[:1], self.model.beside(maps, seen.score)[:1])
+        if image <= self.calibration.thresholds.image and pixel <= self.calibration.thresholds.pixel:
             return None
+        levels = maps.flatten(1)
+        peak = levels.amax(dim=1, keepdim=True)
         # Where only the class token calls it anomalous, what that has seen is where the map is highest.
         least = torch.where(peak > self.threshold, self.threshold, levels.amin(dim=1, keepdim=True))
         blame = (levels > (least + peak) / 2).float().mean(dim=0, keepdim=True)
@@ -94,16 +96,10 @@ class Corrector:
         thresholds = torch.tensor(self.calibration.thresholds[:2], device=photo.device)
         return Corrections(blame, distance[:1], looks[None], self.standing, thresholds, self.model.backbone.grid)
 
-    def _is_anomalous(self, peak: Tensor, score: Tensor) -> bool:
-        beside = score if self.model.detection == "class_token" else peak
-        fused = self.calibration.fuse(peak, beside, self.model.domain)
-        return bool(fused > self.calibration.thresholds.image) or bool(peak > self.calibration.thresholds.pixel)
-
-    def _scores(self, photo: Tensor) -> tuple[float, float]:
-        """Image score and peak of the map, as thresholds are on them."""
-        seen: Any = self.model.predict(self.normalise(photo[None]), self.model.anchors)
-        peak = seen.anomaly_map.amax(dim=(-2, -1))
-        return self.calibration.fuse(peak, seen.pred_score, self.model.domain).item(), peak.item()
+    def _scores(self, maps: Tensor, beside: Tensor) -> tuple[float, float]:
+        """Image score and peak of one raw map, as thresholds are on them; ``beside`` as of `DPCLIPModel.beside`."""
+        peak = maps.amax(dim=(-2, -1))
+        return self.calibration.fuse(peak, beside, self.model.domain).item(), peak.item()
 
     def _normal(self, photo: Tensor, is_corrected: bool) -> Tensor:
         """Tokens ``(T, N, C)`` of a photo that nothing explains."""
