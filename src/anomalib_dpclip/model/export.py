@@ -24,7 +24,7 @@ from anomalib_dpclip.model.exported.metadata import DeployedClass, Metadata
 from anomalib_dpclip.model.exported.onnx_file import finish_exported
 from anomalib_dpclip.model.exported.openvino_file import finish_converted, fix_scales
 from anomalib_dpclip.model.post_processor import DPCLIPPostProcessor
-from anomalib_dpclip.model.quantisation import quantise, quantise_with_accuracy_control
+from anomalib_dpclip.model.quantisation import compress_weights, quantise, quantise_with_accuracy_control
 
 OPSET = 18
 """ONNX operator set: the lowest that torch's exporter writes. anomalib's default, 14, ends in a failed conversion."""
@@ -208,9 +208,11 @@ class DPCLIPExport(ExportMixin):
         task: TaskType | None = None,
         max_drop: float = 0.01,
     ) -> Any:
-        """INT8 arithmetic where a transformer can bear it, see `quantisation`; the rest is anomalib's."""
-        if compression_type != CompressionType.INT8 and isinstance(self.post_processor, DPCLIPPostProcessor):
-            fix_scales(model, self._scales().numpy())  # the others run the model, on images alone
+        """INT8 as tiles and a transformer can bear it, see `quantisation`; the rest is anomalib's."""
+        if compression_type == CompressionType.INT8:
+            return compress_weights(model)
+        if isinstance(self.post_processor, DPCLIPPostProcessor):
+            fix_scales(model, self._scales().numpy())  # these run the model, on images alone
         if compression_type == CompressionType.INT8_PTQ:
             return quantise(model, datamodule)
         if compression_type == CompressionType.INT8_ACQ:

@@ -1,9 +1,10 @@
-"""INT8 arithmetic that keeps a transformer's maps: which products are quantised, and on what they are calibrated.
+"""Files in INT8: weights alone, or arithmetic too, of which products and calibrated on what.
 
-anomalib quantises all that NNCF can, which ruins the maps: they are small differences of similarities. Here only products
-of tokens with weights are in 8 bits: layers, adapters and projectors, which is where the time goes. The resize, the patch
-embedding, attention itself, norms, similarities, scores and post-processing stay as they are. Activations are smoothed
-before they are quantised: SmoothQuant (Xiao et al., ICML 2023, arXiv 2211.10438), as NNCF does it for transformers.
+Of arithmetic anomalib quantises all that NNCF can, which ruins a transformer's maps: they are small differences of
+similarities. Here only products of tokens with weights are in 8 bits: layers, adapters and projectors, which is where the
+time goes. The resize, the patch embedding, attention itself, norms, similarities, scores and post-processing stay as they
+are. Activations are smoothed before they are quantised: SmoothQuant (Xiao et al., ICML 2023, arXiv 2211.10438), as NNCF does
+it for transformers.
 """
 
 import logging
@@ -24,6 +25,26 @@ CALIBRATION_PHOTOS = 64
 
 JUDGED_BY = ("image_AUROC", "pixel_AUROC")
 """What may drop by ``max_drop`` at most: the mean of those that are defined."""
+
+
+def compress_weights(model: Any) -> Any:
+    """Keep the weights of an OpenVINO model of DP-CLIP in 8 bits, and compute with what they stand for.
+
+    Args:
+        model: The model in fp32. A loop over tiles is changed in place.
+
+    Returns:
+        The model with weights in INT8.
+    """
+    import nncf
+
+    loops = loops_over_tiles(model)
+    if not loops:
+        return nncf.compress_weights(model)
+    for loop in loops:  # the tower is in what is repeated; of its copy NNCF can make a graph, of a converted loop it cannot
+        repeated = loop.get_function().clone()
+        loop.set_function(nncf.compress_weights(repeated))
+    return model
 
 
 def quantise(model: Any, datamodule: AnomalibDataModule | None) -> Any:
@@ -105,6 +126,11 @@ def normal_photos(datamodule: AnomalibDataModule | None) -> list[np.ndarray]:
     return [np.asarray(dataset[int(index)].image)[None] for index in normal[chosen]]
 
 
+def loops_over_tiles(model: Any) -> list[Any]:
+    """Operations that repeat a model of their own, here for each tile: such a file's tower is in there."""
+    return [node for node in model.get_ordered_ops() if node.get_type_name() in {"Loop", "TensorIterator"}]
+
+
 def _inputs(photo: np.ndarray) -> dict[int, np.ndarray]:
     """What a file is given: the photo; of several classes the first."""
     return {0: photo}
@@ -130,9 +156,9 @@ def _as_transformer(model: Any) -> dict[str, Any]:
     """What NNCF is told of a model."""
     import nncf
 
-    products = products_with_weights(model)
-    if not products:
+    if loops_over_tiles(model):
         raise ValueError("a file of several tiles cannot be quantised: export with tiles=1, or use INT8 (weights) or FP16")
+    products = products_with_weights(model)
     nodes = [node for node in model.get_ordered_ops() if node.get_type_name() not in {"Constant", "Parameter", "Result"}]
     kept = sorted({node.get_friendly_name() for node in nodes} - products)
     logger.info("quantising %d products with weights, %d other operations stay as they are", len(products), len(kept))
