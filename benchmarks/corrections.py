@@ -1,10 +1,9 @@
 """What five corrections change: a printed label that training never saw, on the four targets of Surfaces.
 
-    python -m benchmarks.corrections --adapters seed111.safetensors seed112.safetensors --seeds 111 112
+    python -m benchmarks.corrections
 
-Adapters are those of ``configs/quickstart.yaml``, one file a seed, by ``save_adapters``; without ``--adapters`` they are
-trained first. Ten photos of the training split are the memory and set the thresholds, five others with the label are the
-corrections. A seed also chooses photos and labels.
+For each seed adapters are trained as ``configs/quickstart.yaml`` says. Ten photos of the training split are the memory and
+set the thresholds, five others with the label are the corrections. A seed also chooses photos and labels.
 """
 
 import argparse
@@ -90,6 +89,7 @@ def _photos(folder: Path) -> list[Image.Image]:
     return [Image.open(path).convert("RGB") for path in sorted(folder.glob("*.png"))]
 
 
+@torch.no_grad()
 def called_anomalous(model: DPCLIP, photos: Sequence[Image.Image]) -> float:
     """Share of photos that a model calls anomalous, in percent."""
     images = torch.stack([as_tensor(photo) for photo in photos])
@@ -100,24 +100,18 @@ def called_anomalous(model: DPCLIP, photos: Sequence[Image.Image]) -> float:
     return round(100 * (torch.cat(scores) > 0.5).double().mean().item(), 2)
 
 
-@torch.no_grad()
 def main() -> None:
     """Measure and write ``corrections.csv`` and ``corrections.md``, or ``corrections_anywhere``."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--adapters", type=Path, nargs="+")
     parser.add_argument("--seeds", type=int, nargs="+", default=[111, 112, 113])
     parser.add_argument("--anywhere", action="store_true", help="Labels are anywhere, not in their place.")
     parser.add_argument("--root", type=Path, default=Path("datasets/Surfaces"))
     parser.add_argument("--out", type=Path, default=Path("benchmark_results"))
     arguments = parser.parse_args()
     rows = []
-    with TemporaryDirectory() as folder:
-        for number, seed in enumerate(arguments.seeds):
-            if arguments.adapters:
-                adapters = arguments.adapters[number]
-            else:
-                with torch.enable_grad():
-                    adapters = learn_surfaces(Path(folder) / f"{seed}.safetensors", arguments.root, seed)
+    for seed in arguments.seeds:
+        with TemporaryDirectory() as folder:
+            adapters = learn_surfaces(Path(folder) / "adapters.safetensors", arguments.root, seed)
             for category in Surfaces.target_categories:
                 rows.append(measured(adapters, arguments.root, category, seed, fixed=not arguments.anywhere))
                 print(*rows[-1].values(), flush=True)  # noqa: T201

@@ -8,6 +8,7 @@ sticker, a tape or a stamp. Neither a target nor its label is looked at. In each
 
 import argparse
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -48,28 +49,21 @@ def shares(line: Line) -> Iterator[dict[str, Any]]:
             line.model.knowledge = known
 
 
-@torch.no_grad()
 def main() -> None:
     """Measure and write ``corrections_ablation.csv`` and ``.md``, means over materials and nuisances."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--adapters", type=Path, nargs=len(FOLDS), help="One file a fold; by default they are trained first.")
     parser.add_argument("--root", type=Path, default=Path("datasets/Surfaces"))
     parser.add_argument("--out", type=Path, default=Path("benchmark_results"))
     parser.add_argument("--seed", type=int, default=111)
     arguments = parser.parse_args()
     rows: list[dict[str, Any]] = []
-    with TemporaryDirectory() as folder:
-        for number, held_out in enumerate(FOLDS):
-            if arguments.adapters:
-                adapters = arguments.adapters[number]
-            else:
-                with torch.enable_grad():
-                    adapters = learn_surfaces(Path(folder) / f"{number}.safetensors", arguments.root, arguments.seed, held_out)
-            for category in held_out:
-                for name, nuisance in NUISANCES.items():
-                    line = Line(adapters, arguments.root, category, nuisance, arguments.seed, fixed=True)
-                    rows += [{"category": category, "nuisance": name, **row} for row in shares(line)]
-                    print(category, name, flush=True)  # noqa: T201
+    for held_out in FOLDS:
+        with TemporaryDirectory() as folder:
+            adapters = learn_surfaces(Path(folder) / "fold.safetensors", arguments.root, arguments.seed, held_out)
+            for category, (name, nuisance) in product(held_out, NUISANCES.items()):
+                line = Line(adapters, arguments.root, category, nuisance, arguments.seed, fixed=True)
+                rows += [{"category": category, "nuisance": name, **row} for row in shares(line)]
+                print(category, name, flush=True)  # noqa: T201
     table = pd.DataFrame(rows).rename(columns={"label": "nuisance called anomalous", "damaged, label": "damaged, nuisance"})
     means = table.groupby("way", sort=False).mean(numeric_only=True).round(1).reset_index()
     write_results(means, arguments.out, "corrections_ablation", "python -m benchmarks.corrections_ablation")
