@@ -9,6 +9,14 @@ from anomalib_dpclip.clip.self_attention import self_attention
 BATCH, TOKENS, WIDTH, HEADS = 2, 37, 48, 3
 
 
+@pytest.fixture(autouse=True)
+def processor(monkeypatch):
+    """What torch says of the processor: here that it multiplies bf16, whichever it is."""
+    can = {"avx512_bf16": True}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: can, raising=False)
+    return can
+
+
 @pytest.fixture
 def attention():
     """torch's module, biases included, which start at zero."""
@@ -82,3 +90,20 @@ def test_inference_in_bf16_rounds_less_than_training(attention, tokens):
         inference = self_attention(attention, tokens)
         training = self_attention(attention, tokens.requires_grad_()).detach()
     assert relative_error(inference.float(), expected) < relative_error(training.float(), expected) < 0.02
+
+
+def in_bf16(attention, tokens):
+    with torch.autocast("cpu", torch.bfloat16):
+        return self_attention(attention, tokens.detach().requires_grad_()).detach()
+
+
+def test_processors_without_bf16_stay_with_the_fused_attention(attention, tokens, processor, monkeypatch):
+    """Emulated, products of whole heads take several times as long. Older torch does not say what a processor can."""
+    grouped = in_bf16(attention, tokens)
+    processor["avx512_bf16"] = False
+    fused = in_bf16(attention, tokens)
+    assert not torch.equal(fused, grouped)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(fused, self_attention(attention, tokens))
+    monkeypatch.delattr(torch.cpu, "get_capabilities")
+    assert torch.equal(in_bf16(attention, tokens), fused)
