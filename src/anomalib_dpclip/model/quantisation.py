@@ -28,7 +28,7 @@ JUDGED_BY = ("image_AUROC", "pixel_AUROC")
 
 
 def compress_weights(model: Any) -> Any:
-    """Keep the weights of an OpenVINO model of DP-CLIP in 8 bits, and compute with what they stand for.
+    """Keep the weights of an OpenVINO model of DP-CLIP in 8 bits; ranges of activations are the runtime's to find.
 
     Args:
         model: The model in fp32. A loop over tiles is changed in place.

@@ -41,12 +41,23 @@ def attended_and_gradient(attend, tokens, dtype=torch.float32):
     return attended.detach().float(), tokens.grad.float()
 
 
+def torchs(attention):
+    """torch's own forward of tokens."""
+    return lambda tokens: attention(tokens, tokens, tokens, need_weights=False)[0]
+
+
+def learning_in_bf16(attention, tokens):
+    """What comes out of our attention where it is learned from."""
+    with torch.autocast("cpu", torch.bfloat16):
+        return self_attention(attention, tokens.detach().requires_grad_()).detach()
+
+
 def relative_error(found, expected):
     return ((found - expected).norm() / expected.norm()).item()
 
 
 def test_single_precision_is_torchs(attention, tokens):
-    expected = attended_and_gradient(lambda x: attention(x, x, x, need_weights=False)[0], tokens)
+    expected = attended_and_gradient(torchs(attention), tokens)
     found = attended_and_gradient(lambda x: self_attention(attention, x), tokens)
     torch.testing.assert_close(found, expected)
 
@@ -55,7 +66,7 @@ def test_single_precision_is_torchs(attention, tokens):
 @pytest.mark.parametrize("autocast", [True, False])
 def test_training_in_bf16_rounds_and_no_more(attention, tokens, monkeypatch, heads_a_group, autocast):
     """Of six heads in groups of 1, 2, 4 (the last one smaller) or all at once, outputs and gradients are torch's in fp32."""
-    expected = attended_and_gradient(lambda x: attention(x, x, x, need_weights=False)[0], tokens)
+    expected = attended_and_gradient(torchs(attention), tokens)
     monkeypatch.setattr(module, "CACHED_WEIGHTS", heads_a_group * TOKENS**2)
     if not autocast:
         attention = attention.bfloat16()
@@ -85,25 +96,20 @@ def test_no_weights_are_held_for_the_backward_pass(attention, tokens):
 
 def test_inference_in_bf16_rounds_less_than_training(attention, tokens):
     """Fused attention keeps similarities in fp32."""
-    expected = attention(tokens, tokens, tokens, need_weights=False)[0]
+    expected = torchs(attention)(tokens)
     with torch.autocast("cpu", torch.bfloat16):
         inference = self_attention(attention, tokens)
-        training = self_attention(attention, tokens.requires_grad_()).detach()
+    training = learning_in_bf16(attention, tokens)
     assert relative_error(inference.float(), expected) < relative_error(training.float(), expected) < 0.02
-
-
-def in_bf16(attention, tokens):
-    with torch.autocast("cpu", torch.bfloat16):
-        return self_attention(attention, tokens.detach().requires_grad_()).detach()
 
 
 def test_processors_without_bf16_stay_with_the_fused_attention(attention, tokens, processor, monkeypatch):
     """Emulated, products of whole heads take several times as long. Older torch does not say what a processor can."""
-    grouped = in_bf16(attention, tokens)
+    grouped = learning_in_bf16(attention, tokens)
     processor["avx512_bf16"] = False
-    fused = in_bf16(attention, tokens)
+    fused = learning_in_bf16(attention, tokens)
     assert not torch.equal(fused, grouped)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(fused, self_attention(attention, tokens))
     monkeypatch.delattr(torch.cpu, "get_capabilities")
-    assert torch.equal(in_bf16(attention, tokens), fused)
+    assert torch.equal(learning_in_bf16(attention, tokens), fused)
