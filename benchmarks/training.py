@@ -26,6 +26,7 @@ class TrainingStep:
         checkpointing: Whether layers are computed again in the backward pass instead of remembered.
         image_size: As in `DPCLIP`.
         tap_layers: As in `DPCLIP`.
+        matmul_precision: As in `torch.set_float32_matmul_precision`; the default is torch's.
     """
 
     def __init__(
@@ -37,7 +38,9 @@ class TrainingStep:
         checkpointing: bool = False,
         image_size: int | None = None,
         tap_layers: list[int] | None = None,
+        matmul_precision: str = "highest",
     ) -> None:
+        torch.set_float32_matmul_precision(matmul_precision)
         seed_everything(0, verbose=False)
         module = DPCLIP(
             backbone=backbone,
@@ -75,6 +78,7 @@ class TrainingStep:
 VARIANTS: dict[str, dict[str, Any]] = {
     "published, fp32": {"published": True},
     "ours, fp32": {},
+    "ours, fp32, medium matmul precision": {"matmul_precision": "medium"},
     "ours, bf16-mixed": {"bf16": True},
     "ours, bf16-mixed, checkpointing": {"bf16": True, "checkpointing": True},
 }
