@@ -24,7 +24,12 @@ from anomalib_dpclip.model.exported.metadata import DeployedClass, Metadata
 from anomalib_dpclip.model.exported.onnx_file import finish_exported
 from anomalib_dpclip.model.exported.openvino_file import finish_converted, fix_scales
 from anomalib_dpclip.model.post_processor import DPCLIPPostProcessor
-from anomalib_dpclip.model.quantisation import compress_weights, quantise, quantise_with_accuracy_control
+from anomalib_dpclip.model.quantisation import (
+    compress_weights,
+    quantise,
+    quantise_with_accuracy_control,
+    require_one_tile,
+)
 
 OPSET = 18
 """ONNX operator set: the lowest that torch's exporter writes. anomalib's default, 14, ends in a failed conversion."""
@@ -142,8 +147,10 @@ class DPCLIPExport(ExportMixin):
             The ``.xml`` file.
 
         Raises:
-            ValueError: If there is no class to detect anomalies of.
+            ValueError: If there is no class to detect anomalies of, or what is asked for cannot be quantised.
         """
+        if kwargs.get("compression_type") in {CompressionType.INT8_PTQ, CompressionType.INT8_ACQ}:
+            require_one_tile(self.model.tiles)
         options = dict(onnx_kwargs or {})
         if not isinstance(self.post_processor, DPCLIPPostProcessor):
             return super().to_openvino(export_root, model_file_name, input_size, onnx_kwargs=options, **kwargs)
