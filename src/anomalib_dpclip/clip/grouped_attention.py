@@ -37,8 +37,9 @@ class _GroupedAttention(torch.autograd.Function):
     def forward(context: Any, heads: Tensor) -> Tensor:
         context.save_for_backward(heads)
         attended = torch.empty_like(heads[0])
-        similarities, weights = _memory_for_a_group(heads)
-        for queries, keys, values, out in zip(*_groups(heads), _groups(attended), strict=True):
+        groups = _groups(heads)
+        similarities, weights = _memory_for_a_group(groups)
+        for queries, keys, values, out in zip(*groups, _groups(attended), strict=True):
             _attention_weights(queries, keys, similarities, weights)
             torch.bmm(weights, values, out=out)
         return attended
@@ -48,9 +49,10 @@ class _GroupedAttention(torch.autograd.Function):
     def backward(context: Any, gradient: Tensor) -> Tensor:
         (heads,) = context.saved_tensors
         gradients = torch.empty_like(heads)
-        similarities, weights = _memory_for_a_group(heads)
+        groups = _groups(heads)
+        similarities, weights = _memory_for_a_group(groups)
         for queries, keys, values, to_attended, to_queries, to_keys, to_values in zip(
-            *_groups(heads), _groups(gradient), *_groups(gradients), strict=True
+            *groups, _groups(gradient), *_groups(gradients), strict=True
         ):
             _attention_weights(queries, keys, similarities, weights)
             torch.bmm(weights.mT, to_attended, out=to_values)
@@ -70,10 +72,10 @@ def _groups(heads: Tensor) -> Tensor:
     return heads.unflatten(-3, (-1, size))
 
 
-def _memory_for_a_group(heads: Tensor) -> tuple[Tensor, Tensor]:
-    """Room for what is ``(N / G, L, L)``, twice."""
-    size, tokens = _groups(heads).shape[-3:-1]
-    return heads.new_empty(size, tokens, tokens), heads.new_empty(size, tokens, tokens)
+def _memory_for_a_group(groups: Tensor) -> Tensor:
+    """Room for what is ``(N / G, L, L)``, twice, of groups ``(..., G, N / G, L, D)``."""
+    size, tokens = groups.shape[-3:-1]
+    return groups.new_empty(2, size, tokens, tokens)
 
 
 def _scale(heads: Tensor) -> float:

@@ -53,7 +53,7 @@ def compress_weights(model: Any) -> Any:
     """
     import nncf
 
-    loops = loops_over_tiles(model)
+    loops = [node for node in model.get_ordered_ops() if node.get_type_name() in {"Loop", "TensorIterator"}]  # over tiles
     if not loops:
         return nncf.compress_weights(model)
     for loop in loops:  # the tower is in what is repeated; of its copy NNCF can make a graph, of a converted loop it cannot
@@ -139,11 +139,6 @@ def normal_photos(datamodule: AnomalibDataModule | None) -> list[np.ndarray]:
         raise ValueError("INT8_PTQ and INT8_ACQ need normal training photos, the data set has none: use INT8 or FP16")
     chosen = np.unique(np.linspace(0, len(normal) - 1, min(CALIBRATION_PHOTOS, len(normal))).round().astype(int))
     return [np.asarray(dataset[int(index)].image)[None] for index in normal[chosen]]
-
-
-def loops_over_tiles(model: Any) -> list[Any]:
-    """Operations that repeat a model of their own, here for each tile: such a file's tower is in there."""
-    return [node for node in model.get_ordered_ops() if node.get_type_name() in {"Loop", "TensorIterator"}]
 
 
 def _inputs(photo: np.ndarray) -> dict[int, np.ndarray]:
