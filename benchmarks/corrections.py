@@ -19,7 +19,7 @@ from PIL import Image
 
 from anomalib_dpclip import DPCLIP, Surfaces
 from anomalib_dpclip.method.class_names import describe
-from anomalib_dpclip.model.references import as_tensor
+from anomalib_dpclip.references.reference_images import as_tensor
 from benchmarks.nuisances import Nuisance, label, some_place, with_nuisance
 from benchmarks.results import write_results
 from benchmarks.surfaces_adapters import learn_surfaces

@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 
 from anomalib_dpclip.method import corrections
-from anomalib_dpclip.model import calibration
+from anomalib_dpclip.post_processing import calibration
 from benchmarks.corrections import Line
 from benchmarks.nuisances import stamp, sticker, tape
 from benchmarks.results import write_results

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image, ImageDraw
 
-from anomalib_dpclip.model.captions import font
+from anomalib_dpclip.visualization.captions import font
 
 JITTER = 3
 """Pixels by which a nuisance is off its place at most."""

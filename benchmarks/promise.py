@@ -17,9 +17,9 @@ from torch import Tensor
 from anomalib_dpclip import DPCLIP, JSONLines
 from anomalib_dpclip.data.surfaces.data_module import TARGET_MATERIALS
 from anomalib_dpclip.data.surfaces.textures import COLORS, render_surface
-from anomalib_dpclip.model.calibration import Calibration
-from anomalib_dpclip.model.calibration_statistics import UNKNOWN_LABEL, SeenImages
-from anomalib_dpclip.model.conformal import false_alarm_threshold, images_needed, percent
+from anomalib_dpclip.post_processing.calibration import Calibration
+from anomalib_dpclip.post_processing.calibration_statistics import UNKNOWN_LABEL, ImageStatistics
+from anomalib_dpclip.post_processing.conformal import false_alarm_threshold, images_needed, percent
 from benchmarks.command import run
 
 IMAGES = (20, 50, 100)
@@ -54,21 +54,21 @@ def promise(
         sources["ELPV"] = _elpv(model, elpv, elpv_root or elpv.parent)
     return pd.DataFrame(
         [
-            {"source": source, "normal images": len(seen.peak), "n": count, **_realised(seen, scale, count, resamples, seed)}
+            {"source": source, "normal images": len(seen.map_max), "n": count, **_realised(seen, scale, count, resamples, seed)}
             for source, seen in sources.items()
             for count in IMAGES
         ]
     )
 
 
-def _realised(seen: SeenImages, scale: Calibration, count: int, resamples: int, seed: int) -> dict[str, str]:
+def _realised(seen: ImageStatistics, scale: Calibration, count: int, resamples: int, seed: int) -> dict[str, str]:
     """False alarms of every rate, at thresholds of so many images, whose scores are fused in the ranges of the adapters."""
     generator = torch.Generator().manual_seed(seed)
     alarms = torch.zeros(len(RATES), 2, resamples, dtype=torch.double)
     fused = scale.fused(seen, "industrial")
     for resample in range(resamples):
         order = torch.randperm(len(fused), generator=generator)
-        for column, scores in enumerate((fused[order], seen.peak[order])):
+        for column, scores in enumerate((fused[order], seen.map_max[order])):
             groups = scores.split(count)[: min(GROUPS, len(scores) // count)]
             for row, rate in enumerate(RATES):
                 thresholds = torch.tensor([false_alarm_threshold(group, rate) for group in groups])
@@ -91,7 +91,7 @@ def _shown(rate: float, count: int, alarms: Tensor) -> str:
     return f"{100 * alarms.mean():.2f} ± {100 * alarms.std() / len(alarms) ** 0.5:.2f}{missed}"
 
 
-def _drawn(model: DPCLIP, material: str, seed: int) -> SeenImages:
+def _drawn(model: DPCLIP, material: str, seed: int) -> ImageStatistics:
     colors, rng = tuple(COLORS), np.random.default_rng([seed, TARGET_MATERIALS.index(material)])
     images = [render_surface(material, colors[index % len(colors)], SIDE, rng) for index in range(DRAWN)]
     # In 8 bits, as the data set is kept.
@@ -99,7 +99,7 @@ def _drawn(model: DPCLIP, material: str, seed: int) -> SeenImages:
     return _seen(model, torch.stack(tensors), material)
 
 
-def _elpv(model: DPCLIP, metadata: Path, root: Path) -> SeenImages:
+def _elpv(model: DPCLIP, metadata: Path, root: Path) -> ImageStatistics:
     data = JSONLines(metadata=metadata, root=root, num_workers=0)
     data.prepare_data()
     data.setup()
@@ -109,14 +109,14 @@ def _elpv(model: DPCLIP, metadata: Path, root: Path) -> SeenImages:
 
 
 @torch.inference_mode()
-def _seen(model: DPCLIP, images: Tensor, class_name: str) -> SeenImages:
+def _seen(model: DPCLIP, images: Tensor, class_name: str) -> ImageStatistics:
     """What a calibration sees of normal images ``(N, 3, H, W)`` of the model's size."""
     anchors = model.anchors_for(class_name)
     predictions = [model.model.predict(model.pre_processor.normalize(part), anchors) for part in images.split(32)]
     floor, peak = (
         torch.cat(each) for each in zip(*(p.anomaly_map.flatten(1).aminmax(dim=1) for p in predictions), strict=True)
     )
-    return SeenImages(floor, peak, torch.cat([p.pred_score for p in predictions]), torch.full_like(peak, UNKNOWN_LABEL))
+    return ImageStatistics(floor, peak, torch.cat([p.pred_score for p in predictions]), torch.full_like(peak, UNKNOWN_LABEL))
 
 
 if __name__ == "__main__":

@@ -16,15 +16,15 @@ from torch import Tensor
 
 from anomalib_dpclip import Surfaces
 from anomalib_dpclip.method.class_names import describe
-from anomalib_dpclip.method.evidence_fusion import memory_share
+from anomalib_dpclip.method.evidence_fusion import memory_weight
 from anomalib_dpclip.method.memory import smooth_distance
 from anomalib_dpclip.method.mutual_scoring import mutual_distances
 from anomalib_dpclip.metrics.functional import auroc, average_precision
 from anomalib_dpclip.metrics.pixel_histogram import count_pixels
 from anomalib_dpclip.model.from_file import model_from_file
-from anomalib_dpclip.model.pre_processor import CLIPPreProcessor
-from anomalib_dpclip.model.reference_memory import MEMORY_TOKENS, build_memory
-from anomalib_dpclip.model.references import read_references, resized, training_references
+from anomalib_dpclip.pre_processing.pre_processor import CLIPPreProcessor
+from anomalib_dpclip.references.reference_images import read_references, resized, training_references
+from anomalib_dpclip.references.reference_memory import MEMORY_TOKENS, build_memory
 from benchmarks.results import write_results
 from benchmarks.surfaces_adapters import learn_surfaces
 
@@ -121,7 +121,7 @@ def lot_share(target: Target, distance: Tensor, images: Tensor) -> float:
     smooth = smooth_distance(distance.unflatten(-1, target.model.backbone.grid))
     half = smooth.flatten(1).amax(1).argsort()[: len(images) // 2]
     pairs = torch.stack([target.evidence.difference[images][half].flatten(), smooth[half].flatten()], dim=1)
-    return memory_share(pairs, pairs[:0])
+    return memory_weight(pairs, pairs[:0])
 
 
 def main() -> None:

@@ -23,9 +23,9 @@ from anomalib_dpclip.method.adapters import unit
 from anomalib_dpclip.method.anomaly_map import resize_map
 from anomalib_dpclip.method.memory import tap_mean_distance
 from anomalib_dpclip.method.mutual_scoring import mutual_distances
-from anomalib_dpclip.model.pre_processor import CLIPPreProcessor
-from anomalib_dpclip.model.reference_memory import MEMORY_TOKENS, build_memory
-from anomalib_dpclip.model.references import read_references, resized, training_references
+from anomalib_dpclip.pre_processing.pre_processor import CLIPPreProcessor
+from anomalib_dpclip.references.reference_images import read_references, resized, training_references
+from anomalib_dpclip.references.reference_memory import MEMORY_TOKENS, build_memory
 from benchmarks.references import Target, lot_share, text_alone
 from benchmarks.results import write_results
 from benchmarks.surfaces_adapters import learn_surfaces
@@ -74,17 +74,17 @@ def choices_of_share(target: Target, seed: int) -> Iterator[dict]:
     tokens = target.evidence.tokens[order].half()
     lot = mutual_distances(tokens, tokens, range(len(tokens)))
     normalise = CLIPPreProcessor(target.model.input_size).normalize
-    built_in = evidence_fusion.LEAST_SHARE
+    built_in = evidence_fusion.MIN_MEMORY_WEIGHT
     for least in LEAST_SHARES:
         choice = f"least share {least:.2f}"
-        evidence_fusion.LEAST_SHARE = least
+        evidence_fusion.MIN_MEMORY_WEIGHT = least
         for photos in PHOTOS:
             memory, _ = build_memory(target.model, images[:photos], normalise, target.anchors, MEMORY_TOKENS, seed)
             metrics = target.fused(memory(target.evidence.tokens), memory.share)
             yield {"knows": f"{photos} photos", "choice": choice, "share": memory.share.item(), **metrics}
         share = lot_share(target, lot, order)
         yield {"knows": f"lot of {LOT}", "choice": choice, "share": share, **target.fused(lot, share, order)}
-    evidence_fusion.LEAST_SHARE = built_in
+    evidence_fusion.MIN_MEMORY_WEIGHT = built_in
 
 
 def choices_of_projection(target: Target, seed: int) -> Iterator[dict]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from anomalib_dpclip.method.torch_model import DPCLIPModel
     from anomalib_dpclip.metrics import field_metrics
     from anomalib_dpclip.model.lightning_model import DPCLIP
-    from anomalib_dpclip.model.post_processor import DPCLIPPostProcessor
+    from anomalib_dpclip.post_processing.post_processor import DPCLIPPostProcessor
 
 __version__ = "0.1.0"
 
@@ -37,7 +37,7 @@ __all__ = [
 _MODULES = {
     "DPCLIP": "model.lightning_model",
     "DPCLIPModel": "method.torch_model",
-    "DPCLIPPostProcessor": "model.post_processor",
+    "DPCLIPPostProcessor": "post_processing.post_processor",
     "JSONLines": "data.json_lines",
     "MVTec": "data.mvtec",
     "Photos": "data.photos",

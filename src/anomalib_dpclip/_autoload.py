@@ -22,7 +22,7 @@ OWN_MODULES = (
     "anomalib_dpclip.data.mvtec",
     "anomalib_dpclip.data.photos",
     "anomalib_dpclip.data.surfaces.data_module",
-    "anomalib_dpclip.model.export",
+    "anomalib_dpclip.deploy.export",
     "anomalib_dpclip.model.learning",
     "anomalib_dpclip.model.lightning_model",
 )

@@ -38,7 +38,7 @@ COMMANDS = {
     "metadata": Command("data.listing.command:metadata", "list a labelled set in a JSON-lines file, or check such a file"),
     "adapters": Command("adapter_files.command:adapters", "show what an adapter file holds, convert it, or share it"),
     "backbones": Command("clip.command:backbones", "list the backbones that fit, their weights, size and licence", False),
-    "threshold": Command("model.exported.command:threshold", "show an exported file and move its thresholds", folder="from"),
+    "threshold": Command("deploy.threshold_command:threshold", "show an exported file and move its thresholds", folder="from"),
     "benchmark": Command(
         "benchmark.command:benchmark", "compare models over categories and seeds, resuming where it stopped", False
     ),

@@ -10,7 +10,7 @@ from anomalib.engine import Engine
 
 from anomalib_dpclip import DPCLIP, Photos, load_adapters, save_adapters
 from anomalib_dpclip.adapter_files.command import adapters as show_adapters
-from anomalib_dpclip.model.thresholds import Thresholds
+from anomalib_dpclip.post_processing.thresholds import Thresholds
 
 
 @pytest.fixture(scope="module")
@@ -58,34 +58,36 @@ def test_a_second_calibration_replaces_the_first(adapters, make_engine, target, 
     reloaded = DPCLIP.load_from_checkpoint(second)
     assert reloaded.post_processor.calibration.thresholds[:2] == pytest.approx(kept[:2])
     said = capsys.readouterr().out
-    promise = (
+    threshold_basis = (
         "a new normal image of the same source exceeds the image threshold with a probability of at most 50 %, and the pixel "
         "threshold anywhere with at most 50 %; from 8 normal images of Surfaces/weave"
     )
-    assert f"Calibrated: {promise}." in said
+    assert f"Calibrated: {threshold_basis}." in said
     assert f"Thresholds: image score {kept.image:.4f}, map {kept.pixel:.4f}" in said
     assert f"Kept in {second}" in said
-    assert reloaded.post_processor.calibration.promise == promise
-    learned = "normal and 4 anomalous images of the auxiliary set, which the adapters learn from; no promise about new images"
-    assert reloaded.post_processor.auxiliary_calibration.promise == f"the best F1 score of 4 {learned}"
+    assert reloaded.post_processor.calibration.threshold_basis == threshold_basis
+    learned = "normal and 4 anomalous images of the auxiliary set, which the adapters learn from; no guarantee for new images"
+    assert reloaded.post_processor.auxiliary_calibration.threshold_basis == f"the best F1 score of 4 {learned}"
     show_adapters(Path(second))
     said = capsys.readouterr().out
     assert f"calibration      the best F1 score of 4 {learned}" in said
-    assert f"thresholds       {promise}" in said
+    assert f"thresholds       {threshold_basis}" in said
     show_adapters(save_adapters(reloaded, tmp_path / "again.safetensors"))
     said = capsys.readouterr().out
     assert f"calibration      the best F1 score of 4 {learned}" in said
     assert "thresholds " not in said  # those of the target stay behind
-    assert loaded(tmp_path / "again.safetensors").post_processor.calibration.promise == f"the best F1 score of 4 {learned}"
+    assert (
+        loaded(tmp_path / "again.safetensors").post_processor.calibration.threshold_basis == f"the best F1 score of 4 {learned}"
+    )
 
 
 def test_a_checkpoint_whose_promise_is_no_text_is_refused(adapters, make_engine, target, tmp_path):
     engine = make_engine()
     engine.validate(model=loaded(adapters), datamodule=target)
     content = torch.load(checkpoint_of(engine), weights_only=False)
-    content["dpclip"]["promise"] = 5
+    content["dpclip"]["threshold_basis"] = 5
     torch.save(content, tmp_path / "damaged.ckpt")
-    with pytest.raises(ValueError, match=r"its provenance has a wrong 'promise'; is the file damaged\?"):
+    with pytest.raises(ValueError, match=r"its provenance has a wrong 'threshold_basis'; is the file damaged\?"):
         DPCLIP.load_from_checkpoint(tmp_path / "damaged.ckpt")
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from anomalib_dpclip import DPCLIP, Surfaces, save_adapters
-from anomalib_dpclip.model.post_processor import DPCLIPPostProcessor
+from anomalib_dpclip.post_processing.post_processor import DPCLIPPostProcessor
 
 TOLERANCE = 1e-3
 SIDE = 140

@@ -7,7 +7,7 @@ from anomalib.data.utils import read_image
 from tests.integration.exported import needs_onnx, needs_openvino, run_onnx, run_openvino
 
 from anomalib_dpclip import DPCLIP
-from anomalib_dpclip.model.exported.command import read_exported, threshold
+from anomalib_dpclip.deploy.threshold_command import read_exported, threshold
 
 CLASSES = ["weave", "metal plate"]
 

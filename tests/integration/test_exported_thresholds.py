@@ -11,9 +11,9 @@ from tests.integration.exported import needs_onnx, needs_openvino, run_onnx, run
 from anomalib_dpclip import DPCLIP, save_adapters
 from anomalib_dpclip.adapter_files.command import adapters as show_adapters
 from anomalib_dpclip.cli import main
-from anomalib_dpclip.model.calibration_statistics import CalibrationStatistics
-from anomalib_dpclip.model.conformal import false_alarm_threshold
-from anomalib_dpclip.model.exported.command import read_exported, threshold
+from anomalib_dpclip.deploy.threshold_command import read_exported, threshold
+from anomalib_dpclip.post_processing.calibration_statistics import CalibrationStatistics
+from anomalib_dpclip.post_processing.conformal import false_alarm_threshold
 
 TOLERANCE = 1e-4
 
@@ -72,14 +72,14 @@ def test_a_file_says_what_it_is(file, model, tmp_path, capsys):
     before = {each.name: each.read_bytes() for each in path.parent.iterdir()}
     threshold(path)
     said = shown(capsys)
-    image, pixel, promise = model.post_processor.calibration.thresholds
+    image, pixel, threshold_basis = model.post_processor.calibration.thresholds
     assert said["class"] == "weave"
     assert said["backbone"] == "mini, weights openai"
     assert said["thresholds"] == f"image {image:.4f}, pixel {pixel:.4f} (raw)"
     assert (
-        said["promise"]
-        == promise
-        == "the best F1 score of 6 normal and 6 anomalous images of Surfaces/weave; no promise about new images"
+        said["basis"]
+        == threshold_basis
+        == "the best F1 score of 6 normal and 6 anomalous images of Surfaces/weave; no guarantee for new images"
     )
     assert {each.name: each.read_bytes() for each in path.parent.iterdir()} == before
     # The adapters are those of an adapter file, whatever it is called.
@@ -119,8 +119,8 @@ def test_thresholds_move_and_come_back(file, model, images):
     np.testing.assert_array_equal(outputs["pred_score"] > 0.5, outputs["pred_label"])
     np.testing.assert_allclose(outputs["raw_score"], raw, atol=TOLERANCE)
     assert (
-        read_exported(path).metadata.classes[0].promise
-        == "the image and pixel threshold was set by hand; no promise about new images"
+        read_exported(path).metadata.classes[0].threshold_basis
+        == "the image and pixel threshold was set by hand; no guarantee for new images"
     )
 
     threshold(path, image=raw.max().item() + 0.1)
@@ -143,8 +143,8 @@ def test_from_normal_photos(file, model, surfaces_root, tmp_path, capsys):
     raw, peaks = raw_scores(model, pictures), raw_predictions(model, pictures).anomaly_map.amax((1, 2))
     main(["threshold", str(path), "--from", str(photos), "--rate", "0.1"])
     said = shown(capsys)
-    assert "probability of at most 10 %" in said["promise"]
-    assert said["promise"].endswith("from 19 normal images of normal")
+    assert "probability of at most 10 %" in said["basis"]
+    assert said["basis"].endswith("from 19 normal images of normal")
     scale = read_exported(path).scales[0]
     assert scale[11] == pytest.approx(false_alarm_threshold(raw, 0.1), abs=TOLERANCE)
     assert scale[6] == pytest.approx(false_alarm_threshold(peaks, 0.1), abs=TOLERANCE)

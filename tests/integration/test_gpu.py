@@ -10,7 +10,7 @@ from PIL import Image
 from anomalib_dpclip import DPCLIP, Photos
 from anomalib_dpclip.adapter_files.save_and_load import save_adapters
 from anomalib_dpclip.data.images import read_image
-from anomalib_dpclip.model.few_shot import as_tensor
+from anomalib_dpclip.references.few_shot import as_tensor
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU, to compare its answers with the CPU's")
 

@@ -43,7 +43,7 @@ PROMISE = (
 
 def test_decisions(thresholds, folder):
     assert f"Calibrated: {PROMISE} cloth." in thresholds.stdout
-    assert f"thresholds       {PROMISE} cloth\n" in thresholds.stdout
+    assert f"basis            {PROMISE} cloth\n" in thresholds.stdout
     assert PROMISE in (ROOT / "docs" / "decisions.md").read_text(encoding="utf-8")
     assert len(pd.read_csv(next((folder / "tested").rglob("decisions.csv")))) == 160
     calibrations = []
@@ -74,8 +74,8 @@ def test_deployment(thresholds, folder):
     pytest.importorskip("openvino", reason="the extra openvino is not installed")
     done = run_shell(blocks("deployment", "bash"), folder)
     assert done.stdout.count("class            weave\n") == 3
-    assert "promise          the image and pixel threshold was set by hand; no promise about new images\n" in done.stdout
-    assert f"promise          {PROMISE} good\n" in done.stdout
+    assert "basis            the image and pixel threshold was set by hand; no guarantee for new images\n" in done.stdout
+    assert f"basis            {PROMISE} good\n" in done.stdout
     assert "class 1          wood\n" in done.stdout
     for file in ("onnx/model.onnx", "openvino/model.xml", "openvino/model.bin"):
         assert (folder / "exported" / "weights" / file).is_file()

@@ -10,7 +10,7 @@ from scipy.stats import spearmanr
 from torchmetrics import Metric
 
 from anomalib_dpclip import DPCLIP, Photos, Surfaces
-from anomalib_dpclip.model.quantisation import (
+from anomalib_dpclip.deploy.quantisation import (
     CALIBRATION_PHOTOS,
     normal_photos,
     products_with_weights,

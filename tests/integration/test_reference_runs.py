@@ -12,7 +12,7 @@ from anomalib_dpclip import DPCLIP
 from anomalib_dpclip.adapter_files.command import adapters
 from anomalib_dpclip.adapter_files.save_and_load import save_adapters
 from anomalib_dpclip.data.images import read_image
-from anomalib_dpclip.model.few_shot import as_tensor
+from anomalib_dpclip.references.few_shot import as_tensor
 
 
 @pytest.fixture(scope="module")

@@ -36,7 +36,7 @@ ORDERS = {
     "plugin, data alone": ("import anomalib_dpclip, anomalib.data", DATA),
     "our model first": ("from anomalib_dpclip import DPCLIP", EVERYTHING),
     "our items first": ("import anomalib_dpclip.data.items, anomalib.models", EVERYTHING),
-    "our export first": ("import anomalib_dpclip.model.export", EVERYTHING),
+    "our export first": ("import anomalib_dpclip.deploy.export", EVERYTHING),
     "our learning first": ("import anomalib_dpclip.model.learning, anomalib.data, anomalib.models", EVERYTHING),
     "our data first": ("import anomalib_dpclip.data.surfaces.data_module, anomalib.models", EVERYTHING),
 }

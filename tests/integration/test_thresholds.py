@@ -86,8 +86,8 @@ def test_from_normal_images_alone_at_a_false_alarm_rate(recalibrate, make_engine
     model = DPCLIP.load_from_checkpoint(recalibrate(*arguments), visualizer=False)
     # The 37th of 40: of 41 images four may exceed it, and the 41st is the new one.
     assert labels_of(model, make_engine, normal_photos).sum() == 3
-    assert "with a probability of at most 10 %" in model.post_processor.calibration.promise
-    assert model.post_processor.calibration.promise.endswith("; from 40 normal images of photos")
+    assert "with a probability of at most 10 %" in model.post_processor.calibration.threshold_basis
+    assert model.post_processor.calibration.threshold_basis.endswith("; from 40 normal images of photos")
 
     file = tmp_path / "post_processor.yaml"
     file.write_text(f"class_path: anomalib_dpclip.DPCLIPPostProcessor\ninit_args:\n  false_alarm_rate: {RATE}\n")

@@ -99,7 +99,7 @@ def _description(file: Path, content: AdapterFile) -> dict[str, str]:
         "learned from": _data_sets(known.learned_from),
         "epochs": str(known.epochs) if known.epochs else _UNKNOWN,
         "calibration": _calibration(content),
-        **({"thresholds": content.promise} if content.promise else {}),
+        **({"thresholds": content.threshold_basis} if content.threshold_basis else {}),
         **({"photos": _memory(content.memory, content.corrections)} if content.memory else {}),
         "hyper-parameters": _listed(known.hyper_parameters),
         "versions": _listed(known.versions),
@@ -110,7 +110,7 @@ def _calibration(content: AdapterFile) -> str:
     """What the adapters' own thresholds are of, and what they hold to."""
     if not content.calibration:
         return "none"
-    return content.provenance.calibration_promise or "of the images learned from"
+    return content.provenance.calibration_basis or "of the images learned from"
 
 
 def _data_sets(learned_from: list[str]) -> str:

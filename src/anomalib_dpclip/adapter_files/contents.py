@@ -18,7 +18,7 @@ class AdapterFile:
         calibration: State of the auxiliary calibration, empty if the file has none.
         provenance: Where they come from.
         memory: State of the memory of photos of a target; only a checkpoint can have one.
-        promise: What the thresholds of a target hold to, in words; only a checkpoint can have them.
+        threshold_basis: What the thresholds of a target hold to, in words; only a checkpoint can have them.
         corrections: How many photos of the memory were called anomalous wrongly before.
     """
 
@@ -26,7 +26,7 @@ class AdapterFile:
     calibration: dict[str, Tensor]
     provenance: Provenance
     memory: dict[str, Tensor] = field(default_factory=dict)
-    promise: str = ""
+    threshold_basis: str = ""
     corrections: int = 0
 
 

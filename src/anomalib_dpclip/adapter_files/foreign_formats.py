@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from anomalib_dpclip.adapter_files.contents import AdapterFile
-from anomalib_dpclip.adapter_files.provenance import PROMISE_KEY, PROVENANCE_KEY, Provenance
+from anomalib_dpclip.adapter_files.provenance import PROVENANCE_KEY, THRESHOLD_BASIS_KEY, Provenance
 from anomalib_dpclip.files.atomic_write import atomic_write
 from anomalib_dpclip.files.plain_data import printable
 from anomalib_dpclip.files.safe_load import load_plain
@@ -65,10 +65,12 @@ def read_pickled(path: Path) -> AdapterFile:
     memory = {name.removeprefix(MEMORY_PREFIX): value for name, value in state.items() if name.startswith(MEMORY_PREFIX)}
     provenance = Provenance.from_dict(content[PROVENANCE_KEY], path)
     corrections = len(state.get(CORRECTIONS_PREFIX + "blame", ()))
-    return AdapterFile(adapters, calibration, provenance, memory, promise_in(content[PROVENANCE_KEY], path), corrections)
+    return AdapterFile(
+        adapters, calibration, provenance, memory, threshold_basis_in(content[PROVENANCE_KEY], path), corrections
+    )
 
 
-def promise_in(saved: Mapping[str, Any], path: Path) -> str:
+def threshold_basis_in(saved: Mapping[str, Any], path: Path) -> str:
     """What the thresholds of a checkpoint hold to; empty if an earlier version wrote it.
 
     Args:
@@ -78,7 +80,7 @@ def promise_in(saved: Mapping[str, Any], path: Path) -> str:
     Raises:
         ValueError: If it is no text.
     """
-    promise = saved.get(PROMISE_KEY, "")
-    if not isinstance(promise, str):
-        raise ValueError(f"{path}: its provenance has a wrong {PROMISE_KEY!r}; is the file damaged?")
-    return printable(promise)
+    threshold_basis = saved.get(THRESHOLD_BASIS_KEY, "")
+    if not isinstance(threshold_basis, str):
+        raise ValueError(f"{path}: its provenance has a wrong {THRESHOLD_BASIS_KEY!r}; is the file damaged?")
+    return printable(threshold_basis)

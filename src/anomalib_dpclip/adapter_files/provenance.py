@@ -12,7 +12,7 @@ FORMAT_VERSION = 1
 PROVENANCE_KEY = "dpclip"
 """Under which adapter files and checkpoints hold it."""
 
-PROMISE_KEY = "promise"
+THRESHOLD_BASIS_KEY = "threshold_basis"
 """Beside the provenance in a checkpoint: what its thresholds in force hold to, in words."""
 
 
@@ -31,7 +31,7 @@ class Provenance:
         hyper_parameters: Of the training.
         epochs: Epochs trained.
         calibration_domain: Domain whose maps and scores the adapters' calibration is of; empty if unknown.
-        calibration_promise: What the thresholds of the adapters' calibration hold to, in words; empty if unknown.
+        calibration_basis: What the thresholds of the adapters' calibration hold to, in words; empty if unknown.
         versions: Of this package, anomalib, torch and open_clip.
         format_version: Of the file.
     """
@@ -45,7 +45,7 @@ class Provenance:
     hyper_parameters: dict[str, Any] = field(default_factory=dict)
     epochs: int = 0
     calibration_domain: str = ""
-    calibration_promise: str = ""
+    calibration_basis: str = ""
     versions: dict[str, str] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 

@@ -91,7 +91,7 @@ def load_adapters(model: AdapterHolder | DPCLIPModel, path: str | Path) -> Prove
         fresh.load_state_dict(stored)
         fresh.require_valid(file)
         calibration.load_state_dict(stored)
-        calibration.promise = adapters.provenance.calibration_promise
+        calibration.threshold_basis = adapters.provenance.calibration_basis
     torch_model.load_state_dict(adapters.tensors, strict=False)  # checked above; the backbone is not in the file
     provenance = adapters.provenance
     if not provenance.fingerprint:  # a published file: from here on its adapters belong to this backbone

@@ -79,7 +79,7 @@ def app(
     names = class_names or suggested_names(model.provenance.learned_from, model.provenance.backbone)
     checkpoint = Path(weights) if remembers_photos(weights) else None
     if checkpoint is not None and class_names is None:  # it is of one target
-        names = list(dict.fromkeys(filter(None, [model.shown_class or model.class_name, *names])))
+        names = list(dict.fromkeys(filter(None, [model.anchor_class or model.class_name, *names])))
     title = f"Model: {Path(weights).name} on {model.provenance.backbone}"
     if model.model.ignored is not None:
         title += "; a part of the photos is not judged, as --ignore says"

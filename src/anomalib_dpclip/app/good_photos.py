@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 from anomalib_dpclip.auxiliary.leakage import file_digest
 from anomalib_dpclip.data.images import photo_size
-from anomalib_dpclip.model.reference_memory import JUDGED_PHOTOS
-from anomalib_dpclip.model.references import different, is_squeezed, shuffled
+from anomalib_dpclip.references.reference_images import drop_duplicates, is_squeezed, shuffled
+from anomalib_dpclip.references.reference_memory import JUDGED_PHOTOS
 
-MOST_PHOTOS = JUDGED_PHOTOS
+MAX_PHOTOS = JUDGED_PHOTOS
 """That the page takes: more would not set its thresholds, and looking at one takes as long as judging three."""
 
 
@@ -39,10 +39,10 @@ def good_photos(paths: Sequence[str], seed: int, judged: str | None = None) -> G
         ImageReadError: If one is no image; names it.
         ValueError: If there are too many, or the photo to judge is one of them.
     """
-    found = different(sorted(paths, key=lambda path: Path(path).name))
-    if len(found) > MOST_PHOTOS:
+    found = drop_duplicates(sorted(paths, key=lambda path: Path(path).name))
+    if len(found) > MAX_PHOTOS:
         raise ValueError(
-            f"{len(found)} good photos are more than the {MOST_PHOTOS} that the page takes: choose some that differ as good "
+            f"{len(found)} good photos are more than the {MAX_PHOTOS} that the page takes: choose some that differ as good "
             f"parts differ"
         )
     remarks = []

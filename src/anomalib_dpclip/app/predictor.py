@@ -15,18 +15,18 @@ from anomalib_dpclip.app.good_photos import GoodPhotos, good_photos
 from anomalib_dpclip.data.images import read_image
 from anomalib_dpclip.data.regions import Region, find_regions
 from anomalib_dpclip.method.class_names import UNKNOWN_CLASS
-from anomalib_dpclip.model.few_shot import Knowledge
-from anomalib_dpclip.model.heat_map import boxed, color_range, heat_map, shown_map
 from anomalib_dpclip.model.lightning_model import DPCLIP
-from anomalib_dpclip.model.references import as_tensor
+from anomalib_dpclip.references.few_shot import Knowledge
+from anomalib_dpclip.references.reference_images import as_tensor
+from anomalib_dpclip.visualization.heat_map import boxed, color_range, heat_map, shown_map
 
 SHOWN_SIZE = 640
 """Longer side of the pictures on the page, in pixels, whatever the photo's: outlines are then as thick on all of them."""
 
-MOST_PIXELS = 50_000_000
+MAX_PIXELS = 50_000_000
 """Of a photo: those of larger cameras have to be made smaller. Looking at one takes some 30 bytes a pixel."""
 
-LONGEST_NAME = 200
+MAX_NAME_LENGTH = 200
 """Characters of a class name; CLIP reads no more than 77 tokens anyway."""
 
 UNCALIBRATED = (
@@ -127,8 +127,8 @@ class Predictor:
                 itself counts again without them.
 
         Raises:
-            ImageReadError: If a file cannot be read as an image, or has more than `MOST_PIXELS`.
-            ValueError: If the name is longer than `LONGEST_NAME`, a photo has another size than the picture of what to
+            ImageReadError: If a file cannot be read as an image, or has more than `MAX_PIXELS`.
+            ValueError: If the name is longer than `MAX_NAME_LENGTH`, a photo has another size than the picture of what to
                 ignore, or the good photos are too many or include the one to judge.
         """
         name = _named(class_name)
@@ -183,7 +183,7 @@ class Predictor:
         return prediction.anomaly_map[0].numpy(), prediction.pred_score.item()
 
     def _read(self, path: str | Path) -> Image.Image:
-        photo = read_image(path, MOST_PIXELS)
+        photo = read_image(path, MAX_PIXELS)
         if self.model.model.ignored is not None:
             self.model.model.ignored.require_size(*photo.size, str(path))
         return photo
@@ -232,6 +232,6 @@ def _photos(count: int) -> str:
 
 def _named(class_name: str | None) -> str:
     name = (class_name or "").strip() or UNKNOWN_CLASS
-    if len(name) > LONGEST_NAME:
-        raise ValueError(f"the name of what the photo shows has {len(name)} characters, {LONGEST_NAME} are the most")
+    if len(name) > MAX_NAME_LENGTH:
+        raise ValueError(f"the name of what the photo shows has {len(name)} characters, {MAX_NAME_LENGTH} are the most")
     return name

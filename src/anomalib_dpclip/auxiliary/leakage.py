@@ -24,7 +24,7 @@ def require_disjoint(auxiliary: pd.DataFrame, target: AnomalibDataModule | None)
     Raises:
         ValueError: Names the image in both places.
     """
-    twins = tested_twin(list(auxiliary.image_path), target)
+    twins = find_test_duplicate(list(auxiliary.image_path), target)
     if twins is not None:
         tested, learned = twins
         raise ValueError(
@@ -33,7 +33,7 @@ def require_disjoint(auxiliary: pd.DataFrame, target: AnomalibDataModule | None)
         )
 
 
-def tested_twin(known: Sequence[str], target: AnomalibDataModule | None) -> tuple[str, str] | None:
+def find_test_duplicate(known: Sequence[str], target: AnomalibDataModule | None) -> tuple[str, str] | None:
     """A validation or test image of a target that is among images already known, under the same path or as a copy.
 
     Args:

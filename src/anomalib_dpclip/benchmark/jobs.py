@@ -157,7 +157,7 @@ class RowJob(BenchmarkJob):
 
     def _leak(self, model: AnomalibModule, datamodule: AnomalibDataModule) -> dict[str, str]:
         """Status and reason of a row that tested what its adapters have learned from; nothing for a sound one."""
-        from anomalib_dpclip.auxiliary.leakage import learned_and_tested, tested_twin
+        from anomalib_dpclip.auxiliary.leakage import find_test_duplicate, learned_and_tested
 
         if self.config.model_name != "DPCLIP" or model.learning_type == LearningType.ONE_CLASS:
             return {}  # the latter has made sure of it before it learned
@@ -165,7 +165,7 @@ class RowJob(BenchmarkJob):
         source = learned_and_tested(adapted.provenance.learned_from, datamodule)
         if source is None and self.adapters:  # of other adapters the images that they learned from are not known
             learned = list(adapted.auxiliary.samples(datamodule).image_path)
-            _, source = tested_twin(learned, datamodule) or (None, None)
+            _, source = find_test_duplicate(learned, datamodule) or (None, None)
         return {} if source is None else {"status": LEAK, "reason": f"it has learned from {source}, which it was tested on"}
 
     @staticmethod

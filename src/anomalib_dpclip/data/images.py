@@ -28,7 +28,7 @@ SIXTEEN_BIT_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "F", *SIXTEEN_BIT_MODES)
 
 
-MOST_PIXELS = 178_956_970
+MAX_PIXELS = 178_956_970
 """Pixels of the largest image that is decoded unless a caller says otherwise; Pillow's own limit."""
 
 _ORIENTATION, _ON_ITS_SIDE = 0x0112, {5, 6, 7, 8}
@@ -39,7 +39,7 @@ class ImageReadError(ValueError):
     """An image or mask that cannot be used; the message names the file."""
 
 
-def read_image(path: str | Path, most_pixels: int = MOST_PIXELS) -> Image.Image:
+def read_image(path: str | Path, most_pixels: int = MAX_PIXELS) -> Image.Image:
     """Read an image as 8-bit RGB, upright; the module says what becomes of other kinds.
 
     Args:
@@ -115,7 +115,7 @@ def read_mask(
     return ((values[..., :3] != 0).any(-1) & (values[..., 3] != 0)).astype(np.uint8)
 
 
-def load_image(path: str | Path, most_pixels: int = MOST_PIXELS, side: int | None = None) -> Image.Image:
+def load_image(path: str | Path, most_pixels: int = MAX_PIXELS, side: int | None = None) -> Image.Image:
     """Decode the first frame of a file, upright but in its own mode.
 
     Args:

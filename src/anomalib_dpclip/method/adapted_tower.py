@@ -17,7 +17,7 @@ from anomalib_dpclip.clip.fingerprint import fingerprint
 from anomalib_dpclip.clip.towers import tower_of
 from anomalib_dpclip.method.adapters import ChannelPurification, LayerAdapter, Pooling, Projector
 from anomalib_dpclip.method.anomaly_map import Detection, class_token_score, detection_score
-from anomalib_dpclip.method.evidence import Seen
+from anomalib_dpclip.method.evidence import TowerOutput
 
 
 class AdaptedTower(nn.Module):
@@ -135,7 +135,7 @@ class AdaptedTower(nn.Module):
         taps, _ = self.tap_tokens(images)
         return self._projected(taps), self.det_proj(taps[-1]).mean(dim=1)
 
-    def look(self, images: Tensor, anchors: Tensor) -> Seen:
+    def encode(self, images: Tensor, anchors: Tensor) -> TowerOutput:
         """What the images show, against given anchors.
 
         Args:
@@ -147,7 +147,7 @@ class AdaptedTower(nn.Module):
             score = detection_score(self.det_proj(taps[-1]).mean(dim=1), anchors)
         else:
             score = class_token_score(self._image_feature(tokens), anchors)
-        return Seen(self._projected(taps), score, taps)
+        return TowerOutput(self._projected(taps), score, taps)
 
     def _projected(self, taps: list[Tensor]) -> list[Tensor]:
         return [project(tap) for project, tap in zip(self.seg_proj, taps, strict=True)]

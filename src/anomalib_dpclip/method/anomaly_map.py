@@ -22,7 +22,7 @@ TEMPERATURE = 100.0
 """Factor on the cosine similarities inside the segmentation softmax (CLIP's learned logit scale at its limit)."""
 
 
-def similarity_difference(tokens: Tensor, anchors: Tensor) -> Tensor:
+def text_margin(tokens: Tensor, anchors: Tensor) -> Tensor:
     """Cosine to the abnormal minus cosine to the normal anchor, ``s_A - s_N``.
 
     Args:
@@ -62,7 +62,7 @@ def segmentation_logits(
     Returns:
         ``100 (s_A - s_N)`` as ``(B, H, W)``, or another factor than 100.
     """
-    logits = temperature * to_grid(similarity_difference(tokens, anchors), grid)
+    logits = temperature * to_grid(text_margin(tokens, anchors), grid)
     return functional.interpolate(logits, image_size, mode="bilinear", align_corners=True).squeeze(1)
 
 
@@ -79,7 +79,7 @@ def tap_average(taps: Sequence[Tensor], anchors: Tensor, grid: tuple[int, int]) 
     Returns:
         Differences ``(B, rows, columns)`` in [-2, 2].
     """
-    return torch.stack([similarity_difference(tokens, anchors) for tokens in taps]).mean(0).unflatten(-1, grid)
+    return torch.stack([text_margin(tokens, anchors) for tokens in taps]).mean(0).unflatten(-1, grid)
 
 
 def blur_grid(difference: Tensor, domain: Domain) -> Tensor:
@@ -89,7 +89,7 @@ def blur_grid(difference: Tensor, domain: Domain) -> Tensor:
         return gaussian_blur(difference.unsqueeze(1), [blur.kernel_size] * 2, [blur.sigma] * 2).squeeze(1)
 
 
-def difference_grid(taps: Sequence[Tensor], anchors: Tensor, grid: tuple[int, int], domain: Domain) -> Tensor:
+def text_margin_grid(taps: Sequence[Tensor], anchors: Tensor, grid: tuple[int, int], domain: Domain) -> Tensor:
     """Similarity difference on the token grid, averaged over the taps and blurred: `blur_grid` of `tap_average`."""
     return blur_grid(tap_average(taps, anchors, grid), domain)
 
@@ -139,4 +139,4 @@ def class_token_score(image: Tensor, anchors: Tensor) -> Tensor:
     Returns:
         Scores ``(B,)``.
     """
-    return anomaly_map(similarity_difference(image.unsqueeze(1), anchors).squeeze(1))
+    return anomaly_map(text_margin(image.unsqueeze(1), anchors).squeeze(1))

@@ -5,7 +5,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 
-class Seen(NamedTuple):
+class TowerOutput(NamedTuple):
     """Images in the joint space.
 
     Attributes:

@@ -7,7 +7,7 @@ the one and of the other kind gives the weights: evidence that does not tell the
 import torch
 from torch import Tensor
 
-LEAST_SHARE = 0.95
+MIN_MEMORY_WEIGHT = 0.95
 """The memory counts at least nineteen times as much as the text, both in deviations of normal tokens.
 
 Synthetic defects look more like what the text has learned of than real ones do: on held-out materials the discriminant alone
@@ -21,7 +21,7 @@ Distances between photos of which only some look alike have two modes, which inf
 """
 
 
-def memory_share(normal: Tensor, anomalous: Tensor) -> float:
+def memory_weight(normal: Tensor, anomalous: Tensor) -> float:
     """Share of the memory in `anomalib_dpclip.method.memory.fuse`.
 
     Args:
@@ -34,11 +34,11 @@ def memory_share(normal: Tensor, anomalous: Tensor) -> float:
     normal, anomalous = normal.double().cpu(), anomalous.double().cpu()
     absolute = (normal - normal.median(dim=0).values).abs()
     deviation = (GAUSSIAN_MAD * absolute.median(dim=0).values).clamp_min(1e-6)
-    share = LEAST_SHARE
+    share = MIN_MEMORY_WEIGHT
     if len(anomalous) > 2:  # fewer have no covariance
         text, memory = _discriminant(normal / deviation, anomalous / deviation).tolist()
         if memory > 0:
-            share = max(memory / (text + memory), LEAST_SHARE)
+            share = max(memory / (text + memory), MIN_MEMORY_WEIGHT)
     text_weight, memory_weight = (1 - share) / deviation[0], share / deviation[1]
     return float(memory_weight / (text_weight + memory_weight))
 

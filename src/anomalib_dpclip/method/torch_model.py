@@ -108,17 +108,17 @@ class DPCLIPModel(AdaptedTower):
 
     def _predict_tile(self, images: Tensor, anchors: Tensor) -> tuple[Tensor, Tensor]:
         """Differences on the token grid ``(B, rows, columns)`` and scores ``(B,)`` of images of the backbone's size."""
-        seen = self.look(images, anchors)
+        seen = self.encode(images, anchors)
         return tap_average(seen.taps, anchors, self.backbone.grid), seen.score
 
     def evidence(self, images: Tensor, anchors: Tensor) -> Evidence:
         """What text and target say of each token, to be fused, and the image's score."""
-        sharp = self.sharp_evidence(images, anchors)
+        sharp = self.unblurred_evidence(images, anchors)
         return sharp._replace(difference=self._blurred(sharp.difference))
 
-    def sharp_evidence(self, images: Tensor, anchors: Tensor) -> Evidence:
+    def unblurred_evidence(self, images: Tensor, anchors: Tensor) -> Evidence:
         """`evidence` before the blur."""
-        seen = self.look(images if self.ignored is None else self.ignored.paint_over(images), anchors)
+        seen = self.encode(images if self.ignored is None else self.ignored.paint_over(images), anchors)
         return Evidence(tap_average(seen.taps, anchors, self.backbone.grid), *centred_tokens(seen.tokens), seen.score)
 
     def fused_map(self, difference: Tensor, distance: Tensor, share: Tensor) -> Tensor:
@@ -182,7 +182,7 @@ class DPCLIPModel(AdaptedTower):
         return maps.amax(dim=(-2, -1)) if self.detection == "projector" else score
 
     def _predict_with_memory(self, images: Tensor, anchors: Tensor, memory: TokenMemory) -> InferenceBatch:
-        seen = self.sharp_evidence(images, anchors)
+        seen = self.unblurred_evidence(images, anchors)
         distance = memory(seen.tokens)
         if self.corrections is None:
             maps = self._full_map(self.fused(seen.difference, distance, memory.share))

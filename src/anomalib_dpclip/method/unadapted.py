@@ -12,7 +12,7 @@ from torch.nn import functional
 from anomalib_dpclip.clip.towers import tower_of
 from anomalib_dpclip.method.anomaly_map import detection_score
 from anomalib_dpclip.method.domain import Domain
-from anomalib_dpclip.method.evidence import Seen
+from anomalib_dpclip.method.evidence import TowerOutput
 from anomalib_dpclip.method.torch_model import DPCLIPModel
 
 logger = logging.getLogger(__name__)
@@ -65,10 +65,10 @@ class UnadaptedCLIP(DPCLIPModel):
         patches, image, _ = self._joint_features(images)
         return patches, image
 
-    def look(self, images: Tensor, anchors: Tensor) -> Seen:
-        """See `DPCLIPModel.look`."""
+    def encode(self, images: Tensor, anchors: Tensor) -> TowerOutput:
+        """See `DPCLIPModel.encode`."""
         patches, image, taps = self._joint_features(images)
-        return Seen(patches, detection_score(image, anchors), taps)
+        return TowerOutput(patches, detection_score(image, anchors), taps)
 
     def _joint_features(self, images: Tensor) -> tuple[list[Tensor], Tensor, list[Tensor]]:
         taps, tokens = self.tap_tokens(images)

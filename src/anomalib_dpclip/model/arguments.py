@@ -12,7 +12,7 @@ from anomalib_dpclip.adapter_files.hub import local_file
 from anomalib_dpclip.method.adapters import Pooling
 from anomalib_dpclip.method.anomaly_map import Detection
 from anomalib_dpclip.method.unadapted import UNADAPTED
-from anomalib_dpclip.model.post_processor import DPCLIPPostProcessor
+from anomalib_dpclip.post_processing.post_processor import DPCLIPPostProcessor
 
 
 class AdaptersArguments(NamedTuple):

@@ -9,15 +9,15 @@ from typing import Any, get_args
 from lightning.pytorch.trainer.states import TrainerFn
 
 from anomalib_dpclip.adapter_files.compatibility import check_provenance
-from anomalib_dpclip.adapter_files.foreign_formats import promise_in
-from anomalib_dpclip.adapter_files.provenance import PROMISE_KEY, PROVENANCE_KEY, Provenance
+from anomalib_dpclip.adapter_files.foreign_formats import threshold_basis_in
+from anomalib_dpclip.adapter_files.provenance import PROVENANCE_KEY, THRESHOLD_BASIS_KEY, Provenance
 from anomalib_dpclip.method.anomaly_map import Detection
 from anomalib_dpclip.method.domain import DEFAULT_DOMAIN, Domain
 from anomalib_dpclip.method.unadapted import UNADAPTED
-from anomalib_dpclip.model.calibration import Calibration
 from anomalib_dpclip.model.checkpoint_io import write_checkpoints_whole
-from anomalib_dpclip.model.few_shot import KnowsReferences
-from anomalib_dpclip.model.post_processor import DPCLIPPostProcessor
+from anomalib_dpclip.post_processing.calibration import Calibration
+from anomalib_dpclip.post_processing.post_processor import DPCLIPPostProcessor
+from anomalib_dpclip.references.few_shot import KnowsReferences
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ CHECKPOINT = Path("the checkpoint")
 DOMAIN_KEY = "domain"
 """Beside the provenance in a checkpoint: the domain of the thresholds in force."""
 
-CLASS_KEY = "shown_class"
+CLASS_KEY = "anchor_class"
 """Beside it too: what the text anchors in force are of."""
 
 # None of these belongs to the model, and a path of one machine would keep a checkpoint from being loaded on another.
@@ -86,11 +86,11 @@ class SavesAdapters(KnowsReferences):
         return super().load_state_dict({**backbone, **state_dict, **ignored}, strict=strict, assign=assign)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add where the adapters come from, and of the thresholds in force the domain and what they promise."""
+        """Add where the adapters come from, and of the thresholds in force the domain and what they rest on."""
         super().on_save_checkpoint(checkpoint)
-        beside: dict[str, str] = {DOMAIN_KEY: self.model.domain, CLASS_KEY: self.shown_class}
+        beside: dict[str, str] = {DOMAIN_KEY: self.model.domain, CLASS_KEY: self.anchor_class}
         if isinstance(self.post_processor, DPCLIPPostProcessor):
-            beside[PROMISE_KEY] = self.post_processor.calibration.promise
+            beside[THRESHOLD_BASIS_KEY] = self.post_processor.calibration.threshold_basis
         checkpoint[PROVENANCE_KEY] = asdict(self.provenance) | beside
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -118,10 +118,10 @@ class SavesAdapters(KnowsReferences):
         self._check_domain(saved.get(DOMAIN_KEY, DEFAULT_DOMAIN), checkpoint.get("state_dict", {}))
         self.provenance = provenance
         self.set_domain(saved.get(DOMAIN_KEY, DEFAULT_DOMAIN))
-        self.shown_class = str(saved.get(CLASS_KEY, ""))
+        self.anchor_class = str(saved.get(CLASS_KEY, ""))
         if isinstance(self.post_processor, DPCLIPPostProcessor):
-            self.post_processor.calibration.promise = promise_in(saved, CHECKPOINT)
-            self.post_processor.auxiliary_calibration.promise = provenance.calibration_promise
+            self.post_processor.calibration.threshold_basis = threshold_basis_in(saved, CHECKPOINT)
+            self.post_processor.auxiliary_calibration.threshold_basis = provenance.calibration_basis
 
     def _keep_what_was_trained(self, checkpoint: dict[str, Any]) -> None:
         """`anomalib train --ckpt_path X` goes on from X and then tests X: test what has been trained instead."""

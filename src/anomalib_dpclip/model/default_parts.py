@@ -7,13 +7,13 @@ from anomalib.metrics import Evaluator
 from anomalib.visualization import Visualizer
 from lightning.pytorch import Callback
 
+from anomalib_dpclip.callbacks.decision_report import DecisionReport
+from anomalib_dpclip.callbacks.missing_target import MissingTarget
+from anomalib_dpclip.callbacks.results_folder import keep_config
 from anomalib_dpclip.metrics import field_metrics
-from anomalib_dpclip.model.decision_report import DecisionReport
-from anomalib_dpclip.model.missing_target import MissingTarget
-from anomalib_dpclip.model.post_processor import DPCLIPPostProcessor
-from anomalib_dpclip.model.pre_processor import CLIPPreProcessor
-from anomalib_dpclip.model.results_folder import keep_config
-from anomalib_dpclip.model.visualizer import PictureVisualizer
+from anomalib_dpclip.post_processing.post_processor import DPCLIPPostProcessor
+from anomalib_dpclip.pre_processing.pre_processor import CLIPPreProcessor
+from anomalib_dpclip.visualization.visualizer import PictureVisualizer
 
 
 class DefaultParts:
@@ -53,7 +53,7 @@ class DefaultParts:
             keep_config(self.trainer)
         callbacks: list[Any] = [*super().configure_callbacks(), DecisionReport(), MissingTarget()]  # type: ignore[misc]
         if self.visualizer is not None:
-            from anomalib_dpclip.model.contact_sheet import ContactSheet
+            from anomalib_dpclip.visualization.contact_sheet import ContactSheet
 
             callbacks.append(ContactSheet())
         return callbacks

@@ -8,9 +8,9 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
 from anomalib_dpclip.auxiliary.leakage import warn_if_learned_from
-from anomalib_dpclip.model.lot import JudgesLot
-from anomalib_dpclip.model.post_processor import DPCLIPPostProcessor
-from anomalib_dpclip.model.results_folder import link_latest
+from anomalib_dpclip.callbacks.results_folder import link_latest
+from anomalib_dpclip.post_processing.post_processor import DPCLIPPostProcessor
+from anomalib_dpclip.references.lot import JudgesLot
 
 logger = logging.getLogger(__name__)
 
@@ -43,8 +43,8 @@ class EvaluatesTarget(JudgesLot):
         """
         if self.trainer.state.fn != TrainerFn.FITTING:
             self._require_adapters()
-        self.follow_class()
-        self.follow_domain(calibrating=True)
+        self.resolve_class()
+        self.resolve_domain(calibrating=True)
         self.follow_ignored()
         self.follow_references()
         self._validated = bool(sum(self.trainer.num_val_batches))
@@ -70,8 +70,8 @@ class EvaluatesTarget(JudgesLot):
 
     def _start_judging(self, loaders: Any, *, calibrate_lot: bool) -> None:
         self._require_adapters()
-        self.follow_class()
-        self.follow_domain(calibrating=False)
+        self.resolve_class()
+        self.resolve_domain(calibrating=False)
         self.follow_ignored()
         self.follow_references()
         self.follow_lot(loaders, calibrate=calibrate_lot)

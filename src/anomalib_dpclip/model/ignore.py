@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 IGNORED_PREFIX = "model.ignored."
 """Beginning of the names of an ignored region's state."""
 
-_LEAST_SHARE = 1e-6
+_MIN_SHARE = 1e-6
 """Of an ignored pixel in a resized one, from which that is ignored too; less is rounding."""
 
 
@@ -54,7 +54,7 @@ class IgnoresRegion(KnowsTarget):
         # As photos are resized: whatever an ignored pixel has a share in is ignored.
         shares = resize(ignored[None].float(), list(size), interpolation, antialias=True)[0].abs()
         try:
-            self.model.ignored = IgnoredRegion(shares < _LEAST_SHARE, grid, (ignored.shape[1], ignored.shape[0]))
+            self.model.ignored = IgnoredRegion(shares < _MIN_SHARE, grid, (ignored.shape[1], ignored.shape[0]))
         except ValueError as error:
             raise ValueError(f"--model.ignore {path}: {error}") from error
         self._ignores_by_choice = True

@@ -15,17 +15,17 @@ from anomalib_dpclip.adapter_files.provenance import Provenance
 from anomalib_dpclip.adapter_files.save_and_load import adapter_tensors
 from anomalib_dpclip.auxiliary.auxiliary_set import AuxiliarySet, learned_from
 from anomalib_dpclip.auxiliary.loader import auxiliary_loader
+from anomalib_dpclip.callbacks.deferred import Deferred
+from anomalib_dpclip.callbacks.finite_loss import StepLoss, require_finite_losses
 from anomalib_dpclip.clip.preprocessing import OPENAI
-from anomalib_dpclip.method.anomaly_map import anomaly_map, detection_score, difference_grid
+from anomalib_dpclip.method.anomaly_map import anomaly_map, detection_score, text_margin_grid
 from anomalib_dpclip.method.objective import Objective, training_objective
 from anomalib_dpclip.method.prototypes import Prototypes, TokenDirections
-from anomalib_dpclip.model.calibration_statistics import CalibrationStatistics
 from anomalib_dpclip.model.checkpointing import plain_hyper_parameters
-from anomalib_dpclip.model.deferred import Deferred
-from anomalib_dpclip.model.finite_loss import StepLoss, require_finite_losses
-from anomalib_dpclip.model.post_processor import DPCLIPPostProcessor
 from anomalib_dpclip.model.seed import seed_or_global
 from anomalib_dpclip.model.target import KnowsTarget
+from anomalib_dpclip.post_processing.calibration_statistics import CalibrationStatistics
+from anomalib_dpclip.post_processing.post_processor import DPCLIPPostProcessor
 
 logger = logging.getLogger(__name__)
 
@@ -92,9 +92,9 @@ class LearnsAdapters(KnowsTarget):
 
     def on_fit_start(self) -> None:
         """Decide the domain, and make text anchors for the user's own batches, which may not say what they show."""
-        self.follow_domain(calibrating=True)
+        self.resolve_domain(calibrating=True)
         if not self._learns_from_auxiliary():
-            self.follow_class()
+            self.resolve_class()
 
     def _follow_global_seed(self) -> None:
         """Where no argument names a seed: `anomalib benchmark` sets the global one only after it has built the model."""
@@ -214,12 +214,12 @@ class LearnsAdapters(KnowsTarget):
         if isinstance(self.post_processor, DPCLIPPostProcessor):
             calibration = self.post_processor.auxiliary_calibration
             calibration.set_from(self._seen, self.model.domain)
-            self.provenance = replace(self.provenance, calibration_promise=calibration.promise)
+            self.provenance = replace(self.provenance, calibration_basis=calibration.threshold_basis)
 
     @torch.no_grad()
     def _collect(self, objective: Objective, anchors: Tensor, label: Tensor) -> None:
         grid = self.model.backbone.grid
         # On the token grid: a resized map has the same range, and costs 190 times as much.
-        maps = anomaly_map(difference_grid(objective.taps, anchors, grid, self.model.domain))
+        maps = anomaly_map(text_margin_grid(objective.taps, anchors, grid, self.model.domain))
         masks = (objective.token_mask == 1).unflatten(1, grid)
         self._scores.add((maps, detection_score(objective.detection, anchors), label, masks))

@@ -20,6 +20,7 @@ from anomalib_dpclip.auxiliary.auxiliary_set import AuxiliarySet
 from anomalib_dpclip.clip.loading import load_clip, load_text_tower
 from anomalib_dpclip.clip.preprocessing import Preprocessing
 from anomalib_dpclip.clip.pretraining import pretraining_of
+from anomalib_dpclip.deploy.export import DPCLIPExport
 from anomalib_dpclip.files.measured_by import package_versions
 from anomalib_dpclip.method.adapters import Pooling
 from anomalib_dpclip.method.anchor_cache import AnchorCache
@@ -34,12 +35,11 @@ from anomalib_dpclip.model.arguments import AdaptersArguments, check_ranges, cho
 from anomalib_dpclip.model.checkpointing import SavesAdapters
 from anomalib_dpclip.model.default_parts import DefaultParts
 from anomalib_dpclip.model.evaluation import EvaluatesTarget
-from anomalib_dpclip.model.export import DPCLIPExport
 from anomalib_dpclip.model.learning import LearnsAdapters
-from anomalib_dpclip.model.pre_processor import CLIPPreProcessor
-from anomalib_dpclip.model.reference_memory import MEMORY_TOKENS
-from anomalib_dpclip.model.references import check_references
 from anomalib_dpclip.model.seed import seed_or_global
+from anomalib_dpclip.pre_processing.pre_processor import CLIPPreProcessor
+from anomalib_dpclip.references.reference_images import check_references
+from anomalib_dpclip.references.reference_memory import MEMORY_TOKENS
 
 
 class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, DefaultParts, AnomalibModule):  # type: ignore[misc]

@@ -15,7 +15,7 @@ from anomalib_dpclip.method.anchor_cache import AnchorCache
 from anomalib_dpclip.method.class_names import UNKNOWN_CLASS, classes_of
 from anomalib_dpclip.method.domain import DEFAULT_DOMAIN, Domain, domain_of
 from anomalib_dpclip.method.torch_model import DPCLIPModel
-from anomalib_dpclip.model.post_processor import DPCLIPPostProcessor
+from anomalib_dpclip.post_processing.post_processor import DPCLIPPostProcessor
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class KnowsTarget(LightningModule):
     chosen_domain: Domain | None
     provenance: Provenance
     weights: str | Path | None
-    shown_class = ""
+    anchor_class = ""
     """Class of the current anchors; empty where an earlier version has written the checkpoint that brought them."""
 
     @property
@@ -65,7 +65,7 @@ class KnowsTarget(LightningModule):
     def set_class(self, class_name: str) -> None:
         """Make a class's text anchors the current ones."""
         self.model.anchors.copy_(self.anchors_for(class_name))
-        self.shown_class = class_name
+        self.anchor_class = class_name
 
     def anchors_of(self, batch: ImageBatch) -> Tensor:
         """Anchors of each image's class ``(B, E, 2)``, or the current class's ``(E, 2)`` where images carry none."""
@@ -74,7 +74,7 @@ class KnowsTarget(LightningModule):
             return self.model.anchors
         return torch.stack([self.anchors_for(name) for name in names]).to(self.device, non_blocking=True)
 
-    def follow_class(self) -> None:
+    def resolve_class(self) -> None:
         """Take the class name from the arguments, else from the data module; without either keep what is there."""
         if self.class_name is not None:
             self.set_class(self.class_name)
@@ -95,7 +95,7 @@ class KnowsTarget(LightningModule):
         if isinstance(self.post_processor, DPCLIPPostProcessor):
             self.post_processor.domain = domain
 
-    def follow_domain(self, calibrating: bool) -> None:
+    def resolve_domain(self, calibrating: bool) -> None:
         """The one place that decides the domain of a run.
 
         The user's choice comes first. Thresholds in force hold in the domain that they were set in, and no other; where new

@@ -20,7 +20,7 @@ from anomalib_dpclip.data.images import ImageReadError
 from anomalib_dpclip.data.regions import Region
 from anomalib_dpclip.model.checkpointing import plain_hyper_parameters
 from anomalib_dpclip.model.from_file import model_from_file
-from anomalib_dpclip.model.heat_map import color_range
+from anomalib_dpclip.visualization.heat_map import color_range
 
 
 @pytest.fixture(scope="module")

@@ -92,9 +92,11 @@ def test_a_corrected_checkpoint_says_so(folder, tmp_path, capsys):
     write_corrected(model, folder / "model.ckpt", tmp_path / "new.ckpt")
     main(["adapters", str(tmp_path / "new.ckpt")])
     said = capsys.readouterr().out
-    assert "no promise about new images; raised by corrections since\n" in said
+    assert "no guarantee for new images; raised by corrections since\n" in said
     assert "7 of a target, 1 of them corrections: " in said
-    assert model_from_file(tmp_path / "new.ckpt").post_processor.calibration.promise.endswith("; raised by corrections since")
+    assert model_from_file(tmp_path / "new.ckpt").post_processor.calibration.threshold_basis.endswith(
+        "; raised by corrections since"
+    )
 
 
 def test_a_corrected_checkpoint_is_corrected_again(folder, tmp_path):

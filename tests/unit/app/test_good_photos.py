@@ -16,7 +16,7 @@ from anomalib_dpclip import DPCLIP, Photos
 from anomalib_dpclip.app.answers import Answers
 from anomalib_dpclip.app.app_command import _model
 from anomalib_dpclip.app.correct_command import write_corrected
-from anomalib_dpclip.app.good_photos import MOST_PHOTOS
+from anomalib_dpclip.app.good_photos import MAX_PHOTOS
 from anomalib_dpclip.app.predictor import UNCALIBRATED, Predictor
 from anomalib_dpclip.data.regions import batch_regions
 from anomalib_dpclip.model.from_file import model_from_file
@@ -128,7 +128,7 @@ def test_files_that_do_not_serve_are_named(answers, judged, good, tmp_path):
     assert answer.verdict.startswith(
         "### No result\nphoto.png is the photo to judge and, as copy.png, a good photo: it would be compared with itself."
     )
-    many = [photo(tmp_path / "many" / f"{index}.png", index) for index in range(MOST_PHOTOS + 1)]
+    many = [photo(tmp_path / "many" / f"{index}.png", index) for index in range(MAX_PHOTOS + 1)]
     assert answers.look(judged, "weave", many[1:], 0.5).prediction is not None
     assert answers.look(judged, "weave", many, 0.5).verdict.startswith("### No result\n17 good photos are more than the 16")
     assert answers.look(None, "weave", good, 0.5).verdict == "Drop a photo to begin.\n\nKnown of the target: **4 good photos**."

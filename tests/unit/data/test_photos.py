@@ -315,7 +315,7 @@ def test_results_of_reduced_photos_are_results_of_their_own(root, tmp_path):
 def test_resized_in_eight_bits_or_after_makes_no_difference(tmp_path, size):
     from torchvision.transforms.v2 import Compose
 
-    from anomalib_dpclip.model.resize import EightBitResize
+    from anomalib_dpclip.pre_processing.resize import EightBitResize
 
     values = torch.randint(0, 256, (37, 51, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     Image.fromarray(values.numpy()).save(tmp_path / "a.png")

@@ -9,10 +9,10 @@ from torch.nn.functional import normalize
 from anomalib_dpclip.method.anomaly_map import (
     anomaly_map,
     detection_score,
-    difference_grid,
     resize_map,
     segmentation_logits,
-    similarity_difference,
+    text_margin,
+    text_margin_grid,
 )
 
 ANCHORS = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
@@ -38,20 +38,20 @@ def blurred(grid, domain):
 
 def test_similarity_difference_by_hand():
     tokens = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]]])
-    torch.testing.assert_close(similarity_difference(tokens, ANCHORS), torch.tensor([[-1.0, 1.0, 0.2]]))
+    torch.testing.assert_close(text_margin(tokens, ANCHORS), torch.tensor([[-1.0, 1.0, 0.2]]))
 
 
 def test_every_image_may_have_its_own_anchors():
     tokens = torch.tensor([[[0.6, 0.8]], [[0.6, 0.8]]])
     anchors = torch.stack([ANCHORS, ANCHORS.flip(-1)])
-    torch.testing.assert_close(similarity_difference(tokens, anchors), torch.tensor([[0.2], [-0.2]]))
+    torch.testing.assert_close(text_margin(tokens, anchors), torch.tensor([[0.2], [-0.2]]))
 
 
 @pytest.mark.parametrize("domain", ["industrial", "medical"])
 def test_blur_against_scipy(domain):
     torch.manual_seed(0)
     values = 2 * torch.rand(2, 8 * 6) - 1
-    grid = difference_grid([tokens_of(values)], ANCHORS, (8, 6), domain)
+    grid = text_margin_grid([tokens_of(values)], ANCHORS, (8, 6), domain)
     expected = [blurred(image.reshape(8, 6).double().numpy(), domain) for image in values]
     np.testing.assert_allclose(grid.numpy(), expected, atol=1e-6)
 
@@ -59,8 +59,8 @@ def test_blur_against_scipy(domain):
 def test_taps_are_averaged():
     torch.manual_seed(0)
     taps = [tokens_of(2 * torch.rand(1, 36) - 1) for _ in range(3)]
-    each = torch.stack([difference_grid([tap], ANCHORS, (6, 6), "medical") for tap in taps])
-    torch.testing.assert_close(difference_grid(taps, ANCHORS, (6, 6), "medical"), each.mean(0))
+    each = torch.stack([text_margin_grid([tap], ANCHORS, (6, 6), "medical") for tap in taps])
+    torch.testing.assert_close(text_margin_grid(taps, ANCHORS, (6, 6), "medical"), each.mean(0))
 
 
 def test_resize_puts_corners_on_corners():
@@ -90,7 +90,7 @@ def test_the_ends_of_the_range():
 
 
 def test_identical_tokens_give_an_even_map():
-    grid = difference_grid([tokens_of(torch.full((1, 36), 0.25))], ANCHORS, (6, 6), "medical")
+    grid = text_margin_grid([tokens_of(torch.full((1, 36), 0.25))], ANCHORS, (6, 6), "medical")
     torch.testing.assert_close(resize_map(grid, (24, 24)), torch.full((1, 24, 24), 0.25))
 
 
@@ -108,7 +108,7 @@ def test_autocast_leaves_maps_as_they_are(dtype):
 
     def predict():
         logits = segmentation_logits(tokens, anchors, (10, 10), (40, 40))
-        grid = difference_grid([tokens], anchors, (10, 10), "industrial")
+        grid = text_margin_grid([tokens], anchors, (10, 10), "industrial")
         return logits, anomaly_map(resize_map(grid, (40, 40)))
 
     expected = predict()

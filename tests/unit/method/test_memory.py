@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from anomalib_dpclip.method import memory
-from anomalib_dpclip.method.evidence_fusion import LEAST_SHARE, memory_share
+from anomalib_dpclip.method.evidence_fusion import MIN_MEMORY_WEIGHT, memory_weight
 from anomalib_dpclip.method.memory import TokenMemory, centred_tokens, fuse, nearest_distance, tap_mean_distance
 
 
@@ -57,7 +57,7 @@ def share_of(text_gap: float, memory_gap: float, memory_scale: float = 1.0) -> f
     normal, anomalous = (torch.randn(4000, 2, generator=rng) for _ in range(2))
     anomalous += torch.tensor([text_gap, memory_gap])
     scale = torch.tensor([1.0, memory_scale])
-    return memory_share(normal * scale, anomalous * scale)
+    return memory_weight(normal * scale, anomalous * scale)
 
 
 def test_evidence_that_tells_nothing_counts_nothing():
@@ -67,8 +67,8 @@ def test_evidence_that_tells_nothing_counts_nothing():
 
 
 def test_the_memory_never_counts_less_than_its_least_share():
-    assert share_of(5, 1) == pytest.approx(LEAST_SHARE, abs=0.02)
-    assert memory_share(torch.randn(100, 2), torch.empty(0, 2)) > 0
+    assert share_of(5, 1) == pytest.approx(MIN_MEMORY_WEIGHT, abs=0.02)
+    assert memory_weight(torch.randn(100, 2), torch.empty(0, 2)) > 0
 
 
 def test_the_share_follows_the_scales():

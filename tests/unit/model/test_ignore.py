@@ -12,8 +12,8 @@ from tests.data.golden.make_golden import GOLDEN
 from anomalib_dpclip import DPCLIP
 from anomalib_dpclip.app.predictor import Predictor
 from anomalib_dpclip.metrics import PixelMetric, auroc, count_pixels
-from anomalib_dpclip.model.calibration_statistics import CalibrationStatistics
-from anomalib_dpclip.model.reference_memory import build_memory
+from anomalib_dpclip.post_processing.calibration_statistics import CalibrationStatistics
+from anomalib_dpclip.references.reference_memory import build_memory
 
 SIZE = (200, 150)
 
@@ -89,7 +89,7 @@ def test_synthetic_defects_that_are_ignored_set_no_threshold(tmp_path):
     rows = statistics.images()
     assert (rows.label == 0).sum() == 4
     assert 0 < (rows.label == 1).sum() < 8
-    assert (rows.floor > 0).all()
+    assert (rows.map_min > 0).all()
 
 
 def test_statistics_and_metrics_leave_it_out():
@@ -104,7 +104,7 @@ def test_statistics_and_metrics_leave_it_out():
     statistics = CalibrationStatistics(judged=judged)
     statistics.update(maps, torch.zeros(2), torch.tensor([1, 0]), masks)
     assert all(torch.equal(*pair) for pair in zip(statistics.pixels.compute(), expected, strict=True))
-    torch.testing.assert_close(statistics.images().floor, maps[..., 3:].amin((1, 2)))
+    torch.testing.assert_close(statistics.images().map_min, maps[..., 3:].amin((1, 2)))
     metric = PixelMetric("pixel_AUROC", auroc)
     metric.histogram.judged = judged
     metric.update(SimpleNamespace(anomaly_map=maps, gt_mask=masks))

@@ -1,0 +1,82 @@
+"""What an exported file says of itself: class, backbone, adapters, thresholds and what these rest on."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from anomalib_dpclip.files.plain_data import plain_data
+
+METADATA_KEY = "dpclip"
+"""Under which ONNX's metadata and OpenVINO's runtime information hold it."""
+
+FORMAT_VERSION = 1
+"""Of the metadata; a file with a higher one is refused."""
+
+
+@dataclass
+class DeployedClass:
+    """One class of a file.
+
+    Attributes:
+        name: What the images show; empty if nobody knows.
+        scale: Packed `Scale` that the file was exported with, from which thresholds are moved.
+        threshold_basis: What the thresholds in force hold to, in words.
+    """
+
+    name: str
+    scale: list[float]
+    threshold_basis: str = ""
+
+
+@dataclass
+class Metadata:
+    """What a file says.
+
+    Attributes:
+        backbone: Name of the CLIP backbone.
+        pretrained: Its weights.
+        adapters: Digest of the adapters, as ``dpclip adapters`` shows it.
+        learned_from: Data sets and classes that the adapters learned from.
+        domain: Of scores and maps.
+        is_normalised: Whether maps are normalised; else they are raw.
+        classes: Its classes, the first being the default.
+        version: Of this package.
+        format_version: Of the metadata.
+    """
+
+    backbone: str
+    pretrained: str
+    adapters: str
+    learned_from: list[str]
+    domain: str
+    is_normalised: bool
+    classes: list[DeployedClass] = field(default_factory=list)
+    version: str = ""
+    format_version: int = FORMAT_VERSION
+
+    def as_text(self) -> str:
+        """As it is written."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+
+def metadata_from(text: str | None, path: Path) -> Metadata:
+    """What a file's text says.
+
+    Raises:
+        ValueError: If there is none, it is of a newer version, or damaged.
+    """
+    if text is None:
+        raise ValueError(
+            f"{path} was not exported by this package, or by a version before thresholds could be moved: export it anew"
+        )
+    try:
+        values: Any = plain_data(json.loads(text))
+        newer = values["format_version"] > FORMAT_VERSION
+        classes = [DeployedClass(**each) for each in values.pop("classes")]
+        known = None if newer else Metadata(classes=classes, **values)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{path}: what it says of itself cannot be read; the file is damaged: {error}") from error
+    if known is None:
+        raise ValueError(f"{path} was exported by a newer version of this package: upgrade anomalib-dpclip")
+    return known

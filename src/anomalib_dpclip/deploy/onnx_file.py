@@ -1,0 +1,129 @@
+"""ONNX files: made of what torch exports, read, and written with other thresholds."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from anomalib_dpclip.deploy.deployed import CLASS, RAW_SCORE, SCALES
+from anomalib_dpclip.deploy.metadata import METADATA_KEY, Metadata, metadata_from
+from anomalib_dpclip.files.atomic_write import atomic_write
+
+Array = npt.NDArray[np.float32]
+
+
+class OnnxFile:
+    """An ONNX file of this package.
+
+    Args:
+        path: The file.
+
+    Attributes:
+        metadata: What it says of itself.
+        scales: Packed scales in force ``(C, 14)``.
+
+    Raises:
+        ValueError: If it cannot be read, or is of another package.
+    """
+
+    def __init__(self, path: Path) -> None:
+        from google.protobuf.message import DecodeError
+        from onnx import numpy_helper
+
+        self.path = path
+        try:
+            self._proto = _load(path)
+        except (DecodeError, ValueError) as error:
+            raise ValueError(f"{path} is no ONNX file that can be read, it may be truncated: {error}") from error
+        said = {each.key: each.value for each in self._proto.metadata_props}
+        self.metadata = metadata_from(said.get(METADATA_KEY), path)
+        tables = [each for each in self._proto.graph.initializer if each.name == SCALES]
+        if not tables:
+            raise ValueError(f"{path}: its thresholds are gone, another tool has rewritten the file; export it anew")
+        self.scales: Array = np.array(numpy_helper.to_array(tables[0]))
+
+    def write(self, raw_score: bool | None = None) -> None:
+        """Write the file with its scales and metadata as they are now, the whole file or none.
+
+        Args:
+            raw_score: Whether it gives the raw image score; by default as before.
+        """
+        finish_onnx(self._proto, self.scales, self.metadata, raw_score)
+        _save(self._proto, self.path)
+
+    def runner(self) -> Callable[[Array, int], dict[str, Array]]:
+        """From an image ``(1, 3, H, W)`` in [0, 1] and the number of its class to the outputs by their names."""
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(self.path, providers=["CPUExecutionProvider"])
+        names = [output.name for output in session.get_outputs()]
+        image_name = session.get_inputs()[0].name
+
+        def run(image: Array, number: int) -> dict[str, Array]:
+            chosen = {CLASS: np.array([number])} if len(self.metadata.classes) > 1 else {}
+            return dict(zip(names, session.run(names, {image_name: image, **chosen}), strict=True))
+
+        return run
+
+    @property
+    def input_size(self) -> tuple[int, int] | None:
+        """Height and width of the images that it takes; ``None`` for any."""
+        height, width = (each.dim_value for each in self._proto.graph.input[0].type.tensor_type.shape.dim[2:])
+        return (height, width) if height and width else None
+
+
+def finish_exported(path: Path, scales: Array, metadata: Metadata, raw_score: bool) -> None:
+    """Turn what torch has exported into a file of this package, in its place.
+
+    Args:
+        path: The file, whose second input is the table of scales, and the third, if any, the class.
+        scales: The table ``(C, 14)``.
+        metadata: What the file is to say of itself.
+        raw_score: Whether it gives the raw image score.
+    """
+    from onnx import numpy_helper
+
+    proto = _load(path)
+    if len(metadata.classes) > 1:  # an input with a value of its own may be left out
+        proto.graph.initializer.append(numpy_helper.from_array(np.zeros(1, np.int64), CLASS))
+    _remove(proto.graph.input, SCALES)
+    finish_onnx(proto, scales, metadata, raw_score)
+    _save(proto, path)
+
+
+def finish_onnx(proto: Any, scales: Array, metadata: Metadata, raw_score: bool | None) -> None:
+    """Put scales and metadata into a model, and take the raw score in or out of its outputs."""
+    from onnx import helper, numpy_helper
+
+    graph = proto.graph
+    _remove(graph.initializer, SCALES)
+    graph.initializer.append(numpy_helper.from_array(scales.astype(np.float32), SCALES))
+    others = {each.key: each.value for each in proto.metadata_props}
+    helper.set_model_props(proto, others | {METADATA_KEY: metadata.as_text()})
+    if raw_score is None:
+        return
+    known = [*_remove(graph.output, RAW_SCORE), *_remove(graph.value_info, RAW_SCORE)][:1]
+    (graph.output if raw_score else graph.value_info).extend(known)
+
+
+def _remove(items: Any, name: str) -> list[Any]:
+    """Take what has a name out of a list of a model; what was taken."""
+    found = [each for each in items if each.name == name]
+    for each in found:
+        items.remove(each)
+    return found
+
+
+def _load(path: Path) -> Any:
+    import onnx
+
+    return onnx.load(path, load_external_data=False)  # weights beside a large file stay where they are
+
+
+def _save(proto: Any, path: Path) -> None:
+    import onnx
+
+    with atomic_write(path) as unfinished:
+        onnx.save(proto, unfinished)

@@ -1,0 +1,202 @@
+"""The command `dpclip threshold`: shows an exported file, and moves its thresholds without a new export."""
+
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import torch
+from torchvision.transforms.v2.functional import to_dtype, to_image
+
+from anomalib_dpclip.data.images import read_image
+from anomalib_dpclip.data.photo_files import photo_files
+from anomalib_dpclip.deploy.metadata import Metadata
+from anomalib_dpclip.deploy.onnx_file import OnnxFile
+from anomalib_dpclip.deploy.openvino_file import OpenVINOFile
+from anomalib_dpclip.files.plain_data import printable
+from anomalib_dpclip.post_processing.conformal import false_alarm_threshold, guarantee_of, too_few
+from anomalib_dpclip.post_processing.normalisation import NORMALISED_CONTROL_POINTS, separate_control_points
+from anomalib_dpclip.post_processing.scale import Scale, unpacked
+from anomalib_dpclip.post_processing.thresholds import NO_GUARANTEE, Thresholds
+from anomalib_dpclip.pre_processing.resize import EightBitResize
+
+ExportedFile = OnnxFile | OpenVINOFile
+
+ROUNDING = 2e-6
+"""Share of their range that raw values may be off by, worked out of outputs in single precision of which the outer twentieth
+stands for most of the range: the photo at the threshold must not exceed it."""
+
+
+def threshold(
+    file: Path,
+    image: float | None = None,
+    pixel: float | None = None,
+    from_: Path | None = None,
+    rate: float | None = None,
+    class_name: str | None = None,
+    raw_score: bool | None = None,
+) -> None:
+    """Show what an exported file is of and what its thresholds rest on, and move them.
+
+    Args:
+        file: ``.onnx`` or ``.xml`` file that this package has exported.
+        image: Threshold on the raw image score.
+        pixel: Threshold on the raw map.
+        from_: Folder of normal photos to set both thresholds from; the file judges them.
+        rate: With it: probability in [0, 1) with which a new normal photo may exceed each threshold.
+        class_name: Which class's thresholds, in a file of several.
+        raw_score: Whether the file gives ``raw_score``, the image score before its normalisation, beside the others.
+            anomalib's ``OpenVINOInferencer`` refuses files that do.
+
+    Raises:
+        FileNotFoundError: If the file, or the folder of photos, is not there.
+        ValueError: If it is no file of this package, a threshold is out of range, or arguments do not go together.
+        ModuleNotFoundError: If the file's runtime is not installed.
+    """
+    exported = read_exported(file)
+    moved = _moved(exported, image, pixel, from_, rate, class_name)
+    if moved or raw_score is not None:
+        exported.write(raw_score)
+    for key, value in _description(file, exported).items():
+        print(f"{key:<16} {printable(value)}")  # noqa: T201  (the command's answer)
+
+
+def read_exported(file: Path) -> ExportedFile:
+    """An exported file of either kind.
+
+    Raises:
+        FileNotFoundError: If it is not there.
+        ValueError: If it is of another kind or package, or cannot be read.
+    """
+    kinds: dict[str, type[ExportedFile]] = {".onnx": OnnxFile, ".xml": OpenVINOFile}
+    if not file.is_file():
+        raise FileNotFoundError(f"there is no exported file {file}")
+    if file.suffix not in kinds:
+        raise ValueError(f"{file}: thresholds are moved in .onnx and .xml files; of other kinds export anew")
+    try:
+        return kinds[file.suffix](file)
+    except ModuleNotFoundError as error:
+        extra = {".onnx": "onnx", ".xml": "openvino"}[file.suffix]
+        raise ModuleNotFoundError(f"{file} needs the package {error.name}: pip install 'anomalib-dpclip[{extra}]'") from error
+
+
+def _moved(
+    exported: ExportedFile,
+    image: float | None,
+    pixel: float | None,
+    photos: Path | None,
+    rate: float | None,
+    class_name: str | None,
+) -> bool:
+    """Put thresholds into a file that has been read; whether there were any to put."""
+    if (photos is None) != (rate is None):
+        raise ValueError(
+            "--from FOLDER and --rate RATE go together: photos to set thresholds from, and how many may exceed them"
+        )
+    if photos is not None and (image is not None or pixel is not None):
+        raise ValueError("--from sets both thresholds: leave --image and --pixel out")
+    if photos is None and image is None and pixel is None:
+        return False
+    number = _number_of(exported.metadata, class_name, exported.path)
+    known = exported.metadata.classes[number]
+    original, current = unpacked(torch.tensor(known.scale)), unpacked(torch.from_numpy(exported.scales[number]))
+    if photos is not None and rate is not None:
+        chosen = _from_photos(exported, number, current, photos, rate)
+    else:
+        chosen = _by_hand(current, image, pixel)
+    scale = _with_thresholds(original, chosen)
+    exported.scales[number] = scale.packed().numpy()
+    known.threshold_basis = chosen.threshold_basis
+    return True
+
+
+def _number_of(metadata: Metadata, class_name: str | None, path: Path) -> int:
+    names = [each.name for each in metadata.classes]
+    if class_name is None and len(names) == 1:
+        return 0
+    if class_name not in names:
+        what = "several classes" if class_name is None else f"no class {class_name!r}"
+        raise ValueError(f"{path} has {what}: choose one with --class_name: {', '.join(map(repr, names))}")
+    return names.index(class_name)
+
+
+def _by_hand(current: Scale, image: float | None, pixel: float | None) -> Thresholds:
+    """Thresholds that were given, the other as it is.
+
+    Raises:
+        ValueError: If one cannot be reached by any image.
+    """
+    for name, value, points in (("image", image, current.score_knots), ("pixel", pixel, current.map_knots)):
+        lowest, highest = points[0].item(), points[-1].item()
+        if value is not None and not lowest < value < highest:
+            raise ValueError(
+                f"--{name} must lie between {lowest:.4g} and {highest:.4g}, the lowest and highest raw "
+                f"{'score' if name == 'image' else 'value of a map'} there is, not {value}"
+            )
+    given = " and ".join(name for name, value in (("image", image), ("pixel", pixel)) if value is not None)
+    threshold_basis = f"the {given} threshold was set by hand; {NO_GUARANTEE}"
+    unchanged = (current.score_knots[2].item(), current.map_knots[2].item())
+    chosen = [new if new is not None else old for new, old in zip((image, pixel), unchanged, strict=True)]
+    return Thresholds(chosen[0], chosen[1], threshold_basis)
+
+
+def _from_photos(exported: ExportedFile, number: int, current: Scale, folder: Path, rate: float) -> Thresholds:
+    """Thresholds that new photos like these exceed at a rate, by what the file says of these."""
+    if not 0 <= rate < 1:
+        raise ValueError(f"--rate must lie in [0, 1), not {rate}")
+    scores, peaks = (torch.tensor(values) for values in zip(*_judged(exported, number, current, folder), strict=True))
+    if rate and too_few(len(scores), Fraction(str(rate))):
+        print(f"{too_few(len(scores), Fraction(str(rate)))}: the strictest threshold is set")  # noqa: T201
+    image, pixel = (
+        false_alarm_threshold(values, rate) + ROUNDING * float(points[-1] - points[0])
+        for values, points in ((scores, current.score_knots), (peaks, current.map_knots))
+    )
+    return Thresholds(image, pixel, guarantee_of(len(scores), rate, f" of {folder.resolve().name}"))
+
+
+def _judged(exported: ExportedFile, number: int, current: Scale, folder: Path) -> Iterator[tuple[float, float]]:
+    """Raw score and raw peak of each photo of a folder."""
+    paths = sorted(photo_files(folder))
+    if not paths:
+        raise FileNotFoundError(f"no photos in {folder}: --from must be the folder of the normal photos")
+    run, size = exported.runner(), exported.input_size
+    for path in paths:
+        image = to_dtype(to_image(read_image(path)), torch.float32, scale=True)
+        outputs = run((image if size is None else EightBitResize(size)(image))[None].numpy(), number)
+        peak = float(outputs["anomaly_map"].max())
+        raw_peak = raw_value(peak, current.map_knots) if exported.metadata.is_normalised else peak
+        yield raw_value(float(outputs["pred_score"].item()), current.score_knots), raw_peak
+
+
+def raw_value(normalised: float, points: torch.Tensor) -> float:
+    """What a value in [0, 1] was before `piecewise_linear` through control points ``(5,)``."""
+    return float(np.interp(normalised, NORMALISED_CONTROL_POINTS, points.double().numpy()))
+
+
+def _with_thresholds(scale: Scale, thresholds: Thresholds) -> Scale:
+    """A scale as it was exported, with other thresholds: however often they are moved, the other points stay."""
+    points: list[torch.Tensor] = []
+    for known, value in ((scale.map_knots, thresholds.pixel), (scale.score_knots, thresholds.image)):
+        lowest, low, _, high, highest = known.tolist()
+        points.append(separate_control_points(lowest, low, value, high, highest))
+    return scale._replace(map_knots=points[0], score_knots=points[1])
+
+
+def _description(file: Path, exported: ExportedFile) -> dict[str, str]:
+    """What a file says of itself, in words."""
+    known = exported.metadata
+    lines = {
+        "file": str(file),
+        "backbone": f"{known.backbone}, weights {known.pretrained}",
+        "adapters": f"digest {known.adapters}, learned from {', '.join(known.learned_from) or 'unknown'}",
+        "domain": known.domain,
+    }
+    for index, (each, scale) in enumerate(zip(known.classes, exported.scales, strict=True)):
+        scores = unpacked(torch.from_numpy(scale))
+        number = f" {index}" if len(known.classes) > 1 else ""
+        lines |= {
+            f"class{number}": each.name or "unknown",
+            f"thresholds{number}": f"image {scores.score_knots[2]:.4f}, pixel {scores.map_knots[2]:.4f} (raw)",
+            f"basis{number}": each.threshold_basis or "unknown",
+        }
+    return lines

@@ -1,0 +1,177 @@
+"""What raw maps and detection scores mean on a data set: ranges for the image score, normalisation, thresholds."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from anomalib_dpclip.method.domain import Domain
+from anomalib_dpclip.post_processing.calibration_statistics import CalibrationStatistics, ImageStatistics
+from anomalib_dpclip.post_processing.normalisation import NORMALISED_CONTROL_POINTS, separate_control_points
+from anomalib_dpclip.post_processing.scale import Scale
+from anomalib_dpclip.post_processing.thresholds import Thresholds, choose_thresholds, goes_by_rate
+
+MOST_RAISED = 0.2
+"""Share of the way from a threshold to the highest value seen that corrections raise it at most."""
+
+RAISED = "; raised by corrections since"
+"""What is said of thresholds that have been."""
+
+
+class Calibration(nn.Module):
+    """Ranges and thresholds of one data set, as buffers. Unset, it changes nothing and has 0.5 as threshold.
+
+    Attributes:
+        map_range: Lowest and highest value of the raw maps ``(2,)``.
+        detection_range: Lowest and highest detection score ``(2,)``.
+        map_knots: Control points of the maps' normalisation ``(5,)``, see `piecewise_linear`; the third is the pixel threshold.
+        score_knots: Control points of the fused image scores' normalisation ``(5,)``; the third is the image threshold.
+        is_set: Whether a data set has set it.
+        threshold_basis: What the thresholds rest on, in words; beside the buffers, since it is no tensor. Empty if unknown.
+    """
+
+    map_range: Tensor
+    detection_range: Tensor
+    map_knots: Tensor
+    score_knots: Tensor
+    is_set: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.threshold_basis = ""
+        self.register_buffer("map_range", torch.tensor([0.0, 1.0]))
+        self.register_buffer("detection_range", torch.tensor([0.0, 1.0]))
+        self.register_buffer("map_knots", torch.tensor(NORMALISED_CONTROL_POINTS))
+        self.register_buffer("score_knots", torch.tensor(NORMALISED_CONTROL_POINTS))
+        self.register_buffer("is_set", torch.tensor(False))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Calibration":
+        """Follow the model to its device, but not to half precision, in which thresholds and control points coincide."""
+        return super()._apply(lambda tensor: tensor.to(fn(tensor.new_empty(0)).device), recurse)
+
+    def require_valid(self, source: Path | str) -> None:
+        """Make sure that what a file brought can be calibrated with: anything compared with NaN would be normal.
+
+        Args:
+            source: Where it comes from, for the message.
+
+        Raises:
+            ValueError: If a value is not finite, or control points do not ascend.
+        """
+        for name, value in self.named_buffers():
+            if not value.isfinite().all():
+                raise ValueError(f"{source}: its calibration's {name} are not finite numbers; the file is damaged")
+        for name in ("map_knots", "score_knots"):
+            if not (getattr(self, name).diff() > 0).all():
+                raise ValueError(f"{source}: its calibration has {name} that do not ascend; the file is damaged")
+
+    def fuse(self, peak: Tensor, detection: Tensor, domain: Domain) -> Tensor:
+        """Image score: peak of the map and detection score, each min-max scaled by the data set's range, averaged.
+
+        Args:
+            peak: Highest value of each raw map ``(B,)``.
+            detection: Detection scores ``(B,)``.
+            domain: ``"medical"`` uses the peak alone.
+
+        Returns:
+            Scores ``(B,)``, in [0, 1] on the images that set the range and wider on others.
+        """
+        return self.scale.fuse(peak, detection, domain)
+
+    def normalize_map(self, anomaly_map: Tensor) -> Tensor:
+        """Raw maps ``(B, H, W)`` in [0, 1] to maps in [0, 1] with the threshold at 0.5."""
+        return self.scale.normalize_map(anomaly_map)
+
+    def normalize_score(self, fused: Tensor) -> Tensor:
+        """Fused scores ``(B,)`` to scores in [0, 1] with the threshold at 0.5."""
+        return self.scale.normalize_score(fused)
+
+    @property
+    def scale(self) -> Scale:
+        """What is in force, as plain tensors."""
+        return Scale(self.map_range, self.detection_range, self.map_knots, self.score_knots)
+
+    @property
+    def thresholds(self) -> Thresholds:
+        """Thresholds on the fused score and on the raw map."""
+        return Thresholds(self.score_knots[2].item(), self.map_knots[2].item(), self.threshold_basis)
+
+    def copy_from(self, other: "Calibration") -> None:
+        """Take over another calibration's state."""
+        self.load_state_dict(other.state_dict())
+        self.threshold_basis = other.threshold_basis
+
+    @torch.no_grad()
+    def set_from(
+        self,
+        statistics: CalibrationStatistics,
+        domain: Domain,
+        false_alarm_rate: float | None = None,
+        scale: "Calibration | None" = None,
+    ) -> None:
+        """Set ranges and thresholds from what was seen of a data set.
+
+        Thresholds are those of the best F1 score, or with a false-alarm rate those that a new normal image exceeds at most at
+        this rate. Where that is undefined (one kind of image only) the way out is the other rule, said in a warning.
+
+        Args:
+            statistics: What was seen.
+            domain: How scores are fused.
+            false_alarm_rate: Probability in [0, 1) with which a new normal image may be called anomalous.
+            scale: Has the ranges that are used with a false-alarm rate. In those of the images themselves none of these images
+                is ever extreme, as a new one can be, and the rate would not quite hold.
+        """
+        seen = statistics.images()
+        if not len(seen.map_max):
+            return
+        if scale is not None and goes_by_rate(seen, false_alarm_rate):
+            self.map_range.copy_(scale.map_range)
+            self.detection_range.copy_(scale.detection_range)
+        else:
+            self.set_ranges(seen)
+        self.set_thresholds(choose_thresholds(self.fused(seen, domain), seen, statistics, false_alarm_rate), seen, domain)
+
+    def set_ranges(self, seen: ImageStatistics) -> None:
+        """Set the ranges from what was seen of at least one image; thresholds follow with `set_thresholds`."""
+        self.map_range.copy_(torch.stack([seen.map_min.min(), seen.map_max.max()]))
+        self.detection_range.copy_(torch.stack([seen.detection.min(), seen.detection.max()]))
+
+    def fused(self, seen: ImageStatistics, domain: Domain) -> Tensor:
+        """Image score of each image that was seen ``(N,)``, on the CPU."""
+        device = self.map_range.device
+        return self.fuse(seen.map_max.to(device), seen.detection.to(device), domain).cpu()
+
+    @torch.no_grad()
+    def raise_thresholds(self, image: float, pixel: float, first_image: float, first_pixel: float) -> None:
+        """Let thresholds rise to what normal images scored, but only so far that what is plainly anomalous stays above them.
+
+        Args:
+            image: Fused score of a normal image.
+            pixel: Peak of a normal image's raw map.
+            first_image: Image threshold before they first rose, from which `MOST_RAISED` counts.
+            first_pixel: The same of the pixel threshold.
+        """
+        before = self.thresholds
+        for knots, value, first in ((self.score_knots, image, first_image), (self.map_knots, pixel, first_pixel)):
+            knots[2] = max(knots[2].item(), min(value, first + MOST_RAISED * (knots[3].item() - first)))
+        if self.threshold_basis and self.thresholds != before:
+            self.threshold_basis = self.threshold_basis.removesuffix(RAISED) + RAISED
+
+    @torch.no_grad()
+    def set_thresholds(self, thresholds: Thresholds, seen: ImageStatistics, domain: Domain) -> None:
+        """Put thresholds in force: they become the middle control points, between what was seen.
+
+        Args:
+            thresholds: On the fused score in the ranges that are set, and on the raw map.
+            seen: The images between whose scores they lie.
+            domain: How scores are fused.
+        """
+        fused = self.fused(seen, domain)
+        bounds = torch.tensor([0.0, 1.0], device=self.map_range.device)
+        low, high = self.fuse(bounds, bounds, domain).tolist()
+        self.score_knots.copy_(separate_control_points(low, fused.min().item(), thresholds.image, fused.max().item(), high))
+        lowest, highest = seen.map_min.min().item(), seen.map_max.max().item()
+        self.map_knots.copy_(separate_control_points(0.0, lowest, thresholds.pixel, highest, 1.0))
+        self.is_set.fill_(True)
+        self.threshold_basis = thresholds.threshold_basis

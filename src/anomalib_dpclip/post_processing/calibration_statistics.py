@@ -1,0 +1,72 @@
+"""What a calibration needs to have seen of a data set, however large it is."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torchmetrics.aggregation import CatMetric
+
+from anomalib_dpclip.metrics.pixel_histogram import PixelHistogram
+
+UNKNOWN_LABEL = -1
+
+
+class ImageStatistics(NamedTuple):
+    """One value an image, ``(N,)``: lowest and highest map value, detection score, label (or `UNKNOWN_LABEL`)."""
+
+    map_min: Tensor
+    map_max: Tensor
+    detection: Tensor
+    label: Tensor
+
+
+class CalibrationStatistics(nn.Module):
+    """Four numbers an image, and the pixels' histograms: all that a calibration needs, however large the data set.
+
+    Args:
+        source: What the images are of, such as ``Surfaces/weave``; empty if nobody knows.
+        judged: What is judged, ``(H, W)`` bool; other pixels count for nothing. Default: all.
+    """
+
+    judged: Tensor | None
+
+    def __init__(self, source: str = "", judged: Tensor | None = None) -> None:
+        super().__init__()
+        self.source = source
+        self.rows = CatMetric(nan_strategy="disable")
+        self.pixels = PixelHistogram()
+        self.judged = self.pixels.judged = judged
+
+    @property
+    def of(self) -> str:
+        """The source, to follow "images" in a sentence."""
+        return f" of {self.source}" if self.source else ""
+
+    @torch.no_grad()
+    def update(self, anomaly_map: Tensor, detection: Tensor, label: Tensor | None, mask: Tensor | None) -> None:
+        """Add a batch.
+
+        Args:
+            anomaly_map: Raw maps ``(B, H, W)`` in [0, 1].
+            detection: Detection scores ``(B,)``.
+            label: 0 or 1 ``(B,)``, if known.
+            mask: Ground truth ``(B, H, W)`` of the same size, if known.
+        """
+        values = anomaly_map.flatten(1) if self.judged is None else anomaly_map[:, self.judged]
+        floor, peak = values.aminmax(dim=1)
+        kind = torch.full_like(detection, UNKNOWN_LABEL) if label is None else label.to(detection.dtype)
+        self.rows.update(torch.stack([floor, peak, detection, kind], dim=1))
+        if mask is not None:
+            self.pixels.update(anomaly_map, mask)
+
+    def update_all(self, batches: Sequence[tuple[Tensor, Tensor, Tensor, Tensor]]) -> None:
+        """Add several batches, each as `update` takes it, with label and mask, at once."""
+        self.update(*(torch.cat(parts) for parts in zip(*batches, strict=True)))
+
+    def images(self) -> ImageStatistics:
+        """What was seen of each image, of all processes, on the CPU."""
+        rows = self.rows.compute()
+        if not isinstance(rows, Tensor):
+            rows = torch.cat(rows) if rows else torch.empty(0, 4)
+        return ImageStatistics(*rows.reshape(-1, 4).cpu().unbind(1))

@@ -1,0 +1,51 @@
+"""What raw predictions become: ranges and control points, as plain tensors that an exported file can hold and have replaced."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from anomalib_dpclip.method.domain import Domain
+from anomalib_dpclip.method.image_score import image_score
+from anomalib_dpclip.post_processing.normalisation import piecewise_linear
+
+
+class Scale(NamedTuple):
+    """Ranges and control points of one data set.
+
+    Attributes:
+        map_range: Lowest and highest value of the raw maps ``(2,)``.
+        detection_range: Lowest and highest detection score ``(2,)``.
+        map_knots: Control points of the maps' normalisation ``(5,)``; the third is the pixel threshold.
+        score_knots: Control points of the fused image scores' normalisation ``(5,)``; the third is the image threshold.
+    """
+
+    map_range: Tensor
+    detection_range: Tensor
+    map_knots: Tensor
+    score_knots: Tensor
+
+    def fuse(self, peak: Tensor, detection: Tensor, domain: Domain) -> Tensor:
+        """Image scores ``(B,)`` of peaks and detection scores, see `image_score`."""
+        return image_score(peak, detection, self.map_range, self.detection_range, domain)
+
+    def normalize_map(self, anomaly_map: Tensor) -> Tensor:
+        """Raw maps ``(B, H, W)`` in [0, 1] to maps in [0, 1] with the threshold at 0.5."""
+        return piecewise_linear(anomaly_map.float(), self.map_knots)
+
+    def normalize_score(self, fused: Tensor) -> Tensor:
+        """Fused scores ``(B,)`` to scores in [0, 1] with the threshold at 0.5."""
+        return piecewise_linear(fused.float(), self.score_knots)
+
+    def packed(self) -> Tensor:
+        """All of it as one vector ``(14,)``."""
+        return torch.cat(self)
+
+
+SIZES = (2, 2, 5, 5)
+"""Of the parts of a packed scale."""
+
+
+def unpacked(values: Tensor) -> Scale:
+    """The scale that a vector ``(14,)`` holds."""
+    return Scale(*values.split(SIZES))

@@ -1,0 +1,112 @@
+"""Thresholds on image scores and raw maps: of the best F1 score, or of a false-alarm rate that holds for new images."""
+
+import logging
+import math
+from fractions import Fraction
+from typing import NamedTuple
+
+from torch import Tensor
+
+from anomalib_dpclip.metrics.functional import f1_curve, f1_threshold
+from anomalib_dpclip.metrics.image_metrics import count_scores
+from anomalib_dpclip.post_processing.calibration_statistics import CalibrationStatistics, ImageStatistics
+from anomalib_dpclip.post_processing.conformal import false_alarm_threshold, guarantee_of, too_few
+from anomalib_dpclip.post_processing.normalisation import MIN_GAP
+
+logger = logging.getLogger(__name__)
+
+NO_GUARANTEE = "no guarantee for new images"
+
+
+class Thresholds(NamedTuple):
+    """Values that separate normal from anomalous (labels are ``value > threshold``).
+
+    Attributes:
+        image: On the image score.
+        pixel: On the raw map.
+        threshold_basis: What they hold to, in words, from how many images and of what; empty if nobody knows.
+    """
+
+    image: float
+    pixel: float
+    threshold_basis: str = ""
+
+
+def best_f1_threshold(scores: Tensor, labels: Tensor) -> float:
+    """Threshold of the best F1 score, halfway below the lowest score that counts as anomalous.
+
+    Args:
+        scores: Image scores ``(N,)``.
+        labels: 0 or 1 ``(N,)``, with at least one 1.
+    """
+    counts = count_scores(scores, labels)
+    lowest = len(counts.scores) - 1 - int(f1_curve(counts.normal, counts.anomalous).argmax())
+    value = counts.scores[lowest].item()
+    return (counts.scores[lowest - 1].item() + value) / 2 if lowest else value - MIN_GAP
+
+
+def goes_by_rate(seen: ImageStatistics, false_alarm_rate: float | None) -> bool:
+    """Whether thresholds are from normal images alone: a rate was asked for, or there is nothing else to go by."""
+    has_normal, has_anomalous = (bool((seen.label == kind).any()) for kind in (0, 1))
+    return has_normal and (false_alarm_rate is not None or not has_anomalous)
+
+
+def choose_thresholds(
+    fused: Tensor,
+    seen: ImageStatistics,
+    statistics: CalibrationStatistics,
+    false_alarm_rate: float | None,
+) -> Thresholds:
+    """Thresholds by the rule that was asked for, or, said in a warning, by the one that the images allow.
+
+    Args:
+        fused: Image score of each image ``(N,)``.
+        seen: The images.
+        statistics: What else was seen of them.
+        false_alarm_rate: Probability with which a new normal image may be called anomalous; ``None`` for the best F1 score.
+    """
+    if goes_by_rate(seen, false_alarm_rate):
+        if false_alarm_rate is None:
+            logger.warning(
+                "no anomalous validation image: the thresholds are set so that no normal validation image exceeds them; "
+                "choose another rate with the post-processor's false_alarm_rate"
+            )
+        return thresholds_by_rate(fused, seen, false_alarm_rate or 0.0, statistics.of)
+    if not (seen.label == 1).any():
+        threshold_basis = f"none of {len(fused)} unlabelled images{statistics.of} exceeds the thresholds; {NO_GUARANTEE}"
+        return Thresholds(fused.max().item() + MIN_GAP, seen.map_max.max().item() + MIN_GAP, threshold_basis)
+    if false_alarm_rate is not None:
+        logger.warning(
+            "false_alarm_rate=%s needs normal validation images and there are none: using the F1 score", false_alarm_rate
+        )
+    return thresholds_by_f1(fused, seen, statistics)
+
+
+def thresholds_by_rate(fused: Tensor, seen: ImageStatistics, rate: float, of: str = "") -> Thresholds:
+    """Thresholds that a new normal image exceeds at a rate: by its score, and by any pixel of its map.
+
+    Args:
+        fused: Image score of each image ``(N,)``.
+        seen: The images, of which the normal ones count.
+        rate: False-alarm rate in [0, 1); 0 for thresholds that none of these images exceeds.
+        of: What the images are of, for the sentence, as ``" of Surfaces/weave"``.
+    """
+    normal = seen.label == 0
+    count = int(normal.sum())
+    if rate and too_few(count, Fraction(str(rate))):
+        logger.warning("%s. The strictest threshold that they allow is set", too_few(count, Fraction(str(rate))))
+    # A map's peak decides whether its image shows any anomalous pixel: same rate, same images.
+    image, pixel = (false_alarm_threshold(values[normal], rate) for values in (fused, seen.map_max))
+    return Thresholds(image, pixel, guarantee_of(count, rate, of))
+
+
+def thresholds_by_f1(fused: Tensor, seen: ImageStatistics, statistics: CalibrationStatistics) -> Thresholds:
+    """Thresholds of the best F1 score of images and of pixels; without masks, of the maps' peaks."""
+    known = (seen.label == 0) | (seen.label == 1)
+    labels = seen.label[known].long()
+    pixel = f1_threshold(statistics.pixels.compute()) if statistics.pixels.update_called else math.nan
+    if math.isnan(pixel):  # the map's peak is an image score too
+        pixel = best_f1_threshold(seen.map_max[known], labels)
+    counted = f"{int((labels == 0).sum())} normal and {int((labels == 1).sum())} anomalous images{statistics.of}"
+    threshold_basis = f"the best F1 score of {counted}; {NO_GUARANTEE}"
+    return Thresholds(best_f1_threshold(fused[known], labels), pixel, threshold_basis)

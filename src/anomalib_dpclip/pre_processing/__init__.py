@@ -1,0 +1,1 @@
+"""Pre-processing of images for a backbone: resize of 8-bit values, normalisation."""

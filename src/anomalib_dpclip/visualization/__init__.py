@@ -1,0 +1,1 @@
+"""Pictures: heat maps, boxes, contact sheets."""

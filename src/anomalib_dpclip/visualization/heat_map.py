@@ -1,0 +1,106 @@
+"""The one way anomaly maps are shown: laid over the photo, with a white line around a region, and boxes."""
+
+from collections.abc import Sequence
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw
+from torch import Tensor
+from torch.nn import functional
+
+from anomalib_dpclip.data.regions import Region
+from anomalib_dpclip.visualization.captions import font
+
+COLORS = "turbo"
+OPACITY = 0.75
+"""Of the hottest colour. The cooler, the more of the photo shows through: normal regions stay recognisable."""
+
+_LEVELS = 256
+
+
+def heat_map(
+    photo: Image.Image, heat: npt.NDArray[np.float32], region: npt.NDArray[np.bool_] | None = None, outline: int = 1
+) -> Image.Image:
+    """Lay an anomaly map over a photo.
+
+    Args:
+        photo: The photo, RGB.
+        heat: Anomaly map ``(H, W)`` of its size, in [0, 1].
+        region: What to draw a line around ``(H, W)``; nothing by default.
+        outline: Width of the line in pixels.
+
+    Returns:
+        The picture, RGB.
+    """
+    colors, opacity = _colors()
+    levels = Image.fromarray((heat * (_LEVELS - 1)).round().astype(np.uint8))
+    mask = levels.point(opacity)
+    levels.putpalette(colors)
+    picture = Image.composite(levels.convert("RGB"), photo.convert("RGB"), mask)
+    return picture if region is None else outlined(picture, region, outline)
+
+
+def outlined(photo: Image.Image, region: npt.NDArray[np.bool_], outline: int = 1) -> Image.Image:
+    """Draw a white line around a region ``(H, W)`` of a photo."""
+    picture = photo.copy()
+    picture.paste("white", mask=Image.fromarray(region & ~_shrunk(region, outline)))
+    return picture
+
+
+def _shrunk(region: npt.NDArray[np.bool_], pixels: int) -> npt.NDArray[np.bool_]:
+    """A region without its outermost pixels: scipy's ``binary_erosion``, 30 times as fast."""
+    inner = np.pad(region, 1)
+    for _ in range(pixels):
+        before = inner.copy()
+        inner[1:] &= before[:-1]
+        inner[:-1] &= before[1:]
+        inner[:, 1:] &= before[:, :-1]
+        inner[:, :-1] &= before[:, 1:]
+    return inner[1:-1, 1:-1]
+
+
+def boxed(picture: Image.Image, regions: Sequence[Region], text: int = 0) -> Image.Image:
+    """Draw the box of each region, in black and white to show on any colour.
+
+    Args:
+        picture: What to draw on, RGB.
+        regions: In pixels of the picture.
+        text: Size of each one's score, above or in its box; none by default.
+    """
+    drawn = picture.copy()
+    draw = ImageDraw.Draw(drawn)
+    for region in reversed(regions):  # the highest score is drawn last, over the others
+        box = (region.left, region.top, region.right - 1, region.bottom - 1)
+        draw.rectangle((box[0] - 1, box[1] - 1, box[2] + 1, box[3] + 1), outline="black")
+        draw.rectangle(box, outline="white")
+        if text:
+            above = region.top - text - 2 if region.top > text + 2 else region.top + 1
+            draw.text((region.left + 1, above), f"{region.score:.2f}", "white", font(text), stroke_width=1, stroke_fill="black")
+    return drawn
+
+
+def color_range(heat: npt.NDArray[np.float32], is_calibrated: bool) -> tuple[float, float]:
+    """Values of a map that get the lowest and the highest colour.
+
+    All of [0, 1]; without a calibration maps fill little of it, and a photo's own range is all there is to go by.
+    """
+    low, high = float(heat.min()), float(heat.max())
+    return (0.0, 1.0) if is_calibrated or low == high else (low, high)
+
+
+def shown_map(values: Tensor, size: tuple[int, int], mode: str = "bilinear") -> npt.NDArray[np.float32]:
+    """Resize a map or mask ``(H, W)`` to the height and width that it is shown at; ``nearest`` for masks."""
+    plane = values.detach().float().reshape(1, 1, *values.shape[-2:])
+    align = False if mode == "bilinear" else None
+    return functional.interpolate(plane, size, mode=mode, align_corners=align)[0, 0].cpu().numpy()
+
+
+@cache
+def _colors() -> tuple[list[int], list[int]]:
+    """Colours, red, green and blue of each of the 256 levels in turn, and the opacity of each, in 0..255."""
+    import matplotlib as mpl
+
+    colors = mpl.colormaps[COLORS](np.arange(_LEVELS))[:, :3]
+    opacity = OPACITY * np.linspace(0, 1, _LEVELS)
+    return (255 * colors).round().astype(int).flatten().tolist(), (255 * opacity).round().astype(int).tolist()

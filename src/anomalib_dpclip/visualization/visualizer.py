@@ -1,0 +1,208 @@
+"""anomalib's visualizer as this package wants it: one picture a photo, in the photo's own proportions, drawn fast."""
+
+import hashlib
+import logging
+import os
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from anomalib.data import ImageBatch, ImageItem
+from anomalib.visualization import Visualizer
+from lightning.pytorch import LightningModule, Trainer
+from PIL import Image
+
+from anomalib_dpclip.data.images import photo_size, read_thumbnail
+from anomalib_dpclip.data.regions import Region, find_regions
+from anomalib_dpclip.data.results import PICTURES
+from anomalib_dpclip.visualization.captions import printable
+from anomalib_dpclip.visualization.heat_map import color_range, shown_map
+from anomalib_dpclip.visualization.picture import SIDE, Shown, draw_picture, shown_size
+
+logger = logging.getLogger(__name__)
+
+_QUALITY = 90
+_MAX_NAME_BYTES = 200
+"""Bytes of a file name, of the 255 that file systems take."""
+
+
+class PictureVisualizer(Visualizer):
+    """Writes ``images/<folders of the photo>/<its name>.jpg`` for each photo that is tested or predicted.
+
+    The pictures of a batch are drawn while the next one is judged. A picture that cannot be drawn or written never ends a run:
+    the first one is a warning.
+
+    Args:
+        side: Longer side of photo and heat map in pixels.
+
+    Attributes:
+        pictures: Those that are written, by the path of the photo: all of them after a run, before it all but the last batch's.
+    """
+
+    def __init__(self, side: int = SIDE) -> None:
+        super().__init__()
+        self.side = side
+        self.pictures: dict[str, Path] = {}
+        self._photo_of: dict[Path, str] = {}
+        self._has_warned = False
+        self._pool: ThreadPoolExecutor | None = None
+        self._drawn: list[tuple[str, Path, Future[Exception | None]]] = []
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget an earlier run."""
+        del trainer, pl_module
+        self.pictures, self._photo_of, self._has_warned = {}, {}, False
+        # Decoding and encoding release the interpreter's lock.
+        self._pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget an earlier run."""
+        self.on_test_start(trainer, pl_module)
+
+    def on_test_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: ImageBatch, *args: Any, **kwargs: Any
+    ) -> None:
+        """Have the pictures of a batch written, after those of the batch before."""
+        del outputs, args, kwargs
+        self._finish()
+        datamodule = getattr(trainer, "datamodule", None)
+        folder = Path(trainer.default_root_dir) / PICTURES
+        items = [item for item in batch if item.image_path is not None and item.anomaly_map is not None]
+        targets = [self._target(item.image_path, folder, getattr(datamodule, "root", None)) for item in items]
+        bit_depth = getattr(datamodule, "bit_depth", None)
+        calibrated, min_area = is_calibrated(pl_module), getattr(pl_module, "min_area", 0)
+
+        def write(item: ImageItem, target: Path) -> Exception | None:
+            try:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                draw_picture(shown_item(item, calibrated, self.side, bit_depth, min_area)).save(
+                    target, "JPEG", quality=_QUALITY
+                )
+            except Exception as error:  # noqa: BLE001  (no picture is worth the results of a run)
+                return error
+            return None
+
+        if self._pool is not None:
+            self._drawn = [
+                (str(item.image_path), target, self._pool.submit(write, item, target))
+                for item, target in zip(items, targets, strict=True)
+            ]
+
+    def on_predict_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: ImageBatch, *args: Any, **kwargs: Any
+    ) -> None:
+        """Have the pictures of a batch written, after those of the batch before."""
+        self.on_test_batch_end(trainer, pl_module, outputs, batch, *args, **kwargs)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Wait for the last pictures."""
+        del trainer, pl_module
+        self._finish()
+        if self._pool is not None:
+            self._pool.shutdown()
+            self._pool = None
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Wait for the last pictures."""
+        self.on_test_end(trainer, pl_module)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Wait for the pictures of what was judged before a run was stopped."""
+        del exception
+        self.on_test_end(trainer, pl_module)
+
+    def _finish(self) -> None:
+        """Wait for the pictures of the last batch."""
+        for photo, target, done in self._drawn:
+            error = done.result()
+            if error is None:
+                self.pictures[photo] = target
+            elif not self._has_warned:
+                self._has_warned = True
+                logger.warning("no picture of %s: %s; going on without such pictures", photo, error)
+        self._drawn = []
+
+    def _target(self, photo: str, folder: Path, root: Path | str | None) -> Path:
+        """Where a photo's picture goes: never where another photo's is, whose last folder and name may be the same."""
+        target = wanted = picture_path(photo, folder, root)
+        count = 1
+        while self._photo_of.setdefault(target, photo) != photo:
+            count += 1
+            target = wanted.with_name(f"{wanted.stem}-{count}{wanted.suffix}")
+        return target
+
+
+def picture_path(photo: str, folder: Path, root: Path | str | None) -> Path:
+    """Path of a photo's picture: laid out as the photos below their root, elsewhere with its last folder.
+
+    Args:
+        photo: Path of the photo.
+        folder: Folder of the pictures.
+        root: Root of the data, if it is known.
+    """
+    path = Path(os.path.abspath(photo))  # noqa: PTH100  (resolving would follow links out of the root)
+    parent = Path(path.parent.name)
+    if root is not None:
+        roots = (Path(os.path.abspath(root)), Path(root).resolve())  # noqa: PTH100
+        parent = next((path.parent.relative_to(each) for each in roots if path.is_relative_to(each)), parent)
+    name = os.fsencode(path.name)
+    if len(name) > _MAX_NAME_BYTES:  # its beginning, and a digest of all of it
+        name = name[: _MAX_NAME_BYTES - 17] + b"-" + hashlib.sha256(name).hexdigest()[:16].encode()
+    return folder / parent / (os.fsdecode(name) + ".jpg")
+
+
+def is_calibrated(module: LightningModule) -> bool:
+    """Whether a model's maps fill [0, 1]: normalised by a calibration, or another model's, by anomalib."""
+    calibration = getattr(getattr(module, "post_processor", None), "calibration", None)
+    return calibration is None or bool(calibration.is_set)
+
+
+def shown_item(item: ImageItem, calibrated: bool, side: int = SIDE, bit_depth: int | None = None, min_area: int = 0) -> Shown:
+    """What a picture shows of a prediction.
+
+    Args:
+        item: Item with path and map.
+        calibrated: Whether its map fills [0, 1].
+        side: Longer side of the photo in pixels.
+        bit_depth: Bits that a 16-bit photo uses, where its file does not say.
+        min_area: Pixels that a region has at least.
+
+    Raises:
+        ImageReadError: If the photo cannot be read.
+    """
+    photo = read_thumbnail(item.image_path, 2 * side, bit_depth)
+    width, height = shown_size(*photo.size, side)
+    # Where a photo is enlarged there is no detail for the better filter to keep.
+    photo = photo.resize((width, height), Image.Resampling.BILINEAR if width > photo.width else Image.Resampling.BICUBIC)
+    size = (photo.height, photo.width)
+    heat = shown_map(item.anomaly_map, size)
+    boxes, region = shown_regions(item, size, min_area)
+    truth = None if item.gt_mask is None else shown_map(item.gt_mask, size, "nearest") > 0
+    decision = "" if item.pred_label is None else ("anomalous" if bool(item.pred_label) else "normal")
+    score = None if item.pred_score is None else float(item.pred_score)
+    path = Path(item.image_path)
+    name = printable(f"{path.parent.name}/{path.name}")
+    return Shown(photo, heat, color_range(heat, calibrated), name, score, decision, region, truth, boxes)
+
+
+def shown_regions(item: ImageItem, size: tuple[int, int], min_area: int) -> tuple[list[Region], npt.NDArray[np.bool_] | None]:
+    """Regions of a prediction in pixels of a picture of it, and what they cover there; ``None`` without a mask.
+
+    Args:
+        item: Item with path, map and mask.
+        size: Height and width of the picture.
+        min_area: Pixels of the photo that a region has at least.
+
+    Raises:
+        ImageReadError: If the photo cannot be read.
+    """
+    if item.pred_mask is None:
+        return [], None
+    width, height = photo_size(item.image_path)
+    mask = item.pred_mask.bool().cpu().numpy()
+    regions, kept = find_regions(item.anomaly_map.float().cpu().numpy(), mask, (width, height), min_area)
+    covered = shown_map(torch.from_numpy(kept), size, "nearest") > 0
+    return [region.scaled(size[1] / width, size[0] / height) for region in regions], covered

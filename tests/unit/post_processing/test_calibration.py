@@ -1,0 +1,241 @@
+"""Normalisation, thresholds and score fusion, against scikit-learn and by hand."""
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from anomalib_dpclip.post_processing.calibration import MOST_RAISED, Calibration
+from anomalib_dpclip.post_processing.calibration_statistics import CalibrationStatistics
+from anomalib_dpclip.post_processing.normalisation import piecewise_linear, separate_control_points
+from anomalib_dpclip.post_processing.thresholds import Thresholds, best_f1_threshold
+
+UNIT = st.floats(0, 1, width=32)
+SCORES = st.lists(st.integers(0, 6), min_size=2, max_size=25)  # few values, so that many are equal
+
+
+def test_control_points_go_where_they_belong():
+    points = torch.tensor([-2.0, 0.1, 0.4, 0.8, 3.0])
+    torch.testing.assert_close(piecewise_linear(points, points), torch.tensor([0.0, 0.05, 0.5, 0.95, 1.0]))
+    # Halfway between two points is halfway between their places.
+    torch.testing.assert_close(piecewise_linear(torch.tensor([0.25, 0.6]), points), torch.tensor([0.275, 0.725]))
+
+
+def test_the_threshold_itself_is_normal():
+    points = torch.tensor([0.0, 0.2, 0.3, 0.4, 1.0])
+    at, above = piecewise_linear(torch.tensor([0.3, 0.30001]), points)
+    assert at <= 0.5 < above
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.tuples(UNIT, UNIT, UNIT), st.lists(UNIT, min_size=2, max_size=30))
+def test_control_points_always_ascend_and_order_is_never_reversed(bounds, values):
+    low, threshold, high = bounds
+    points = separate_control_points(0.0, min(low, high), threshold, max(low, high), 1.0)
+    assert points[0] == 0
+    assert points[-1] == 1
+    assert (points.diff() > 0).all()
+    normalised = piecewise_linear(torch.tensor(values).sort().values, points)
+    assert (normalised.diff() >= 0).all()
+    assert normalised.min() >= 0
+    assert normalised.max() <= 1
+
+
+@pytest.mark.parametrize("spread", [1.0, 0.02])
+def test_ranking_figures_stay_what_they_were(spread):
+    # As raw maps are: within a few hundredths of 0.5. Half of the values lie outside of what the points come from, where
+    # single precision parts values from about 1e-6 on: these are apart by 2^-19 or equal.
+    rng = np.random.default_rng(0)
+    scores = np.float32(np.round((0.5 + spread * (rng.random(4000) - 0.5)) * 2**19) / 2**19)
+    labels = rng.random(4000) < scores
+    points = separate_control_points(0.0, 0.5 - spread / 4, 0.5 + spread / 5, 0.5 + spread / 4, 1.0)
+    normalised = piecewise_linear(torch.from_numpy(scores), points).numpy()
+    assert roc_auc_score(labels, normalised) == roc_auc_score(labels, scores)
+    assert average_precision_score(labels, normalised) == average_precision_score(labels, scores)
+
+
+@settings(max_examples=100, deadline=None)
+@given(SCORES, st.data())
+def test_best_f1_threshold_is_as_good_as_any(scores, data):
+    labels = data.draw(st.lists(st.integers(0, 1), min_size=len(scores), max_size=len(scores)).filter(any))
+    scores, labels = torch.tensor(scores) / 6, torch.tensor(labels)
+    threshold = best_f1_threshold(scores, labels)
+
+    def f1(called):
+        return 2 * (labels * called).sum() / (labels.sum() + called.sum())
+
+    assert f1(scores > threshold) == max(f1(scores >= value) for value in scores.unique())
+
+
+def test_best_f1_threshold_lies_halfway():
+    assert best_f1_threshold(torch.tensor([0.1, 0.2, 0.6, 0.9]), torch.tensor([0, 0, 1, 1])) == pytest.approx(0.4)
+
+
+def statistics(maps, detection, label=None, mask=None):
+    seen = CalibrationStatistics()
+    seen.update(
+        torch.tensor(maps)[:, None, :],
+        torch.tensor(detection),
+        None if label is None else torch.tensor(label),
+        None if mask is None else torch.tensor(mask)[:, None, :],
+    )
+    return seen
+
+
+MAPS = [[0.40, 0.44], [0.42, 0.48], [0.46, 0.60]]
+DETECTION = [0.50, 0.52, 0.54]
+
+
+def test_fusion_by_hand():
+    calibration = Calibration()
+    calibration.set_from(statistics(MAPS, DETECTION, [0, 0, 1]), "industrial")
+    torch.testing.assert_close(calibration.map_range, torch.tensor([0.40, 0.60]))
+    torch.testing.assert_close(calibration.detection_range, torch.tensor([0.50, 0.54]))
+    peak, detection = torch.tensor([0.44, 0.60, 0.64]), torch.tensor([0.50, 0.54, 0.52])
+    # Shares of the range: peaks (0.2, 1, 1.2), detection (0, 1, 0.5).
+    torch.testing.assert_close(calibration.fuse(peak, detection, "industrial"), torch.tensor([0.1, 1.0, 0.85]))
+    torch.testing.assert_close(calibration.fuse(peak, detection, "medical"), torch.tensor([0.2, 1.0, 1.2]))
+
+
+def test_thresholds_by_hand():
+    calibration = Calibration()
+    mask = [[False, False], [False, False], [False, True]]
+    calibration.set_from(statistics(MAPS, DETECTION, [0, 0, 1], mask), "medical")
+    # Fused scores are 0.2, 0.4 and 1; pixels 0.60 and, next lower, 0.48.
+    assert calibration.thresholds.image == pytest.approx(0.7)
+    assert calibration.thresholds.pixel == pytest.approx(0.54, abs=1e-5)
+    assert calibration.is_set
+    assert calibration.normalize_score(torch.tensor([0.7])).item() == pytest.approx(0.5)
+
+
+def test_unset_it_changes_nothing():
+    calibration, values = Calibration(), torch.linspace(0, 1, 11)
+    assert not calibration.is_set
+    assert calibration.thresholds == (0.5, 0.5, "")
+    torch.testing.assert_close(calibration.normalize_map(values), values)
+    torch.testing.assert_close(calibration.normalize_score(values), values)
+
+
+def test_nothing_seen_sets_nothing():
+    calibration = Calibration()
+    calibration.set_from(CalibrationStatistics(), "industrial")
+    assert not calibration.is_set
+
+
+def test_only_normal_images(caplog):
+    calibration = Calibration()
+    with caplog.at_level(logging.WARNING):
+        calibration.set_from(statistics(MAPS, DETECTION, [0, 0, 0], [[False] * 2] * 3), "industrial")
+    assert "no anomalous validation image" in caplog.text
+    peaks = torch.tensor(MAPS).amax(1)
+    assert not (calibration.fuse(peaks, torch.tensor(DETECTION), "industrial") > calibration.thresholds.image).any()
+    assert not (peaks > calibration.thresholds.pixel).any()
+
+
+def test_false_alarm_rate_of_normal_images(caplog):
+    calibration = Calibration()
+    calibration.set_from(statistics(MAPS, DETECTION, [0, 0, 0]), "industrial", false_alarm_rate=0.5)
+    fused = calibration.fuse(torch.tensor(MAPS).amax(1), torch.tensor(DETECTION), "industrial")
+    # The second of three: a fourth exceeds it in two of four cases.
+    assert calibration.thresholds[:2] == (fused[1].item(), pytest.approx(0.48))
+    assert not caplog.text
+
+
+def test_too_few_normal_images_for_a_rate_set_the_strictest_threshold_and_say_how_many_it_takes(caplog):
+    calibration = Calibration()
+    calibration.set_from(statistics(MAPS, DETECTION, [0, 0, 0]), "industrial", false_alarm_rate=0.1)
+    assert calibration.thresholds.pixel == pytest.approx(0.60)
+    assert "a false-alarm rate of 10 % takes 9 normal images, there are 3. The strictest threshold" in caplog.text
+    assert "a probability of at most 25 %" in calibration.threshold_basis
+    assert calibration.threshold_basis.endswith("a false-alarm rate of 10 % takes 9 normal images, there are 3")
+
+
+def test_a_rate_s_scores_are_fused_in_ranges_that_do_not_depend_on_the_images():
+    scale, calibration = Calibration(), Calibration()
+    scale.set_from(statistics([[0.2, 0.9], [0.1, 0.4]], [0.3, 0.7], [0, 1]), "industrial")
+    calibration.set_from(statistics(MAPS, DETECTION, [0, 0, 1]), "industrial", 0.5, scale)
+    assert torch.equal(calibration.map_range, scale.map_range)
+    assert torch.equal(calibration.detection_range, scale.detection_range)
+    # By the F1 score they are the images' own, as the method has it.
+    calibration.set_from(statistics(MAPS, DETECTION, [0, 0, 1]), "industrial", None, scale)
+    torch.testing.assert_close(calibration.map_range, torch.tensor([0.40, 0.60]))
+
+
+def test_thresholds_that_are_given():
+    calibration, seen = Calibration(), statistics(MAPS, DETECTION, [0, 0, 1]).images()
+    calibration.set_ranges(seen)
+    calibration.set_thresholds(Thresholds(0.6, 0.55, "as told"), seen, "industrial")
+    assert calibration.thresholds == (pytest.approx(0.6), pytest.approx(0.55), "as told")
+    torch.testing.assert_close(calibration.map_knots, torch.tensor([0.0, 0.40, 0.55, 0.60, 1.0]), rtol=0, atol=1e-5)
+    assert calibration.is_set
+
+
+def test_thresholds_rise_to_what_normal_images_score_but_not_far():
+    calibration, seen = Calibration(), statistics(MAPS, DETECTION, [0, 0, 1]).images()
+    calibration.set_ranges(seen)
+    calibration.set_thresholds(Thresholds(0.4, 0.5, "as told"), seen, "industrial")
+    first = calibration.thresholds[:2]
+    calibration.raise_thresholds(0.3, 0.45, *first)
+    assert calibration.thresholds == (*first, "as told")  # they do not fall
+    calibration.raise_thresholds(0.41, 0.51, *first)
+    threshold_basis = "as told; raised by corrections since"
+    assert calibration.thresholds == (pytest.approx(0.41), pytest.approx(0.51), threshold_basis)
+    for _ in range(3):  # nor further with each correction
+        calibration.raise_thresholds(9.0, 9.0, *first)
+    assert calibration.thresholds == (
+        pytest.approx(0.4 + MOST_RAISED * 0.6),
+        pytest.approx(0.5 + MOST_RAISED * 0.1),
+        threshold_basis,
+    )
+    calibration.require_valid("it")
+
+
+def test_false_alarm_rate_without_normal_images(caplog):
+    calibration = Calibration()
+    with caplog.at_level(logging.WARNING):
+        calibration.set_from(statistics(MAPS, DETECTION, [1, 1, 1]), "industrial", false_alarm_rate=0.1)
+    assert "needs normal validation images and there are none" in caplog.text
+    fused = calibration.fuse(torch.tensor(MAPS).amax(1), torch.tensor(DETECTION), "industrial")
+    assert (fused > calibration.thresholds.image).all()
+
+
+def test_unlabelled_images_are_all_within_the_threshold():
+    calibration = Calibration()
+    calibration.set_from(statistics(MAPS, DETECTION), "industrial")
+    assert calibration.thresholds.pixel > 0.6
+    assert calibration.thresholds.image > 1
+
+
+@pytest.mark.parametrize("labels", [[0, 1], [0, 0], [1, 1], None])
+@pytest.mark.parametrize("count", [1, 2])
+def test_identical_scores_everywhere(labels, count):
+    calibration = Calibration()
+    labels = None if labels is None else labels[:count]
+    calibration.set_from(statistics([[0.5, 0.5]] * count, [0.5] * count, labels), "industrial")
+    for points in (calibration.map_knots, calibration.score_knots):
+        assert (points.diff() > 0).all()
+    values = torch.tensor([0.2, 0.5, 0.8])
+    assert (calibration.normalize_map(values).diff() > 0).all()
+    fused = calibration.fuse(values, values, "industrial")
+    assert (calibration.normalize_score(fused).diff() > 0).all()
+
+
+def test_batches_add_up():
+    whole, parts = statistics(MAPS, DETECTION, [0, 0, 1]), CalibrationStatistics()
+    for maps, detection, label in zip(MAPS, DETECTION, [0, 0, 1], strict=True):
+        parts.update(torch.tensor([[maps]]), torch.tensor([detection]), torch.tensor([label]), None)
+    for one, other in zip(whole.images(), parts.images(), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_copy():
+    calibration, copy = Calibration(), Calibration()
+    calibration.set_from(statistics(MAPS, DETECTION, [0, 0, 1]), "industrial")
+    copy.copy_from(calibration)
+    calibration.map_knots.zero_()
+    assert copy.is_set
+    assert copy.map_knots[-1] == 1

@@ -1,0 +1,160 @@
+"""Post-processing: labels and masks follow the thresholds, and nothing but sensible predictions gets through."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from anomalib.data import ImageBatch, InferenceBatch
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from anomalib_dpclip.post_processing.post_processor import DPCLIPPostProcessor
+
+LABELS = torch.tensor([0, 0, 0, 1, 1, 1]).bool()
+
+
+def predictions(seed=0, low=0.45, high=0.55):
+    """Raw predictions of six images, apart by at least 2^-12."""
+    rng = np.random.default_rng(seed)
+    maps, detection = (np.round(rng.uniform(low, high, shape) * 4096) / 4096 for shape in ((6, 4, 4), 6))
+    return torch.from_numpy(maps).float(), torch.from_numpy(detection).float()
+
+
+def batch(maps, detection, paths=None):
+    return ImageBatch(
+        image=torch.zeros(len(maps), 3, 4, 4),
+        gt_label=LABELS[: len(maps)],
+        gt_mask=maps > 0.53,
+        anomaly_map=maps,
+        pred_score=detection,
+        image_path=paths,
+    )
+
+
+def validated(post_processor, *batches, sanity_checking=False):
+    trainer, model = SimpleNamespace(sanity_checking=sanity_checking), SimpleNamespace(device="cpu")
+    post_processor.on_validation_epoch_start(trainer, model)
+    for each in batches:
+        post_processor.on_validation_batch_end(trainer, model, each)
+    post_processor.on_validation_epoch_end(trainer, model)
+    return post_processor
+
+
+def test_labels_and_masks_follow_the_thresholds():
+    post_processor = validated(DPCLIPPostProcessor(), batch(*predictions()))
+    maps, detection = predictions(seed=1, low=0.4, high=0.6)
+    result = post_processor(InferenceBatch(anomaly_map=maps, pred_score=detection))
+    fused = post_processor.calibration.fuse(maps.amax((1, 2)), detection, "industrial")
+    assert torch.equal(result.pred_label, fused > post_processor.image_threshold)
+    assert torch.equal(result.pred_mask, maps > post_processor.pixel_threshold)
+    assert 0 < result.pred_mask.sum() < maps.numel()
+    for values in (result.anomaly_map, result.pred_score):
+        assert values.min() >= 0
+        assert values.max() <= 1
+
+
+@pytest.mark.parametrize("domain", ["industrial", "medical"])
+def test_ranking_figures_before_and_after(domain):
+    post_processor = validated(DPCLIPPostProcessor(domain=domain), batch(*predictions()))
+    maps, detection = predictions(seed=2, low=0.2, high=0.8)  # three times as wide as the validation images
+    result = post_processor(InferenceBatch(anomaly_map=maps, pred_score=detection))
+    before, labels = post_processor.calibration.fuse(maps.amax((1, 2)), detection, domain), LABELS.numpy()
+    mask = np.random.default_rng(0).random(maps.shape) < 0.3
+    for metric in (roc_auc_score, average_precision_score):
+        assert metric(labels, result.pred_score) == metric(labels, before)
+        assert metric(mask.ravel(), result.anomaly_map.ravel()) == metric(mask.ravel(), maps.ravel())
+
+
+def test_medical_scores_ignore_the_detection_score():
+    post_processor = validated(DPCLIPPostProcessor(domain="medical"), batch(*predictions()))
+    maps, detection = predictions(seed=1)
+    one = post_processor(InferenceBatch(anomaly_map=maps, pred_score=detection))
+    other = post_processor(InferenceBatch(anomaly_map=maps, pred_score=detection.flip(0)))
+    assert torch.equal(one.pred_score, other.pred_score)
+
+
+def test_without_validation_everything_stays_as_it_is():
+    maps, detection = predictions()
+    result = DPCLIPPostProcessor()(InferenceBatch(anomaly_map=maps, pred_score=detection))
+    torch.testing.assert_close(result.anomaly_map, maps)
+    torch.testing.assert_close(result.pred_score, (maps.amax((1, 2)) + detection) / 2)
+    assert torch.equal(result.pred_mask, maps > 0.5)
+
+
+def test_sanity_checking_sets_nothing():
+    post_processor = validated(DPCLIPPostProcessor(), batch(*predictions()), sanity_checking=True)
+    assert not post_processor.calibration.is_set
+
+
+def test_each_validation_starts_anew():
+    first, second = batch(*predictions()), batch(*predictions(seed=3))
+    again = validated(validated(DPCLIPPostProcessor(), first), second)
+    once = validated(DPCLIPPostProcessor(), second)
+    for name, value in once.calibration.state_dict().items():
+        assert torch.equal(again.calibration.state_dict()[name], value)
+
+
+def test_switches():
+    maps, detection = predictions()
+    raw = validated(DPCLIPPostProcessor(enable_normalization=False, enable_thresholding=False), batch(maps, detection))
+    result = raw(InferenceBatch(anomaly_map=maps, pred_score=detection))
+    assert torch.equal(result.anomaly_map, maps)
+    assert result.pred_label is None
+    assert result.pred_mask is None
+    assert 0 <= result.pred_score.min() <= result.pred_score.max() <= 1
+
+
+def test_sensitivity():
+    maps, detection = predictions()
+    called = []
+    for sensitivity in (0.0, 0.3, 0.5, 0.7, 1.0):
+        post_processor = DPCLIPPostProcessor(image_sensitivity=sensitivity, pixel_sensitivity=sensitivity)
+        result = validated(post_processor, batch(maps, detection))(InferenceBatch(anomaly_map=maps, pred_score=detection))
+        called.append((int(result.pred_label.sum()), int(result.pred_mask.sum())))
+    assert called == sorted(called)
+    assert called[0] == (0, 0)
+    assert called[-1] == (6, maps.numel())
+
+
+@pytest.mark.parametrize(
+    ("argument", "value", "bounds"),
+    [
+        ("false_alarm_rate", 1.0, r"\[0, 1\)"),
+        ("false_alarm_rate", -0.1, r"\[0, 1\)"),
+        ("image_sensitivity", 1.5, r"\[0, 1\]"),
+        ("pixel_sensitivity", float("nan"), r"\[0, 1\]"),
+    ],
+)
+def test_arguments_out_of_range(argument, value, bounds):
+    with pytest.raises(ValueError, match=rf"{argument} must lie in {bounds}, not "):
+        DPCLIPPostProcessor(**{argument: value})
+
+
+@pytest.mark.parametrize("bad", ["map", "score"])
+@pytest.mark.parametrize("path", ["photo.png", None])
+def test_a_prediction_that_is_not_finite_is_an_error(bad, path):
+    maps, detection = predictions()
+    (maps[2, 1] if bad == "map" else detection[2:3]).fill_(torch.nan)
+    outputs = batch(maps, detection, [path] * 6 if path else None)
+    message = rf"the prediction of {path or 'image 2 of the batch'} is not finite"
+    with pytest.raises(FloatingPointError, match=message):
+        DPCLIPPostProcessor().post_process_batch(outputs)
+    with pytest.raises(FloatingPointError, match=message):
+        validated(DPCLIPPostProcessor(), outputs)
+
+
+def test_configuration_and_state_survive_a_checkpoint():
+    saved = validated(DPCLIPPostProcessor(false_alarm_rate=0.5, domain="medical"), batch(*predictions()))
+    loaded = DPCLIPPostProcessor()
+    loaded.load_checkpoint_config(saved.checkpoint_config())
+    loaded.load_state_dict(saved.state_dict())
+    assert (loaded.false_alarm_rate, loaded.domain, loaded.version) == (0.5, "medical", DPCLIPPostProcessor.version)
+    maps, detection = predictions(seed=1)
+    raw = InferenceBatch(anomaly_map=maps, pred_score=detection)
+    assert torch.equal(loaded(raw).pred_score, saved(raw).pred_score)
+    assert torch.equal(loaded(raw).pred_mask, saved(raw).pred_mask)
+
+
+def test_a_newer_configuration_is_refused():
+    with pytest.raises(ValueError, match=r"post-processor has version 99, this package knows up to 1: upgrade"):
+        DPCLIPPostProcessor().load_checkpoint_config({"version": 99})

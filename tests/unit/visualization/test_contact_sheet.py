@@ -1,0 +1,164 @@
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from anomalib.data import ImageBatch
+from PIL import Image
+
+from anomalib_dpclip.visualization.contact_sheet import CONTACT_SHEET, SECTIONS, ContactSheet
+
+MISSED, FALSE_ALARMS, NARROW_FINDS, NARROW_PASSES, CLEAR_FINDS, CLEAR_PASSES = range(len(SECTIONS))
+COLOUR = (200, 0, 200)
+
+
+@pytest.fixture
+def trainer(tmp_path):
+    return SimpleNamespace(is_global_zero=True, default_root_dir=tmp_path / "run")
+
+
+@pytest.fixture
+def photo(tmp_path):
+    path = tmp_path / "photo.png"
+    Image.fromarray(np.full((40, 80, 3), COLOUR, np.uint8)).save(path)
+    return path
+
+
+def batch(paths, scores, truths, calls=None):
+    count = len(paths)
+    mask = torch.zeros(count, 8, 8, dtype=torch.bool)
+    mask[:, 2:4, 2:4] = True
+    return ImageBatch(
+        image=torch.zeros(count, 3, 8, 8),
+        image_path=[str(path) for path in paths],
+        pred_score=torch.tensor(scores),
+        pred_label=torch.tensor(scores) > 0.5 if calls is None else torch.tensor(calls),
+        gt_label=torch.tensor(truths),
+        gt_mask=mask,
+        anomaly_map=torch.linspace(0, 1, 64).reshape(1, 8, 8).repeat(count, 1, 1),
+    )
+
+
+def scores_of(sheet):
+    return [[round(thumbnail.score, 2) for thumbnail in row.thumbnails] for row in sheet._rows]
+
+
+def test_sorts_images_by_decision(trainer, photo):
+    sheet = ContactSheet(columns=2)
+    for scores, truths in (([0.1, 0.9, 0.4], [1, 1, 1]), ([0.2, 0.95, 0.6, 0.45, 0.3], [0, 0, 1, 0, 1]), ([0.7], [0])):
+        sheet.on_test_batch_end(trainer, None, None, batch([photo] * len(scores), scores, truths))
+    rows = scores_of(sheet)
+    assert rows[MISSED] == [0.1, 0.3]  # of 0.1, 0.3, 0.4: the lowest score is the worst miss
+    assert rows[FALSE_ALARMS] == [0.95, 0.7]
+    assert rows[NARROW_FINDS] == [0.6, 0.9]
+    assert rows[CLEAR_FINDS] == [0.9, 0.6]
+    assert rows[NARROW_PASSES] == [0.45, 0.2]
+    assert rows[CLEAR_PASSES] == [0.2, 0.45]
+    assert [row.total for row in sheet._rows] == [3, 2, 2, 2, 2, 2]
+
+
+def test_keeps_the_foremost_only_whatever_the_order(trainer, photo):
+    scores = np.random.default_rng(0).permutation(50) / 100  # all missed
+    sheet = ContactSheet(columns=3)
+    for score in scores:
+        sheet.on_test_batch_end(trainer, None, None, batch([photo], [score], [1]))
+    assert scores_of(sheet)[MISSED] == [0.0, 0.01, 0.02]
+    assert sheet._rows[MISSED].total == 50
+
+
+def test_equal_scores_keep_the_first(trainer, tmp_path, photo):
+    paths = [photo.with_name(f"{index}.png") for index in range(3)]
+    for path in paths:
+        path.write_bytes(photo.read_bytes())
+    sheet = ContactSheet(columns=2)
+    sheet.on_test_batch_end(trainer, None, None, batch(paths, [0.2] * 3, [1] * 3))
+    names = [thumbnail.name for thumbnail in sheet._rows[MISSED].thumbnails]
+    assert names == [f"{tmp_path.name}/{index}.png" for index in (0, 1)]
+
+
+def test_thumbnails_have_the_shape_of_the_image(trainer, photo):
+    sheet = ContactSheet(side=20)
+    sheet.on_test_batch_end(trainer, None, None, batch([photo], [0.9], [0]))
+    (thumbnail,) = sheet._rows[FALSE_ALARMS].thumbnails
+    assert thumbnail.picture.size == (20, 10)
+    pixels = np.asarray(thumbnail.picture).astype(int)
+    # The map rises from 0, where the photo shows as it is, to 1, where turbo's dark red covers three quarters of it.
+    assert abs(pixels[0, 0] - COLOUR).max() < 25
+    assert abs(pixels[-1, -1] - (0.25 * np.array(COLOUR) + 0.75 * np.array((122, 4, 3)))).max() < 10
+    # The mask covers a quarter of each side, from a quarter on: nearest rows 3, 4 of 10 and columns 5 to 9 of 20, all border.
+    white = (pixels == 255).all(-1)
+    assert np.flatnonzero(white.any(1)).tolist() == [3, 4]
+    assert np.flatnonzero(white.any(0)).tolist() == [5, 6, 7, 8, 9]
+
+
+def test_writes_one_picture(trainer, photo):
+    sheet = ContactSheet(columns=3)
+    sheet.on_test_start(trainer, None)
+    sheet.on_test_batch_end(trainer, None, None, batch([photo] * 4, [0.1, 0.9, 0.8, 0.2], [1, 0, 1, 0]))
+    sheet.on_test_end(trainer, None)
+    assert [path.name for path in trainer.default_root_dir.iterdir()] == [CONTACT_SHEET]
+    with Image.open(trainer.default_root_dir / CONTACT_SHEET) as image:
+        pixels = np.asarray(image.convert("RGB"))
+    # Where the map is low, the photo shows as it is: in the upper eighth of each of eight thumbnails of 192 x 96 pixels.
+    as_it_is = (abs(pixels.astype(int) - COLOUR) < 25).all(-1).sum()
+    assert 6 * 1000 < as_it_is < 8 * 6000
+
+
+def test_a_second_test_starts_anew(trainer, photo):
+    sheet = ContactSheet()
+    sheet.on_test_batch_end(trainer, None, None, batch([photo], [0.1], [1]))
+    sheet.on_test_start(trainer, None)
+    assert not any(row.total for row in sheet._rows)
+
+
+@pytest.mark.parametrize("missing", ["pred_label", "pred_score", "gt_label", "anomaly_map", "image_path"])
+def test_without_labels_or_decisions_there_is_no_sheet(trainer, photo, missing):
+    incomplete = batch([photo], [0.1], [1])
+    setattr(incomplete, missing, None)
+    sheet = ContactSheet()
+    sheet.on_test_batch_end(trainer, None, None, incomplete)
+    sheet.on_test_end(trainer, None)
+    assert not trainer.default_root_dir.exists()
+
+
+def test_an_image_that_cannot_be_shown_is_left_out(trainer, photo, caplog):
+    sheet = ContactSheet()
+    sheet.on_test_batch_end(trainer, None, None, batch([photo.with_name("gone.png"), photo], [0.1, 0.2], [1, 1]))
+    assert scores_of(sheet)[MISSED] == [0.2]
+    assert "gone.png" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("size", "name"), [((1280, 10), "US$5_$6.png"), ((10, 1280), "a" * 200 + ".png"), ((1, 1), "\udcff.png")]
+)
+def test_line_scans_and_odd_names(trainer, tmp_path, caplog, size, name):
+    path = tmp_path / name
+    try:
+        Image.new("RGB", size, COLOUR).save(path)
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    sheet = ContactSheet()
+    sheet.on_test_batch_end(trainer, None, None, batch([path], [0.1], [1]))
+    sheet.on_test_end(trainer, None)
+    assert not caplog.records
+    assert (trainer.default_root_dir / CONTACT_SHEET).is_file()
+
+
+def test_a_full_disk_does_not_end_the_test(trainer, photo, caplog):
+    trainer.default_root_dir.parent.mkdir(exist_ok=True)
+    trainer.default_root_dir.write_text("a file where the folder should be")
+    sheet = ContactSheet()
+    sheet.on_test_batch_end(trainer, None, None, batch([photo], [0.1], [1]))
+    sheet.on_test_end(trainer, None)
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
+def test_predictions_have_a_sheet_without_truth(trainer, photo):
+    sheet = ContactSheet(columns=2)
+    sheet.on_predict_start(trainer, None)
+    predicted = batch([photo] * 4, [0.9, 0.6, 0.4, 0.1], [0] * 4)
+    predicted.gt_label = predicted.gt_mask = None
+    sheet.on_predict_batch_end(trainer, None, None, predicted, 0)
+    assert scores_of(sheet) == [[0.9, 0.6], [0.6, 0.9], [0.4, 0.1], [0.1, 0.4]]
+    sheet.on_predict_end(trainer, None)
+    assert (trainer.default_root_dir / CONTACT_SHEET).is_file()
