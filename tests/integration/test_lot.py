@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader, DistributedSampler
 from anomalib_dpclip import DPCLIP, Photos
 from anomalib_dpclip.adapter_files.save_and_load import save_adapters
 from anomalib_dpclip.method import mutual_scoring
-from anomalib_dpclip.references.lot import panel_loader
+from anomalib_dpclip.scorers.batch_scorer import panel_loader
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from anomalib_dpclip.data.regions import Region, find_regions
 from anomalib_dpclip.method.class_names import UNKNOWN_CLASS
 from anomalib_dpclip.model.lightning_model import DPCLIP
 from anomalib_dpclip.references.few_shot import Knowledge
-from anomalib_dpclip.references.reference_images import as_tensor
+from anomalib_dpclip.scorers.references import as_tensor
 from anomalib_dpclip.visualization.heat_map import boxed, color_range, heat_map, shown_map
 
 SHOWN_SIZE = 640

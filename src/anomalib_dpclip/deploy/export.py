@@ -28,7 +28,7 @@ from anomalib_dpclip.deploy.quantisation import (
     require_one_tile,
 )
 from anomalib_dpclip.files.measured_by import package_versions
-from anomalib_dpclip.method.anchor_cache import AnchorCache
+from anomalib_dpclip.method.prompting import AnchorCache
 from anomalib_dpclip.post_processing.post_processor import DPCLIPPostProcessor
 
 OPSET = 18

@@ -106,7 +106,7 @@ def test_too_long_a_name_is_answered(predictor, photo):
 
 
 def test_what_visitors_type_is_forgotten(predictor, photo, monkeypatch):
-    monkeypatch.setattr("anomalib_dpclip.method.anchor_cache.CLASSES_KEPT", 3)
+    monkeypatch.setattr("anomalib_dpclip.method.prompting.CLASSES_KEPT", 3)
     cache = predictor.model.anchors_for
     cache._anchors.clear()
     first = cache("weave").clone()

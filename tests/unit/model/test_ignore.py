@@ -13,7 +13,7 @@ from anomalib_dpclip import DPCLIP
 from anomalib_dpclip.app.predictor import Predictor
 from anomalib_dpclip.metrics import PixelMetric, auroc, count_pixels
 from anomalib_dpclip.post_processing.calibration_statistics import CalibrationStatistics
-from anomalib_dpclip.references.reference_memory import build_memory
+from anomalib_dpclip.scorers.memory_fit import build_memory
 
 SIZE = (200, 150)
 

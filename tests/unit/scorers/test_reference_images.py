@@ -6,7 +6,7 @@ from PIL import Image
 
 from anomalib_dpclip import Surfaces
 from anomalib_dpclip.data.images import ImageReadError
-from anomalib_dpclip.references.reference_images import (
+from anomalib_dpclip.scorers.references import (
     choose,
     folder_references,
     read_references,

@@ -14,9 +14,10 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch._higher_order_ops import scan
 
-AT_ONCE = 8
+from anomalib_dpclip.files.private_names import torch_scan
+
+TILES_AT_ONCE = 8
 """Tiles seen at a time, of all images of a batch together, unless the batch alone is larger."""
 
 Predict = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -62,8 +63,7 @@ def predict_tiled(
     anchors: Tensor,
     grid: tuple[int, int],
     tiles: int,
-    at_once: int = AT_ONCE,
-    rehearsing: bool = False,
+    at_once: int = TILES_AT_ONCE,
 ) -> tuple[Tensor, Tensor]:
     """Predict large images with a model of small ones.
 
@@ -74,7 +74,6 @@ def predict_tiled(
         grid: Rows and columns of the model's token grid.
         tiles: How many times the model's size the images are.
         at_once: Tiles that the model is given together, those of all images; at least one of each image.
-        rehearsing: Look at the first tile and take it for all: shapes are right, values are not.
 
     Returns:
         Stitched values ``(B, tiles rows, tiles columns)`` and the highest score of any tile ``(B,)``: a defect that one tile
@@ -85,10 +84,6 @@ def predict_tiled(
     rows, columns = pixels[0].repeat_interleave(side, 0), pixels[1].repeat(side, 1)  # of each tile
     if torch.compiler.is_exporting():
         values, scores = _in_a_loop(predict, images, anchors, rows, columns)
-    elif rehearsing:
-        values, scores = (
-            each.expand(side * side, *each.shape) for each in predict(_tile(images, rows[0], columns[0]), anchors)
-        )
     else:
         values, scores = _in_batches(predict, images, anchors, rows, columns, max(1, at_once // max(1, len(images))))
     row_shares, column_shares = (stitching_matrix(length, tiles).to(values.device) for length in grid)
@@ -121,7 +116,7 @@ def _in_a_loop(predict: Predict, images: Tensor, anchors: Tensor, rows: Tensor, 
 
     side = math.isqrt(len(rows))
     cut = images[..., rows[::side], :][..., columns[:side]]  # (B, 3, side, H, side, W)
-    _, (values, scores) = scan(see, images.new_zeros(1), cut.permute(2, 4, 0, 1, 3, 5).flatten(0, 1))
+    _, (values, scores) = torch_scan(see, images.new_zeros(1), cut.permute(2, 4, 0, 1, 3, 5).flatten(0, 1))
     return values, scores
 
 

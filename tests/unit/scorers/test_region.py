@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from anomalib_dpclip.method.anomaly_map import blur_grid
-from anomalib_dpclip.method.ignored_region import IgnoredRegion
+from anomalib_dpclip.scorers.region import IgnoredRegion
 
 JUDGED = torch.ones(8, 8, dtype=torch.bool)
 JUDGED[:3, :4] = False  # a token and a half high, two tokens wide

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from anomalib_dpclip.method.mutual_scoring import choose_panel, mutual_distances, random_projection
-from anomalib_dpclip.references.lot import mostly_anomalous
+from anomalib_dpclip.scorers.mutual_scoring import choose_panel, mutual_distances, random_projection
+from anomalib_dpclip.scorers.batch_scorer import mostly_anomalous
 
 
 def brute_force(tokens: np.ndarray) -> np.ndarray:

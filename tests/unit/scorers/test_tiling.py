@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from anomalib_dpclip import DPCLIP
 from anomalib_dpclip.method.anomaly_map import anomaly_map, blur_grid, detection_score, resize_map, tap_average
-from anomalib_dpclip.method.tiling import blend_weights, predict_tiled, stitching_matrix
+from anomalib_dpclip.scorers.tiling import blend_weights, predict_tiled, stitching_matrix
 
 
 def mean_of_patches(images, _anchors=None):

@@ -1,0 +1,291 @@
+"""Which way images are scored in a run, and which thresholds hold for it: decided once, before the first image is scored."""
+
+import logging
+from copy import deepcopy
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+
+from anomalib_dpclip.auxiliary.leakage import require_untested, warn_if_learned_from
+from anomalib_dpclip.data.image_checks import image_paths, require_sound_images
+from anomalib_dpclip.metrics.pixel_metrics import PixelMetric
+from anomalib_dpclip.post_processing.calibration import Calibration
+from anomalib_dpclip.post_processing.thresholds import NO_GUARANTEE, Thresholds
+from anomalib_dpclip.pre_processing.pre_processor import CLIPPreProcessor
+from anomalib_dpclip.scorers.batch_scorer import MAX_DEVIATIONS, BatchScorer, mad_threshold
+from anomalib_dpclip.scorers.comparison import Comparison
+from anomalib_dpclip.scorers.memory_fit import Fit, fit_memory
+from anomalib_dpclip.scorers.memory_scorer import MemoryScorer
+from anomalib_dpclip.scorers.token_source import OwnTokens, TowerTokens
+
+logger = logging.getLogger(__name__)
+
+
+class PrepareScorer(Callback):
+    """Resolves class, domain and region of a run, fetches good images, sees an unlabelled batch, and sees to the thresholds."""
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Before the target is calibrated on."""
+        self._prepare(trainer, pl_module, trainer.val_dataloaders, calibrates=bool(sum(trainer.num_val_batches)))
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Before the target is tested; warn if the adapters have learned from it."""
+        self._prepare(trainer, pl_module, trainer.test_dataloaders, calibrates=False)
+        module: Any = pl_module
+        if module.datamodule is not None:
+            warn_if_learned_from(module.provenance.learned_from, module.datamodule)
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Before photos are predicted."""
+        self._prepare(trainer, pl_module, trainer.predict_dataloaders, calibrates=False)
+
+    def _prepare(self, trainer: Trainer, module: Any, loaders: Any, *, calibrates: bool) -> None:
+        fits = trainer.state.fn == TrainerFn.FITTING
+        if not fits:
+            require_scorable(module)
+        for loader in _as_list(loaders):
+            require_sound_images(loader.dataset)
+        module.target.resolve_class(module.datamodule)
+        is_calibrated = not calibrates and is_set(module)
+        module.set_domain(module.target.resolve_domain(module.datamodule, is_calibrated=is_calibrated))
+        leave_out_of_metrics(module)
+        # Lightning's precision holds in its steps alone: what images are compared with must be seen in the same.
+        with trainer.precision_plugin.forward_context():
+            choose_scorer(module, loaders, fits=fits)
+            if not calibrates:
+                settle_thresholds(module)
+
+
+def require_scorable(module: Any) -> None:
+    """Make sure that there is something to score by.
+
+    Raises:
+        ValueError: If the adapters are untrained.
+    """
+    if module.weights is None and not module.provenance.learned_from:
+        raise ValueError(
+            "there is nothing to judge with, the adapters are untrained: give trained ones with --model.weights FILE or "
+            "--ckpt_path FILE, or say --model.weights clip for CLIP without adapters"
+        )
+
+
+def is_set(module: Any) -> bool:
+    """Whether thresholds are in force that somebody set."""
+    calibration = getattr(module.post_processor, "calibration", None)
+    return calibration is not None and bool(calibration.is_set)
+
+
+def leave_out_of_metrics(module: Any) -> None:
+    """Leave ignored pixels out of the pixel metrics of a run."""
+    evaluator = module.evaluator
+    for metric in [*evaluator.val_metrics, *evaluator.test_metrics] if evaluator else []:
+        if isinstance(metric, PixelMetric):
+            metric.histogram.judged = module.region.scored
+
+
+def choose_scorer(module: Any, loaders: Any, *, fits: bool) -> None:
+    """Score by good images and the unlabelled batch where the arguments ask for them, else by the text.
+
+    Args:
+        module: `DPCLIP`.
+        loaders: Loaders of the run.
+        fits: Whether adapters are still learning: what they have seen before is of other ones.
+    """
+    known = module.scorer
+    if isinstance(known, BatchScorer):  # of an earlier run
+        known = None if known.state is None else MemoryScorer(known.comparison, known.state)
+    memory = known if isinstance(known, MemoryScorer) and not fits else None
+    memory = _follow_references(module, loaders, memory)
+    if module.lot:
+        scorer = BatchScorer(
+            comparison_of(module),
+            None if memory is None else memory.state,
+            text_weight=text_weight(module),
+            ready=lambda batch: _ready(module, batch),
+            seed=module.seed,
+        )
+        scorer.prepare(loaders)
+        if scorer.is_prepared:
+            module.scorer = scorer
+            return
+    module.scorer = module.text_scorer() if memory is None else memory
+
+
+def _follow_references(module: Any, loaders: Any, memory: MemoryScorer | None) -> MemoryScorer | None:
+    """The memory that a run scores by: the stored one, a new one of the good images that are named, or none."""
+    references = module.references
+    if memory is not None and memory.is_stored:
+        if references.source is not None:
+            logger.warning(
+                "scoring by the photos that the checkpoint keeps, not by those of --model.few_shot_source %s: to score by others, "
+                "name the checkpoint with --model.weights in the place of --ckpt_path",
+                references.source,
+            )
+        return memory
+    has_training_split = getattr(module.datamodule, "train_data", None) is not None
+    if not references.are_named or (memory is not None and references.source is None and not has_training_split):
+        return memory
+    paths = references.paths(module.datamodule)
+    if paths is not None:
+        require_untested(paths, [path for loader in _as_list(loaders) for path in image_paths(loader.dataset)])
+    return fit_references(module, paths).scorer
+
+
+def fit_references(module: Any, paths: list[str] | None = None) -> Fit:
+    """Remember good images, seen with the adapters as they are now, and keep what their scores tell of thresholds.
+
+    Args:
+        module: `DPCLIP`.
+        paths: Their files; ``None`` for those that were given.
+    """
+    preparation = _preparation(module)
+    images = []
+    for number, image in enumerate(module.references.images(paths, module.datamodule)):
+        module.region.require_size(image.shape[2], image.shape[1], f"photo {number} of the target")
+        images.append((preparation.resize_only(image) * 255).round().byte())
+    fit = fit_memory(
+        comparison_of(module),
+        torch.stack(images),
+        preparation.normalize,
+        module.model.anchors,
+        limit=module.memory_options.tokens,
+        text_weight=text_weight(module),
+        seed=module.seed,
+    )
+    fit.scorer.statistics = fit.statistics
+    logger.info("scoring by %d photos of the target: %d tokens a layer", len(images), len(fit.scorer.state.memory.layers[0]))
+    return fit
+
+
+def comparison_of(module: Any) -> Comparison:
+    """How the model compares images: by its second network's features, or by the backbone's own tokens."""
+    text = module.text_scorer()
+    if module.feature_tower is None:
+        return Comparison(text, OwnTokens(module.model.backbone.grid))
+    normalize = _preparation(module).normalize
+    return Comparison(text, TowerTokens(module.feature_tower, normalize.mean, normalize.std))
+
+
+def text_weight(module: Any) -> float:
+    """Weight of the text beside distances: as asked for, else as learned, else the plain sum."""
+    chosen = module.memory_options.text_weight
+    return 1.0 if chosen is None else chosen
+
+
+def _preparation(module: Any) -> CLIPPreProcessor:
+    """How photos are prepared: as scored images are, or as they would be without a pre-processor switched off."""
+    own = module.pre_processor
+    return own if isinstance(own, CLIPPreProcessor) else CLIPPreProcessor(module.image_size)
+
+
+def _ready(module: Any, batch: Any) -> tuple[Any, Any]:
+    images = batch.image.to(module.device)
+    images = images if module.pre_processor is None else module.pre_processor.transform(images)
+    return images, module.target.anchors_of(batch, module.device, follow_images=False)
+
+
+def _as_list(loaders: Any) -> list[Any]:
+    return list(loaders) if isinstance(loaders, list | tuple) else [loaders]
+
+
+# Thresholds
+
+
+def settle_thresholds(module: Any) -> None:
+    """Make sure that the thresholds in force belong to the way that images are scored; else set those that it knows itself."""
+    calibration: Calibration | None = getattr(module.post_processor, "calibration", None)
+    if calibration is None:
+        return
+    scorer = module.scorer
+    if calibration.is_set and calibration.scorer == scorer.name and not calibration.is_default:
+        return
+    if calibration.is_set and not calibration.is_default:
+        logger.warning(
+            "the thresholds in force (%s) are of scores by the %s, and images are scored by the %s now: others are set",
+            *(calibration.threshold_basis, calibration.scorer, scorer.name),
+        )
+    if isinstance(scorer, BatchScorer):
+        calibrate_on_batch(calibration, scorer, module.model.domain)
+    elif isinstance(scorer, MemoryScorer):
+        if scorer.statistics is not None:
+            calibrate_on_references(module, scorer)
+    elif calibration.scorer != scorer.name:
+        calibration.copy_from(module.post_processor.auxiliary_calibration)
+    if not calibration.is_set:
+        logger.warning(
+            "nothing has been calibrated, neither the adapters nor on this target: the threshold is 0.5, the point of "
+            "indifference. Run `anomalib validate` on images of the target for a better one"
+        )
+
+
+def calibrate_on_batch(calibration: Calibration, scorer: BatchScorer, domain: Any) -> None:
+    """Set ranges and thresholds from an unlabelled batch: some deviations above what most of its images score."""
+    seen = scorer.image_statistics()
+    calibration.set_ranges(seen)
+    image, pixel = (mad_threshold(scores) for scores in (calibration.fused(seen, domain), seen.map_max))
+    basis = f"{MAX_DEVIATIONS:g} deviations above the median of {len(seen.map_max)} images of an unlabelled lot; {NO_GUARANTEE}"
+    calibration.set_thresholds(Thresholds(image, pixel, basis), seen, domain)
+    calibration.belongs_to(scorer.name, is_default=True)
+
+
+def calibrate_on_references(module: Any, scorer: MemoryScorer) -> None:
+    """Set ranges and thresholds from good images scored by one another, as they are and with synthetic defects.
+
+    A threshold lies in the middle between the mean score of the one and of the other. That of the best F1 score, as on
+    validation images, would lie at the weakest synthetic defect, and some of those hardly show.
+    """
+    processor = module.post_processor
+    calibration, domain, rate = processor.calibration, module.model.domain, processor.false_alarm_rate
+    if rate is not None:
+        calibration.set_from(scorer.statistics, domain, rate)
+    else:
+        seen = scorer.statistics.images()
+        calibration.set_ranges(seen)
+        values = calibration.fused(seen, domain), seen.map_max
+        image, pixel = (((each[seen.label == 0].mean() + each[seen.label == 1].mean()) / 2).item() for each in values)
+        count = int((seen.label == 0).sum())
+        basis = f"halfway between {count} images{scorer.statistics.of}, and the same with synthetic defects; {NO_GUARANTEE}"
+        calibration.set_thresholds(Thresholds(image, pixel, basis), seen, domain)
+    calibration.belongs_to(scorer.name, is_default=True)
+
+
+def fit_memory_now(module: Any) -> None:
+    """Score by the good images that were given, from now on, with thresholds of theirs."""
+    if module.before_references is None:
+        module.before_references = module.scorer, deepcopy(getattr(module.post_processor, "calibration", None))
+    module.scorer = fit_references(module).scorer
+    settle_thresholds(module)
+
+
+def forget_references(module: Any) -> None:
+    """Score as before any good images were given, with the thresholds of then."""
+    if module.before_references is None:
+        return
+    module.scorer, calibration = module.before_references
+    module.before_references = None
+    if calibration is not None:
+        module.post_processor.calibration.copy_from(calibration)
+
+
+def restore_adapters_calibration(module: Any, source: str) -> None:
+    """Put the calibration that adapters carry in force, unless it was made in another domain than the user's choice.
+
+    Args:
+        module: `DPCLIP`.
+        source: Where the adapters come from.
+    """
+    domain = module.provenance.calibration_domain
+    module.set_domain(module.target.chosen_domain or domain or module.model.domain)
+    processor = module.post_processor
+    if not hasattr(processor, "auxiliary_calibration"):
+        return
+    if domain in {"", module.model.domain}:
+        processor.use_auxiliary_calibration()
+    else:
+        logger.warning(
+            "%s has thresholds of %s images, which do not hold with domain=%s: calibrate with `anomalib validate` on images of "
+            "the target",
+            *(source, domain, module.target.chosen_domain),
+        )

@@ -1,0 +1,77 @@
+"""What scoring by good images and by an unlabelled batch have in common: tokens, distances as maps, and their fusion."""
+
+from typing import Any
+
+import torch
+from anomalib.data import InferenceBatch
+from torch import Tensor
+from torch.nn import functional
+from torchvision.transforms.v2.functional import gaussian_blur
+
+from anomalib_dpclip.files.precision import full_precision
+from anomalib_dpclip.method.torch_model import TextEvidence
+from anomalib_dpclip.scorers.fusion import Fusion, unit_interval
+from anomalib_dpclip.scorers.text_scorer import TextScorer
+from anomalib_dpclip.scorers.token_source import OwnTokens, TokenSource
+
+BLUR_SIGMA = 0.5
+"""Smoothing of the distances, in tokens: PatchCore's 4 pixels on its tokens of 8 pixels."""
+
+
+class Comparison:
+    """Compares images by tokens, beside the text.
+
+    Args:
+        text: Scores by the text.
+        source: Where the tokens that are compared come from.
+    """
+
+    def __init__(self, text: TextScorer, source: TokenSource) -> None:
+        self.text, self.source = text, source
+
+    def encode(self, images: Tensor, anchors: Tensor, *, with_text: bool) -> tuple[TextEvidence | None, list[Tensor]]:
+        """What the text says, where it counts, and the tokens to compare ``(B, L, C)``, one tensor a layer.
+
+        Args:
+            images: Normalised images ``(B, 3, H, W)`` of the scorer's size.
+            anchors: Text anchors.
+            with_text: Whether the text counts; without it a second network is all that runs.
+        """
+        if not with_text and not isinstance(self.source, OwnTokens):
+            return None, self.source.tokens(self.text.region.paint_over(images), None)
+        evidence = self.text.evidence(images, anchors)
+        return evidence if with_text else None, self.source.tokens(self.text.region.paint_over(images), evidence)
+
+    def smooth(self, distance: Tensor) -> Tensor:
+        """Distances ``(B, L)`` as maps ``(B, rows, columns)``, smoothed less than the text's: they are sharper."""
+        return self.text.region.smooth(distance.unflatten(-1, self.source.grid), _blur)
+
+    def margin(self, evidence: TextEvidence) -> Tensor:
+        """The text's margins, blurred, on the grid of the distances ``(B, rows, columns)``."""
+        blurred = self.text.blurred(evidence.margin)
+        if tuple(blurred.shape[-2:]) == self.source.grid:
+            return blurred
+        return functional.interpolate(blurred.unsqueeze(1), self.source.grid, mode="bilinear", align_corners=True).squeeze(1)
+
+    def predict(self, fusion: Fusion, margin: Tensor | None, score: Tensor | None, distance: Tensor) -> InferenceBatch:
+        """Maps and image scores of what was found.
+
+        Args:
+            fusion: How it is fused.
+            margin: The text's margins, as `margin` gives them; ``None`` where they count nothing.
+            score: Detection scores ``(B,)``; ``None`` where they count nothing.
+            distance: Distances ``(B, L)``.
+        """
+        evidence = fusion.map_evidence(margin, self.smooth(distance))
+        tokens: Any = self.text.region.tokens(self.source.grid)
+        if tokens is not None:
+            evidence = torch.where(tokens, evidence, evidence.amin(dim=(-2, -1), keepdim=True))
+        # The class token sees the whole image; the detection projector adds nothing where the target is known.
+        known = score if self.text.model.detection == "class_token" else None
+        image = fusion.image_evidence(evidence, known)
+        return InferenceBatch(anomaly_map=self.text.full_map(4 * unit_interval(evidence) - 2), pred_score=unit_interval(image))
+
+
+def _blur(distance: Tensor) -> Tensor:
+    with full_precision(distance):
+        return gaussian_blur(distance.unsqueeze(1), [3, 3], [BLUR_SIGMA, BLUR_SIGMA]).squeeze(1)
