@@ -97,13 +97,20 @@ def _description(file: Path, content: AdapterFile) -> dict[str, str]:
         "adapters": f"{len(content.tensors)} tensors, {values:,} values, digest {tensor_digest(content.tensors)}",
         "architecture": _listed(known.architecture),
         "learned from": _data_sets(known.learned_from),
-        "epochs": str(known.epochs) if known.epochs else _UNKNOWN,
+        "epochs": _epochs(known.epochs, known.max_epochs),
         "calibration": _calibration(content),
         **({"thresholds": content.threshold_basis} if content.threshold_basis else {}),
         **({"photos": _memory(content.memory, content.corrections)} if content.memory else {}),
         "hyper-parameters": _listed(known.hyper_parameters),
         "versions": _listed(known.versions),
     }
+
+
+def _epochs(epochs: int, max_epochs: int) -> str:
+    """Epochs trained, and out of how many where that is more."""
+    if not epochs:
+        return _UNKNOWN
+    return f"{epochs} of {max_epochs}" if epochs < max_epochs else str(epochs)
 
 
 def _calibration(content: AdapterFile) -> str:
