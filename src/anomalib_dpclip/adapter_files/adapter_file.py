@@ -62,6 +62,7 @@ class Provenance:
         learned_from: Data sets and classes, as ``"VisA/candle"``.
         hyper_parameters: Of the training.
         epochs: Epochs trained.
+        max_epochs: Epochs that the training was asked for; 0 if unknown.
         calibration_domain: Domain whose maps and scores the adapters' calibration is of; empty if unknown.
         calibration_basis: What the thresholds of the adapters' calibration hold to, in words; empty if unknown.
         versions: Of this package, anomalib, torch and open_clip.
@@ -77,6 +78,7 @@ class Provenance:
     learned_from: list[str] = field(default_factory=list)
     hyper_parameters: dict[str, Any] = field(default_factory=dict)
     epochs: int = 0
+    max_epochs: int = 0
     calibration_domain: str = ""
     calibration_basis: str = ""
     versions: dict[str, str] = field(default_factory=dict)

@@ -100,7 +100,7 @@ def _description(file: Path, content: AdapterFile) -> dict[str, str]:
         "adapters": f"{len(content.tensors)} tensors, {values:,} values, digest {tensor_digest(content.tensors)}",
         "architecture": _listed(known.architecture),
         "learned from": "; ".join(f"{name} ({', '.join(each)})" for name, each in known.data_sets.items()) or _UNKNOWN,
-        "epochs": str(known.epochs) if known.epochs else _UNKNOWN,
+        "epochs": _epochs(known.epochs, known.max_epochs),
         "calibration": _calibration(content),
         **({"thresholds": content.threshold_basis} if content.threshold_basis else {}),
         **({"photos": _memory(content.memory)} if content.memory else {}),
@@ -108,6 +108,13 @@ def _description(file: Path, content: AdapterFile) -> dict[str, str]:
         "hyper-parameters": _listed(known.hyper_parameters),
         "versions": _listed(known.versions),
     }
+
+
+def _epochs(epochs: int, max_epochs: int) -> str:
+    """Epochs trained, and out of how many where that is more."""
+    if not epochs:
+        return _UNKNOWN
+    return f"{epochs} of {max_epochs}" if epochs < max_epochs else str(epochs)
 
 
 def _calibration(content: AdapterFile) -> str:

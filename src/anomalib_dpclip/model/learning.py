@@ -17,6 +17,7 @@ from anomalib_dpclip.auxiliary.auxiliary_set import AuxiliarySet, learned_from
 from anomalib_dpclip.auxiliary.loader import auxiliary_loader
 from anomalib_dpclip.callbacks.deferred import Deferred
 from anomalib_dpclip.callbacks.finite_loss import StepLoss, require_finite_losses
+from anomalib_dpclip.callbacks.resuming import planned_epochs
 from anomalib_dpclip.clip.preprocessing import OPENAI
 from anomalib_dpclip.method.anomaly_map import anomaly_map, detection_score, text_margin_grid
 from anomalib_dpclip.method.objective import Objective, training_objective
@@ -210,7 +211,8 @@ class LearnsAdapters(KnowsTarget):
         """Calibrate on the images that this epoch has learned from so far."""
         self._scores.flush()
         epochs = self.current_epoch + int(self.trainer.fit_loop.epoch_loop.batch_progress.is_last_batch)
-        self.provenance = replace(self.provenance, epochs=epochs, calibration_domain=self.model.domain)
+        max_epochs = planned_epochs(self.trainer, epochs)
+        self.provenance = replace(self.provenance, epochs=epochs, max_epochs=max_epochs, calibration_domain=self.model.domain)
         if isinstance(self.post_processor, DPCLIPPostProcessor):
             calibration = self.post_processor.auxiliary_calibration
             calibration.set_from(self._seen, self.model.domain)
