@@ -8,9 +8,9 @@ from typing import Any, get_args
 
 from lightning.pytorch.trainer.states import TrainerFn
 
+from anomalib_dpclip.adapter_files.adapter_file import PROVENANCE_KEY, THRESHOLD_BASIS_KEY, Provenance
 from anomalib_dpclip.adapter_files.compatibility import check_provenance
-from anomalib_dpclip.adapter_files.foreign_formats import threshold_basis_in
-from anomalib_dpclip.adapter_files.provenance import PROVENANCE_KEY, THRESHOLD_BASIS_KEY, Provenance
+from anomalib_dpclip.adapter_files.read_and_write import threshold_basis_in
 from anomalib_dpclip.method.anomaly_map import Detection
 from anomalib_dpclip.method.domain import DEFAULT_DOMAIN, Domain
 from anomalib_dpclip.method.unadapted import UNADAPTED

@@ -11,7 +11,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from anomalib_dpclip.adapter_files.provenance import Provenance
+from anomalib_dpclip.adapter_files.adapter_file import Provenance
 from anomalib_dpclip.adapter_files.save_and_load import adapter_tensors
 from anomalib_dpclip.auxiliary.auxiliary_set import AuxiliarySet, learned_from
 from anomalib_dpclip.auxiliary.loader import auxiliary_loader
