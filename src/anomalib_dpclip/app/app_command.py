@@ -4,15 +4,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from anomalib_dpclip.adapter_files.arguments import arguments_from_file
-from anomalib_dpclip.adapter_files.read_and_write import read_adapters
+from anomalib_dpclip.adapter_files.read_and_write import arguments_from_file, read_adapters
 from anomalib_dpclip.app.page import page
 from anomalib_dpclip.app.predictor import Predictor
 from anomalib_dpclip.clip.loading import MINI
 from anomalib_dpclip.data.labelled_sets import categories_of, data_module_class
 from anomalib_dpclip.method.class_names import UNKNOWN_CLASS, describe
 from anomalib_dpclip.method.domain import Domain
-from anomalib_dpclip.method.unadapted import UNADAPTED
+from anomalib_dpclip.adapter_files.adapter_file import UNADAPTED
 from anomalib_dpclip.model.from_file import model_from_file
 from anomalib_dpclip.model.lightning_model import DPCLIP
 

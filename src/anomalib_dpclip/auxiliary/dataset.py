@@ -1,9 +1,12 @@
 """The images that adapters learn from, read and augmented repeatably."""
 
+from copy import copy
+
 import numpy as np
 import pandas as pd
 import torch
 from torch.utils.data import Dataset
+from torchvision.transforms.v2 import Identity
 from torchvision.tv_tensors import Image as ImageTensor
 from torchvision.tv_tensors import Mask
 
@@ -12,6 +15,7 @@ from anomalib_dpclip.auxiliary.samples import is_path
 from anomalib_dpclip.clip.preprocessing import Preprocessing
 from anomalib_dpclip.data.images import read_image, read_mask
 from anomalib_dpclip.data.items import NamedImageItem
+from anomalib_dpclip.files.seeded import seeded
 
 
 class AuxiliaryDataset(Dataset):
@@ -36,6 +40,17 @@ class AuxiliaryDataset(Dataset):
         anomalous = samples.label_index == 1
         self.fully_masked = bool(samples.mask_path[anomalous].map(is_path).all())
 
+    def plain(self, image_size: tuple[int, int]) -> "AuxiliaryDataset":
+        """The same images as they are, not augmented.
+
+        Args:
+            image_size: Height and width of the images.
+        """
+        images = copy(self)
+        images.image_size = image_size
+        images.colour_jitter = images.geometric = Identity()
+        return images
+
     def __len__(self) -> int:
         """Number of images."""
         return len(self.samples)
@@ -54,8 +69,7 @@ class AuxiliaryDataset(Dataset):
             mask = read_mask(sample.mask_path, image.size, sample.image_path)
         else:
             mask = np.zeros((image.height, image.width), dtype=np.uint8)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(np.random.SeedSequence([self.seed, epoch, position]).generate_state(1)[0]))
+        with seeded(int(np.random.SeedSequence([self.seed, epoch, position]).generate_state(1)[0])):
             image_tensor = ImageTensor(resize_image(self.colour_jitter(image), self.image_size, self.interpolation))
             mask_tensor = resize_mask(torch.from_numpy(mask), self.image_size)
             image_tensor, mask_tensor, label = self._labelled(image_tensor, mask_tensor, int(sample.label_index))

@@ -17,9 +17,6 @@ from anomalib_dpclip.method.torch_model import DPCLIPModel
 
 logger = logging.getLogger(__name__)
 
-UNADAPTED = "clip"
-"""Value of the model's ``weights`` for the backbone without adapters."""
-
 
 class UnadaptedCLIP(DPCLIPModel):
     """The backbone's own features in the joint space: the image feature for the score, the last patch tokens for the map.

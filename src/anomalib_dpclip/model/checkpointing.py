@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from anomalib_dpclip.adapter_files.compatibility import check_provenance
-from anomalib_dpclip.adapter_files.provenance import PROVENANCE_KEY, Provenance
+from anomalib_dpclip.adapter_files.adapter_file import PROVENANCE_KEY, Provenance
 from anomalib_dpclip.method.domain import DEFAULT_DOMAIN
-from anomalib_dpclip.method.unadapted import UNADAPTED
+from anomalib_dpclip.adapter_files.adapter_file import UNADAPTED
 from anomalib_dpclip.post_processing.calibration import Calibration
 
 logger = logging.getLogger(__name__)

@@ -69,6 +69,7 @@ def auxiliary_batches(module: Any) -> DataLoader:
     preprocessing = getattr(module.pre_processor, "preprocessing", OPENAI)
     target = module.datamodule
     dataset = module.auxiliary.dataset(target, module.target.class_name, module.model.backbone.image_size, preprocessing)
+    module.auxiliary_dataset = dataset
     sources = learned_from(dataset.samples)
     hyper_parameters = module.plain_arguments() | {"seed": module.seed}
     module.provenance = replace(module.provenance, learned_from=sources, hyper_parameters=hyper_parameters)

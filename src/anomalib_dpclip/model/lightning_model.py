@@ -28,7 +28,7 @@ from anomalib_dpclip.method.domain import DEFAULT_DOMAIN, Domain
 from anomalib_dpclip.method.prompting import AnchorCache
 from anomalib_dpclip.method.prototypes import Prototypes, TokenDirections
 from anomalib_dpclip.method.torch_model import DPCLIPModel
-from anomalib_dpclip.method.unadapted import UNADAPTED, UnadaptedCLIP
+from anomalib_dpclip.adapter_files.adapter_file import PROVENANCE_KEY, UNADAPTED
 from anomalib_dpclip.model import checkpointing, default_parts, learning
 from anomalib_dpclip.model.arguments import (
     Architecture,

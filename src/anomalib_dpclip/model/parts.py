@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from anomalib_dpclip.adapter_files.compatibility import architecture_of
-from anomalib_dpclip.adapter_files.provenance import Provenance
+from anomalib_dpclip.adapter_files.adapter_file import Provenance
 from anomalib_dpclip.clip.loading import load_clip, load_text_tower
 from anomalib_dpclip.clip.preprocessing import Preprocessing
 from anomalib_dpclip.clip.pretraining import pretraining_of
