@@ -1,7 +1,9 @@
-"""How many processes read images where the user does not say."""
+"""Processes that read images: how many there are where the user does not say, and what all of them say once."""
 
 import multiprocessing
+from typing import Any
 
+import torch
 from lightning.fabric.utilities.data import suggested_max_num_workers
 
 MAX_WORKERS = 8
@@ -23,3 +25,20 @@ def default_num_workers(devices: int = 1) -> int:
     if multiprocessing.get_start_method() != "fork" or multiprocessing.current_process().daemon:
         return 0
     return min(MAX_WORKERS, suggested_max_num_workers(devices))
+
+
+class Once:
+    """True the first time that it is asked, in whichever process and copy of a data set."""
+
+    def __init__(self) -> None:
+        self._asked = torch.zeros(1, dtype=torch.bool).share_memory_()
+
+    def __call__(self) -> bool:
+        """Whether nobody has asked before."""
+        first = not self._asked
+        self._asked.fill_(True)
+        return first
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Once":
+        """The same: anomalib copies data sets to split them."""
+        return self
