@@ -8,10 +8,10 @@ import logging
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 
 from anomalib_dpclip.data.images import SIXTEEN_BIT_MODES, load_image, to_rgb
+from anomalib_dpclip.data.workers import Once
 
 logger = logging.getLogger(__name__)
 
@@ -37,8 +37,7 @@ class PhotoReader:
         if bit_depth is not None and not 8 <= bit_depth <= FULL_DEPTH:
             raise ValueError(f"bit_depth must lie in 8..{FULL_DEPTH}, not {bit_depth}")
         self.bit_depth, self.side = bit_depth, side
-        # Shared with the processes that read, or each of them would say it.
-        self._has_warned = torch.zeros(1, dtype=torch.bool).share_memory_()
+        self._once = Once()
 
     def __call__(self, path: str | Path) -> Image.Image:
         """Read a photo as 8-bit RGB, upright.
@@ -48,8 +47,7 @@ class PhotoReader:
         """
         image = load_image(path, side=self.side)
         depth = apparent_depth(image)
-        if self.bit_depth is None and depth is not None and not self._has_warned:
-            self._has_warned.fill_(True)
+        if self.bit_depth is None and depth is not None and self._once():
             logger.warning("%s", dark_message(path, depth))
         return to_rgb(image, path, self.bit_depth)
 
