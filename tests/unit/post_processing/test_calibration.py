@@ -141,7 +141,7 @@ def test_false_alarm_rate_of_normal_images(caplog):
     calibration.set_from(statistics(MAPS, DETECTION, [0, 0, 0]), "industrial", false_alarm_rate=0.5)
     fused = calibration.fuse(torch.tensor(MAPS).amax(1), torch.tensor(DETECTION), "industrial")
     # The second of three: a fourth exceeds it in two of four cases.
-    assert calibration.thresholds[:2] == (fused[1].item(), pytest.approx(0.48))
+    assert calibration.thresholds[:2] == (pytest.approx(fused[1].item()), pytest.approx(0.48))
     assert not caplog.text
 
 
@@ -151,7 +151,7 @@ def test_too_few_normal_images_for_a_rate_set_the_strictest_threshold_and_say_ho
     assert calibration.thresholds.pixel == pytest.approx(0.60)
     assert "a false-alarm rate of 10 % takes 9 normal images, there are 3. The strictest threshold" in caplog.text
     assert "a probability of at most 25 %" in calibration.threshold_basis
-    assert calibration.threshold_basis.endswith("a false-alarm rate of 10 % takes 9 normal images, there are 3")
+    assert "a false-alarm rate of 10 % takes 9 normal images, there are 3" in calibration.threshold_basis
 
 
 def test_a_rate_s_scores_are_fused_in_ranges_that_do_not_depend_on_the_images():
@@ -163,6 +163,34 @@ def test_a_rate_s_scores_are_fused_in_ranges_that_do_not_depend_on_the_images():
     # By the F1 score they are the images' own, as the method has it.
     calibration.set_from(statistics(MAPS, DETECTION, [0, 0, 1]), "industrial", None, scale)
     torch.testing.assert_close(calibration.map_range, torch.tensor([0.40, 0.60]))
+
+
+@pytest.mark.parametrize("carried", [None, Calibration()])
+def test_a_rate_without_ranges_of_the_adapters_takes_those_of_the_images(carried):
+    calibration = Calibration()
+    calibration.set_from(statistics(MAPS, DETECTION, [0, 0, 0]), "industrial", 0.0, carried)
+    torch.testing.assert_close(calibration.map_range, torch.tensor([0.40, 0.60]))
+    torch.testing.assert_close(calibration.detection_range, torch.tensor([0.50, 0.54]))
+    # The third, in the ranges of the first two: peak (0.60 - 0.40) / 0.08 = 2.5, detection (0.54 - 0.50) / 0.02 = 2.
+    assert calibration.thresholds.image == pytest.approx(2.25)
+    assert calibration.threshold_basis.endswith("for the image threshold the bound is approximate")
+    calibration.set_from(statistics(MAPS, DETECTION, [0, 0, 0]), "medical", 0.0, carried)
+    assert calibration.threshold_basis.endswith("from 3 normal images")
+
+
+@pytest.mark.parametrize(("count", "rate"), [(9, 0.1), (19, 0.05), (50, 0.05)])
+def test_a_rate_holds_without_ranges_of_the_adapters_too(count, rate):
+    """Mean over many calibrations, each tried on new images of the same source, whose scores are skewed."""
+    rng, alarms = torch.Generator().manual_seed(0), []
+    for _ in range(300):
+        peak, detection = (0.1 + 0.02 * torch.empty(count + 20).exponential_(generator=rng) for _ in range(2))
+        seen = CalibrationStatistics()
+        seen.update(peak[:count, None, None], detection[:count], torch.zeros(count), None)
+        calibration = Calibration()
+        calibration.set_from(seen, "industrial", rate)
+        new = calibration.fuse(peak[count:], detection[count:], "industrial")
+        alarms.append((new > calibration.thresholds.image).float().mean())
+    assert rate / 4 < torch.stack(alarms).mean() <= rate
 
 
 def test_thresholds_that_are_given():
