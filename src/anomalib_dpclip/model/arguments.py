@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar
 
 from anomalib_dpclip.method.adapters import Pooling
 from anomalib_dpclip.method.anomaly_map import TEMPERATURE, Detection
+from anomalib_dpclip.scorers.memory_fit import MEMORY_TOKENS
 
 Group = TypeVar("Group")
 
@@ -112,6 +113,37 @@ class Training:
                 raise ValueError(f"{name} must be positive, not {value}")
         if not 0 <= self.decoupling_weight < math.inf:
             raise ValueError(f"decoupling_weight must be at least 0 and finite, not {self.decoupling_weight}")
+
+
+@dataclass(frozen=True)
+class MemoryOptions:
+    """How good images and an unlabelled batch are compared.
+
+    Attributes:
+        text_weight: Weight of the text beside the distances, both standardised; 0 for the distances alone. Default: as learned
+            from the auxiliary set, where the adapters' file has it, else 1.
+        tokens: Most tokens of a layer that the memory keeps; of more, so many are chosen.
+        weights: Local file of `memory_backbone`'s weights.
+        image_size: Side of `memory_backbone`'s images in pixels. Default: as it was trained (``efficientnet_lite0``: 256).
+        layers: Depths of the feature maps of `memory_backbone`, as shares of its stages or blocks in (0, 1].
+    """
+
+    text_weight: float | None = None
+    tokens: int = MEMORY_TOKENS
+    weights: str | None = None
+    image_size: int | None = None
+    layers: list[float] | None = None
+
+    def __post_init__(self) -> None:
+        """Check ranges.
+
+        Raises:
+            ValueError: If a number is out of range; names the argument.
+        """
+        if self.tokens <= 0:
+            raise ValueError(f"memory.tokens must be positive, not {self.tokens}")
+        if self.text_weight is not None and not 0 <= self.text_weight < math.inf:
+            raise ValueError(f"memory.text_weight must be at least 0 and finite, not {self.text_weight}")
 
 
 @dataclass(frozen=True)

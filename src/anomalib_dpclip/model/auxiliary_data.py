@@ -32,7 +32,7 @@ class LearnFromAuxiliary(Callback):
         self._replaced: list[str] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Put the model's loaders in the place of the data module's, which stays as it is: they are attributes of the object."""
+        """Put the model's loaders in the place of the data module's own, as attributes of the object."""
         datamodule: Any = getattr(trainer, "datamodule", None)
         if not isinstance(datamodule, AnomalibDataModule):
             return
@@ -122,7 +122,8 @@ def auxiliary_statistics(module: Any, rank: int = 0, world_size: int = 1) -> Cal
         anchors = module.target.anchors_of(batch, module.device, follow_images=True)
         raw = scorer.score(image, anchors)
         known = None if batch.has_mask is None else batch.has_mask.to(module.device)
-        statistics.update(raw.anomaly_map, raw.pred_score, batch.gt_label.to(module.device), batch.gt_mask.to(module.device), known)
+        statistics.update(
+            raw.anomaly_map, raw.pred_score, batch.gt_label.to(module.device), batch.gt_mask.to(module.device), known
+        )
     module.train(was_training)
     return statistics
-

@@ -6,16 +6,24 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import nn
+
+from anomalib_dpclip.adapter_files.adapter_file import PROVENANCE_KEY, UNADAPTED, Provenance
 from anomalib_dpclip.adapter_files.compatibility import check_provenance
-from anomalib_dpclip.adapter_files.adapter_file import PROVENANCE_KEY, Provenance
 from anomalib_dpclip.method.domain import DEFAULT_DOMAIN
-from anomalib_dpclip.adapter_files.adapter_file import UNADAPTED
+from anomalib_dpclip.model import scoring
+from anomalib_dpclip.model.configuration import resolve
+from anomalib_dpclip.model.parts import same_tensors
 from anomalib_dpclip.post_processing.calibration import Calibration
 
 logger = logging.getLogger(__name__)
 
 FROZEN = ("model.backbone.", "feature_tower.")
 """Beginnings of the names of frozen networks, which come from weights of their own."""
+
+REGION = "region."
+"""Beginning of the names of an ignored region's state."""
 
 CHECKPOINT = Path("the checkpoint")
 """What messages call it: Lightning does not tell the hooks its path."""
@@ -140,3 +148,63 @@ def _calibration_in(state: Mapping[str, Any], name: str) -> Calibration:
     if stored:
         calibration.load_state_dict(stored)
     return calibration
+
+
+def make_room(module: Any, state: dict[str, Any]) -> dict[str, Any]:
+    """Make room in a model for the memory and the region that a state dict holds, of whatever size.
+
+    Args:
+        module: `DPCLIP`.
+        state: The state dict.
+
+    Returns:
+        The state dict with the frozen networks, and with the model's own region where an argument has named one.
+    """
+    module.before_references = None
+    module.scorer = scoring.stored_memory(module, state) or module.text_scorer()
+    full = nn.Module.state_dict(module)
+    stored = {name: value for name, value in state.items() if name.startswith(REGION)}
+    if module.region_options.ignore is not None:
+        own = {name: value for name, value in full.items() if name.startswith(REGION)}
+        if own.keys() != stored.keys() or not same_tensors(own, {name: value.cpu() for name, value in stored.items()}):
+            logger.warning(
+                "the thresholds of the checkpoint were set without this --model.region.ignore: calibrate with `anomalib "
+                "validate`"
+            )
+        state = {name: value for name, value in state.items() if name not in stored} | own
+    else:
+        module.region.fit_to(state, REGION)
+    return {name: value for name, value in full.items() if name.startswith(FROZEN)} | state
+
+
+def follow_checkpoint(module: Any, path: Any) -> None:
+    """Before a checkpoint is loaded: become what it is of, as far as no argument says otherwise.
+
+    Args:
+        module: `DPCLIP`.
+        path: The checkpoint, if there is one.
+    """
+    if path is None or not Path(path).is_file() or module.is_trained_here:
+        return
+    configuration = resolve(module.given, Path(path))
+    if configuration != module.configuration:
+        module.use_parts(configuration, module.build(configuration))
+
+
+def keep_what_was_trained(module: Any, checkpoint: dict[str, Any]) -> bool:
+    """`anomalib train --ckpt_path X` goes on from X and then tests X: test what has been trained instead.
+
+    Returns:
+        Whether the model stays as it is.
+    """
+    trainer = module.attached_trainer
+    if trainer is None:
+        return False
+    if trainer.state.fn == TrainerFn.FITTING:
+        module.went_on_from = trainer.ckpt_path
+        return False
+    if not module.is_trained_here or trainer.ckpt_path != module.went_on_from:
+        return False
+    logger.warning("testing the model as it was trained, not %s, which the training went on from", module.went_on_from)
+    checkpoint["state_dict"], checkpoint["callbacks"] = module.state_dict(), {}
+    return True

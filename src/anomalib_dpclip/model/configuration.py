@@ -7,12 +7,12 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from anomalib_dpclip.adapter_files.read_and_write import arguments_from_file
+from anomalib_dpclip.adapter_files.adapter_file import UNADAPTED
 from anomalib_dpclip.adapter_files.hub import local_file
+from anomalib_dpclip.adapter_files.read_and_write import arguments_from_file
 from anomalib_dpclip.method.adapters import Pooling
 from anomalib_dpclip.method.anomaly_map import Detection
 from anomalib_dpclip.method.prompting import ABNORMAL_STATES, NORMAL_STATES, TEMPLATES
-from anomalib_dpclip.adapter_files.adapter_file import UNADAPTED
 
 
 @dataclass(frozen=True)

@@ -1,35 +1,32 @@
 """DP-CLIP as an anomalib model: its arguments, its parts, and Lightning's hooks."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from anomalib import LearningType
 from anomalib.data import AnomalibDataModule, AnomalibDataset, ImageBatch, InferenceBatch
 from anomalib.metrics import Evaluator
 from anomalib.models.components import AnomalibModule
 from anomalib.visualization import Visualizer
 from lightning.pytorch import Callback
+from lightning.pytorch.trainer.states import TrainerFn
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from anomalib_dpclip.adapter_files.adapter_file import PROVENANCE_KEY, UNADAPTED
 from anomalib_dpclip.adapter_files.save_and_load import load_adapters
 from anomalib_dpclip.auxiliary.auxiliary_set import AuxiliarySet
-from anomalib_dpclip.clip.loading import load_clip, load_text_tower
-from anomalib_dpclip.clip.pretraining import pretraining_of
+from anomalib_dpclip.auxiliary.dataset import AuxiliaryDataset
+from anomalib_dpclip.callbacks.default_callbacks import default_callbacks
+from anomalib_dpclip.clip.feature_tower import TowerOptions
+from anomalib_dpclip.data.image_checks import require_evaluation_images
 from anomalib_dpclip.deploy.export import DPCLIPExport
-from anomalib_dpclip.files.seeded import seeded
-from anomalib_dpclip.method.class_names import UNKNOWN_CLASS
 from anomalib_dpclip.method.domain import DEFAULT_DOMAIN, Domain
-from anomalib_dpclip.method.prompting import AnchorCache
 from anomalib_dpclip.method.prototypes import Prototypes, TokenDirections
-from anomalib_dpclip.method.torch_model import DPCLIPModel
-from anomalib_dpclip.adapter_files.adapter_file import PROVENANCE_KEY, UNADAPTED
-from anomalib_dpclip.model import checkpointing, default_parts, learning
+from anomalib_dpclip.metrics import field_metrics
+from anomalib_dpclip.model import checkpointing, learning, scoring
 from anomalib_dpclip.model.arguments import (
     Architecture,
     ClipOptions,
@@ -42,14 +39,19 @@ from anomalib_dpclip.model.arguments import (
     given_values,
     group,
 )
+from anomalib_dpclip.model.auxiliary_data import AuxiliaryCalibration, LearnFromAuxiliary
 from anomalib_dpclip.model.configuration import Configuration, file_of, resolve
+from anomalib_dpclip.model.parts import Parts, build_parts, chosen_post_processor, untrained_provenance
 from anomalib_dpclip.model.seed import seed_or_global
-from anomalib_dpclip.model.target import Target
+from anomalib_dpclip.model.target import Target, target_name
+from anomalib_dpclip.post_processing.post_processor import DPCLIPPostProcessor
+from anomalib_dpclip.pre_processing.compatibility import require_whole_images
 from anomalib_dpclip.pre_processing.pre_processor import CLIPPreProcessor
 from anomalib_dpclip.scorers.references import References
 from anomalib_dpclip.scorers.region import Region
 from anomalib_dpclip.scorers.scorer import Scorer
 from anomalib_dpclip.scorers.text_scorer import TextScorer
+from anomalib_dpclip.visualization.visualizer import PictureVisualizer
 
 
 class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]
@@ -151,7 +153,7 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]
         evaluator: Evaluator | bool = True,
         visualizer: Visualizer | bool = True,
     ) -> None:
-        self.clip_options, self.prompts = group(ClipOptions, clip), group(Prompts, prompts)
+        clip_options = group(ClipOptions, clip)
         self.training_options, self.memory_options = group(Training, training), group(MemoryOptions, memory)
         self.region_options, self.export_options = group(RegionOptions, region), group(ExportOptions, export)
         self.chosen_seed, self.seed = seed, seed_or_global(seed)
@@ -159,11 +161,11 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]
         check_flat(batch_size, self.seed, k_shot, tiles, reads_target=bool(k_shot or few_shot_source or lot))
         flat = {"backbone": backbone, "pretrained": pretrained, "class_name": class_name, "domain": domain}
         flat |= {"image_size": image_size, "tiles": tiles, "memory_backbone": memory_backbone}
-        groups = given_values(self.clip_options, group(Architecture, architecture), group(Prompts, prompts))
+        groups = given_values(clip_options, group(Architecture, architecture), group(Prompts, prompts))
         self.given = {name: value for name, value in flat.items() if value is not None} | groups
         file = file_of(weights)
         configuration = resolve(self.given, file)
-        parts = build_parts(configuration, self.seed, is_adapted=weights != UNADAPTED)
+        parts = self.build(configuration)
         super().__init__(
             pre_processor=CLIPPreProcessor(parts.image_size, parts.preprocessing) if pre_processor is True else pre_processor,
             post_processor=chosen_post_processor(post_processor, false_alarm_rate),
@@ -172,13 +174,22 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]
         )
         unmasked = self.training_options.auxiliary_unmasked
         self.auxiliary = AuxiliarySet(auxiliary, self.training_options.auxiliary_root, shots, unmasked, self.seed)
+        self.auxiliary_dataset: AuxiliaryDataset | None = None
         self.references = References(k_shot, few_shot_source, self.seed)
+        self.before_references: Any = None
+        self.is_trained_here, self.went_on_from = False, None
         self.region = Region()
         self.use_parts(configuration, parts)
         if file is not None:
             load_adapters(self, file, overridden=self.given)
         if weights is not None or class_name is not None:
             self.target.resolve_class(None)
+
+    def build(self, configuration: Configuration) -> Parts:
+        """Networks of a configuration, with this model's other arguments."""
+        memory = self.memory_options
+        options = TowerOptions(memory.weights, memory.image_size, memory.layers)
+        return build_parts(configuration, self.seed, options, is_adapted=self.weights != UNADAPTED)
 
     def use_parts(self, configuration: Configuration, parts: Parts) -> None:
         """Become what a configuration is: the networks are new, and have learned nothing.
@@ -197,11 +208,17 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]
         chosen: Any = self.given.get("domain")
         self.target = Target(self.model, parts.anchors_for, self.given.get("class_name"), known.class_name, chosen)
         self.provenance = untrained_provenance(configuration, parts)
-        self.hparams.update(portable_arguments(self.hparams, configuration.as_dict()))
+        portable = checkpointing.portable_arguments(self.hparams, configuration.as_dict())
+        self.hparams.clear()
+        self.hparams.update(portable)
+        self.save_hyperparameters(self.hparams)  # renews the copy that loggers are given
         if self.region_options.ignore is not None:
-            self.region.ignore(self.region_options.ignore, self.image_size, self.text_scorer().grid, parts.preprocessing.interpolation)
+            self.region.ignore(
+                self.region_options.ignore, self.image_size, self.text_scorer().grid, parts.preprocessing.interpolation
+            )
         if isinstance(self.pre_processor, CLIPPreProcessor):
             self.pre_processor.configure(parts.image_size, parts.preprocessing)
+        require_whole_images(self.pre_processor, parts.image_size, parts.preprocessing)
         self.scorer = self.text_scorer()
         self.set_domain(chosen or known.domain or DEFAULT_DOMAIN)
 
@@ -220,9 +237,17 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]
         self.scorer_state = None if scorer.state is None else scorer.state.to(self.model.anchors.device)
 
     @property
+    def attached_trainer(self) -> Any:
+        """The trainer of a run; ``None`` outside of one."""
+        try:
+            return self.trainer
+        except RuntimeError:  # Lightning's word for a model without one
+            return None
+
+    @property
     def datamodule(self) -> AnomalibDataModule | None:
         """The user's data module, if there is one."""
-        datamodule = getattr(self._trainer, "datamodule", None)
+        datamodule = getattr(self.attached_trainer, "datamodule", None)
         return datamodule if isinstance(datamodule, AnomalibDataModule) else None
 
     @property
@@ -267,8 +292,19 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]
         return PictureVisualizer()
 
     def configure_callbacks(self) -> Sequence[Callback]:
-        """anomalib's components, and what watches a run."""
-        return [*super().configure_callbacks(), *run_callbacks(self)]
+        """Anomalib's components, and what watches a run."""
+        watching = [
+            LearnFromAuxiliary(),
+            AuxiliaryCalibration(),
+            scoring.PrepareScorer(),
+            *default_callbacks(self.attached_trainer),
+        ]
+        callbacks = [*super().configure_callbacks(), *watching]
+        if self.visualizer is not None:
+            from anomalib_dpclip.visualization.contact_sheet import ContactSheet
+
+            callbacks.append(ContactSheet())
+        return callbacks
 
     # Parts
 
@@ -291,9 +327,9 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]
         """
         self.references.set(images)
         if not len(images):
-            forget_references(self)
+            scoring.forget_references(self)
         elif self.model.anchors.any():
-            fit_memory(self)
+            scoring.fit_memory_now(self)
 
     def adopt_adapters(self, source: str) -> None:
         """Take adapters, which somebody has put into the model, for trained: nothing is learned any more.
@@ -302,7 +338,7 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]
             source: Where they come from.
         """
         self.weights = source
-        restore_adapters_calibration(self, source)
+        scoring.restore_adapters_calibration(self, source)
 
     # Learning
 
@@ -315,7 +351,7 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]
     def setup(self, stage: str) -> None:
         """Become what a checkpoint that is about to be loaded is of; train as the method does."""
         super().setup(stage)
-        follow_checkpoint(self, self.trainer.ckpt_path)
+        checkpointing.follow_checkpoint(self, self.trainer.ckpt_path)
         if stage == "fit":
             learning.prepare_trainer(self.trainer)
             learning.follow_global_seed(self)
@@ -336,6 +372,10 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]
         """``L = L_cls + sum over taps (L_seg) + 0.1 sum over taps (L_dec)``."""
         del batch_idx
         return learning.training_step(self, batch)
+
+    def on_train_end(self) -> None:
+        """Remember that there is something to test that no earlier checkpoint holds."""
+        self.is_trained_here = True
 
     def on_train_batch_end(self, outputs: Mapping[str, Any], batch: ImageBatch, batch_idx: int) -> None:
         """Move the prototypes, once a batch, after the optimiser's step."""
@@ -387,7 +427,7 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take over provenance, calibration and domain."""
-        if self.keeps_what_was_trained(checkpoint):
+        if checkpointing.keep_what_was_trained(self, checkpoint):
             return
         super().on_load_checkpoint(checkpoint)
         checkpointing.restore_provenance(self, checkpoint)

@@ -6,20 +6,20 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from anomalib_dpclip.adapter_files.compatibility import architecture_of
 from anomalib_dpclip.adapter_files.adapter_file import Provenance
+from anomalib_dpclip.adapter_files.compatibility import architecture_of
+from anomalib_dpclip.clip.feature_tower import FeatureTower, TowerOptions, load_feature_tower
 from anomalib_dpclip.clip.loading import load_clip, load_text_tower
 from anomalib_dpclip.clip.preprocessing import Preprocessing
 from anomalib_dpclip.clip.pretraining import pretraining_of
-from anomalib_dpclip.files.seeded import seeded
 from anomalib_dpclip.files.measured_by import package_versions
+from anomalib_dpclip.files.seeded import seeded
 from anomalib_dpclip.method.domain import DEFAULT_DOMAIN
 from anomalib_dpclip.method.prompting import AnchorCache
 from anomalib_dpclip.method.torch_model import DPCLIPModel
 from anomalib_dpclip.method.unadapted import UnadaptedCLIP
 from anomalib_dpclip.model.configuration import Configuration
 from anomalib_dpclip.post_processing.post_processor import DPCLIPPostProcessor
-from anomalib_dpclip.scorers.token_source import FeatureTower, load_feature_tower
 
 
 class Parts(NamedTuple):
@@ -42,12 +42,13 @@ class Parts(NamedTuple):
     logit_scale: float
 
 
-def build_parts(configuration: Configuration, seed: int, *, is_adapted: bool) -> Parts:
+def build_parts(configuration: Configuration, seed: int, tower_options: TowerOptions, *, is_adapted: bool) -> Parts:
     """Build the networks.
 
     Args:
         configuration: What they are.
         seed: Seed of the adapters' initialisation.
+        tower_options: How the second network is built, if there is one.
         is_adapted: Whether the model has adapters; else it is CLIP as it is.
 
     Raises:
@@ -60,11 +61,8 @@ def build_parts(configuration: Configuration, seed: int, *, is_adapted: bool) ->
     clip, text = load_clip(*tower)
     domain: Any = known.domain or DEFAULT_DOMAIN
     with seeded(seed):  # whoever calls a constructor must not find the global random state moved
-        if is_adapted:
-            model = DPCLIPModel(clip, domain=domain, **known.architecture)
-        else:
-            model = UnadaptedCLIP(clip, domain=domain)
-    feature_tower = None if known.memory_backbone is None else load_feature_tower(known.memory_backbone)
+        model = DPCLIPModel(clip, domain=domain, **known.architecture) if is_adapted else UnadaptedCLIP(clip, domain=domain)
+    feature_tower = None if known.memory_backbone is None else load_feature_tower(known.memory_backbone, tower_options)
     height, width = (known.tiles * side for side in model.backbone.image_size)
     if feature_tower is not None:  # photos are resized once, for whichever network wants the larger ones
         height, width = max(height, feature_tower.image_size[0]), max(width, feature_tower.image_size[1])

@@ -1,6 +1,7 @@
 """Which way images are scored in a run, and which thresholds hold for it: decided once, before the first image is scored."""
 
 import logging
+from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
 
@@ -16,8 +17,9 @@ from anomalib_dpclip.post_processing.thresholds import NO_GUARANTEE, Thresholds
 from anomalib_dpclip.pre_processing.pre_processor import CLIPPreProcessor
 from anomalib_dpclip.scorers.batch_scorer import MAX_DEVIATIONS, BatchScorer, mad_threshold
 from anomalib_dpclip.scorers.comparison import Comparison
+from anomalib_dpclip.scorers.fusion import Fusion, Usual
 from anomalib_dpclip.scorers.memory_fit import Fit, fit_memory
-from anomalib_dpclip.scorers.memory_scorer import MemoryScorer
+from anomalib_dpclip.scorers.memory_scorer import MemoryScorer, MemoryState, TokenMemory
 from anomalib_dpclip.scorers.token_source import OwnTokens, TowerTokens
 
 logger = logging.getLogger(__name__)
@@ -119,8 +121,8 @@ def _follow_references(module: Any, loaders: Any, memory: MemoryScorer | None) -
     if memory is not None and memory.is_stored:
         if references.source is not None:
             logger.warning(
-                "scoring by the photos that the checkpoint keeps, not by those of --model.few_shot_source %s: to score by others, "
-                "name the checkpoint with --model.weights in the place of --ckpt_path",
+                "scoring by the photos that the checkpoint keeps, not by those of --model.few_shot_source %s: to score by "
+                "others, name the checkpoint with --model.weights in the place of --ckpt_path",
                 references.source,
             )
         return memory
@@ -289,3 +291,19 @@ def restore_adapters_calibration(module: Any, source: str) -> None:
             "the target",
             *(source, domain, module.target.chosen_domain),
         )
+
+
+def stored_memory(module: Any, state: Mapping[str, Any]) -> MemoryScorer | None:
+    """A scorer with room for the memory that a state dict holds, of whatever size; ``None`` where it holds none.
+
+    Args:
+        module: `DPCLIP`.
+        state: The state dict.
+    """
+    layers = [value for name, value in sorted(state.items()) if name.startswith("scorer_state.memory.layer")]
+    if not layers:
+        return None
+    nothing = Usual(torch.zeros(()), torch.ones(()))
+    fusion = Fusion(nothing, nothing, nothing, float(state["scorer_state.fusion.text_weight"]))
+    memory = TokenMemory([torch.zeros_like(layer) for layer in layers])
+    return MemoryScorer(comparison_of(module), MemoryState(memory, fusion), is_stored=True)

@@ -161,7 +161,9 @@ class BatchScorer(Scorer):
             if evidence is None:
                 raise RuntimeError("the text is asked for, and says nothing")
             to_memory = None if self.state is None else self.state.memory(tokens)
-            parts.append((self.comparison.margin(evidence), evidence.score, to_memory, [self._compared(each) for each in tokens]))
+            parts.append(
+                (self.comparison.margin(evidence), evidence.score, to_memory, [self._compared(each) for each in tokens])
+            )
             paths += [str(path) for path in batch.image_path]
         if len(paths) < 2:
             return None
@@ -185,7 +187,9 @@ class BatchScorer(Scorer):
 
     def _mutual(self, layers: Sequence[Tensor], panel: Sequence[Tensor], own: Sequence[int | None]) -> Tensor:
         """`mutual_distances` of each layer ``(B, T, L)``, 0 where nothing is scored."""
-        distances = torch.stack([mutual_distances(each, others, own) for each, others in zip(layers, panel, strict=True)], dim=1)
+        distances = torch.stack(
+            [mutual_distances(each, others, own) for each, others in zip(layers, panel, strict=True)], dim=1
+        )
         everywhere = distances.new_zeros(*distances.shape[:2], math.prod(self.comparison.source.grid))
         everywhere[..., self._kept(distances)] = distances
         return everywhere

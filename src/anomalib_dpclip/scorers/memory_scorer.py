@@ -10,6 +10,7 @@ from anomalib.data import InferenceBatch
 from torch import Tensor, nn
 
 from anomalib_dpclip.files.precision import full_precision
+from anomalib_dpclip.post_processing.calibration_statistics import CalibrationStatistics
 from anomalib_dpclip.scorers.comparison import Comparison
 from anomalib_dpclip.scorers.fusion import Fusion
 from anomalib_dpclip.scorers.scorer import Scorer
@@ -110,6 +111,9 @@ class MemoryScorer(Scorer):
         comparison: Compares images by tokens.
         state: The memory, and how it is fused.
         is_stored: Whether a checkpoint brought it: it then stays, with the thresholds that belong to it.
+
+    Attributes:
+        statistics: Scores of the good images, each by the others, where they are known: thresholds can be set from them.
     """
 
     name = "memory"
@@ -118,6 +122,7 @@ class MemoryScorer(Scorer):
         self.comparison = comparison
         self.state: MemoryState = state
         self.is_stored = is_stored
+        self.statistics: CalibrationStatistics | None = None
 
     @property
     def image_size(self) -> tuple[int, int]:

@@ -85,7 +85,9 @@ class References:
     def digest(self, datamodule: AnomalibDataModule | None) -> str:
         """Identifies the good images by what they show."""
         paths = self.paths(datamodule)
-        parts: Iterable[bytes] = (image.numpy().tobytes() for image in self._given) if paths is None else map(file_digest, paths)
+        parts: Iterable[bytes] = (
+            (image.numpy().tobytes() for image in self._given) if paths is None else map(file_digest, paths)
+        )
         digest = hashlib.sha256()
         for part in parts:
             digest.update(part)

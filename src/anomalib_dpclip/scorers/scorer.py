@@ -30,6 +30,7 @@ class Scorer(ABC):
         Args:
             loaders: One data loader, or a list.
         """
+        del loaders
 
     @abstractmethod
     def score(self, images: Tensor, anchors: Tensor, paths: Sequence[str] | None = None) -> InferenceBatch:

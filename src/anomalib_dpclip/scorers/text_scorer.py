@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-import torch
 from anomalib.data import InferenceBatch
 from torch import Tensor
+from torch.nn import functional
 
 from anomalib_dpclip.method.adapted_tower import require_size
 from anomalib_dpclip.method.anomaly_map import anomaly_map, resize_map
@@ -21,18 +21,21 @@ class TextScorer(Scorer):
         model: The paper's model.
         region: What is scored of an image.
         tiles: Times the backbone's height and width that images have; they are seen in overlapping tiles.
+        image_size: Height and width of the images that `score` takes, where a second network wants larger ones than this.
     """
 
     name = "text"
 
-    def __init__(self, model: DPCLIPModel, region: Region, tiles: int = 1) -> None:
+    def __init__(self, model: DPCLIPModel, region: Region, tiles: int = 1, image_size: tuple[int, int] | None = None) -> None:
         self.model, self.region, self.tiles = model, region, tiles
+        height, width = model.backbone.image_size
+        self._own_size = (tiles * height, tiles * width)
+        self._image_size = image_size or self._own_size
 
     @property
     def image_size(self) -> tuple[int, int]:
         """Height and width of the images that `score` takes."""
-        height, width = self.model.backbone.image_size
-        return self.tiles * height, self.tiles * width
+        return self._image_size
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -42,7 +45,7 @@ class TextScorer(Scorer):
 
     def evidence(self, images: Tensor, anchors: Tensor) -> TextEvidence:
         """What the text says of each token of images ``(B, 3, H, W)`` that are seen whole, before the blur."""
-        return self.model.evidence(self.region.paint_over(images), anchors)
+        return self.model.evidence(self._resized(self.region.paint_over(images)), anchors)
 
     def blurred(self, margin: Tensor) -> Tensor:
         """Margins ``(B, rows, columns)``, blurred without what is ignored."""
@@ -60,16 +63,20 @@ class TextScorer(Scorer):
         """
         del paths
         require_size(images, self.image_size, "image_size or tiles")
-        painted = self.region.paint_over(images)
+        painted = self._resized(self.region.paint_over(images))
         if self.tiles == 1:  # tiling would give the same; exported models keep the simpler graph
             margin, score = self._score_tile(painted, anchors)
         else:
             # Where the GRN pools over the batch, a tile may only see the same tile of the other images.
             at_once = 1 if self.model.grn_pooling == "batch" else TILES_AT_ONCE
-            margin, score = predict_tiled(
-                self._score_tile, painted, anchors, self.model.backbone.grid, self.tiles, at_once
-            )
+            margin, score = predict_tiled(self._score_tile, painted, anchors, self.model.backbone.grid, self.tiles, at_once)
         return InferenceBatch(anomaly_map=self.full_map(self.blurred(margin)), pred_score=score)
+
+    def _resized(self, images: Tensor) -> Tensor:
+        """Images of the backbone's size, where they have another."""
+        if tuple(images.shape[-2:]) == self._own_size:
+            return images
+        return functional.interpolate(images, self._own_size, mode="bilinear", antialias=True)
 
     def _score_tile(self, images: Tensor, anchors: Tensor) -> tuple[Tensor, Tensor]:
         evidence = self.model.evidence(images, anchors)

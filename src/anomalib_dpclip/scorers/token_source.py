@@ -84,9 +84,7 @@ class TowerTokens(TokenSource):
         return [self._tokens(features.float()) for features in self.tower(plain)]
 
     def _tokens(self, features: Tensor) -> Tensor:
-        smooth = functional.avg_pool2d(
-            features, NEIGHBOURHOOD, stride=1, padding=NEIGHBOURHOOD // 2, count_include_pad=False
-        )
+        smooth = functional.avg_pool2d(features, NEIGHBOURHOOD, stride=1, padding=NEIGHBOURHOOD // 2, count_include_pad=False)
         if tuple(smooth.shape[-2:]) != self.grid:
             smooth = functional.interpolate(smooth, self.grid, mode="bilinear", align_corners=False)
         return smooth.flatten(2).transpose(1, 2)
