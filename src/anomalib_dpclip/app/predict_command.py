@@ -66,9 +66,8 @@ def predict(
         "domain": domain,
         "backbone": backbone,
         "pretrained": pretrained,
-        "min_area": min_area,
+        "region": {"ignore": None if ignore is None else str(ignore), "min_area": min_area or 0},
     }
-    chosen |= {"ignore": ignore}
     arguments = {name: value for name, value in chosen.items() if value is not None}
     model: Any = model_from_file(weights, visualizer=pictures, evaluator=False, **arguments)
     if pictures and model.visualizer is None:  # a checkpoint also brings whether its training had pictures

@@ -190,7 +190,7 @@ def _load(network: nn.Module, weights: Any, name: str) -> None:
 
 
 def _feature_name(key: str, own: dict[str, Tensor]) -> str:
-    """timm flattens some names of modules (``stages.0`` becomes ``stages_0``), or puts ``model.`` before them."""
+    """Timm flattens some names of modules (``stages.0`` becomes ``stages_0``), or puts ``model.`` before them."""
     head, _, rest = key.partition(".")
     number, _, tail = rest.partition(".")
     for candidate in (key, f"model.{key}", f"{head}_{number}.{tail}"):

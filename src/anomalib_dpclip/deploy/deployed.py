@@ -40,7 +40,9 @@ class Deployed(nn.Module):
 
     def __init__(self, model: Any, anchors: Tensor) -> None:
         super().__init__()
-        self.pre_processor, self.model = model.pre_processor, model.model
+        self.pre_processor, self.scorer = model.pre_processor, model.scorer
+        # What the scorer computes with, so that it is exported.
+        self.parts = nn.ModuleList(filter(None, [model.model, model.feature_tower, model.region, model.scorer_state]))
         self.post_processor: DPCLIPPostProcessor = model.post_processor
         self.register_buffer("anchors", anchors)
 
@@ -56,7 +58,7 @@ class Deployed(nn.Module):
             table[0] if chosen is None else table.index_select(0, chosen).squeeze(0) for table in (self.anchors, scales)
         )
         images = images if self.pre_processor is None else self.pre_processor(images)
-        raw = self.model.predict(images, anchors)
+        raw = self.scorer.score(images, anchors)
         known = unpacked(scale)
         judged = self.post_processor.scaled(raw, known)
         raw_score = self.post_processor.raw_score(raw, known)

@@ -28,7 +28,6 @@ from anomalib_dpclip.deploy.quantisation import (
     require_one_tile,
 )
 from anomalib_dpclip.files.measured_by import package_versions
-from anomalib_dpclip.method.prompting import AnchorCache
 from anomalib_dpclip.post_processing.post_processor import DPCLIPPostProcessor
 
 OPSET = 18
@@ -48,11 +47,14 @@ class DPCLIPExport(ExportMixin):
     model: Any
     provenance: Provenance
     post_processor: Any
-    anchor_class: str
-    require_references: Any
-    has_references: bool
-    anchors_for: AnchorCache
-    export_classes: list[str]
+    target: Any
+    export_options: Any
+    configuration: Any
+
+    @property
+    def export_classes(self) -> list[str]:
+        """Classes of one file; none at all for the one class of the model."""
+        return self.export_options.names()
 
     def to_torch(self, export_root: Path | str, model_file_name: str = "model") -> Path:
         """Write ``weights/torch/{model_file_name}.pt``, a pickled module.
@@ -69,11 +71,11 @@ class DPCLIPExport(ExportMixin):
         """
         self._require_anchors()
         self._require_one_class("a torch file has one class; export to onnx or openvino")
-        self.require_references()
+        self.prepare_export()
         deployed: Any = deepcopy(self)
         deployed.eval().requires_grad_(False)  # anomalib's inferencer runs with gradients enabled
         deployed.evaluator = None  # its histograms take more than the adapters
-        deployed.auxiliary = None  # in Python this can be a whole data module
+        deployed.auxiliary = deployed.auxiliary_dataset = None  # in Python this can be a whole data module
         return ExportMixin.to_torch(deployed, export_root, model_file_name)
 
     def to_onnx(
@@ -103,22 +105,19 @@ class DPCLIPExport(ExportMixin):
             ValueError: If there is no class to detect anomalies of.
         """
         self._require_anchors()
-        if self.has_references:
+        self.prepare_export()
+        if self.scorer.name == "memory":
             self._require_one_class("photos show what one target should look like; export a file for each")
         if not isinstance(self.post_processor, DPCLIPPostProcessor):
             self._require_one_class("classes need DPCLIP's own post-processor")
-        self.require_references()
+        self.prepare_export()
         # Their line for each of a thousand constants would bury what anomalib has to say.
         for name in ("onnx_ir", "onnxscript"):
             logging.getLogger(name).setLevel(logging.WARNING)
         arguments = {"opset_version": OPSET, "external_data": False, **kwargs}
         if not isinstance(self.post_processor, DPCLIPPostProcessor):  # without our thresholds there are none to move
-            self.model.rehearsing = True  # anomalib tries the model first, for the names of its outputs
-            try:
-                with torch.no_grad():
-                    return super().to_onnx(export_root, model_file_name, input_size, **arguments)
-            finally:
-                self.model.rehearsing = False
+            with torch.no_grad():
+                return super().to_onnx(export_root, model_file_name, input_size, **arguments)
         path = Path(export_root) / "weights" / "onnx" / f"{model_file_name}.onnx"
         self._trace(path, input_size, arguments)
         if not for_openvino:
@@ -150,7 +149,7 @@ class DPCLIPExport(ExportMixin):
             ValueError: If there is no class to detect anomalies of, or what is asked for cannot be quantised.
         """
         if kwargs.get("compression_type") in {CompressionType.INT8_PTQ, CompressionType.INT8_ACQ}:
-            require_one_tile(self.model.tiles)
+            require_one_tile(self.configuration.tiles)
         options = dict(onnx_kwargs or {})
         if not isinstance(self.post_processor, DPCLIPPostProcessor):
             return super().to_openvino(export_root, model_file_name, input_size, onnx_kwargs=options, **kwargs)
@@ -186,7 +185,7 @@ class DPCLIPExport(ExportMixin):
         """Text anchors of each class ``(C, E, 2)``."""
         if not self.export_classes:
             return self.model.anchors[None]
-        return torch.stack([self.anchors_for(name) for name in self.export_classes]).to(self.model.anchors.device)
+        return torch.stack([self.target.anchors_for(name) for name in self.export_classes]).to(self.model.anchors.device)
 
     def _scales(self) -> Tensor:
         """The scale in force, for each class ``(C, 14)``."""
@@ -202,7 +201,7 @@ class DPCLIPExport(ExportMixin):
             learned_from=known.learned_from,
             domain=processor.domain,
             is_normalised=processor.enable_normalization,
-            classes=[DeployedClass(name, scale, threshold_basis) for name in self.export_classes or [self.anchor_class]],
+            classes=[DeployedClass(name, scale, threshold_basis) for name in self.export_classes or [self.target.anchor_class]],
             version=package_versions()["anomalib-dpclip"],
         )
 
@@ -235,4 +234,4 @@ class DPCLIPExport(ExportMixin):
 
     def _require_one_class(self, why: str) -> None:
         if len(self.export_classes) > 1:
-            raise ValueError(f"--model.export_classes {','.join(self.export_classes)}: {why}")
+            raise ValueError(f"--model.export.classes {','.join(self.export_classes)}: {why}")

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def torch_scan(step: Callable[[Tensor, Tensor], Any], start: Tensor, steps: Tensor) -> Any:
-    """torch's loop operator: the exporter would write a Python loop out, a copy of the model for each round."""
+    """Torch's loop operator: the exporter would write a Python loop out, a copy of the model for each round."""
     from torch._higher_order_ops import scan
 
     return scan(step, start, steps)

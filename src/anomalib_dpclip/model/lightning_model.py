@@ -47,7 +47,7 @@ from anomalib_dpclip.model.target import Target, target_name
 from anomalib_dpclip.post_processing.post_processor import DPCLIPPostProcessor
 from anomalib_dpclip.pre_processing.compatibility import require_whole_images
 from anomalib_dpclip.pre_processing.pre_processor import CLIPPreProcessor
-from anomalib_dpclip.scorers.references import References
+from anomalib_dpclip.scorers.references import References, image_tensor
 from anomalib_dpclip.scorers.region import Region
 from anomalib_dpclip.scorers.scorer import Scorer
 from anomalib_dpclip.scorers.text_scorer import TextScorer
@@ -251,6 +251,11 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]
         return datamodule if isinstance(datamodule, AnomalibDataModule) else None
 
     @property
+    def min_area(self) -> int:
+        """Pixels of the photo that an anomalous region has at least to be listed and shown."""
+        return self.region_options.min_area
+
+    @property
     def target_name(self) -> str:
         """What the images are of, such as ``Surfaces/weave``."""
         return target_name(self.datamodule, self.target.class_name or "")
@@ -306,6 +311,18 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]
             callbacks.append(ContactSheet())
         return callbacks
 
+    def prepare_export(self) -> None:
+        """Have the good images that the arguments ask for, and no other images of a run, before an export."""
+        scoring.prepare_export(self)
+
+    def prediction_digest(self, images: Sequence[str]) -> str:
+        """Identifies everything that predictions depend on, before a run starts.
+
+        Args:
+            images: Files of the run, which depend on each other in an unlabelled batch.
+        """
+        return scoring.prediction_digest(self, images)
+
     # Parts
 
     def set_domain(self, domain: Domain) -> None:
@@ -330,6 +347,18 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]
             scoring.forget_references(self)
         elif self.model.anchors.any():
             scoring.fit_memory_now(self)
+
+    def add_good_images(self, images: Sequence[str | Path | Image.Image | Tensor]) -> None:
+        """Score by more good images than before, such as ones that were called anomalous wrongly; thresholds are set anew.
+
+        Args:
+            images: As in `set_references`.
+
+        Raises:
+            ImageReadError: If a file cannot be read; names it.
+            ValueError: If there is no memory of good images that they could join.
+        """
+        scoring.extend_memory(self, [image_tensor(image) for image in images])
 
     def adopt_adapters(self, source: str) -> None:
         """Take adapters, which somebody has put into the model, for trained: nothing is learned any more.

@@ -1,24 +1,28 @@
 """Which way images are scored in a run, and which thresholds hold for it: decided once, before the first image is scored."""
 
+import hashlib
+import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor
 
 from anomalib_dpclip.auxiliary.leakage import require_untested, warn_if_learned_from
 from anomalib_dpclip.data.image_checks import image_paths, require_sound_images
 from anomalib_dpclip.metrics.pixel_metrics import PixelMetric
 from anomalib_dpclip.post_processing.calibration import Calibration
-from anomalib_dpclip.post_processing.thresholds import NO_GUARANTEE, Thresholds
+from anomalib_dpclip.post_processing.calibration_statistics import ImageStatistics
+from anomalib_dpclip.post_processing.thresholds import NO_GUARANTEE, Thresholds, thresholds_by_rate
 from anomalib_dpclip.pre_processing.pre_processor import CLIPPreProcessor
 from anomalib_dpclip.scorers.batch_scorer import MAX_DEVIATIONS, BatchScorer, mad_threshold
 from anomalib_dpclip.scorers.comparison import Comparison
 from anomalib_dpclip.scorers.fusion import Fusion, Usual
-from anomalib_dpclip.scorers.memory_fit import Fit, fit_memory
+from anomalib_dpclip.scorers.memory_fit import MemoryFit
 from anomalib_dpclip.scorers.memory_scorer import MemoryScorer, MemoryState, TokenMemory
 from anomalib_dpclip.scorers.token_source import OwnTokens, TowerTokens
 
@@ -132,33 +136,48 @@ def _follow_references(module: Any, loaders: Any, memory: MemoryScorer | None) -
     paths = references.paths(module.datamodule)
     if paths is not None:
         require_untested(paths, [path for loader in _as_list(loaders) for path in image_paths(loader.dataset)])
-    return fit_references(module, paths).scorer
+    return fit_references(module, paths)
 
 
-def fit_references(module: Any, paths: list[str] | None = None) -> Fit:
-    """Remember good images, seen with the adapters as they are now, and keep what their scores tell of thresholds.
+def fit_references(module: Any, paths: list[str] | None = None) -> MemoryScorer:
+    """Remember good images, seen with the adapters as they are now.
 
     Args:
         module: `DPCLIP`.
         paths: Their files; ``None`` for those that were given.
     """
-    preparation = _preparation(module)
-    images = []
-    for number, image in enumerate(module.references.images(paths, module.datamodule)):
+    images = resized_images(module, module.references.images(paths, module.datamodule))
+    scorer = memory_fit(module, module.model.anchors).fit(images, text_weight(module))
+    logger.info("scoring by %d photos of the target: %d tokens a layer", len(images), len(scorer.state.memory.layers[0]))
+    return scorer
+
+
+def memory_fit(module: Any, anchors: Tensor) -> MemoryFit:
+    """Makes memories of good images as the model sees them.
+
+    Args:
+        module: `DPCLIP`.
+        anchors: Text anchors ``(E, 2)`` of what they show.
+    """
+    normalize = _preparation(module).normalize
+    return MemoryFit(comparison_of(module), normalize, anchors, limit=module.memory_options.tokens, seed=module.seed)
+
+
+def resized_images(module: Any, images: Iterable[Tensor]) -> Tensor:
+    """Images as a memory takes them ``(K, 3, H, W)``, 8-bit, of the scorer's size; each is let go before the next is read.
+
+    Args:
+        module: `DPCLIP`.
+        images: ``(3, H, W)`` in [0, 1].
+
+    Raises:
+        ValueError: If an image has another size than the region was drawn for.
+    """
+    resize, resized = _preparation(module).resize_only, []
+    for number, image in enumerate(images):
         module.region.require_size(image.shape[2], image.shape[1], f"photo {number} of the target")
-        images.append((preparation.resize_only(image) * 255).round().byte())
-    fit = fit_memory(
-        comparison_of(module),
-        torch.stack(images),
-        preparation.normalize,
-        module.model.anchors,
-        limit=module.memory_options.tokens,
-        text_weight=text_weight(module),
-        seed=module.seed,
-    )
-    fit.scorer.statistics = fit.statistics
-    logger.info("scoring by %d photos of the target: %d tokens a layer", len(images), len(fit.scorer.state.memory.layers[0]))
-    return fit
+        resized.append((resize(image) * 255).round().byte())
+    return torch.stack(resized)
 
 
 def comparison_of(module: Any) -> Comparison:
@@ -211,8 +230,7 @@ def settle_thresholds(module: Any) -> None:
     if isinstance(scorer, BatchScorer):
         calibrate_on_batch(calibration, scorer, module.model.domain)
     elif isinstance(scorer, MemoryScorer):
-        if scorer.statistics is not None:
-            calibrate_on_references(module, scorer)
+        calibrate_on_references(calibration, scorer, module.model.domain, module.post_processor.false_alarm_rate)
     elif calibration.scorer != scorer.name:
         calibration.copy_from(module.post_processor.auxiliary_calibration)
     if not calibration.is_set:
@@ -232,24 +250,32 @@ def calibrate_on_batch(calibration: Calibration, scorer: BatchScorer, domain: An
     calibration.belongs_to(scorer.name, is_default=True)
 
 
-def calibrate_on_references(module: Any, scorer: MemoryScorer) -> None:
+def calibrate_on_references(calibration: Calibration, scorer: MemoryScorer, domain: Any, rate: float | None) -> None:
     """Set ranges and thresholds from good images scored by one another, as they are and with synthetic defects.
 
     A threshold lies in the middle between the mean score of the one and of the other. That of the best F1 score, as on
     validation images, would lie at the weakest synthetic defect, and some of those hardly show.
+
+    Args:
+        calibration: Calibration that is set.
+        scorer: Scorer by the good images.
+        domain: Domain that decides how scores are fused.
+        rate: False-alarm rate, if one is asked for: the scores of the good images as they are then decide.
     """
-    processor = module.post_processor
-    calibration, domain, rate = processor.calibration, module.model.domain, processor.false_alarm_rate
+    seen = ImageStatistics(*scorer.state.scores.cpu().unbind(1))
+    calibration.set_ranges(seen)
+    fused = calibration.fused(seen, domain)
     if rate is not None:
-        calibration.set_from(scorer.statistics, domain, rate)
+        thresholds = thresholds_by_rate(fused, seen, rate, " of the good photos, each scored by the others")
     else:
-        seen = scorer.statistics.images()
-        calibration.set_ranges(seen)
-        values = calibration.fused(seen, domain), seen.map_max
-        image, pixel = (((each[seen.label == 0].mean() + each[seen.label == 1].mean()) / 2).item() for each in values)
+        image, pixel = (
+            ((each[seen.label == 0].mean() + each[seen.label == 1].mean()) / 2).item() for each in (fused, seen.map_max)
+        )
         count = int((seen.label == 0).sum())
-        basis = f"halfway between {count} images{scorer.statistics.of}, and the same with synthetic defects; {NO_GUARANTEE}"
-        calibration.set_thresholds(Thresholds(image, pixel, basis), seen, domain)
+        basis = f"halfway between {count} good photos, each scored by the others, and the same with synthetic defects"
+        thresholds = Thresholds(image, pixel, f"{basis}; {NO_GUARANTEE}")
+    calibration.set_thresholds(thresholds, seen, domain)
+    calibration.false_alarm_rate = rate
     calibration.belongs_to(scorer.name, is_default=True)
 
 
@@ -257,7 +283,7 @@ def fit_memory_now(module: Any) -> None:
     """Score by the good images that were given, from now on, with thresholds of theirs."""
     if module.before_references is None:
         module.before_references = module.scorer, deepcopy(getattr(module.post_processor, "calibration", None))
-    module.scorer = fit_references(module).scorer
+    module.scorer = fit_references(module)
     settle_thresholds(module)
 
 
@@ -306,4 +332,81 @@ def stored_memory(module: Any, state: Mapping[str, Any]) -> MemoryScorer | None:
     nothing = Usual(torch.zeros(()), torch.ones(()))
     fusion = Fusion(nothing, nothing, nothing, float(state["scorer_state.fusion.text_weight"]))
     memory = TokenMemory([torch.zeros_like(layer) for layer in layers])
-    return MemoryScorer(comparison_of(module), MemoryState(memory, fusion), is_stored=True)
+    scores = torch.zeros_like(state["scorer_state.scores"])
+    return MemoryScorer(comparison_of(module), MemoryState(memory, fusion, scores), is_stored=True)
+
+
+def extend_memory(module: Any, images: list[Tensor]) -> None:
+    """Have more good images join the memory, and set thresholds anew where no validation has set them.
+
+    Args:
+        module: `DPCLIP`.
+        images: ``(3, H, W)`` in [0, 1].
+
+    Raises:
+        ValueError: If there is no memory that they could join.
+    """
+    scorer = module.scorer
+    if not isinstance(scorer, MemoryScorer):
+        raise ValueError(
+            "there is no memory of good photos that others could join: give good photos with --model.few_shot_source FOLDER, or "
+            "--model.k_shot, when you calibrate"
+        )
+    fit = memory_fit(module, module.model.anchors)
+    module.scorer = fit.extend(scorer.state, resized_images(module, images))
+    module.scorer.is_stored = scorer.is_stored
+    settle_thresholds(module)
+
+
+def prediction_digest(module: Any, images: Sequence[str]) -> str:
+    """Identifies everything that predictions depend on: arguments, learned values, good images, and the images of a lot.
+
+    What a run sets itself (thresholds of a memory or of a lot) follows from these, and is left out.
+
+    Args:
+        module: `DPCLIP`.
+        images: Files of the run.
+    """
+    processor = module.post_processor
+    settings: list[Any] = [module.configuration.as_dict(), getattr(processor, "checkpoint_config", dict)(), module.min_area]
+    scorer = module.scorer
+    stored = isinstance(scorer, MemoryScorer) and scorer.is_stored
+    if module.references.are_named and not stored:
+        settings.append(module.references.digest(module.datamodule))
+    if module.lot:
+        settings.append(sorted(images))
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=lambda value: type(value).__name__).encode())
+    left_out = ["prototypes."] if stored else ["prototypes.", "scorer_state."]
+    calibration = getattr(processor, "calibration", None)
+    if calibration is not None and calibration.is_default:
+        left_out.append("post_processor.calibration.")
+    for name, value in module.state_dict().items():
+        if isinstance(value, Tensor) and not name.startswith((*left_out, "model.anchors")):
+            digest.update(name.encode() + value.cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+    digest.update((module.target.class_name or module.target.anchor_class).encode())
+    return digest.hexdigest()[:12]
+
+
+def prepare_export(module: Any) -> None:
+    """Have the good images that the arguments ask for before an export, and say that no lot goes into a file.
+
+    Args:
+        module: `DPCLIP`.
+
+    Raises:
+        ValueError: If only a data module could bring the images.
+    """
+    if module.lot:
+        logger.warning("an exported file sees one image at a time: it scores without the lot, as with --model.lot false")
+    scorer = module.scorer
+    if isinstance(scorer, BatchScorer):
+        module.scorer = module.text_scorer() if scorer.state is None else MemoryScorer(scorer.comparison, scorer.state)
+    if module.scorer.name == "memory" or not module.references.are_named:
+        return
+    if module.references.source is None and module.references.k_shot:
+        raise ValueError(
+            f"--model.k_shot {module.references.k_shot} takes photos of a training split, which an export does not have: give a "
+            f"folder with --model.few_shot_source, or a checkpoint of a run with --ckpt_path"
+        )
+    module.scorer = fit_references(module, module.references.paths(None))
+    settle_thresholds(module)

@@ -9,12 +9,11 @@ from torch import Tensor, nn
 
 from anomalib_dpclip.files.plain_data import printable
 from anomalib_dpclip.method.domain import Domain
-from anomalib_dpclip.post_processing.image_score import DETECTION_WEIGHT
 from anomalib_dpclip.post_processing.calibration_statistics import CalibrationStatistics, ImageStatistics
+from anomalib_dpclip.post_processing.image_score import DETECTION_WEIGHT
 from anomalib_dpclip.post_processing.normalisation import NORMALISED_CONTROL_POINTS, separate_control_points
 from anomalib_dpclip.post_processing.scale import Scale
 from anomalib_dpclip.post_processing.thresholds import APPROXIMATE, Thresholds, choose_thresholds, fused_by_others, goes_by_rate
-
 
 _DESCRIPTION: dict[str, Any] = {
     "threshold_basis": str,

@@ -124,14 +124,10 @@ class BatchScorer(Scorer):
         if None not in numbers:  # all have been seen already
             margin, score, distance = panel.margin[numbers], panel.score[numbers], panel.distance[numbers]
         else:
-            evidence, tokens = self.comparison.encode(images, anchors, with_text=True)
-            if evidence is None:
-                raise RuntimeError("the text is asked for, and says nothing")
+            evidence, tokens = self.comparison.encode(images, anchors)
             margin, score = self.comparison.margin(evidence), evidence.score
             mutual = self._mutual([self._compared(layer) for layer in tokens], panel.layers, numbers)
             distance = self._averaged(mutual, panel.scale, tokens)
-        if not fusion.uses_text:
-            return self.comparison.predict(fusion, None, None, distance)
         return self.comparison.predict(fusion, margin, score, distance)
 
     def image_statistics(self) -> ImageStatistics:
@@ -142,8 +138,7 @@ class BatchScorer(Scorer):
         parts: list[tuple[Tensor, Tensor, Tensor]] = []
         scored = self.comparison.text.region.scored
         for margin, score, distance in zip(panel.margin.split(8), panel.score.split(8), panel.distance.split(8), strict=True):
-            text = (margin, score) if fusion.uses_text else (None, None)
-            raw = self.comparison.predict(fusion, *text, distance)
+            raw = self.comparison.predict(fusion, margin, score, distance)
             values = raw.anomaly_map.flatten(1) if scored is None else raw.anomaly_map[:, scored]
             lowest, highest = values.aminmax(dim=1)
             parts.append((lowest, highest, raw.pred_score))
@@ -157,9 +152,7 @@ class BatchScorer(Scorer):
         for batch in tqdm(loader, desc="Seeing the lot", leave=False):
             if not batch.image_path:
                 continue
-            evidence, tokens = self.comparison.encode(*self.ready(batch), with_text=True)
-            if evidence is None:
-                raise RuntimeError("the text is asked for, and says nothing")
+            evidence, tokens = self.comparison.encode(*self.ready(batch))
             to_memory = None if self.state is None else self.state.memory(tokens)
             parts.append(
                 (self.comparison.margin(evidence), evidence.score, to_memory, [self._compared(each) for each in tokens])

@@ -29,18 +29,21 @@ class Comparison:
     def __init__(self, text: TextScorer, source: TokenSource) -> None:
         self.text, self.source = text, source
 
-    def encode(self, images: Tensor, anchors: Tensor, *, with_text: bool) -> tuple[TextEvidence | None, list[Tensor]]:
-        """What the text says, where it counts, and the tokens to compare ``(B, L, C)``, one tensor a layer.
+    def encode(self, images: Tensor, anchors: Tensor) -> tuple[TextEvidence, list[Tensor]]:
+        """What the text says, and the tokens to compare ``(B, L, C)``, one tensor a layer.
 
         Args:
             images: Normalised images ``(B, 3, H, W)`` of the scorer's size.
             anchors: Text anchors.
-            with_text: Whether the text counts; without it a second network is all that runs.
         """
-        if not with_text and not isinstance(self.source, OwnTokens):
-            return None, self.source.tokens(self.text.region.paint_over(images), None)
-        evidence = self.text.evidence(images, anchors)
-        return evidence if with_text else None, self.source.tokens(self.text.region.paint_over(images), evidence)
+        painted = self.text.region.paint_over(images)
+        evidence = self.text.evidence(painted, anchors)
+        return evidence, self.source.tokens(painted, evidence)
+
+    def tokens_alone(self, images: Tensor) -> list[Tensor] | None:
+        """The tokens to compare, where a second network gives them without the backbone; else ``None``."""
+        painted = self.text.region.paint_over(images)
+        return None if isinstance(self.source, OwnTokens) else self.source.tokens(painted, None)
 
     def smooth(self, distance: Tensor) -> Tensor:
         """Distances ``(B, L)`` as maps ``(B, rows, columns)``, smoothed less than the text's: they are sharper."""

@@ -80,7 +80,11 @@ class Fusion(nn.Module):
             distance: Distances, smoothed.
         """
         evidence = standardised(distance, Usual(*self.distance))
-        return evidence if margin is None else evidence + self.text_weight * standardised(margin, Usual(*self.text))
+        return (
+            evidence
+            if margin is None or not self.uses_text
+            else evidence + self.text_weight * standardised(margin, Usual(*self.text))
+        )
 
     def image_evidence(self, evidence: Tensor, score: Tensor | None) -> Tensor:
         """Evidence of whole images ``(B,)``: the mean of the highest tokens, and the class token's.
@@ -91,4 +95,4 @@ class Fusion(nn.Module):
         """
         flat = evidence.flatten(1)
         top = flat.topk(max(1, round(TOP_SHARE * flat.shape[1])), dim=1).values.mean(dim=1)
-        return top if score is None else top + self.text_weight * standardised(score, Usual(*self.score))
+        return top if score is None or not self.uses_text else top + self.text_weight * standardised(score, Usual(*self.score))

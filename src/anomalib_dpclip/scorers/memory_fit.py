@@ -9,7 +9,6 @@ from anomalib.models.components.sampling import KCenterGreedy
 from torch import Tensor
 
 from anomalib_dpclip.files.seeded import seeded
-from anomalib_dpclip.post_processing.calibration_statistics import CalibrationStatistics
 from anomalib_dpclip.scorers.comparison import Comparison
 from anomalib_dpclip.scorers.fusion import Fusion, usual
 from anomalib_dpclip.scorers.memory_scorer import MemoryScorer, MemoryState, TokenMemory, layer_distances
@@ -19,9 +18,6 @@ MEMORY_TOKENS = 68_450
 
 SCORED_IMAGES = 16
 """Number of images that are scored by the others, however many there are: each costs as much as a comparison."""
-
-SCORED = "the good photos, each scored by the others"
-"""What the images of the calibration are of."""
 
 DEFECTS = 2
 """Synthetic defects put into each scored image."""
@@ -42,113 +38,126 @@ class Encoded(NamedTuple):
     margin: Tensor
     score: Tensor
 
-    def rows(self, chosen: slice) -> "Encoded":
+    def rows(self, chosen: slice | Tensor) -> "Encoded":
         """Some of the images."""
         return Encoded([layer[chosen] for layer in self.tokens], self.margin[chosen], self.score[chosen])
 
 
-class Fit(NamedTuple):
-    """A scorer, and what is known of the scores that it gives.
-
-    Attributes:
-        scorer: The scorer.
-        statistics: Scores of the good images, as they are and with synthetic defects, each by the others.
-    """
-
-    scorer: MemoryScorer
-    statistics: CalibrationStatistics
-
-
-@torch.no_grad()
-def fit_memory(
-    comparison: Comparison,
-    images: Tensor,
-    normalize: Callable[[Tensor], Tensor],
-    anchors: Tensor,
-    *,
-    limit: int,
-    text_weight: float,
-    seed: int,
-) -> Fit:
-    """Memory of good images, and the scores of each, as it is and damaged, that the others give it.
+class MemoryFit:
+    """Makes memories of good images.
 
     Args:
         comparison: Compares images by tokens.
-        images: ``(K, 3, H, W)`` in 0..255, 8-bit, of the scorer's size, on the CPU.
         normalize: From images in [0, 1] to what networks take.
-        anchors: Text anchors ``(E, 2)`` of what they show.
+        anchors: Text anchors ``(E, 2)`` of what the images show.
         limit: Most tokens of a layer that are kept.
-        text_weight: Weight of the text beside the distance.
         seed: Seed of the synthetic defects and of the thinning.
     """
-    region, grid = comparison.text.region, comparison.source.grid
-    kept = region.token_numbers(grid).to(anchors.device)  # of others nothing is remembered
 
-    def encode(parts: Tensor) -> Encoded:
-        encoded = [_encode(comparison, normalize(_unit(part).to(anchors.device)), anchors) for part in parts.split(BATCH)]
-        tokens = [torch.cat(layers) for layers in zip(*(each.tokens for each in encoded), strict=True)]
-        return Encoded(tokens, torch.cat([each.margin for each in encoded]), torch.cat([each.score for each in encoded]))
+    def __init__(
+        self, comparison: Comparison, normalize: Callable[[Tensor], Tensor], anchors: Tensor, *, limit: int, seed: int
+    ) -> None:
+        self.comparison, self.normalize, self.anchors = comparison, normalize, anchors
+        self.limit, self.seed = limit, seed
+        # Of other tokens nothing is remembered.
+        self.kept = comparison.text.region.token_numbers(comparison.source.grid).to(anchors.device)
 
-    scored = images[:SCORED_IMAGES]
-    clean = encode(images)
-    damaged, masks = damage(_unit(scored), seed)
-    masks = masks.to(anchors.device) if region.scored is None else masks.to(anchors.device) & region.scored
-    corrupted = encode((damaged * 255).round().byte())
-    # Its own mirror images stand in for the other images where there is only one.
-    others = None
-    if len(images) == 1:
-        others = _pooled(encode(torch.cat([images.flip(-1), images.flip(-2), images.flip(-1, -2)])).tokens, kept)
-    near, far = [], []
-    for index in range(len(scored)):
-        known = others or _pooled([torch.cat([layer[:index], layer[index + 1 :]]) for layer in clean.tokens], kept)
-        near.append(_distances(clean, slice(index, index + 1), known))
-        far.append(_distances(corrupted, slice(index, None, len(scored)), known))
-    distances = torch.cat(near)
-    scale = distances[..., kept].flatten(2).median(dim=2).values.median(dim=0).values
-    memory = TokenMemory([thinned(layer, limit, seed) for layer in _pooled(clean.tokens, kept)], scale, len(images))
-    normal = _mean_over_layers(distances, memory.scale)
-    # Defect by defect, as `damage` orders them.
-    anomalous = _mean_over_layers(torch.stack(far, dim=1).flatten(0, 1), memory.scale)
-    fusion = Fusion(
-        usual(clean.margin[: len(scored)].flatten(1)[:, kept]),
-        usual(comparison.smooth(normal).flatten(1)[:, kept]),
-        usual(clean.score),
-        text_weight,
-    )
-    scorer = MemoryScorer(comparison, MemoryState(memory, fusion))
-    statistics = CalibrationStatistics(SCORED, region.scored).to(anchors.device)
-    shown = masks.flatten(1).any(1)  # a defect that is ignored is none
-    whole = torch.zeros_like(masks[:1]).expand(len(scored), -1, -1)
-    for encoded, distance, mask, chosen in (
-        (clean.rows(slice(len(scored))), normal, whole, slice(None)),
-        (corrupted, anomalous, masks, shown if shown.any() else slice(None)),
-    ):
-        margin, score = (encoded.margin[chosen], encoded.score[chosen]) if fusion.uses_text else (None, None)
-        raw = comparison.predict(fusion, margin, score, distance[chosen])
-        label = torch.full_like(raw.pred_score, float(mask is masks))  # type: ignore[arg-type]
-        statistics.update(raw.anomaly_map, raw.pred_score, label, mask[chosen])
-    return Fit(scorer, statistics)
+    @torch.no_grad()
+    def fit(self, images: Tensor, text_weight: float) -> MemoryScorer:
+        """A memory of good images.
 
+        Args:
+            images: ``(K, 3, H, W)`` in 0..255, 8-bit, of the scorer's size, on the CPU.
+            text_weight: Weight of the text beside the distance.
+        """
+        clean = self._encode(images)
+        scored = clean.rows(slice(SCORED_IMAGES))
+        distances = torch.cat(
+            [self._distances(scored.rows(slice(i, i + 1)), self._others(clean, i, images)) for i in range(len(scored.score))]
+        )
+        scale = distances[..., self.kept].flatten(2).median(dim=2).values.median(dim=0).values
+        memory = TokenMemory(
+            [thinned(layer, self.limit, self.seed) for layer in self._pooled(clean.tokens)], scale, len(images)
+        )
+        normal = _mean_over_layers(distances, memory.scale)
+        fusion = Fusion(
+            usual(scored.margin.flatten(1)[:, self.kept]),
+            usual(self.comparison.smooth(normal).flatten(1)[:, self.kept]),
+            usual(clean.score),
+            text_weight,
+        )
+        damaged, masks = damage(images[:SCORED_IMAGES], self.seed)
+        corrupted = self._encode(damaged)
+        far = [
+            self._distances(corrupted.rows(slice(i, None, len(scored.score))), self._others(clean, i, images))
+            for i in range(len(scored.score))
+        ]
+        # Defect by defect, as `damage` orders them.
+        anomalous = _mean_over_layers(torch.stack(far, dim=1).flatten(0, 1), memory.scale)
+        scores = torch.cat(
+            [self._scores(fusion, scored, normal, 0), self._scores(fusion, corrupted, anomalous, 1)[self._shown(masks)]]
+        )
+        return MemoryScorer(self.comparison, MemoryState(memory, fusion, scores))
 
-def _encode(comparison: Comparison, images: Tensor, anchors: Tensor) -> Encoded:
-    evidence, tokens = comparison.encode(images, anchors, with_text=True)
-    if evidence is None:
-        raise ValueError("the text is asked for, and says nothing")
-    return Encoded([layer.half() for layer in tokens], comparison.margin(evidence), evidence.score)
+    @torch.no_grad()
+    def extend(self, state: MemoryState, images: Tensor) -> MemoryScorer:
+        """A memory that more good images have joined.
 
+        Args:
+            state: The memory, and how it is fused, which stays.
+            images: As in `fit`.
+        """
+        clean = self._encode(images)
+        damaged, masks = damage(images, self.seed)
+        corrupted = self._encode(damaged)
+        rows = [state.scores]
+        for encoded, label, chosen in ((clean, 0, slice(None)), (corrupted, 1, self._shown(masks))):
+            distance = state.memory([layer.float() for layer in encoded.tokens])
+            rows.append(self._scores(state.fusion, encoded, distance, label)[chosen])
+        joined = zip(state.memory.layers, self._pooled(clean.tokens), strict=True)
+        layers = [thinned(torch.cat([known, new]), self.limit, self.seed) for known, new in joined]
+        memory = TokenMemory(layers, state.memory.scale, int(state.memory.photos) + len(images))
+        return MemoryScorer(self.comparison, MemoryState(memory, state.fusion, torch.cat(rows)))
 
-def _unit(images: Tensor) -> Tensor:
-    """8-bit images in [0, 1]."""
-    return images.float() / 255
+    def _encode(self, images: Tensor) -> Encoded:
+        parts = []
+        for part in images.split(BATCH):
+            evidence, tokens = self.comparison.encode(self.normalize(part.to(self.anchors.device).float() / 255), self.anchors)
+            parts.append(Encoded([layer.half() for layer in tokens], self.comparison.margin(evidence), evidence.score))
+        tokens = [torch.cat(layers) for layers in zip(*(part.tokens for part in parts), strict=True)]
+        return Encoded(tokens, torch.cat([part.margin for part in parts]), torch.cat([part.score for part in parts]))
 
+    def _others(self, encoded: Encoded, index: int, images: Tensor) -> list[Tensor]:
+        """The memory of all images but one; of a single image its own mirror images stand in for the others."""
+        if len(images) == 1:
+            return self._pooled(self._encode(torch.cat([images.flip(-1), images.flip(-2), images.flip(-1, -2)])).tokens)
+        return self._pooled([torch.cat([layer[:index], layer[index + 1 :]]) for layer in encoded.tokens])
 
-def _pooled(layers: Sequence[Tensor], kept: Tensor) -> list[Tensor]:
-    """Tokens ``(K, L, C)`` of images, one tensor a layer, as a memory ``(K L', C)`` of those whose numbers are kept."""
-    return [layer[:, kept].flatten(0, 1) for layer in layers]
+    def _pooled(self, layers: Sequence[Tensor]) -> list[Tensor]:
+        """Tokens ``(K, L, C)`` of images, one tensor a layer, as a memory ``(K L', C)`` of those that are scored."""
+        return [layer[:, self.kept].flatten(0, 1) for layer in layers]
 
+    @staticmethod
+    def _distances(encoded: Encoded, memory: Sequence[Tensor]) -> Tensor:
+        return layer_distances([layer.float() for layer in encoded.tokens], memory)
 
-def _distances(encoded: Encoded, chosen: slice, memory: Sequence[Tensor]) -> Tensor:
-    return layer_distances([layer[chosen].float() for layer in encoded.tokens], memory)
+    def _scores(self, fusion: Fusion, encoded: Encoded, distance: Tensor, label: int) -> Tensor:
+        """Rows of `ImageStatistics` ``(K, 4)``; few maps are in memory at a time."""
+        scored, rows = self.comparison.text.region.scored, []
+        for margin, score, far in zip(
+            encoded.margin.split(BATCH), encoded.score.split(BATCH), distance.split(BATCH), strict=True
+        ):
+            raw = self.comparison.predict(fusion, margin, score, far)
+            values = raw.anomaly_map.flatten(1) if scored is None else raw.anomaly_map[:, scored]
+            lowest, highest = values.aminmax(dim=1)
+            rows.append(torch.stack([lowest, highest, raw.pred_score, torch.full_like(highest, label)], dim=1))
+        return torch.cat(rows)
+
+    def _shown(self, masks: Tensor) -> Tensor:
+        """Which damaged images show their defect ``(K,)`` bool: one that is ignored is none; all, where none does."""
+        scored = self.comparison.text.region.scored
+        shown = (masks.to(self.anchors.device) & (True if scored is None else scored)).flatten(1).any(1)
+        return shown if shown.any() else torch.ones_like(shown)
 
 
 def _mean_over_layers(distances: Tensor, scale: Tensor) -> Tensor:
@@ -160,14 +169,15 @@ def damage(images: Tensor, seed: int) -> tuple[Tensor, Tensor]:
     """Each image with `DEFECTS` synthetic defects, one after the other round: ``(D K, 3, H, W)`` and masks ``(D K, H, W)``.
 
     Args:
-        images: ``(K, 3, H, W)`` in [0, 1].
+        images: ``(K, 3, H, W)`` in 0..255, 8-bit; so is the result.
         seed: Seed of the defects.
     """
     with seeded(seed):
         generator = PerlinAnomalyGenerator(probability=1.0)
-        pairs = [generator(image) for _ in range(DEFECTS) for image in images]
+        pairs = [generator(image.float() / 255) for _ in range(DEFECTS) for image in images]
     # What is blended in may leave the range of images.
-    return torch.stack([image.clamp(0, 1) for image, _ in pairs]), torch.stack([mask[0] > 0 for _, mask in pairs])
+    damaged = [(image.clamp(0, 1) * 255).round().byte() for image, _ in pairs]
+    return torch.stack(damaged), torch.stack([mask[0] > 0 for _, mask in pairs])
 
 
 def thinned(tokens: Tensor, limit: int, seed: int) -> Tensor:

@@ -10,7 +10,6 @@ from anomalib.data import InferenceBatch
 from torch import Tensor, nn
 
 from anomalib_dpclip.files.precision import full_precision
-from anomalib_dpclip.post_processing.calibration_statistics import CalibrationStatistics
 from anomalib_dpclip.scorers.comparison import Comparison
 from anomalib_dpclip.scorers.fusion import Fusion
 from anomalib_dpclip.scorers.scorer import Scorer
@@ -97,11 +96,16 @@ class MemoryState(nn.Module):
     Args:
         memory: Tokens of the good images.
         fusion: How distances and text are fused.
+        scores: Statistics of good images scored by the others, as they are (label 0) and damaged (label 1), the columns of
+            `ImageStatistics` ``(N, 4)``: thresholds can be set from them.
     """
 
-    def __init__(self, memory: TokenMemory, fusion: Fusion) -> None:
+    scores: Tensor
+
+    def __init__(self, memory: TokenMemory, fusion: Fusion, scores: Tensor) -> None:
         super().__init__()
         self.memory, self.fusion = memory, fusion
+        self.register_buffer("scores", scores.float())
 
 
 class MemoryScorer(Scorer):
@@ -111,9 +115,6 @@ class MemoryScorer(Scorer):
         comparison: Compares images by tokens.
         state: The memory, and how it is fused.
         is_stored: Whether a checkpoint brought it: it then stays, with the thresholds that belong to it.
-
-    Attributes:
-        statistics: Scores of the good images, each by the others, where they are known: thresholds can be set from them.
     """
 
     name = "memory"
@@ -122,7 +123,6 @@ class MemoryScorer(Scorer):
         self.comparison = comparison
         self.state: MemoryState = state
         self.is_stored = is_stored
-        self.statistics: CalibrationStatistics | None = None
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -133,8 +133,8 @@ class MemoryScorer(Scorer):
         """See `Scorer.score`."""
         del paths
         fusion = self.state.fusion
-        evidence, tokens = self.comparison.encode(images, anchors, with_text=fusion.uses_text)
-        distance = self.state.memory(tokens)
-        if evidence is None:
-            return self.comparison.predict(fusion, None, None, distance)
-        return self.comparison.predict(fusion, self.comparison.margin(evidence), evidence.score, distance)
+        tokens = None if fusion.uses_text else self.comparison.tokens_alone(images)
+        if tokens is not None:  # the backbone need not run
+            return self.comparison.predict(fusion, None, None, self.state.memory(tokens))
+        evidence, tokens = self.comparison.encode(images, anchors)
+        return self.comparison.predict(fusion, self.comparison.margin(evidence), evidence.score, self.state.memory(tokens))

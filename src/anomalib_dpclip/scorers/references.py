@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -70,8 +70,8 @@ class References:
             return folder_references(self.source, self.k_shot, self.seed)
         return training_references(datamodule, self.k_shot, self.seed)
 
-    def images(self, paths: Sequence[str] | None, datamodule: AnomalibDataModule | None) -> list[Tensor]:
-        """The good images ``(3, H, W)`` in [0, 1], in their own sizes.
+    def images(self, paths: Sequence[str] | None, datamodule: AnomalibDataModule | None) -> Iterable[Tensor]:
+        """The good images ``(3, H, W)`` in [0, 1], in their own sizes, one after another.
 
         Args:
             paths: As `paths` gives them; ``None`` for those that were given.
@@ -160,23 +160,23 @@ def shuffled(items: Sequence[Item], seed: int) -> list[Item]:
     return [items[index] for index in np.random.RandomState(seed).permutation(len(items))]
 
 
-def read_references(paths: Sequence[str | Path], datamodule: AnomalibDataModule | None = None) -> list[Tensor]:
-    """Images ``(3, H, W)`` in [0, 1] of files, in their own size; one of another aspect is named in a warning.
+def read_references(paths: Sequence[str | Path], datamodule: AnomalibDataModule | None = None) -> Iterator[Tensor]:
+    """Images ``(3, H, W)`` in [0, 1] of files, in their own size, one after another; another aspect is named in a warning.
 
     Raises:
         ImageReadError: If one cannot be read; names the file.
     """
-    images = [read_image(path) for path in paths]
-    expected = _size_of(datamodule) or images[0].size
-    for path, image in zip(paths, images, strict=True):
+    expected = _size_of(datamodule)
+    for path in paths:
+        image = read_image(path)
+        expected = expected or image.size
         if is_squeezed(image.size, expected):
             logger.warning(
                 "the reference %s is %dx%d, another aspect than the images to score or the other references: it is squeezed to "
                 "their shape, and looks unlike them. Crop it",
-                path,
-                *image.size,
+                *(path, *image.size),
             )
-    return [image_tensor(image) for image in images]
+        yield image_tensor(image)
 
 
 def image_tensor(image: str | Path | Image.Image | Tensor) -> Tensor:

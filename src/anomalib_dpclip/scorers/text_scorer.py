@@ -44,8 +44,8 @@ class TextScorer(Scorer):
         return self.tiles * rows, self.tiles * columns
 
     def evidence(self, images: Tensor, anchors: Tensor) -> TextEvidence:
-        """What the text says of each token of images ``(B, 3, H, W)`` that are seen whole, before the blur."""
-        return self.model.evidence(self._resized(self.region.paint_over(images)), anchors)
+        """What the text says of each token of images ``(B, 3, H, W)``, seen whole and painted over, before the blur."""
+        return self.model.evidence(self._resized(images), anchors)
 
     def blurred(self, margin: Tensor) -> Tensor:
         """Margins ``(B, rows, columns)``, blurred without what is ignored."""
