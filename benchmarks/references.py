@@ -46,7 +46,7 @@ class Target:
     def __init__(self, adapters: Path, root: Path, category: str) -> None:
         self.name = category
         model = model_from_file(adapters, class_name=describe("Surfaces", category)).eval()
-        self.model, self.anchors = model.model, model.anchors_for(describe("Surfaces", category))
+        self.model, self.anchors = model.model, model.target.anchors_for(describe("Surfaces", category))
         self.data = Surfaces(root=root, category=category)
         self.data.prepare_data()
         self.data.setup()

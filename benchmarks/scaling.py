@@ -101,7 +101,7 @@ def _anchor_seconds(backbone: str, classes: int) -> float:
     model = DPCLIP(backbone=backbone, pretrained="random")
     start = time.perf_counter()
     for index in range(classes):
-        model.anchors_for("metal " * (index + 1))
+        model.target.anchors_for("metal " * (index + 1))
     return time.perf_counter() - start
 
 

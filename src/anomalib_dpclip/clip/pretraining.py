@@ -68,7 +68,7 @@ def pretraining_of(backbone: str, pretrained: str, tag: str | None = None) -> Pr
     if known and is_file:
         logger.warning(
             "%s does not say how it was trained: taken for %s and OpenAI's image statistics. The tags of %s differ: name "
-            "its own with --model.pretrained_tag (%s)",
+            "its own with --model.clip.pretrained_tag (%s)",
             pretrained,
             "QuickGELU" if usual.quick_gelu else "GELU",
             backbone,
@@ -104,6 +104,6 @@ def _tell_openai_s_activation(backbone: str) -> None:
     """Once a backbone: the model is built more than once."""
     logger.info(
         "%s with OpenAI's weights runs with GELU, as in the published results; they were trained with QuickGELU: "
-        "--model.quick_gelu true",
+        "--model.clip.quick_gelu true",
         backbone,
     )

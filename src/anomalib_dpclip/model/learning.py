@@ -71,7 +71,7 @@ def auxiliary_batches(module: Any) -> DataLoader:
     dataset = module.auxiliary.dataset(target, module.target.class_name, module.model.backbone.image_size, preprocessing)
     module.auxiliary_dataset = dataset
     sources = learned_from(dataset.samples)
-    hyper_parameters = module.plain_arguments() | {"seed": module.seed}
+    hyper_parameters = {name: value for name, value in module.hparams.items() if value is not None} | {"seed": module.seed}
     module.provenance = replace(module.provenance, learned_from=sources, hyper_parameters=hyper_parameters)
     trainer, options = module.trainer, module.training_options
     loader = auxiliary_loader(

@@ -54,6 +54,9 @@ class Fusion(nn.Module):
         distance: What is usual of the distances.
         score: What is usual of detection scores.
         text_weight: Weight of the text beside the distance, both standardised.
+
+    Attributes:
+        uses_text: Whether the text counts at all.
     """
 
     text: Tensor
@@ -65,12 +68,8 @@ class Fusion(nn.Module):
         super().__init__()
         for name, value in (("text", text), ("distance", distance), ("score", score)):
             self.register_buffer(name, torch.stack(list(value)).float())
+        self.uses_text = text_weight != 0
         self.register_buffer("text_weight", torch.tensor(float(text_weight), device=self.text.device))
-
-    @property
-    def uses_text(self) -> bool:
-        """Whether the text counts at all."""
-        return bool(self.text_weight != 0)
 
     def map_evidence(self, margin: Tensor | None, distance: Tensor) -> Tensor:
         """Evidence of tokens ``(B, rows, columns)``, in deviations.

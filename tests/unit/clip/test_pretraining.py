@@ -141,7 +141,7 @@ def test_a_file_can_name_its_tag(tmp_path, caplog):
     unnamed = pretraining_of("ViT-L-14", file)
     assert unnamed == (OPENAI, False)
     assert f"{file} does not say how it was trained: taken for GELU and OpenAI's image statistics" in caplog.text
-    assert "--model.pretrained_tag (openai, " in caplog.text
+    assert "--model.clip.pretrained_tag (openai, " in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 import torch
-
 from anomalib_dpclip.scorers.mutual_scoring import choose_panel, mutual_distances, random_projection
+
 from anomalib_dpclip.scorers.batch_scorer import mostly_anomalous
 
 

@@ -3,10 +3,10 @@
 import pytest
 import torch
 from anomalib.data.utils.tiler import Tiler
+from tests.arguments import make_dpclip
 from tests.tiny_clip import tiny_clip, tiny_model
 from torch.nn import functional
 
-from anomalib_dpclip import DPCLIP
 from anomalib_dpclip.method.anomaly_map import anomaly_map, blur_grid, detection_score, resize_map, tap_average
 from anomalib_dpclip.scorers.tiling import blend_weights, predict_tiled, stitching_matrix
 
@@ -146,7 +146,7 @@ def test_tiles_that_disagree_meet_without_a_step():
 
 @pytest.fixture(scope="module")
 def mini():
-    return DPCLIP(backbone="mini", weights="clip", class_name="weave", tiles=3, visualizer=False).eval()
+    return make_dpclip(backbone="mini", weights="clip", class_name="weave", tiles=3, visualizer=False).eval()
 
 
 def surface(kind):

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 import torch
-
-from anomalib_dpclip.method import memory
 from anomalib_dpclip.scorers.evidence_fusion import MIN_MEMORY_WEIGHT, memory_weight
 from anomalib_dpclip.scorers.token_memory import TokenMemory, centred_tokens, fuse, nearest_distance, tap_mean_distance
+
+from anomalib_dpclip.method import memory
 
 
 def brute_force(tokens: np.ndarray, known: np.ndarray) -> np.ndarray:
