@@ -10,8 +10,9 @@ from torchvision.tv_tensors import Mask
 from anomalib_dpclip.auxiliary.augmentation import colour_jitter, geometric, resize_image, resize_mask
 from anomalib_dpclip.auxiliary.samples import is_path
 from anomalib_dpclip.clip.preprocessing import Preprocessing
-from anomalib_dpclip.data.images import read_image, read_mask
+from anomalib_dpclip.data.images import read_image
 from anomalib_dpclip.data.items import NamedImageItem
+from anomalib_dpclip.data.readers import MaskReader
 
 
 class AuxiliaryDataset(Dataset):
@@ -32,6 +33,7 @@ class AuxiliaryDataset(Dataset):
         self.samples = samples
         self.image_size, self.interpolation = image_size, preprocessing.interpolation
         self.seed = seed
+        self._read_mask = MaskReader()
         self.colour_jitter, self.geometric = colour_jitter(), geometric(preprocessing.mean)
         anomalous = samples.label_index == 1
         self.fully_masked = bool(samples.mask_path[anomalous].map(is_path).all())
@@ -51,11 +53,12 @@ class AuxiliaryDataset(Dataset):
         image = read_image(sample.image_path)
         has_mask = sample.label_index == 0 or is_path(sample.mask_path)
         if sample.label_index == 1 and has_mask:
-            mask = read_mask(sample.mask_path, image.size, sample.image_path)
+            mask = self._read_mask(sample.mask_path, image.size, sample.image_path)
         else:
             mask = np.zeros((image.height, image.width), dtype=np.uint8)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(np.random.SeedSequence([self.seed, epoch, position]).generate_state(1)[0]))
+            # Not `torch.manual_seed`, which would seed every accelerator too.
+            torch.default_generator.manual_seed(int(np.random.SeedSequence([self.seed, epoch, position]).generate_state(1)[0]))
             image_tensor = ImageTensor(resize_image(self.colour_jitter(image), self.image_size, self.interpolation))
             mask_tensor = resize_mask(torch.from_numpy(mask), self.image_size)
             image_tensor, mask_tensor, label = self._labelled(image_tensor, mask_tensor, int(sample.label_index))

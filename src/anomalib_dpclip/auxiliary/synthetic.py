@@ -76,7 +76,7 @@ class SyntheticAuxiliaryDataset(AuxiliaryDataset):
     def __init__(self, samples: pd.DataFrame, image_size: tuple[int, int], preprocessing: Preprocessing, seed: int) -> None:
         super().__init__(samples, image_size, preprocessing, seed)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)  # the generator draws one of its constants when it is made
+            torch.default_generator.manual_seed(seed)  # the generator draws one of its constants when it is made
             self.generator = PerlinAnomalyGenerator(probability=DEFECT_SHARE)
 
     def _labelled(self, image: ImageTensor, mask: Mask, label: int) -> tuple[ImageTensor, Mask, int]:

@@ -144,9 +144,7 @@ class PixelHistogram(Metric):
         self._batches_of_reader[reader] += 1
         return self._batches_of_reader[reader] > counted
 
-    def update(
-        self, scores: torch.Tensor | None, masks: torch.Tensor | None, has_mask: torch.Tensor | None = None
-    ) -> None:
+    def update(self, scores: torch.Tensor | None, masks: torch.Tensor | None, has_mask: torch.Tensor | None = None) -> None:
         """Add a batch.
 
         Args:

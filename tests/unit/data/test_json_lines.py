@@ -339,7 +339,7 @@ def test_where_some_have_masks_the_others_are_left_out_and_counted(mvtec, tmp_pa
 
 
 def test_segmentation_needs_masks(mvtec, tmp_path):
-    with pytest.raises(ValueError, match="none of 6 anomalous images in .* has a mask, the first is"):
+    with pytest.raises(ValueError, match=r"none of 6 anomalous images in .* has a mask, the first is"):
         JSONLines(without_masks(mvtec, tmp_path / "x.jsonl"), mvtec, task="segmentation").setup()
 
 
@@ -360,9 +360,7 @@ def test_masks_of_all_kinds_are_the_same(folder, tmp_path, caplog):
     for name, image in kinds.items():
         image.save(folder / f"{name}_mask.png")
         shutil.copy(folder / "a.png", folder / f"{name}.png")
-    lines = [
-        {"image_path": f"{name}.png", "label": 1, "class_name": "c", "mask_path": f"{name}_mask.png"} for name in kinds
-    ]
+    lines = [{"image_path": f"{name}.png", "label": 1, "class_name": "c", "mask_path": f"{name}_mask.png"} for name in kinds]
     dataset = JSONLinesDataset(write(tmp_path / "x.jsonl", lines), folder)
     for _ in range(2):
         masks = {Path(item.image_path).stem: item.gt_mask for item in dataset}

@@ -6,9 +6,9 @@ import pytest
 from anomalib.data import MVTec, MVTecAD
 from PIL import Image
 
-from anomalib_dpclip.data.listing.few_shot import few_shot
 from anomalib_dpclip.data.listing.check import Problem, check_metadata
 from anomalib_dpclip.data.listing.command import metadata
+from anomalib_dpclip.data.listing.few_shot import few_shot
 
 
 def picture(path, value=100, size=(8, 6), mode="RGB"):
@@ -343,7 +343,9 @@ class TestCheck:
             Problem(3, "copy.png is the same picture as good.png", is_error=False),
             Problem(4, "mask noisy.png has 3 grey values: all but 0 are anomalous", is_error=False),
             Problem(
-                5, "other.png is anomalous and has no mask, although others have one: pixel metrics leave it out", is_error=False
+                5,
+                "other.png is anomalous and has no mask, although others have one: pixel metrics leave it out",
+                is_error=False,
             ),
         ]
 

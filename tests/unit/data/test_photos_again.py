@@ -6,7 +6,6 @@ import pytest
 import torch
 from tests.unit.data.test_photos import Brightness, predict, rows, save
 
-
 from anomalib_dpclip.data.results import RESULTS, read_results
 
 

@@ -1,7 +1,5 @@
 """Connected regions of a mask, in pixels of the photo."""
 
-import json
-
 import numpy as np
 import pytest
 import torch

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from anomalib_dpclip.data.listing.few_shot import few_shot
 from anomalib_dpclip.data.listing.check import check_metadata
 from anomalib_dpclip.data.listing.datamodule_samples import datamodule_samples
+from anomalib_dpclip.data.listing.few_shot import few_shot
 from anomalib_dpclip.data.listing.folder_samples import folder_samples, left_out
 from anomalib_dpclip.data.listing.metadata import write_metadata
 from anomalib_dpclip.method.class_names import describe
