@@ -12,7 +12,6 @@ from anomalib_dpclip.auxiliary.auxiliary_set import AuxiliarySet
 from anomalib_dpclip.auxiliary.dataset import AuxiliaryDataset
 from anomalib_dpclip.auxiliary.loader import EpochSampler, auxiliary_loader
 from anomalib_dpclip.auxiliary.samples import auxiliary_samples, default_auxiliary
-from anomalib_dpclip.auxiliary.synthetic import SyntheticAuxiliaryDataset
 from anomalib_dpclip.clip.preprocessing import Preprocessing
 from anomalib_dpclip.data.images import ImageReadError
 
@@ -138,15 +137,6 @@ def test_chance_follows_from_seed_epoch_and_index_alone(folder):
     assert all(same(first[index], again[2, index]) for index in (3, 0, 2, 1))
     assert not any(same(first[index], dataset[3, index]) for index in range(4))
     assert not any(same(first[index], dataset_of(folder, seed=112)[2, index]) for index in range(4))
-
-
-def test_accelerators_are_not_seeded(folder, monkeypatch):
-    def seeded(_seed):
-        raise AssertionError("the generators of all GPUs are seeded anew, and nobody puts them back")
-
-    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded)
-    dataset_of(folder)[0, 1]
-    SyntheticAuxiliaryDataset(samples_of(folder), (28, 28), PREPROCESSING, 1)
 
 
 def test_the_global_random_state_stays(folder):
