@@ -14,8 +14,8 @@ from anomalib.models.components.base.export_mixin import ExportMixin
 from torch import Tensor
 from torchmetrics import Metric
 
-from anomalib_dpclip.adapter_files.own_format import tensor_digest
-from anomalib_dpclip.adapter_files.provenance import Provenance
+from anomalib_dpclip.adapter_files.adapter_file import Provenance
+from anomalib_dpclip.adapter_files.read_and_write import tensor_digest
 from anomalib_dpclip.adapter_files.save_and_load import adapter_tensors
 from anomalib_dpclip.deploy.deployed import CLASS, RAW_SCORE, SCALES, Deployed, output_names
 from anomalib_dpclip.deploy.metadata import DeployedClass, Metadata
