@@ -92,13 +92,14 @@ def _compress_weights(model: Any) -> Any:
 def _quantise(model: Any, images: list[np.ndarray], others: Mapping[str, np.ndarray]) -> Any:
     import nncf
 
+    inputs: dict[int | str, np.ndarray] = dict(others.items())
     products = products_with_weights(model)
     nodes = [node for node in model.get_ordered_ops() if node.get_type_name() not in {"Constant", "Parameter", "Result"}]
     kept = sorted({node.get_friendly_name() for node in nodes} - products)
     logger.info("quantising %d products with weights, %d other operations stay as they are", len(products), len(kept))
     return nncf.quantize(
         model,
-        nncf.Dataset(images, lambda image: {0: image, **others}),
+        nncf.Dataset(images, lambda image: inputs | {0: image}),
         subset_size=len(images),
         model_type=nncf.ModelType.TRANSFORMER,
         ignored_scope=nncf.IgnoredScope(names=kept, validate=False),  # some of these it does not know: it folds constants
