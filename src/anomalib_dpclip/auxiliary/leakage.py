@@ -49,8 +49,8 @@ def require_untested(references: Sequence[str], tested: Sequence[str]) -> None:
         judged, reference = twins
         raise ValueError(
             f"{judged} is to be judged and, as {reference}, a photo of what the target should look like: it would be "
-            f"compared with itself. Choose other photos with --model.few_shot_source (a Folder without normal_test_dir tests on "
-            f"some of its normal_dir), or other ones to judge"
+            f"compared with itself. Choose other photos with --model.few_shot_source, or other ones to judge (a Folder without "
+            f"normal_test_dir tests on some of its normal_dir)"
         )
 
 

@@ -150,11 +150,7 @@ def open_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> Iterator[Image
         raise ImageReadError(f"no such image file: {path}")
     try:
         with Image.open(path, formats=FORMATS) as image:
-            if image.width * image.height > max_pixels:
-                raise ImageReadError(
-                    f"cannot read image {path}: it has {image.width * image.height:,} pixels, {max_pixels:,} are the most that "
-                    f"are read here; make it smaller, or cut it up"
-                )
+            _require_at_most(max_pixels, image.width * image.height, path)
             yield image
     except ImageReadError:
         raise
@@ -162,6 +158,14 @@ def open_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> Iterator[Image
         raise ImageReadError(f"cannot read image {path}: empty, damaged or none of the formats {', '.join(FORMATS)}") from error
     except Exception as error:  # decoders let out whatever the bytes provoke: OSError, SyntaxError, struct.error
         raise ImageReadError(f"cannot read image {path}: {error or type(error).__name__}") from error
+
+
+def _require_at_most(max_pixels: int, pixels: int, path: str | Path) -> None:
+    if pixels > max_pixels:
+        raise ImageReadError(
+            f"cannot read image {path}: it has {pixels:,} pixels, {max_pixels:,} are the most that are read here; make it "
+            f"smaller, or cut it up"
+        )
 
 
 def orientation_of(image: Image.Image, path: str | Path) -> int:

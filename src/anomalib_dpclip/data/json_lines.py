@@ -16,11 +16,10 @@ from torch.utils.data import DataLoader
 from torchvision.transforms.v2.functional import to_dtype, to_image
 from torchvision.tv_tensors import Mask
 
-from anomalib_dpclip.data.bit_depth import PhotoReader
-from anomalib_dpclip.data.images import read_mask
 from anomalib_dpclip.data.items import NamedImageBatch, NamedImageItem
 from anomalib_dpclip.data.listing.metadata import RootFolder, read_lines, read_metadata
-from anomalib_dpclip.data.workers import Once, default_num_workers
+from anomalib_dpclip.data.readers import MaskReader, PhotoReader
+from anomalib_dpclip.data.workers import default_num_workers
 from anomalib_dpclip.method.class_names import describe
 
 logger = logging.getLogger(__name__)
@@ -56,7 +55,7 @@ class JSONLinesDataset(AnomalibDataset):
         bit_depth: int | None = None,
     ) -> None:
         super().__init__()
-        self._read_photo, self._names_empty_mask = PhotoReader(bit_depth), Once()
+        self._read_photo, self._read_mask = PhotoReader(bit_depth), MaskReader()
         self._name = name or Path(metadata).resolve().parent.name
         self._category = category
         samples = read_metadata(metadata, root)
@@ -106,13 +105,7 @@ class JSONLinesDataset(AnomalibDataset):
         """Mask of an image of a width and height, also where it is unknown: of zeros."""
         if not sample.label_index or not _has_mask(sample):
             return Mask(torch.zeros(size[::-1], dtype=torch.uint8))
-        values = read_mask(sample.mask_path, size, sample.image_path)
-        if not values.any() and self._names_empty_mask():
-            logger.warning(
-                "%s is labelled anomalous, but its mask %s is empty: `dpclip metadata --check` lists all such images",
-                *(sample.image_path, sample.mask_path),
-            )
-        return Mask(torch.from_numpy(values))
+        return Mask(torch.from_numpy(self._read_mask(sample.mask_path, size, sample.image_path)))
 
     @property
     def collate_fn(self) -> Callable:
@@ -232,8 +225,8 @@ class JSONLines(AnomalibDataModule):
         """
         if len(self.test_data) == 0:
             raise ValueError(
-                f'{self.metadata} has only lines with "split": "train", so there is nothing to test or predict: to judge photos '
-                f"by these use --data Photos with --model.few_shot_source, or `dpclip predict --good`"
+                f'{self.metadata} has only lines with "split": "train", so there is nothing to test or predict: to judge '
+                f"photos by these use --data Photos with --model.few_shot_source, or `dpclip predict --good`"
             )
         return super().test_dataloader()
 
@@ -267,12 +260,12 @@ def _task_of(unmasked: pd.Series, task: TaskType | None, metadata: str | Path) -
         return TaskType.CLASSIFICATION
     if len(unmasked) and unmasked.all():
         raise ValueError(
-            f"none of {len(unmasked)} anomalous images in {metadata} has a mask, the first is {unmasked.index[0]}: add masks, or "
-            f"set task to classification for image metrics only"
+            f"none of {len(unmasked)} anomalous images in {metadata} has a mask, the first is {unmasked.index[0]}: add masks, "
+            f"or set task to classification for image metrics only"
         )
     if unmasked.any():
         logger.warning(
-            "%d of %d anomalous images in %s have no mask, the first is %s: pixel metrics and the pixel threshold leave them out",
+            "%d of %d anomalous images in %s have no mask, the first is %s: pixel metrics and thresholds leave them out",
             *(unmasked.sum(), len(unmasked), metadata, unmasked[unmasked].index[0]),
         )
     return TaskType.SEGMENTATION

@@ -13,10 +13,10 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import Resize, Transform
 from torchvision.transforms.v2.functional import to_dtype, to_image
 
-from anomalib_dpclip.data.bit_depth import PhotoReader
 from anomalib_dpclip.data.images import FORMATS, ImageReadError
 from anomalib_dpclip.data.items import NamedImageBatch, NamedImageItem
 from anomalib_dpclip.data.photo_files import photo_files
+from anomalib_dpclip.data.readers import PhotoReader
 from anomalib_dpclip.data.results import RESULTS, Result, ResultsWriter
 from anomalib_dpclip.data.results.resume import EarlierResults, prediction_digest
 from anomalib_dpclip.data.results.rows import read_rows

@@ -339,7 +339,7 @@ def test_where_some_have_masks_the_others_are_left_out_and_counted(mvtec, tmp_pa
 
 
 def test_segmentation_needs_masks(mvtec, tmp_path):
-    with pytest.raises(ValueError, match="none of 6 anomalous images in .* has a mask, the first is"):
+    with pytest.raises(ValueError, match=r"none of 6 anomalous images in .* has a mask, the first is"):
         JSONLines(without_masks(mvtec, tmp_path / "x.jsonl"), mvtec, task="segmentation").setup()
 
 

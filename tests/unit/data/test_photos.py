@@ -294,7 +294,7 @@ def test_large_jpegs_are_decoded_in_part_if_the_user_says_so(tmp_path, monkeypat
         Image.new("RGB", size, (200, 200, 200)).save(tmp_path / f"{size[0]}.jpg")
     seen = set()
     monkeypatch.setattr(
-        "anomalib_dpclip.data.bit_depth.to_rgb", lambda image, *_: (seen.add(image.size), image.convert("RGB"))[1]
+        "anomalib_dpclip.data.readers.to_rgb", lambda image, *_: (seen.add(image.size), image.convert("RGB"))[1]
     )
     model = Brightness()
     predict(tmp_path, tmp_path / "out", model, reduced_jpeg=reduced)
