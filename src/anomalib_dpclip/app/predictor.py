@@ -18,8 +18,9 @@ from anomalib_dpclip.app.good_photos import GoodPhotos, good_photos
 from anomalib_dpclip.data.images import read_image
 from anomalib_dpclip.data.regions import Region, find_regions
 from anomalib_dpclip.method.class_names import UNKNOWN_CLASS, readable_name
-from anomalib_dpclip.model import scoring
+from anomalib_dpclip.model import good_images as memories
 from anomalib_dpclip.model.lightning_model import DPCLIP
+from anomalib_dpclip.model.settled_thresholds import calibrate_on_references
 from anomalib_dpclip.post_processing.calibration import Calibration
 from anomalib_dpclip.scorers.memory_scorer import MemoryScorer
 from anomalib_dpclip.scorers.references import image_tensor
@@ -232,12 +233,12 @@ class Predictor:
         return Scoring(self.model.text_scorer(), self.model.post_processor.auxiliary_calibration)
 
     def _remember(self, name: str, given: GoodPhotos) -> Scoring:
-        images = scoring.resized_images(self.model, (image_tensor(self._read(path)) for path in given.paths))
-        fit = scoring.memory_fit(self.model, self.model.target.anchors_for(name).to(self.model.model.anchors.device))
-        scorer = fit.fit(images, scoring.text_weight(self.model))
+        images = memories.resized_images(self.model, (image_tensor(self._read(path)) for path in given.paths))
+        fit = memories.memory_fit(self.model, self.model.target.anchors_for(name).to(self.model.model.anchors.device))
+        scorer = fit.fit(images, memories.text_weight(self.model))
         calibration = Calibration().to(self.model.model.anchors.device)
         processor = self.model.post_processor
-        scoring.calibrate_on_references(calibration, scorer, self.model.model.domain, processor.false_alarm_rate)
+        calibrate_on_references(calibration, scorer, self.model.model.domain, processor.false_alarm_rate)
         return Scoring(scorer, calibration)
 
     def _remarks(self, name: str, given: GoodPhotos, known: Scoring | None) -> list[str]:

@@ -12,7 +12,7 @@ from torch import nn
 from anomalib_dpclip.adapter_files.adapter_file import PROVENANCE_KEY, UNADAPTED, Provenance
 from anomalib_dpclip.adapter_files.compatibility import check_provenance
 from anomalib_dpclip.method.domain import DEFAULT_DOMAIN
-from anomalib_dpclip.model import scoring
+from anomalib_dpclip.model import good_images
 from anomalib_dpclip.model.configuration import resolve
 from anomalib_dpclip.model.parts import same_tensors
 from anomalib_dpclip.post_processing.calibration import Calibration
@@ -161,7 +161,7 @@ def make_room(module: Any, state: dict[str, Any]) -> dict[str, Any]:
         The state dict with the frozen networks, and with the model's own region where an argument has named one.
     """
     module.before_references = None
-    module.scorer = scoring.stored_memory(module, state) or module.text_scorer()
+    module.scorer = good_images.stored_memory(module, state) or module.text_scorer()
     full = nn.Module.state_dict(module)
     stored = {name: value for name, value in state.items() if name.startswith(REGION)}
     if module.region_options.ignore is not None:

@@ -26,7 +26,7 @@ from anomalib_dpclip.deploy.export import DPCLIPExport
 from anomalib_dpclip.method.domain import DEFAULT_DOMAIN, Domain
 from anomalib_dpclip.method.prototypes import Prototypes, TokenDirections
 from anomalib_dpclip.metrics import field_metrics
-from anomalib_dpclip.model import checkpointing, learning, scoring
+from anomalib_dpclip.model import checkpointing, good_images, learning
 from anomalib_dpclip.model.arguments import (
     Architecture,
     ClipOptions,
@@ -42,7 +42,9 @@ from anomalib_dpclip.model.arguments import (
 from anomalib_dpclip.model.auxiliary_data import AuxiliaryCalibration, LearnFromAuxiliary
 from anomalib_dpclip.model.configuration import Configuration, file_of, resolve
 from anomalib_dpclip.model.parts import Parts, build_parts, chosen_post_processor, untrained_provenance
+from anomalib_dpclip.model.scoring import PrepareScorer
 from anomalib_dpclip.model.seed import seed_or_global
+from anomalib_dpclip.model.settled_thresholds import restore_adapters_calibration
 from anomalib_dpclip.model.target import Target, target_name
 from anomalib_dpclip.post_processing.post_processor import DPCLIPPostProcessor
 from anomalib_dpclip.pre_processing.compatibility import require_whole_images
@@ -301,7 +303,7 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]
         watching = [
             LearnFromAuxiliary(),
             AuxiliaryCalibration(),
-            scoring.PrepareScorer(),
+            PrepareScorer(),
             *default_callbacks(self.attached_trainer),
         ]
         callbacks = [*super().configure_callbacks(), *watching]
@@ -313,7 +315,7 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]
 
     def prepare_export(self) -> None:
         """Have the good images that the arguments ask for, and no other images of a run, before an export."""
-        scoring.prepare_export(self)
+        good_images.prepare_export(self)
 
     def prediction_digest(self, images: Sequence[str]) -> str:
         """Identifies everything that predictions depend on, before a run starts.
@@ -321,7 +323,7 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]
         Args:
             images: Files of the run, which depend on each other in an unlabelled batch.
         """
-        return scoring.prediction_digest(self, images)
+        return good_images.prediction_digest(self, images)
 
     # Parts
 
@@ -344,9 +346,9 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]
         """
         self.references.set(images)
         if not len(images):
-            scoring.forget_references(self)
+            good_images.forget_references(self)
         elif self.model.anchors.any():
-            scoring.fit_memory_now(self)
+            good_images.fit_memory_now(self)
 
     def add_good_images(self, images: Sequence[str | Path | Image.Image | Tensor]) -> None:
         """Score by more good images than before, such as ones that were called anomalous wrongly; thresholds are set anew.
@@ -358,7 +360,7 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]
             ImageReadError: If a file cannot be read; names it.
             ValueError: If there is no memory of good images that they could join.
         """
-        scoring.extend_memory(self, [image_tensor(image) for image in images])
+        good_images.extend_memory(self, [image_tensor(image) for image in images])
 
     def adopt_adapters(self, source: str) -> None:
         """Take adapters, which somebody has put into the model, for trained: nothing is learned any more.
@@ -367,7 +369,7 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]
             source: Where they come from.
         """
         self.weights = source
-        scoring.restore_adapters_calibration(self, source)
+        restore_adapters_calibration(self, source)
 
     # Learning
 
