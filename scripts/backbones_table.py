@@ -1,7 +1,7 @@
 """The table behind `dpclip backbones`, made of open_clip's and timm's own tables: `python -m scripts.backbones_table`.
 
-Importing open_clip and building its models takes a quarter of a minute, which whoever looks up a name need not wait for. Nothing
-is downloaded. Run it after an update of open_clip; a test compares.
+Importing open_clip and building its models takes a quarter of a minute, for which whoever looks up a name need not wait.
+Nothing is downloaded. Run it after an update of open_clip; a test compares.
 """
 
 import json
@@ -15,7 +15,7 @@ import torch
 from open_clip.pretrained import list_pretrained_tags_by_model
 from torch.overrides import TorchFunctionMode
 
-from anomalib_dpclip.clip.command import TABLE
+from anomalib_dpclip.clip.command import TABLE, installed_models
 from anomalib_dpclip.clip.loading import build_clip, default_image_size
 from anomalib_dpclip.clip.mini_clip import build_mini_clip
 from anomalib_dpclip.clip.pretraining import MINI, pretraining_of
@@ -44,9 +44,8 @@ def rows(names: list[str]) -> Iterator[dict[str, Any]]:
     """
     for name in names:
         if name == MINI:
-            yield _row(
-                name, build_mini_clip(), [{"tag": "with the package", "licence": "apache-2.0", **_trained(MINI, "openai")}]
-            )
+            own = {"tag": "with the package", "licence": "apache-2.0", **_trained(MINI, "openai")}
+            yield _row(name, build_mini_clip(), [own])
             continue
         config = open_clip.get_model_config(name)
         if reason := refusal(config):
@@ -103,7 +102,9 @@ def licence_of(name: str, tag: str) -> str | None:
 
 def page() -> str:
     """The table, a line a backbone."""
-    lines = ",\n".join(json.dumps(row) for row in rows([MINI, *open_clip.list_models()]))
+    own = installed_models()  # whoever runs it may have added some
+    names = [MINI, *(name for name in open_clip.list_models() if name in own)]
+    lines = ",\n".join(json.dumps(row) for row in rows(names))
     return f'{{"open_clip": "{version("open_clip_torch")}", "rows": [\n{lines}\n]}}\n'
 
 

@@ -22,7 +22,7 @@ def backbones(json: bool = False, all: bool = False) -> None:  # noqa: A002  (th
         all: List those that are refused too, with the reason.
     """
     table = json_format.loads(TABLE.read_text(encoding="utf-8"))
-    installed = {MINI} | _installed_models()
+    installed = {MINI} | installed_models()
     rows = [row for row in table["rows"] if row["backbone"] in installed and (all or row["refused"] is None)]
     if json:
         print(json_format.dumps(rows, indent=1))  # noqa: T201
@@ -43,6 +43,6 @@ def backbones(json: bool = False, all: bool = False) -> None:  # noqa: A002  (th
         )
 
 
-def _installed_models() -> set[str]:
+def installed_models() -> set[str]:
     """Names of the installed open_clip's models, from its files: importing it takes seconds."""
     return {Path(str(file)).stem for file in files("open_clip_torch") or () if file.parent.name == "model_configs"}

@@ -164,6 +164,8 @@ def test_any_class_name_has_anchors(backbone, name):
     ],
 )
 def test_bad_arguments(arguments, message):
+    if arguments["backbone"] in {"ViTamin-S", "MobileCLIP2-S0"} - set(open_clip.list_models()):
+        pytest.skip("this open_clip does not know it")
     with pytest.raises(ValueError, match=message):
         load_clip(**({"pretrained": "random"} | arguments))
 

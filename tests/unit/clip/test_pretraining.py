@@ -17,8 +17,8 @@ from anomalib_dpclip.clip.support import refusal
 from anomalib_dpclip.clip.tokenizer import load_tokenizer
 from anomalib_dpclip.clip.towers import tower_of
 
-TAGS = list_pretrained()
 NAMES = open_clip.list_models()
+TAGS = [(name, tag) for name, tag in list_pretrained() if name in NAMES]  # 2.26 has tags of models that it lacks
 
 
 def kind_of(name):
