@@ -10,8 +10,9 @@ from torchvision.tv_tensors import Mask
 from anomalib_dpclip.auxiliary.augmentation import colour_jitter, geometric, resize_image, resize_mask
 from anomalib_dpclip.auxiliary.samples import is_path
 from anomalib_dpclip.clip.preprocessing import Preprocessing
-from anomalib_dpclip.data.images import read_image, read_mask
+from anomalib_dpclip.data.images import read_image
 from anomalib_dpclip.data.items import NamedImageItem
+from anomalib_dpclip.data.readers import MaskReader
 from anomalib_dpclip.files.seeded import seeded
 
 
@@ -33,6 +34,7 @@ class AuxiliaryDataset(Dataset):
         self.samples = samples
         self.image_size, self.interpolation = image_size, preprocessing.interpolation
         self.seed = seed
+        self._read_mask = MaskReader()
         self.colour_jitter, self.geometric = colour_jitter(), geometric(preprocessing.mean)
         anomalous = samples.label_index == 1
         self.fully_masked = bool(samples.mask_path[anomalous].map(is_path).all())
@@ -52,7 +54,7 @@ class AuxiliaryDataset(Dataset):
         image = read_image(sample.image_path)
         has_mask = sample.label_index == 0 or is_path(sample.mask_path)
         if sample.label_index == 1 and has_mask:
-            mask = read_mask(sample.mask_path, image.size, sample.image_path)
+            mask = self._read_mask(sample.mask_path, image.size, sample.image_path)
         else:
             mask = np.zeros((image.height, image.width), dtype=np.uint8)
         with seeded(int(np.random.SeedSequence([self.seed, epoch, position]).generate_state(1)[0])):

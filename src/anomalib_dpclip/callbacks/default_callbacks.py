@@ -4,9 +4,12 @@ from lightning.pytorch import Callback, Trainer
 
 from anomalib_dpclip.callbacks.checkpoint_io import write_checkpoints_whole
 from anomalib_dpclip.callbacks.decision_report import DecisionReport
+from anomalib_dpclip.callbacks.expected_time import ExpectedTime
+from anomalib_dpclip.callbacks.finite_loss import RequireFiniteLoss
 from anomalib_dpclip.callbacks.missing_target import MissingTarget
 from anomalib_dpclip.callbacks.results_folder import ResultsFolder, prepare_folder
 from anomalib_dpclip.callbacks.resuming import Resuming
+from anomalib_dpclip.callbacks.threads import ChooseThreads
 
 
 def default_callbacks(trainer: Trainer | None) -> list[Callback]:
@@ -19,4 +22,12 @@ def default_callbacks(trainer: Trainer | None) -> list[Callback]:
         prepare_folder(trainer)
         write_checkpoints_whole(trainer.strategy)
     # The last one raises where another one is told of an error.
-    return [DecisionReport(), ResultsFolder(), Resuming(), MissingTarget()]
+    return [
+        ChooseThreads(),
+        ExpectedTime(),
+        RequireFiniteLoss(),
+        DecisionReport(),
+        ResultsFolder(),
+        Resuming(),
+        MissingTarget(),
+    ]

@@ -1,12 +1,14 @@
 """The set that is learned from: what it accepts, and that all chance in it can be repeated."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from anomalib_dpclip.auxiliary.auxiliary_set import AuxiliarySet
 from anomalib_dpclip.auxiliary.dataset import AuxiliaryDataset
 from anomalib_dpclip.auxiliary.loader import EpochSampler, auxiliary_loader
 from anomalib_dpclip.auxiliary.samples import auxiliary_samples, default_auxiliary
@@ -175,6 +177,33 @@ def test_processes_share_a_batch(folder):
     alone = list(EpochSampler(dataset, num_replicas=1, rank=0, shuffle=True, seed=5))
     shares = [list(EpochSampler(dataset, num_replicas=2, rank=rank, shuffle=True, seed=5)) for rank in (0, 1)]
     assert [pair for pairs in zip(*shares, strict=True) for pair in pairs] == alone
+
+
+def test_every_file_that_cannot_be_read_is_named_before_the_first_step(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "parts")
+    (tmp_path / "parts" / "0.png").write_bytes(b"")
+    Image.new("L", (9, 8), 255).save(tmp_path / "parts" / "1_mask.png")
+    auxiliary = AuxiliarySet(str(tmp_path / "parts" / "parts.jsonl"), None, None, unmasked=False, seed=1)
+    with pytest.raises(ImageReadError, match=r"(?s)^2 images or masks .*parts/0\.png.*mask .*1_mask\.png is 9x8"):
+        auxiliary.dataset(None, None, (28, 28), PREPROCESSING)
+
+
+def test_an_empty_mask_of_an_anomalous_image_is_named_once(folder, tmp_path, caplog):
+    shutil.copytree(folder, tmp_path / "parts")
+    for index in (1, 3):
+        Image.new("L", (30 - index, 20 + index)).save(tmp_path / "parts" / f"{index}_mask.png")
+    dataset = dataset_of(tmp_path / "parts")
+    for index in range(4):
+        dataset[0, index]
+    named = [message for message in caplog.messages if "is labelled anomalous, but its mask" in message]
+    assert len(named) == 1
+    assert "1_mask.png" in named[0]
+
+
+def test_workers_are_chosen_by_the_machine(folder, monkeypatch):
+    monkeypatch.setattr("anomalib_dpclip.auxiliary.loader.default_num_workers", lambda devices: 5 - devices)
+    assert auxiliary_loader(dataset_of(folder), 2, None, seed=5, world_size=2).num_workers == 3
+    assert auxiliary_loader(dataset_of(folder), 2, 0, seed=5).num_workers == 0
 
 
 def test_an_image_that_cannot_be_read_is_named(folder, tmp_path):

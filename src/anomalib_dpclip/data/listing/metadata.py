@@ -101,7 +101,7 @@ def write_metadata(samples: pd.DataFrame, root: str | Path, path: str | Path) ->
     for row in samples.itertuples():
         sample = {
             "image_path": _relative(row.image_path, root),
-            "label": float(row.label_index),
+            "label": int(row.label_index),
             "class_name": row.class_name,
         }
         if row.mask_path:

@@ -1,17 +1,18 @@
-"""How many of a photo's 16 bits it uses: cameras store 10 or 12 bits in files of 16, which are black if 65535 is white.
+"""Readers of a data set's photos and masks: all are read alike, and what looks wrong is pointed out, once a run.
 
-A TIFF may say so (BitsPerSample, MaxSampleValue), and so may a PNG (sBIT). Where the file does not say, the user can; a
-photo that looks as if somebody should have is pointed out, once a run.
+Cameras store 10 or 12 bits in files of 16, which are black if 65535 is white. A TIFF may say so (BitsPerSample,
+MaxSampleValue), and so may a PNG (sBIT). Where the file does not say, the user can.
 """
 
 import logging
 from pathlib import Path
 
 import numpy as np
-import torch
+import numpy.typing as npt
 from PIL import Image
 
-from anomalib_dpclip.data.images import SIXTEEN_BIT_MODES, load_image, to_rgb
+from anomalib_dpclip.data.images import SIXTEEN_BIT_MODES, load_image, read_mask, to_rgb
+from anomalib_dpclip.data.workers import Once
 
 logger = logging.getLogger(__name__)
 
@@ -37,8 +38,7 @@ class PhotoReader:
         if bit_depth is not None and not 8 <= bit_depth <= FULL_DEPTH:
             raise ValueError(f"bit_depth must lie in 8..{FULL_DEPTH}, not {bit_depth}")
         self.bit_depth, self.side = bit_depth, side
-        # Shared with the processes that read, or each of them would say it.
-        self._has_warned = torch.zeros(1, dtype=torch.bool).share_memory_()
+        self._once = Once()
 
     def __call__(self, path: str | Path) -> Image.Image:
         """Read a photo as 8-bit RGB, upright.
@@ -48,10 +48,35 @@ class PhotoReader:
         """
         image = load_image(path, side=self.side)
         depth = apparent_depth(image)
-        if self.bit_depth is None and depth is not None and not self._has_warned:
-            self._has_warned.fill_(True)
+        if self.bit_depth is None and depth is not None and self._once():
             logger.warning("%s", dark_message(path, depth))
         return to_rgb(image, path, self.bit_depth)
+
+
+class MaskReader:
+    """Reads the masks of anomalous images, and names the first one that is empty."""
+
+    def __init__(self) -> None:
+        self._once = Once()
+
+    def __call__(self, path: str, size: tuple[int, int], image_path: str) -> npt.NDArray[np.uint8]:
+        """Read a mask ``(H, W)``, 1 where anomalous and 0 elsewhere.
+
+        Args:
+            path: Mask file.
+            size: Width and height of its image.
+            image_path: Its image, which is labelled anomalous.
+
+        Raises:
+            ImageReadError: As in `read_mask`.
+        """
+        mask = read_mask(path, size, image_path)
+        if not mask.any() and self._once():
+            logger.warning(
+                "%s is labelled anomalous, but its mask %s is empty: `dpclip metadata --check` lists all such images of a list",
+                *(image_path, path),
+            )
+        return mask
 
 
 def apparent_depth(image: Image.Image) -> int | None:
