@@ -8,6 +8,7 @@ import pytest
 import torch
 from anomalib.engine import Engine
 from anomalib.models import Padim
+from tests.arguments import make_dpclip
 
 from anomalib_dpclip import DPCLIP, Photos, load_adapters, save_adapters
 from anomalib_dpclip.adapter_files.command import adapters as show_adapters

@@ -1,4 +1,4 @@
-"""The command `dpclip predict`: scores, decisions and pictures of photos, by good photos of the same, or by trained adapters."""
+"""The command `dpclip predict`: scores, decisions and pictures of photos, by good photos of the same or by adapters."""
 
 import os
 from collections.abc import Sequence
@@ -79,8 +79,8 @@ def predict(
     _require_photos(photos)
     if weights is None and good is None and not lot:
         raise ValueError(
-            "say what photos are to be compared with: --good FOLDER of good photos of the same, --lot for a lot of mostly normal "
-            "ones, or --weights FILE of trained adapters or of a checkpoint"
+            "say what photos are to be compared with: --good FOLDER of good photos of the same, --lot for a lot of mostly "
+            "normal ones, or --weights FILE of trained adapters or of a checkpoint"
         )
     arguments: dict[str, Any] = {
         "class_name": class_name,

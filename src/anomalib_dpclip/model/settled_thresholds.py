@@ -131,7 +131,8 @@ def remarks(module: Any) -> list[str]:
     if not is_uncalibrated(module):
         return [f"Thresholds: {basis}."]
     found = f"the thresholds at hand are of something else: {basis}" if calibration.is_set else "there are no thresholds"
-    return [
+    advice = (
         f"Uncalibrated: {found}. Scores rank the photos; for decisions give good photos of the same (`dpclip predict --good "
         f"FOLDER`), or calibrate with `anomalib validate` on images of the target."
-    ]
+    )
+    return [advice]
