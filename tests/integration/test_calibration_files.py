@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from anomalib.engine import Engine
+from anomalib.models import Padim
 from tests.arguments import make_dpclip
 
 from anomalib_dpclip import DPCLIP, Photos, load_adapters, save_adapters
@@ -103,7 +104,7 @@ class TestDomain:
     def test_thresholds_of_another_are_not_used(self, adapters, caplog):
         model = loaded(adapters, domain="medical")
         assert model.model.domain == "medical"
-        assert not model.post_processor.calibration.is_set
+        assert not model.is_calibrated
         assert "has thresholds of industrial images, which do not hold with domain=medical" in caplog.text
 
     def test_a_folder_s_name_decides_nothing(self, adapters, make_engine, photos):
@@ -172,6 +173,14 @@ def test_an_adapter_file_is_no_checkpoint(adapters, make_engine, target):
         make_engine().test(model=loaded(adapters), datamodule=target, ckpt_path=adapters)
 
 
+def test_another_model_s_checkpoint_is_refused(adapters):
+    other = Padim(pre_trained=False, n_features=10)
+    content = {"state_dict": other.state_dict()}
+    other.on_save_checkpoint(content)
+    with pytest.raises(ValueError, match=r"not one of DPCLIP: it lacks its provenance"):
+        loaded(adapters).on_load_checkpoint(content)
+
+
 @pytest.mark.parametrize(("name", "value"), [("map_knots", torch.nan), ("score_knots", torch.inf), ("map_range", torch.nan)])
 def test_a_damaged_calibration_in_a_checkpoint_is_refused(adapters, make_engine, target, tmp_path, name, value):
     engine = make_engine()
@@ -206,7 +215,7 @@ def test_half_precision_calibrates_on_identical_images(adapters, make_engine, su
 def test_adapters_loaded_in_python_are_in_force(adapters, make_model, make_engine, target, caplog):
     model = make_model()
     load_adapters(model, adapters)
-    assert model.post_processor.calibration.is_set
+    assert model.is_calibrated
     assert model.learning_type.value == "zero_shot"
     with caplog.at_level(logging.WARNING):
         make_engine(limit_val_batches=0).test(model=model, datamodule=target)

@@ -5,13 +5,13 @@ from operator import attrgetter
 
 import pytest
 import torch
-from anomalib_dpclip.scorers.references import image_tensor
 from PIL import Image
 from tests.arguments import make_dpclip
 
 from anomalib_dpclip import Photos
 from anomalib_dpclip.adapter_files.save_and_load import save_adapters
 from anomalib_dpclip.data.images import read_image
+from anomalib_dpclip.scorers.references import image_tensor
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU, to compare its answers with the CPU's")
 

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import torch
 from anomalib import LearningType
-from anomalib_dpclip.scorers.references import image_tensor
 from tests.arguments import make_dpclip
 from tests.integration.exported import needs_onnx, needs_openvino, run_onnx, run_openvino
 
@@ -14,6 +13,7 @@ from anomalib_dpclip import DPCLIP
 from anomalib_dpclip.adapter_files.command import adapters
 from anomalib_dpclip.adapter_files.save_and_load import save_adapters
 from anomalib_dpclip.data.images import read_image
+from anomalib_dpclip.scorers.references import image_tensor
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ _EMBEDDED_SIZE = 256
 _EMBEDDED_STATISTICS = ([127 / 255] * 3, [128 / 255] * 3)
 """Of the reference code: ``(x - 127) / 128`` of 8-bit values."""
 
-STRIDES = (8, 16)
+STRIDES = (8, 16, 32)
 """Strides of the feature maps that are compared, of a network whose maps shrink with depth."""
 
 DEPTHS = (0.5, 2 / 3, 5 / 6, 1.0)

@@ -12,12 +12,14 @@ from typing import Any, TypeVar
 import numpy as np
 from anomalib import TaskType
 from anomalib.data import AnomalibDataModule, AnomalibDataset, Folder, PredictDataset
+from anomalib.data.datasets.image.folder import FolderDataset
 from anomalib.data.utils import TestSplitMode
 from anomalib.data.utils.image import read_image as host_image
 from anomalib.data.utils.image import read_mask as host_mask
 
 from anomalib_dpclip.data.images import ImageReadError, open_image, orientation_of, photo_size, read_image, read_mask
 from anomalib_dpclip.data.json_lines import JSONLinesDataset
+from anomalib_dpclip.data.labelled_sets import matching_masks
 from anomalib_dpclip.data.photos import PhotosDataset
 
 Found = TypeVar("Found")
@@ -98,22 +100,32 @@ def require_readable(images: Iterable[str], masked: Iterable[tuple[str, str]] = 
 
 
 def require_evaluation_images(target: AnomalibDataModule | None) -> None:
-    """Before a data module is set up: make sure that there will be something to validate and test on.
+    """Before a data module is set up: make sure that anomalib's `Folder` can be, and brings something to validate and test on.
 
     Raises:
-        ValueError: For a `Folder` of good photos alone, of which anomalib is told to test none.
+        ValueError: For a folder of good photos alone, of which anomalib is told to test none, and for one in which some
+            anomalous images have no mask.
     """
-    if (
-        isinstance(target, Folder)
-        and target.test_split_mode == TestSplitMode.NONE
-        and target.abnormal_dir is None
-        and target.normal_test_dir is None
-    ):
+    if not isinstance(target, Folder):
+        return
+    if target.test_split_mode == TestSplitMode.NONE and target.abnormal_dir is None and target.normal_test_dir is None:
         raise ValueError(
             f"{target.name} has good photos only and test_split_mode none, so there is nothing to validate, test or predict. "
             f"To judge other photos by these: `dpclip predict --good {target.normal_dir} PHOTOS`, or --data Photos with "
             f"--model.few_shot_source; to test on synthetic defects: --data.test_split_mode synthetic"
         )
+    if target.mask_dir is not None:
+        advice = "list them with `dpclip metadata`, which takes photos of which only some have masks, and use --data JSONLines"
+        with matching_masks(f"the data set {target.name} in {target.root}", advice):
+            FolderDataset(
+                target.name,
+                target.normal_dir,
+                root=target.root,
+                abnormal_dir=target.abnormal_dir,
+                normal_test_dir=target.normal_test_dir,
+                mask_dir=target.mask_dir,
+                extensions=target.extensions,
+            )
 
 
 def _require_same(paths: Iterable[str], difference: Callable[[str], str | None]) -> None:

@@ -67,7 +67,7 @@ def comparison_of(module: Any) -> Comparison:
     """How the model compares images: by its second network's features, or by the backbone's own tokens."""
     text = module.text_scorer()
     if module.feature_tower is None:
-        return Comparison(text, OwnTokens(module.model.backbone.grid))
+        return Comparison(text, OwnTokens(module.model.backbone.grid, len(module.model.tap_layers)))
     normalize = _preparation(module).normalize
     return Comparison(text, TowerTokens(module.feature_tower, normalize.mean, normalize.std))
 

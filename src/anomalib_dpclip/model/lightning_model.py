@@ -26,7 +26,7 @@ from anomalib_dpclip.deploy.export import DPCLIPExport
 from anomalib_dpclip.method.domain import DEFAULT_DOMAIN, Domain
 from anomalib_dpclip.method.prototypes import Prototypes, TokenDirections
 from anomalib_dpclip.metrics import field_metrics
-from anomalib_dpclip.model import checkpointing, good_images, learning
+from anomalib_dpclip.model import checkpointing, good_images, learning, settled_thresholds
 from anomalib_dpclip.model.arguments import (
     Architecture,
     ClipOptions,
@@ -44,7 +44,6 @@ from anomalib_dpclip.model.configuration import Configuration, file_of, resolve
 from anomalib_dpclip.model.parts import Parts, build_parts, chosen_post_processor, untrained_provenance
 from anomalib_dpclip.model.scoring import PrepareScorer
 from anomalib_dpclip.model.seed import seed_or_global
-from anomalib_dpclip.model.settled_thresholds import restore_adapters_calibration
 from anomalib_dpclip.model.target import Target, target_name
 from anomalib_dpclip.post_processing.post_processor import DPCLIPPostProcessor
 from anomalib_dpclip.pre_processing.compatibility import require_whole_images
@@ -313,6 +312,15 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]
             callbacks.append(ContactSheet())
         return callbacks
 
+    @property
+    def is_uncalibrated(self) -> bool:
+        """Whether the thresholds in force, if any, are of something else than what the images show."""
+        return settled_thresholds.is_uncalibrated(self)
+
+    def threshold_remarks(self) -> list[str]:
+        """What decisions rest on, as lines to print below predictions."""
+        return settled_thresholds.remarks(self)
+
     def prepare_export(self) -> None:
         """Have the good images that the arguments ask for, and no other images of a run, before an export."""
         good_images.prepare_export(self)
@@ -369,7 +377,7 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]
             source: Where they come from.
         """
         self.weights = source
-        restore_adapters_calibration(self, source)
+        settled_thresholds.restore_adapters_calibration(self, source)
 
     # Learning
 

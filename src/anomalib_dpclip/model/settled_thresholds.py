@@ -97,3 +97,42 @@ def restore_adapters_calibration(module: Any, source: str) -> None:
             "the target",
             *(source, domain, module.target.chosen_domain),
         )
+
+
+def is_uncalibrated(module: Any) -> bool:
+    """Whether the thresholds in force are of something else than what the images show, or there are none.
+
+    Good photos and a lot show it themselves. A validation was of a class; adapters carry thresholds of the auxiliary set.
+
+    Args:
+        module: `DPCLIP`.
+    """
+    calibration: Calibration | None = getattr(module.post_processor, "calibration", None)
+    if calibration is None:
+        return False
+    if not calibration.is_set:
+        return True
+    if calibration.is_default:
+        return calibration.scorer == "text"
+    shown = module.target.class_name
+    return bool(shown and calibration.class_name and shown != calibration.class_name)
+
+
+def remarks(module: Any) -> list[str]:
+    """What decisions rest on, as lines to print below predictions.
+
+    Args:
+        module: `DPCLIP`.
+    """
+    calibration: Calibration | None = getattr(module.post_processor, "calibration", None)
+    if calibration is None:
+        return []
+    basis = calibration.threshold_basis or "nobody knows what they are of"
+    if not is_uncalibrated(module):
+        return [f"Thresholds: {basis}."]
+    found = f"the thresholds at hand are of something else: {basis}" if calibration.is_set else "there are no thresholds"
+    advice = (
+        f"Uncalibrated: {found}. Scores rank the photos; for decisions give good photos of the same (`dpclip predict --good "
+        f"FOLDER`), or calibrate with `anomalib validate` on images of the target."
+    )
+    return [advice]

@@ -20,6 +20,7 @@ _DESCRIPTION: dict[str, Any] = {
     "false_alarm_rate": (float, int, type(None)),
     "scorer": str,
     "is_default": bool,
+    "class_name": str,
 }
 """What a calibration says of itself beside its buffers, and of which type it is."""
 
@@ -47,7 +48,7 @@ class Calibration(nn.Module):
         super().__init__()
         self.threshold_basis = ""
         self.false_alarm_rate: float | None = None
-        self.scorer, self.is_default = "", False
+        self.scorer, self.is_default, self.class_name = "", False, ""
         self.register_buffer("map_range", torch.tensor([0.0, 1.0]))
         self.register_buffer("detection_range", torch.tensor([0.0, 1.0]))
         self.register_buffer("map_knots", torch.tensor(NORMALISED_CONTROL_POINTS))
@@ -109,16 +110,17 @@ class Calibration(nn.Module):
         """Take over another calibration's state."""
         self.load_state_dict(other.state_dict())
         self.threshold_basis, self.false_alarm_rate = other.threshold_basis, other.false_alarm_rate
-        self.belongs_to(other.scorer, is_default=other.is_default)
+        self.belongs_to(other.scorer, is_default=other.is_default, class_name=other.class_name)
 
-    def belongs_to(self, scorer: str, *, is_default: bool) -> None:
+    def belongs_to(self, scorer: str, *, is_default: bool, class_name: str = "") -> None:
         """Note which scores the thresholds are of.
 
         Args:
             scorer: Name of the way that images are scored.
             is_default: Whether the thresholds came with the scores, and no validation has set them.
+            class_name: Class of the images that they are of; empty for several, or if nobody knows.
         """
-        self.scorer, self.is_default = scorer, is_default
+        self.scorer, self.is_default, self.class_name = scorer, is_default, class_name
 
     def description(self) -> dict[str, Any]:
         """What the thresholds are of, as plain data beside the buffers."""

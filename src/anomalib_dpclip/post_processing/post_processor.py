@@ -136,7 +136,8 @@ class DPCLIPPostProcessor(PostProcessor):
             # Ranges that adapters carry are of scores by the text.
             carried = self.auxiliary_calibration if scorer == "text" else None
             self.calibration.set_from(statistics, self.domain, self.false_alarm_rate, carried)
-            self.calibration.belongs_to(scorer, is_default=False)
+            class_name = getattr(getattr(pl_module, "target", None), "anchor_class", "")
+            self.calibration.belongs_to(scorer, is_default=False, class_name=class_name)
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse a false-alarm rate that nothing has been calibrated with.

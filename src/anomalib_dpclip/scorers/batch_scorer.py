@@ -21,7 +21,7 @@ from anomalib_dpclip.post_processing.calibration_statistics import UNKNOWN_LABEL
 from anomalib_dpclip.post_processing.normalisation import MIN_GAP
 from anomalib_dpclip.scorers.comparison import Comparison
 from anomalib_dpclip.scorers.fusion import GAUSSIAN_MAD, Fusion, usual
-from anomalib_dpclip.scorers.memory_scorer import MemoryState
+from anomalib_dpclip.scorers.memory_scorer import MIN_SCALE, MemoryState, scaled
 from anomalib_dpclip.scorers.scorer import Scorer
 
 logger = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ class Panel:
         number: Each image's number, by its path.
         margin: The text's margins ``(N, rows, columns)``.
         score: Detection scores ``(N,)``.
-        distance: Distances to the rest of the panel, and to good images where there are any, ``(N, L)``.
+        distance: Distances to the rest of the panel, and to good images where there are any, ``(N, rows, columns)``.
         scale: Typical distance at each layer ``(T,)``.
     """
 
@@ -126,8 +126,8 @@ class BatchScorer(Scorer):
         else:
             evidence, tokens = self.comparison.encode(images, anchors)
             margin, score = self.comparison.margin(evidence), evidence.score
-            mutual = self._mutual([self._compared(layer) for layer in tokens], panel.layers, numbers)
-            distance = self._averaged(mutual, panel.scale, tokens)
+            mutual = self._mutual(self._compared(tokens), panel.layers, numbers)
+            distance = self._combined(mutual, panel.scale, None if self.state is None else self.state.memory(tokens))
         return self.comparison.predict(fusion, margin, score, distance)
 
     def image_statistics(self) -> ImageStatistics:
@@ -163,41 +163,48 @@ class BatchScorer(Scorer):
         margin, score = (torch.cat([part[index] for part in parts]) for index in (0, 1))
         layers = [torch.cat(each) for each in zip(*(part[3] for part in parts), strict=True)]
         mutual = self._mutual(layers, layers, range(len(paths)))
-        scale = mutual[..., self._kept(mutual)].flatten(2).median(dim=2).values.median(dim=0).values.clamp_min(1e-6)
-        distance = (mutual / scale.view(1, -1, 1)).mean(dim=1)
-        if self.state is not None:
-            distance = (distance + torch.cat([part[2] for part in parts])) / 2
-        return Panel(layers, {path: number for number, path in enumerate(paths)}, margin, score, distance, scale)
+        scale = torch.stack([each[:, kept].median() for each, kept in zip(mutual, self._kept(score.device), strict=True)])
+        to_memory = None if self.state is None else [torch.cat(each) for each in zip(*(part[2] for part in parts), strict=True)]
+        distance = self._combined(mutual, scale.clamp_min(MIN_SCALE), to_memory)
+        numbers = {path: number for number, path in enumerate(paths)}
+        return Panel(layers, numbers, margin, score, distance, scale.clamp_min(MIN_SCALE))
 
-    def _compared(self, tokens: Tensor) -> Tensor:
-        """What is compared of tokens ``(B, L, C)`` of a layer: those that are scored, ``(B, L', P)``, in half precision."""
-        projection = random_projection(tokens.shape[-1], self.seed)
-        chosen = tokens[:, self._kept(tokens)]
-        return (chosen if projection is None else chosen @ projection.to(chosen)).half()
+    def _compared(self, layers: Sequence[Tensor]) -> list[Tensor]:
+        """What is compared of tokens ``(B, L, C)``, one tensor a layer: those that are scored, in half precision."""
+        compared = []
+        for tokens, kept in zip(layers, self._kept(layers[0].device), strict=True):
+            projection = random_projection(tokens.shape[-1], self.seed)
+            chosen = tokens[:, kept]
+            compared.append((chosen if projection is None else chosen @ projection.to(chosen)).half())
+        return compared
 
-    def _kept(self, tensor: Tensor) -> Tensor:
-        return self.comparison.text.region.token_numbers(self.comparison.source.grid).to(tensor.device)
+    def _kept(self, device: torch.device) -> list[Tensor]:
+        """Numbers of the tokens that are scored, one tensor a layer."""
+        region = self.comparison.text.region
+        return [region.token_numbers(grid).to(device) for grid in self.comparison.source.grids]
 
-    def _mutual(self, layers: Sequence[Tensor], panel: Sequence[Tensor], own: Sequence[int | None]) -> Tensor:
-        """`mutual_distances` of each layer ``(B, T, L)``, 0 where nothing is scored."""
-        distances = torch.stack(
-            [mutual_distances(each, others, own) for each, others in zip(layers, panel, strict=True)], dim=1
-        )
-        everywhere = distances.new_zeros(*distances.shape[:2], math.prod(self.comparison.source.grid))
-        everywhere[..., self._kept(distances)] = distances
-        return everywhere
+    def _mutual(self, layers: Sequence[Tensor], panel: Sequence[Tensor], own: Sequence[int | None]) -> list[Tensor]:
+        """`mutual_distances` ``(B, L)``, one tensor a layer, 0 where nothing is scored."""
+        result = []
+        grids, kept = self.comparison.source.grids, self._kept(layers[0].device)
+        for tokens, others, grid, numbers in zip(layers, panel, grids, kept, strict=True):
+            everywhere = torch.zeros(len(tokens), math.prod(grid), device=tokens.device)
+            everywhere[:, numbers] = mutual_distances(tokens, others, own)
+            result.append(everywhere)
+        return result
 
-    def _averaged(self, mutual: Tensor, scale: Tensor, tokens: list[Tensor]) -> Tensor:
-        """Distances ``(B, L)``: those to good images count as much as those to the batch, where there are any."""
-        distance = (mutual / scale.view(1, -1, 1)).mean(dim=1)
-        return distance if self.state is None else (distance + self.state.memory(tokens)) / 2
+    def _combined(self, mutual: Sequence[Tensor], scale: Tensor, to_memory: Sequence[Tensor] | None) -> Tensor:
+        """Distances as maps: those to good images count as much as those to the batch, where there are any."""
+        distance = self.comparison.combined(scaled(mutual, scale))
+        return distance if to_memory is None else (distance + self.comparison.combined(to_memory)) / 2
 
     def _fuse(self, panel: Panel) -> Fusion:
         """What is usual of the half of the panel that looks most normal."""
-        smooth = self.comparison.smooth(panel.distance).flatten(1)[:, self._kept(panel.distance)]
-        normal = smooth.amax(1).argsort()[: max(1, len(smooth) // 2)]
-        margins = panel.margin[normal].flatten(1)[:, self._kept(panel.margin)]
-        return Fusion(usual(margins), usual(smooth[normal]), usual(panel.score[normal]), self.text_weight)
+        finest = self._kept(panel.score.device)[0]
+        distance = panel.distance.flatten(1)[:, finest]
+        normal = distance.amax(1).argsort()[: max(1, len(distance) // 2)]
+        margins = panel.margin[normal].flatten(1)[:, finest]
+        return Fusion(usual(margins), usual(distance[normal]), usual(panel.score[normal]), self.text_weight)
 
 
 def random_projection(width: int, seed: int) -> Tensor | None:

@@ -1,5 +1,6 @@
 """What scoring by good images and by an unlabelled batch have in common: tokens, distances as maps, and their fusion."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -45,16 +46,23 @@ class Comparison:
         painted = self.text.region.paint_over(images)
         return None if isinstance(self.source, OwnTokens) else self.source.tokens(painted, None)
 
-    def smooth(self, distance: Tensor) -> Tensor:
-        """Distances ``(B, L)`` as maps ``(B, rows, columns)``, smoothed less than the text's: they are sharper."""
-        return self.text.region.smooth(distance.unflatten(-1, self.source.grid), _blur)
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of the finest tokens."""
+        return self.source.grids[0]
+
+    def combined(self, distances: Sequence[Tensor]) -> Tensor:
+        """Distances ``(B, L)``, one tensor a layer, averaged on the finest grid and smoothed ``(B, rows, columns)``.
+
+        They are smoothed less than the text's margins: they are sharper.
+        """
+        maps = [_resized(each.unflatten(-1, grid), self.grid) for each, grid in zip(distances, self.source.grids, strict=True)]
+        return self.text.region.smooth(torch.stack(maps).mean(dim=0), _blur)
 
     def margin(self, evidence: TextEvidence) -> Tensor:
         """The text's margins, blurred, on the grid of the distances ``(B, rows, columns)``."""
         blurred = self.text.blurred(evidence.margin)
-        if tuple(blurred.shape[-2:]) == self.source.grid:
-            return blurred
-        return functional.interpolate(blurred.unsqueeze(1), self.source.grid, mode="bilinear", align_corners=True).squeeze(1)
+        return _resized(blurred, self.grid)
 
     def predict(self, fusion: Fusion, margin: Tensor | None, score: Tensor | None, distance: Tensor) -> InferenceBatch:
         """Maps and image scores of what was found.
@@ -63,16 +71,23 @@ class Comparison:
             fusion: How it is fused.
             margin: The text's margins, as `margin` gives them; ``None`` where they count nothing.
             score: Detection scores ``(B,)``; ``None`` where they count nothing.
-            distance: Distances ``(B, L)``.
+            distance: Distances as `combined` gives them.
         """
-        evidence = fusion.map_evidence(margin, self.smooth(distance))
-        tokens: Any = self.text.region.tokens(self.source.grid)
+        evidence = fusion.map_evidence(margin, distance)
+        tokens: Any = self.text.region.tokens(self.grid)
         if tokens is not None:
             evidence = torch.where(tokens, evidence, evidence.amin(dim=(-2, -1), keepdim=True))
         # The class token sees the whole image; the detection projector adds nothing where the target is known.
         known = score if self.text.model.detection == "class_token" else None
         image = fusion.image_evidence(evidence, known)
         return InferenceBatch(anomaly_map=self.text.full_map(4 * unit_interval(evidence) - 2), pred_score=unit_interval(image))
+
+
+def _resized(values: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Values of tokens ``(B, rows, columns)`` on another grid."""
+    if tuple(values.shape[-2:]) == grid:
+        return values
+    return functional.interpolate(values.unsqueeze(1), grid, mode="bilinear", align_corners=False).squeeze(1)
 
 
 def _blur(distance: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 from anomalib_dpclip.files.seeded import seeded
 from anomalib_dpclip.scorers.comparison import Comparison
 from anomalib_dpclip.scorers.fusion import Fusion, usual
-from anomalib_dpclip.scorers.memory_scorer import MemoryScorer, MemoryState, TokenMemory, layer_distances
+from anomalib_dpclip.scorers.memory_scorer import MemoryScorer, MemoryState, TokenMemory, layer_distances, scaled
 
 MEMORY_TOKENS = 68_450
 """Tokens that a memory keeps of each layer: 50 images of ViT-L at 518 pixels, 37 x 37 tokens each."""
@@ -60,7 +60,7 @@ class MemoryFit:
         self.comparison, self.normalize, self.anchors = comparison, normalize, anchors
         self.limit, self.seed = limit, seed
         # Of other tokens nothing is remembered.
-        self.kept = comparison.text.region.token_numbers(comparison.source.grid).to(anchors.device)
+        self.kept = [comparison.text.region.token_numbers(grid).to(anchors.device) for grid in comparison.source.grids]
 
     @torch.no_grad()
     def fit(self, images: Tensor, text_weight: float) -> MemoryScorer:
@@ -72,32 +72,26 @@ class MemoryFit:
         """
         clean = self._encode(images)
         scored = clean.rows(slice(SCORED_IMAGES))
-        distances = torch.cat(
-            [self._distances(scored.rows(slice(i, i + 1)), self._others(clean, i, images)) for i in range(len(scored.score))]
-        )
-        scale = distances[..., self.kept].flatten(2).median(dim=2).values.median(dim=0).values
+        count = len(scored.score)
+        near = [self._distances(scored.rows(slice(i, i + 1)), self._others(clean, i, images)) for i in range(count)]
+        distances = [torch.cat(layers) for layers in zip(*near, strict=True)]
+        scale = torch.stack([each[:, kept].median() for each, kept in zip(distances, self.kept, strict=True)])
         memory = TokenMemory(
             [thinned(layer, self.limit, self.seed) for layer in self._pooled(clean.tokens)], scale, len(images)
         )
-        normal = _mean_over_layers(distances, memory.scale)
+        normal = self.comparison.combined(scaled(distances, memory.scale))
+        finest = self.kept[0]
         fusion = Fusion(
-            usual(scored.margin.flatten(1)[:, self.kept]),
-            usual(self.comparison.smooth(normal).flatten(1)[:, self.kept]),
-            usual(clean.score),
-            text_weight,
+            usual(scored.margin.flatten(1)[:, finest]), usual(normal.flatten(1)[:, finest]), usual(clean.score), text_weight
         )
         damaged, masks = damage(images[:SCORED_IMAGES], self.seed)
         corrupted = self._encode(damaged)
-        far = [
-            self._distances(corrupted.rows(slice(i, None, len(scored.score))), self._others(clean, i, images))
-            for i in range(len(scored.score))
-        ]
+        far = [self._distances(corrupted.rows(slice(i, None, count)), self._others(clean, i, images)) for i in range(count)]
         # Defect by defect, as `damage` orders them.
-        anomalous = _mean_over_layers(torch.stack(far, dim=1).flatten(0, 1), memory.scale)
-        scores = torch.cat(
-            [self._scores(fusion, scored, normal, 0), self._scores(fusion, corrupted, anomalous, 1)[self._shown(masks)]]
-        )
-        return MemoryScorer(self.comparison, MemoryState(memory, fusion, scores))
+        ordered = [torch.stack(layers, dim=1).flatten(0, 1) for layers in zip(*far, strict=True)]
+        anomalous = self.comparison.combined(scaled(ordered, memory.scale))
+        rows = [self._scores(fusion, scored, normal, 0), self._scores(fusion, corrupted, anomalous, 1)[self._shown(masks)]]
+        return MemoryScorer(self.comparison, MemoryState(memory, fusion, torch.cat(rows)))
 
     @torch.no_grad()
     def extend(self, state: MemoryState, images: Tensor) -> MemoryScorer:
@@ -112,7 +106,7 @@ class MemoryFit:
         corrupted = self._encode(damaged)
         rows = [state.scores]
         for encoded, label, chosen in ((clean, 0, slice(None)), (corrupted, 1, self._shown(masks))):
-            distance = state.memory([layer.float() for layer in encoded.tokens])
+            distance = self.comparison.combined(state.memory([layer.float() for layer in encoded.tokens]))
             rows.append(self._scores(state.fusion, encoded, distance, label)[chosen])
         joined = zip(state.memory.layers, self._pooled(clean.tokens), strict=True)
         layers = [thinned(torch.cat([known, new]), self.limit, self.seed) for known, new in joined]
@@ -135,10 +129,10 @@ class MemoryFit:
 
     def _pooled(self, layers: Sequence[Tensor]) -> list[Tensor]:
         """Tokens ``(K, L, C)`` of images, one tensor a layer, as a memory ``(K L', C)`` of those that are scored."""
-        return [layer[:, self.kept].flatten(0, 1) for layer in layers]
+        return [layer[:, kept].flatten(0, 1) for layer, kept in zip(layers, self.kept, strict=True)]
 
     @staticmethod
-    def _distances(encoded: Encoded, memory: Sequence[Tensor]) -> Tensor:
+    def _distances(encoded: Encoded, memory: Sequence[Tensor]) -> list[Tensor]:
         return layer_distances([layer.float() for layer in encoded.tokens], memory)
 
     def _scores(self, fusion: Fusion, encoded: Encoded, distance: Tensor, label: int) -> Tensor:
@@ -158,11 +152,6 @@ class MemoryFit:
         scored = self.comparison.text.region.scored
         shown = (masks.to(self.anchors.device) & (True if scored is None else scored)).flatten(1).any(1)
         return shown if shown.any() else torch.ones_like(shown)
-
-
-def _mean_over_layers(distances: Tensor, scale: Tensor) -> Tensor:
-    """Distances ``(B, T, L)`` in units of what is typical at each layer, ``(B, L)``."""
-    return (distances / scale.view(1, -1, 1)).mean(dim=1)
 
 
 def damage(images: Tensor, seed: int) -> tuple[Tensor, Tensor]:

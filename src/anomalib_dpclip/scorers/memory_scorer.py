@@ -47,16 +47,16 @@ def nearest_distance(tokens: Tensor, memory: Tensor) -> Tensor:
     return (tokens - nearest).norm(dim=1)
 
 
-def layer_distances(tokens: Sequence[Tensor], memory: Sequence[Tensor]) -> Tensor:
-    """`nearest_distance` of each token at each layer ``(B, T, L)``.
+def layer_distances(tokens: Sequence[Tensor], memory: Sequence[Tensor]) -> list[Tensor]:
+    """`nearest_distance` of each token ``(B, L)``, one tensor a layer.
 
     Args:
         tokens: Tokens ``(B, L, C)``, one tensor a layer.
         memory: Tokens of the memory ``(M, C)``, one tensor a layer.
     """
-    size = tokens[0].shape[:2]
-    distances = [nearest_distance(each.flatten(0, 1), known).view(size) for each, known in zip(tokens, memory, strict=True)]
-    return torch.stack(distances, dim=1)
+    return [
+        nearest_distance(each.flatten(0, 1), known).view(each.shape[:2]) for each, known in zip(tokens, memory, strict=True)
+    ]
 
 
 class TokenMemory(nn.Module):
@@ -85,9 +85,14 @@ class TokenMemory(nn.Module):
         """Tokens ``(M, C)``, one tensor a layer."""
         return [getattr(self, f"layer{number}") for number in range(self.count)]
 
-    def forward(self, tokens: Sequence[Tensor]) -> Tensor:
+    def forward(self, tokens: Sequence[Tensor]) -> list[Tensor]:
         """Distances ``(B, L)`` of tokens ``(B, L, C)``, one tensor a layer, in units of what is typical of good images."""
-        return (layer_distances(tokens, self.layers) / self.scale.view(1, -1, 1)).mean(dim=1)
+        return scaled(layer_distances(tokens, self.layers), self.scale)
+
+
+def scaled(distances: Sequence[Tensor], scale: Tensor) -> list[Tensor]:
+    """Distances, one tensor a layer, in units of what is typical at each layer ``(T,)``."""
+    return [each / typical for each, typical in zip(distances, scale, strict=True)]
 
 
 class MemoryState(nn.Module):
@@ -135,6 +140,7 @@ class MemoryScorer(Scorer):
         fusion = self.state.fusion
         tokens = None if fusion.uses_text else self.comparison.tokens_alone(images)
         if tokens is not None:  # the backbone need not run
-            return self.comparison.predict(fusion, None, None, self.state.memory(tokens))
+            return self.comparison.predict(fusion, None, None, self.comparison.combined(self.state.memory(tokens)))
         evidence, tokens = self.comparison.encode(images, anchors)
-        return self.comparison.predict(fusion, self.comparison.margin(evidence), evidence.score, self.state.memory(tokens))
+        distance = self.comparison.combined(self.state.memory(tokens))
+        return self.comparison.predict(fusion, self.comparison.margin(evidence), evidence.score, distance)

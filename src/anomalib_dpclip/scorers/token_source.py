@@ -5,7 +5,6 @@ al., CVPR 2022; AnomalyDINO, Damm et al., WACV 2025).
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -18,15 +17,18 @@ from anomalib_dpclip.method.torch_model import TextEvidence
 NEIGHBOURHOOD = 3
 """Side of the neighbourhood that a feature is averaged over, as in PatchCore."""
 
+MAX_COARSE_GRID = 8
+"""Rows of feature maps that are coarse already: an average of neighbours would see most of the image."""
+
 
 class TokenSource(ABC):
     """Where the tokens that are compared come from.
 
     Attributes:
-        grid: Rows and columns of the tokens of an image.
+        grids: Rows and columns of the tokens of an image at each layer, the finest first.
     """
 
-    grid: tuple[int, int]
+    grids: list[tuple[int, int]]
 
     @abstractmethod
     def tokens(self, images: Tensor, evidence: TextEvidence | None) -> list[Tensor]:
@@ -45,10 +47,11 @@ class OwnTokens(TokenSource):
 
     Args:
         grid: Rows and columns of the backbone's tokens.
+        layers: Number of layers that are tapped.
     """
 
-    def __init__(self, grid: tuple[int, int]) -> None:
-        self.grid = grid
+    def __init__(self, grid: tuple[int, int], layers: int) -> None:
+        self.grids = [grid] * layers
 
     def tokens(self, images: Tensor, evidence: TextEvidence | None) -> list[Tensor]:
         """See `TokenSource.tokens`."""
@@ -60,20 +63,19 @@ class OwnTokens(TokenSource):
 
 
 class TowerTokens(TokenSource):
-    """Feature maps of a second network, averaged over a neighbourhood, on the grid of the finest of them.
+    """Unit feature vectors of a second network, each averaged over its neighbourhood as far as that is small in the image.
 
     Args:
         tower: The network.
         mean: Mean of the image channels that the scorer's images were normalised with ``(3, 1, 1)``.
-        std: Standard deviation of the image channels, likewise.
+        std: Standard deviation of the image channels that they were normalised with.
     """
 
-    def __init__(self, tower: FeatureTower, mean: Sequence[float], std: Sequence[float]) -> None:
-        self.tower = tower
-        self.mean, self.std = (torch.tensor(values).view(-1, 1, 1) for values in (mean, std))
+    def __init__(self, tower: FeatureTower, mean: Tensor, std: Tensor) -> None:
+        self.tower, self.mean, self.std = tower, mean, std
         with torch.no_grad():
-            first = tower(torch.zeros(1, 3, *tower.image_size, device=tower.mean.device))[0]
-        self.grid = (int(first.shape[-2]), int(first.shape[-1]))
+            maps = tower(torch.zeros(1, 3, *tower.image_size, device=tower.mean.device))
+        self.grids = [(int(each.shape[-2]), int(each.shape[-1])) for each in maps]
 
     def tokens(self, images: Tensor, evidence: TextEvidence | None) -> list[Tensor]:
         """See `TokenSource.tokens`."""
@@ -83,8 +85,8 @@ class TowerTokens(TokenSource):
             plain = functional.interpolate(plain, self.tower.image_size, mode="bilinear", antialias=True)
         return [self._tokens(features.float()) for features in self.tower(plain)]
 
-    def _tokens(self, features: Tensor) -> Tensor:
-        smooth = functional.avg_pool2d(features, NEIGHBOURHOOD, stride=1, padding=NEIGHBOURHOOD // 2, count_include_pad=False)
-        if tuple(smooth.shape[-2:]) != self.grid:
-            smooth = functional.interpolate(smooth, self.grid, mode="bilinear", align_corners=False)
-        return smooth.flatten(2).transpose(1, 2)
+    @staticmethod
+    def _tokens(features: Tensor) -> Tensor:
+        if min(features.shape[-2:]) > MAX_COARSE_GRID:
+            features = functional.avg_pool2d(features, NEIGHBOURHOOD, 1, NEIGHBOURHOOD // 2, count_include_pad=False)
+        return unit(features.flatten(2).transpose(1, 2))
