@@ -1,13 +1,17 @@
 """Tiling: a large image is covered once, its tiles agree, and nothing shows where they meet."""
 
+import numpy as np
 import pytest
 import torch
 from anomalib.data.utils.tiler import Tiler
 from tests.arguments import make_dpclip
 from tests.tiny_clip import tiny_clip, tiny_model
+from torch import nn
 from torch.nn import functional
 
-from anomalib_dpclip.method.anomaly_map import anomaly_map, blur_grid, detection_score, resize_map, tap_average
+from anomalib_dpclip.data.surfaces.textures import render_surface
+from anomalib_dpclip.scorers.region import Region
+from anomalib_dpclip.scorers.text_scorer import TextScorer
 from anomalib_dpclip.scorers.tiling import blend_weights, predict_tiled, stitching_matrix
 
 
@@ -36,13 +40,25 @@ def test_stitching_by_hand():
     torch.testing.assert_close(stitching_matrix(2, 2), expected)
 
 
+class Tiled(nn.Module):
+    """Scores by the text in tiles, as torch exports it."""
+
+    def __init__(self, tiles, **clip):
+        super().__init__()
+        layers = clip.get("layers", 4)
+        self.model = tiny_model(clip=tiny_clip(**clip), adapter_layers=[0], tap_layers=[layers])
+        self.scorer = TextScorer(self.model, Region(), tiles)
+
+    def forward(self, images):
+        return self.scorer.score(images, self.model.anchors)
+
+
 @torch.no_grad()
 def test_an_exported_model_sees_the_tiles_in_a_loop():
     """One copy of the tower however many tiles: its graph does not grow at all, its answers are the same."""
     nodes, images = {}, torch.randn(2, 3, 96, 96)
     for tiles in (2, 4):
-        model = tiny_model(tiles=tiles)
-        size = 24 * tiles
+        model, size = Tiled(tiles), 24 * tiles
         program = torch.export.export(model, (images[..., :size, :size],))
         nodes[tiles] = sum(len(module.graph.nodes) for module in program.graph_module.modules() if hasattr(module, "graph"))
         found, expected = program.module()(images[..., :size, :size]), model(images[..., :size, :size])
@@ -67,30 +83,6 @@ def test_tiles_are_seen_some_at_a_time(images, seen):
     assert torch.equal(scores, batch.amax((1, 2, 3)) * anchors[:, 0, 0])
 
 
-@torch.no_grad()
-def test_a_norm_over_the_batch_sees_no_two_tiles_of_an_image():
-    """As the published model with ``grn_pooling="batch"`` would: tiles of an image would change each other."""
-    model, counts = tiny_model(tiles=2, grn_pooling="batch"), []
-    tap_tokens = model.tap_tokens
-    model.tap_tokens = lambda images: (counts.append(len(images)), tap_tokens(images))[1]
-    model(torch.randn(2, 3, 48, 48))
-    assert counts == [2] * 9
-
-
-@torch.no_grad()
-def test_a_rehearsal_sees_one_tile():
-    model, counts = tiny_model(tiles=3), []
-    tap_tokens = model.tap_tokens
-    model.tap_tokens = lambda images: (counts.append(len(images)), tap_tokens(images))[1]
-    images = torch.randn(2, 3, 72, 72)
-    expected = {name: value.shape for name, value in model(images)._asdict().items() if value is not None}
-    counts.clear()
-    model.rehearsing = True
-    found = {name: value.shape for name, value in model(images)._asdict().items() if value is not None}
-    assert found == expected
-    assert counts == [2]
-
-
 @pytest.mark.parametrize("length", [10, 37])
 def test_shares_change_least_where_tiles_begin_or_end(length):
     change = blend_weights(length, 3).diff(dim=1).abs().sum(dim=0)
@@ -107,20 +99,6 @@ def test_a_model_that_sees_patches_alone_gives_the_same_in_tiles(tiles):
     expected, brightest = mean_of_patches(images)
     torch.testing.assert_close(values, expected)
     assert torch.equal(score, brightest), "the score is the highest of any tile"
-
-
-@torch.no_grad()
-def test_one_tile_is_no_tiling():
-    model, images = tiny_model(), torch.randn(2, 3, 24, 24)
-
-    def predict(tile, anchors):
-        taps, detection = model.features(tile)
-        return tap_average(taps, anchors, (6, 6)), detection_score(detection, anchors)
-
-    values, score = predict_tiled(predict, images, model.anchors, (6, 6), 1)
-    expected = model(images)
-    assert torch.equal(anomaly_map(resize_map(blur_grid(values, "industrial"), (24, 24))), expected.anomaly_map)
-    assert torch.equal(score, expected.pred_score)
 
 
 def test_tiles_that_disagree_meet_without_a_step():
@@ -149,62 +127,36 @@ def mini():
     return make_dpclip(backbone="mini", weights="clip", class_name="weave", tiles=3, visualizer=False).eval()
 
 
-def surface(kind):
-    from anomalib_dpclip.data.surfaces.textures import render_surface
-
-    if kind == "constant":
-        return torch.full((3, 420, 420), 0.5)
-    import numpy as np
-
-    return torch.from_numpy(render_surface(kind, "grey", 420, np.random.default_rng(0))).permute(2, 0, 1).float()
-
-
-@pytest.mark.parametrize("kind", ["constant", "weave", "concrete"])
+@pytest.mark.parametrize("kind", ["constant", "weave"])
 @torch.no_grad()
 def test_seams_do_not_show(mini, kind):
     """Where tiles begin or end, every five tokens, no step is larger than the steps inside a tile.
 
     Five percent are for the borders' shares, which are small and not 0: sin(pi / 20)^2 = 2.4 %, of two tiles.
     """
-    model, images = mini.model, mini.pre_processor(surface(kind).unsqueeze(0))
+    image = torch.full((3, 420, 420), 0.5)
+    if kind != "constant":
+        surface = render_surface(kind, "grey", 420, np.random.default_rng(0))
+        image = torch.from_numpy(surface).permute(2, 0, 1).float()
     seen = []
 
     def predict(tile, anchors):
-        taps, detection = model.features(tile)
-        seen.append(tap_average(taps, anchors, (10, 10)))
-        return seen[-1], detection_score(detection, anchors)
+        evidence = mini.model.evidence(tile, anchors)
+        seen.append(evidence.margin)
+        return evidence.margin, evidence.score
 
-    values, _ = predict_tiled(predict, images, model.anchors, (10, 10), 3)
+    values, _ = predict_tiled(predict, mini.pre_processor(image.unsqueeze(0)), mini.model.anchors, (10, 10), 3)
     at_edges, inside = values.diff(dim=-1)[..., 4::5], torch.cat(seen).diff(dim=-1)
     assert at_edges.shape == (1, 30, 5)
     assert at_edges.abs().max() < 1.05 * inside.abs().max()
 
 
 @torch.no_grad()
-def test_predictions_do_not_depend_on_the_batch():
-    model, images = tiny_model(tiles=2), torch.randn(3, 3, 48, 48)
-    anchors = functional.normalize(torch.randn(3, 8, 2), dim=1)
-    together = model.predict(images, anchors)
-    assert together.anomaly_map.shape == (3, 48, 48)
-    for index in range(3):
-        alone = model.predict(images[index : index + 1], anchors[index])
-        torch.testing.assert_close(together.anomaly_map[index], alone.anomaly_map[0])
-        torch.testing.assert_close(together.pred_score[index], alone.pred_score[0])
-
-
-@torch.no_grad()
 def test_exports_with_a_dynamic_batch():
-    model = tiny_model(clip=tiny_clip(layers=1), adapter_layers=[0], tap_layers=[1], tiles=2)
+    model = Tiled(2, layers=1)
     images = torch.randn(3, 3, 48, 48)
     exported = torch.export.export(model, (images,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},)).module()
     for batch in (images, images[:1]):
         found, expected = exported(batch), model(batch)
         torch.testing.assert_close(found.anomaly_map, expected.anomaly_map)
         torch.testing.assert_close(found.pred_score, expected.pred_score)
-
-
-def test_bad_arguments():
-    with pytest.raises(ValueError, match="tiles must be at least 1, not 0"):
-        tiny_model(tiles=0)
-    with pytest.raises(ValueError, match=r"images are \(24, 24\), the model takes \(48, 48\): resize them, or"):
-        tiny_model(tiles=2).predict(torch.zeros(1, 3, 24, 24), torch.zeros(8, 2))
