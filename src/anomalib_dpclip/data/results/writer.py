@@ -22,8 +22,8 @@ from anomalib_dpclip.data.results.rows import (
     read_parts,
     read_rows,
     summary,
+    write_results,
 )
-from anomalib_dpclip.data.results.rows import write_results as write_rows
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ class ResultsWriter(BasePredictionWriter):
         self._write_held(trainer)
         trainer.strategy.barrier()
         if trainer.is_global_zero:
-            write_rows(self.folder, read_parts(self.folder))
+            write_results(self.folder, read_parts(self.folder))
             if self.listener is None:
                 print(summary(read_rows(self.folder / RESULTS)))  # noqa: T201  (the answer to the command)
 
