@@ -14,6 +14,7 @@ from anomalib_dpclip.data.photos import Photos
 from anomalib_dpclip.data.results.rows import DONE, Result, summary
 from anomalib_dpclip.method.domain import Domain
 from anomalib_dpclip.model.from_file import model_from_file
+from anomalib_dpclip.visualization.visualizer import PictureVisualizer
 
 _WEIGHTS = {".ckpt", ".safetensors", ".pth", ".pt"}
 
@@ -102,7 +103,7 @@ def predict(
     arguments = {name: value for name, value in arguments.items() if value is not None} | {"lot": lot}
     model: Any = model_from_file(weights or UNADAPTED, visualizer=pictures, evaluator=False, **arguments)
     if pictures and model.visualizer is None:  # a checkpoint also brings whether its training had pictures
-        model.visualizer = model.configure_visualizer()
+        model.visualizer = PictureVisualizer()
     data = Photos(_common_folder(photos), batch_size, num_workers, fresh=fresh, bit_depth=bit_depth, only=photos)
     found: list[Result] = []
 

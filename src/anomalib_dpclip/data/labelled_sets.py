@@ -90,8 +90,8 @@ def prepare_labelled_set(name: str, root: str | Path | None = None) -> None:
         except (OSError, RuntimeError, EOFError) as error:
             raise FileNotFoundError(
                 f"the auxiliary set {name!r} is not in {_root_of(module)} and could not be downloaded ({error}). Point to "
-                f"it with --model.training.auxiliary_root, name another with --model.auxiliary, or use adapters that are already "
-                f"trained: --model.weights FILE"
+                f"it with --model.training.auxiliary_root, name another with --model.auxiliary, or use adapters that are "
+                f"already trained: --model.weights FILE"
             ) from error
 
 

@@ -54,6 +54,19 @@ def portable_arguments(arguments: Mapping[str, Any], resolved: Mapping[str, Any]
     return plain
 
 
+def keep_arguments(module: Any, resolved: Mapping[str, Any]) -> None:
+    """Keep, as hyper-parameters, what another machine can build the model from.
+
+    Args:
+        module: `DPCLIP`.
+        resolved: As in `portable_arguments`.
+    """
+    portable = portable_arguments(module.hparams, resolved)
+    module.hparams.clear()
+    module.hparams.update(portable)
+    module.save_hyperparameters(module.hparams)  # renews the copy that loggers are given
+
+
 def _plain(value: Any) -> Any:
     """Tuples, and the lists and mappings of benchmark configs, which are OmegaConf's, as lists and dicts."""
     if isinstance(value, Mapping):
