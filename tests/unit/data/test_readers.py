@@ -6,10 +6,10 @@ import zlib
 import numpy as np
 import pytest
 from PIL import Image
+from tests.unit.data.test_json_lines import labelled
 from tests.unit.data.test_photos import predict, rows
 
 from anomalib_dpclip.data.images import ImageReadError, read_image
-from anomalib_dpclip.data.json_lines import JSONLinesDataset
 from anomalib_dpclip.data.readers import PhotoReader
 
 RAMP = np.linspace(0, 1, 256)
@@ -91,6 +91,6 @@ def test_listed_photos_too(tmp_path, caplog):
     Image.fromarray(TWELVE).save(tmp_path / "a.png")
     metadata = tmp_path / "list.jsonl"
     metadata.write_text('{"image_path": "a.png", "label": 0, "class_name": "a"}\n')
-    assert JSONLinesDataset(metadata, tmp_path)[0].image.max() < 0.1
+    assert labelled(metadata, tmp_path)[0].image.max() < 0.1
     assert "--data.bit_depth 12" in caplog.text
-    assert JSONLinesDataset(metadata, tmp_path, bit_depth=12)[0].image.max() == 1
+    assert labelled(metadata, tmp_path, bit_depth=12)[0].image.max() == 1
