@@ -25,7 +25,7 @@ class Region(NamedTuple):
         right: Column after its last one.
         bottom: Row after its last one.
         score: Highest value of the anomaly map in it.
-        area: Its pixels.
+        area: Number of its pixels.
     """
 
     left: int

@@ -71,7 +71,7 @@ class ResultsWriter(BasePredictionWriter):
         self._held += [self._unreadable(path) for path in map(self.paths.__getitem__, batch_indices or ()) if path not in found]
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Write the rows of what was judged before a run was stopped."""
+        """Write the rows of what was predicted before a run was stopped."""
         del pl_module, exception
         self._write_held(trainer)
 
