@@ -22,6 +22,7 @@ from anomalib_dpclip.data.surfaces.data_module import AUXILIARY_MATERIALS, TARGE
 from anomalib_dpclip.data.surfaces.defects import DEFECTS, damage_surface
 from anomalib_dpclip.data.surfaces.textures import COLORS, MATERIALS, render_surface
 from anomalib_dpclip.files.atomic_write import atomic_write
+from anomalib_dpclip.files.seeded import seeded
 from anomalib_dpclip.method.prompting import ABNORMAL_STATES, NORMAL_STATES, TEMPLATES
 
 if TYPE_CHECKING:
@@ -155,8 +156,7 @@ def pretrain_mini(
     pixels = torch.empty(images, 3, MINI_IMAGE_SIZE, MINI_IMAGE_SIZE, dtype=torch.uint8)
     for image, scene in zip(pixels, tqdm(scenes, desc="rendering", unit="image"), strict=True):
         image.copy_(torch.from_numpy(render_image(scene, rng)).permute(2, 0, 1))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         clip = build_mini_clip().train()
     optimizer = torch.optim.AdamW(clip.parameters(), lr=learning_rate, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps)

@@ -16,7 +16,7 @@ ANOMALIB_MODULES = ("anomalib.data.predict", "anomalib.models.video")
 
 # Where one of these is imported first it imports anomalib itself, whose hook then finds it half-loaded; its own comes after.
 OWN_MODULES = (
-    "anomalib_dpclip.model.checkpoint_io",
+    "anomalib_dpclip.callbacks.checkpoint_io",
     "anomalib_dpclip.data.items",
     "anomalib_dpclip.data.json_lines",
     "anomalib_dpclip.data.mvtec",

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from tests.data.golden.make_golden import GOLDEN, answers
 
 from anomalib_dpclip import DPCLIP
-from anomalib_dpclip.adapter_files.provenance import FORMAT_VERSION
+from anomalib_dpclip.adapter_files.adapter_file import FORMAT_VERSION
 
 VERSIONS = sorted(int(path.stem.split("-v")[1]) for path in GOLDEN.glob("answers-v*.safetensors"))
 ARCHITECTURE = {"backbone": "mini", "adapter_layers": [0], "tap_layers": [3, 6], "class_name": "weave", "visualizer": False}

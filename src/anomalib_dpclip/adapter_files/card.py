@@ -1,15 +1,19 @@
 """The card of adapters, as the Hugging Face hub shows it: what they are of, where they come from, how to use them."""
 
 import json
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from anomalib_dpclip.adapter_files.contents import AdapterFile
-from anomalib_dpclip.adapter_files.licences import licence_of, strictest_licence
+from anomalib_dpclip.adapter_files.adapter_file import AdapterFile
 from anomalib_dpclip.files.markdown_table import markdown_table
+from anomalib_dpclip.method.data_sets import data_set_key
+
+_NON_COMMERCIAL = "cc-by-nc-sa-4.0"
+_STRICTEST_LAST = ("apache-2.0", "cc-by-4.0", _NON_COMMERCIAL)
+_LICENCES = {"surfaces": "apache-2.0", "visa": "cc-by-4.0"} | dict.fromkeys(("mvtec", "mpdd", "btad", "bmad"), _NON_COMMERCIAL)
+"""Of data sets by `data_set_key`, in the hub's spelling, as their authors and anomalib state them."""
 
 _METRICS = ("image_AUROC", "image_AP", "pixel_AUROC", "pixel_AP", "pixel_AUPRO")
 _COLUMNS = ("label", "model", "data_set", "category", "seed", "status", *_METRICS)
@@ -21,8 +25,8 @@ def model_card(content: AdapterFile, sha256: str, address: str, metrics: Path | 
 
     Args:
         content: The adapters.
-        sha256: Of their file.
-        address: What to give as ``--model.weights``: a file, or one on the hub.
+        sha256: Hash of their file.
+        address: Value of ``--model.weights`` that names them: a file, or one on the hub.
         metrics: CSV of `dpclip benchmark` that measured them.
 
     Returns:
@@ -32,58 +36,53 @@ def model_card(content: AdapterFile, sha256: str, address: str, metrics: Path | 
         FileNotFoundError: If there is no such CSV.
         ValueError: If the adapters do not say what they learned from, or the CSV is none of a benchmark.
     """
+    from huggingface_hub import ModelCard, ModelCardData
+
     known = content.provenance
     if not known.fingerprint or not known.learned_from:
         raise ValueError(
             "these adapters do not say which backbone they belong to and what they learned from, so nobody can be told: a card "
             "is made of files that this package has trained"
         )
-    sets = learned_sets(known.learned_from)
-    names = [name for name, _ in sets]
-    parts = [
-        _header(known.backbone, names),
-        f"# DP-CLIP adapters for {known.backbone}, learned from {', '.join(names)}",
-        f"Zero-shot anomaly detection with `anomalib-dpclip`, a plugin of anomalib. CLIP itself ({known.pretrained}) is apart.",
-        "## Use",
-        f"```bash\nanomalib predict --model DPCLIP --model.weights {address} --model.class_name 'metal nut' --data photos\n```",
-        "## What they learned from",
-        _sources(sets),
-        "Images of these sets are no test of these adapters.",
-        "## Measured",
-        "Not measured." if metrics is None else _measured(metrics),
-        "## How they were made",
-        markdown_table(["what", "value"], _making(content, sha256), left=2),
-    ]
-    return "\n\n".join(parts) + "\n"
+    licence = strictest_licence(list(known.data_sets))
+    card = ModelCard.from_template(
+        ModelCardData(
+            license=licence or "other",
+            license_name=None if licence else "see-what-they-learned-from",
+            library_name="anomalib",
+            tags=["anomaly-detection", "zero-shot", "dp-clip", known.backbone],
+        ),
+        template_path=str(Path(__file__).with_name("card_template.md")),
+        known=known,
+        address=address,
+        names=", ".join(known.data_sets),
+        sources=markdown_table(["data set", "licence", "classes"], _sources(known.data_sets), left=3),
+        measured="Not measured." if metrics is None else _measured(metrics),
+        making=markdown_table(["what", "value"], _making(content, sha256), left=2),
+    )
+    return f"{str(card).rstrip()}\n"
 
 
-def learned_sets(learned_from: list[str]) -> list[tuple[str, list[str]]]:
-    """Data sets with their classes.
+def licence_of(data_set: str) -> str | None:
+    """Licence of a data set; ``None`` if it is not known here.
 
     Example:
-        >>> learned_sets(["VisA/candle", "MVTecAD/cable", "MVTecAD/bottle"])
-        [('MVTecAD', ['bottle', 'cable']), ('VisA', ['candle'])]
+        >>> licence_of("VisA"), licence_of("MVTecAD"), licence_of("my photos")
+        ('cc-by-4.0', 'cc-by-nc-sa-4.0', None)
     """
-    pairs = sorted(each.partition("/")[::2] for each in learned_from)
-    return [(name, [each for _, each in classes]) for name, classes in groupby(pairs, key=lambda pair: pair[0])]
+    return _LICENCES.get(data_set_key(data_set))
 
 
-def _sources(sets: list[tuple[str, list[str]]]) -> str:
-    rows = [[name, licence_of(name) or "not known here: ask its authors", ", ".join(classes)] for name, classes in sets]
-    return markdown_table(["data set", "licence", "classes"], rows, left=3)
+def strictest_licence(data_sets: list[str]) -> str | None:
+    """The strictest of the licences of some data sets; ``None`` if one is not known, or there is none."""
+    licences = [licence_of(each) or "" for each in data_sets]
+    return max(licences, key=_STRICTEST_LAST.index) if all(licences) and licences else None
 
 
-def _header(backbone: str, data_sets: list[str]) -> str:
-    from huggingface_hub import ModelCardData
-
-    licence = strictest_licence(data_sets)
-    data = ModelCardData(
-        license=licence or "other",
-        license_name=None if licence else "see-what-they-learned-from",
-        library_name="anomalib",
-        tags=["anomaly-detection", "zero-shot", "dp-clip", backbone],
-    )
-    return f"---\n{data.to_yaml()}\n---"
+def _sources(data_sets: dict[str, list[str]]) -> list[list[str]]:
+    return [
+        [name, licence_of(name) or "not known here: ask its authors", ", ".join(classes)] for name, classes in data_sets.items()
+    ]
 
 
 def _measured(metrics: Path) -> str:
@@ -117,13 +116,15 @@ def _making(content: AdapterFile, sha256: str) -> list[list[str]]:
     known = content.provenance
     values: dict[str, Any] = {
         "backbone": known.backbone,
-        "CLIP weights": f"{known.pretrained}, fingerprint {known.fingerprint}",
+        "CLIP weights": f"{known.clip_weights}, fingerprint {known.fingerprint}",
         "epochs": known.epochs,
         "thresholds": f"of the images learned from ({known.calibration_domain})" if content.calibration else "none",
         "sha256": sha256,
         **known.architecture,
         **{name: value for name, value in known.hyper_parameters.items() if name not in {"backbone", "pretrained"}},
+        **known.arguments,
         **{f"version of {name}": version for name, version in known.versions.items()},
     }
-    told = {name: value for name, value in values.items() if value is not None}
-    return [[name, value if isinstance(value, str) else json.dumps(value)] for name, value in told.items()]
+    return [
+        [name, value if isinstance(value, str) else json.dumps(value)] for name, value in values.items() if value is not None
+    ]

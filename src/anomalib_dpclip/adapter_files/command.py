@@ -8,15 +8,12 @@ from typing import Any
 
 from torch import Tensor
 
-from anomalib_dpclip.adapter_files.card import learned_sets, model_card
-from anomalib_dpclip.adapter_files.contents import AdapterFile, is_plain_tensor
+from anomalib_dpclip.adapter_files.adapter_file import ADAPTER_PREFIXES, AdapterFile, is_plain_tensor
 from anomalib_dpclip.adapter_files.hub import DEFAULT_NAME, local_file
 from anomalib_dpclip.adapter_files.hub import push as push_to_hub
-from anomalib_dpclip.adapter_files.own_format import tensor_digest
-from anomalib_dpclip.adapter_files.read_and_write import read_adapters, write_adapters
+from anomalib_dpclip.adapter_files.read_and_write import read_adapters, tensor_digest, write_adapters
 from anomalib_dpclip.files.atomic_write import atomic_write
 from anomalib_dpclip.files.plain_data import printable
-from anomalib_dpclip.method.torch_model import DPCLIPModel
 
 _UNKNOWN = "unknown"
 
@@ -49,7 +46,7 @@ def adapters(
     foreign = [
         name
         for name, value in content.tensors.items()
-        if not (isinstance(name, str) and is_plain_tensor(value)) or not name.startswith(DPCLIPModel.adapter_prefixes)
+        if not (isinstance(name, str) and is_plain_tensor(value)) or not name.startswith(ADAPTER_PREFIXES)
     ]
     if foreign:
         raise ValueError(f"{file} holds more than adapters, such as {foreign[0]!r}: it is damaged or of another model")
@@ -62,7 +59,7 @@ def adapters(
         path = (local if to is None else to).with_suffix(".md")
         _require_free(path)
         with atomic_write(path) as unfinished:
-            unfinished.write_text(model_card(content, _sha256(local), str(to or file), metrics), encoding="utf-8")
+            unfinished.write_text(_card(content, local, str(to or file), metrics), encoding="utf-8")
         print(f"{'card':<16} {path}")  # noqa: T201
     if push is not None:
         print(f"{'pushed':<16} {_push(content, push, metrics)}")  # noqa: T201
@@ -72,7 +69,13 @@ def _push(content: AdapterFile, repository: str, metrics: Path | None) -> str:
     """Upload adapters in this package's format, and their card."""
     with TemporaryDirectory() as folder:
         file = write_adapters(content, Path(folder) / DEFAULT_NAME)
-        return push_to_hub(file, model_card(content, _sha256(file), f"hf://{repository}", metrics), repository)
+        return push_to_hub(file, _card(content, file, f"hf://{repository}", metrics), repository)
+
+
+def _card(content: AdapterFile, file: Path, address: str, metrics: Path | None) -> str:
+    from anomalib_dpclip.adapter_files.card import model_card  # takes pandas, which whoever looks into a file need not wait for
+
+    return model_card(content, _sha256(file), address, metrics)
 
 
 def _require_free(path: Path) -> None:
@@ -92,18 +95,26 @@ def _description(file: Path, content: AdapterFile) -> dict[str, str]:
         "file": f"{file} ({file.stat().st_size / 1e6:.1f} MB)",
         "sha256": _sha256(file),
         "backbone": known.backbone or _UNKNOWN,
-        "CLIP weights": f"{known.pretrained or _UNKNOWN}, fingerprint {known.fingerprint or _UNKNOWN}",
+        "CLIP weights": f"{known.clip_weights}, fingerprint {known.fingerprint or _UNKNOWN}",
         "images": _listed(known.preprocessing) if known.preprocessing else _UNKNOWN,
         "adapters": f"{len(content.tensors)} tensors, {values:,} values, digest {tensor_digest(content.tensors)}",
         "architecture": _listed(known.architecture),
-        "learned from": _data_sets(known.learned_from),
-        "epochs": str(known.epochs) if known.epochs else _UNKNOWN,
+        "learned from": "; ".join(f"{name} ({', '.join(each)})" for name, each in known.data_sets.items()) or _UNKNOWN,
+        "epochs": _epochs(known.epochs, known.max_epochs),
         "calibration": _calibration(content),
         **({"thresholds": content.threshold_basis} if content.threshold_basis else {}),
-        **({"photos": _memory(content.memory, content.corrections)} if content.memory else {}),
+        **({"photos": _memory(content.memory)} if content.memory else {}),
+        **({"arguments": _listed(known.arguments)} if known.arguments else {}),
         "hyper-parameters": _listed(known.hyper_parameters),
         "versions": _listed(known.versions),
     }
+
+
+def _epochs(epochs: int, max_epochs: int) -> str:
+    """Epochs trained, and out of how many where that is more."""
+    if not epochs:
+        return _UNKNOWN
+    return f"{epochs} of {max_epochs}" if epochs < max_epochs else str(epochs)
 
 
 def _calibration(content: AdapterFile) -> str:
@@ -113,21 +124,10 @@ def _calibration(content: AdapterFile) -> str:
     return content.provenance.calibration_basis or "of the images learned from"
 
 
-def _data_sets(learned_from: list[str]) -> str:
-    """Each data set once, with its classes.
-
-    Example:
-        >>> _data_sets(["MVTecAD/bottle", "MVTecAD/cable", "VisA/candle"])
-        'MVTecAD (bottle, cable); VisA (candle)'
-    """
-    return "; ".join(f"{name} ({', '.join(classes)})" for name, classes in learned_sets(learned_from)) or _UNKNOWN
-
-
-def _memory(memory: dict[str, Tensor], corrections: int) -> str:
+def _memory(memory: dict[str, Tensor]) -> str:
     """What is remembered of photos of a target."""
     taps, tokens, width = memory["tokens"].shape
-    corrected = f", {corrections} of them corrections" if corrections else ""
-    known = f"{int(memory['photos'])} of a target{corrected}: {tokens:,} tokens of {width} values at each of {taps} taps"
+    known = f"{int(memory['photos'])} of a target: {tokens:,} tokens of {width} values at each of {taps} taps"
     return f"{known}, share {float(memory['share']):.2f} beside the text"
 
 

@@ -1,14 +1,17 @@
-"""Whether adapters from a file belong to a model: its backbone, its architecture, its tensors."""
+"""Whether adapters from a file belong to a model: its backbone, its architecture, its tensors, its arguments."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from anomalib_dpclip.adapter_files.contents import is_plain_tensor
-from anomalib_dpclip.adapter_files.provenance import Provenance
+from anomalib_dpclip.adapter_files.adapter_file import Provenance, is_plain_tensor
+from anomalib_dpclip.files.plain_data import plain_data
 from anomalib_dpclip.method.torch_model import DPCLIPModel
+
+_OF_THE_TARGET = frozenset({"class_name", "domain"})
+"""Arguments that may differ from the file's: adapters are there to be used on other targets."""
 
 
 def architecture_of(model: DPCLIPModel) -> dict[str, Any]:
@@ -83,3 +86,29 @@ def check_provenance(provenance: Provenance, model: DPCLIPModel, path: Path) -> 
             raise ValueError(
                 f"{path} holds adapters trained with {name}={value}, the model has {own[name]}: set --model.{name} {value}"
             )
+
+
+def other_arguments(provenance: Provenance, own: Mapping[str, Any], path: Path, overridden: Collection[str]) -> list[str]:
+    """Compare what predictions depend on.
+
+    Args:
+        provenance: Of the adapters.
+        own: Arguments of the model, by name; ``None`` for those that follow the file.
+        path: Of the adapters, for the message.
+        overridden: Names of arguments that were deliberately given other values than the file's.
+
+    Returns:
+        Those of them that differ, each with both values, in words.
+
+    Raises:
+        ValueError: If any other argument differs; names it and both values.
+    """
+    values = plain_data({name: value for name, value in own.items() if name in provenance.arguments.keys() - _OF_THE_TARGET})
+    differing = {name: value for name, value in values.items() if value not in (None, provenance.arguments[name])}
+    for name, value in differing.items():
+        if name not in overridden:
+            raise ValueError(
+                f"{path} holds adapters of a model with {name}={provenance.arguments[name]!r}, the model has {value!r}: give "
+                f"the model the same, or none and the file as --model.weights"
+            )
+    return [f"{name}={provenance.arguments[name]!r} (now {value!r})" for name, value in differing.items()]

@@ -1,39 +1,44 @@
-"""Files of adapters in any format, read and written without a model.
+"""Files of adapters without a model: this package's safetensors, Lightning's ``.ckpt``, the published ``.pth``.
 
 They come from anywhere: nothing in them is executed, and whatever cannot be read is one error that names the file.
 """
 
+import hashlib
+import json
+import pickle
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from anomalib_dpclip.adapter_files.contents import AdapterFile, is_plain_tensor
-from anomalib_dpclip.adapter_files.foreign_formats import read_pickled, write_published
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from anomalib_dpclip.adapter_files.adapter_file import (
+    ADAPTER_PREFIXES,
+    PROVENANCE_KEY,
+    THRESHOLD_BASIS_KEY,
+    UNADAPTED,
+    AdapterFile,
+    Provenance,
+    is_plain_tensor,
+)
 from anomalib_dpclip.adapter_files.hub import local_file
-from anomalib_dpclip.adapter_files.own_format import read_safetensors, write_safetensors
+from anomalib_dpclip.files.atomic_write import atomic_write
+from anomalib_dpclip.files.plain_data import printable
+from anomalib_dpclip.files.safe_load import load_plain
 
+MEMORY_PREFIX = "model.memory."
+"""Beginning of the names of a checkpoint's memory of good images of a target."""
 
-def write_adapters(content: AdapterFile, path: str | Path) -> Path:
-    """Write an adapter file, the whole file or none.
-
-    Args:
-        content: What to write.
-        path: ``.safetensors``, or ``.pth`` for the published format.
-
-    Returns:
-        The path.
-
-    Raises:
-        ValueError: For another suffix.
-    """
-    file = Path(path)
-    writers = {".safetensors": write_safetensors, ".pth": write_published}
-    if file.suffix not in writers:
-        raise ValueError(f"{file}: adapters are written as .safetensors, or .pth for the published format")
-    writers[file.suffix](content, file)
-    return file
+_DIGEST_KEY = "sha256"
+_CALIBRATION_PREFIX = "calibration."
 
 
 def read_adapters(path: str | Path) -> AdapterFile:
-    """Read an adapter file of any of the three kinds without a model.
+    """Read an adapter file of any of the three formats without a model.
 
     Args:
         path: The file, or one on the Hugging Face hub, see `hub_file`.
@@ -43,11 +48,143 @@ def read_adapters(path: str | Path) -> AdapterFile:
         ValueError: If it is none of them, or damaged.
     """
     file = local_file(path)
+    if file.is_dir():
+        raise FileNotFoundError(f"{file} is a folder: give the adapter file in it, .safetensors, .ckpt or .pth")
     if not file.is_file():
         raise FileNotFoundError(f"there is no adapter file {file}")
-    content = read_safetensors(file) if file.suffix == ".safetensors" else read_pickled(file)
+    content = _read_safetensors(file) if file.suffix == ".safetensors" else _read_pickled(file)
     _require_no_more_than_is_stored(content, file)
     return content
+
+
+def arguments_from_file(path: str | Path) -> dict[str, Any]:
+    """Arguments of `DPCLIP` that a file of adapters or a checkpoint was made with, as far as predictions need them.
+
+    Args:
+        path: As in `read_adapters`. A published ``.pth`` says nothing: its are the defaults.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it holds no adapters, is damaged, or no model can be built as it says.
+    """
+    return read_adapters(path).provenance.model_arguments(Path(path))
+
+
+def write_adapters(content: AdapterFile, path: str | Path) -> Path:
+    """Write an adapter file, the whole file or none; equal contents are equal files.
+
+    Args:
+        content: What to write.
+        path: ``.safetensors``, or ``.pth`` for the published format, which has no room for provenance and calibration.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: For another suffix.
+    """
+    file = Path(path)
+    if file.suffix not in {".safetensors", ".pth"}:
+        raise ValueError(f"{file}: adapters are written as .safetensors, or .pth for the published format")
+    adapters, calibration = _on_cpu(content.tensors), _on_cpu(content.calibration)
+    with atomic_write(file) as unfinished:
+        if file.suffix == ".pth":
+            torch.save({"epoch": content.provenance.epochs, "image_adapter": adapters}, unfinished)
+        else:
+            tensors = adapters | {_CALIBRATION_PREFIX + name: value for name, value in calibration.items()}
+            values = asdict(content.provenance)
+            values[_DIGEST_KEY] = _digest(values, tensors)
+            # One entry: safetensors writes several in random order.
+            unfinished.write_bytes(save(tensors, {PROVENANCE_KEY: json.dumps(values, sort_keys=True)}))
+    return file
+
+
+def tensor_digest(tensors: Mapping[str, Tensor]) -> str:
+    """Identifies adapters by their values alone, whatever file or model holds them."""
+    return _digest({}, _on_cpu(tensors))[:16]
+
+
+def threshold_basis_in(saved: Mapping[str, Any], path: Path) -> str:
+    """What the thresholds of a checkpoint hold to; empty if an earlier version wrote it.
+
+    Args:
+        saved: What the checkpoint has under `PROVENANCE_KEY`.
+        path: Of the checkpoint, for the message.
+
+    Raises:
+        ValueError: If it is no text.
+    """
+    threshold_basis = saved.get(THRESHOLD_BASIS_KEY, "")
+    if not isinstance(threshold_basis, str):
+        raise ValueError(f"{path}: its provenance has a wrong {THRESHOLD_BASIS_KEY!r}; is the file damaged?")
+    return printable(threshold_basis)
+
+
+def _read_safetensors(path: Path) -> AdapterFile:
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            names = file.keys()
+            tensors = {name: file.get_tensor(name) for name in names}
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} is not a safetensors file that can be read, it may be truncated: {error}") from error
+    if PROVENANCE_KEY not in metadata:
+        raise ValueError(f"{path} holds no DP-CLIP adapters (a safetensors file without their provenance)")
+    try:
+        values = json.loads(metadata[PROVENANCE_KEY])
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: its provenance cannot be read; the file is damaged: {error}") from error
+    provenance = Provenance.from_dict(values, path)  # first: a newer format may have another digest
+    if values.pop(_DIGEST_KEY, None) != _digest(values, tensors):  # none at all: a damaged one is not called so
+        raise ValueError(f"{path} is damaged: its contents are not those it was written with. Fetch it again")
+    calibration = _under(_CALIBRATION_PREFIX, tensors)
+    adapters = {name: value for name, value in tensors.items() if not name.startswith(_CALIBRATION_PREFIX)}
+    return AdapterFile(adapters, calibration, provenance)
+
+
+def _read_pickled(path: Path) -> AdapterFile:
+    content = _load_pickled(path)
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is no checkpoint: it holds a {type(content).__name__}")
+    if isinstance(content.get("image_adapter"), Mapping):
+        epoch = content.get("epoch", 0)
+        return AdapterFile(dict(content["image_adapter"]), {}, Provenance(epochs=epoch if isinstance(epoch, int) else 0))
+    if not isinstance(content.get("state_dict"), Mapping) or PROVENANCE_KEY not in content:
+        raise ValueError(
+            f"{path} is no DP-CLIP checkpoint: neither a Lightning checkpoint of this model nor a published one with "
+            f"'image_adapter'"
+        )
+    if content.get("hyper_parameters", {}).get("weights") == UNADAPTED:
+        raise ValueError(
+            f"{path} is of CLIP without adapters, and holds none: say --model.weights {UNADAPTED}, with --ckpt_path {path} for "
+            f"the thresholds in it"
+        )
+    state = {str(name): value for name, value in content["state_dict"].items()}
+    return AdapterFile(
+        tensors={name: value for name, value in _under("model.", state).items() if name.startswith(ADAPTER_PREFIXES)},
+        calibration=_under("post_processor.auxiliary_calibration.", state),
+        provenance=Provenance.from_dict(content[PROVENANCE_KEY], path),
+        memory=_under(MEMORY_PREFIX, state),
+        threshold_basis=threshold_basis_in(content[PROVENANCE_KEY], path),
+    )
+
+
+def _load_pickled(path: Path) -> Any:
+    try:
+        return load_plain(path)
+    except ValueError as error:
+        if not isinstance(error.__cause__, pickle.UnpicklingError):
+            raise
+    # Checkpoints of other models hold anomalib's own types. Importing it takes seconds, which most files do not need.
+    from anomalib.utils.serialization import anomalib_safe_globals
+
+    with anomalib_safe_globals():
+        return load_plain(path)
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors whose names begin so, by the rest of their names."""
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 def _require_no_more_than_is_stored(content: AdapterFile, file: Path) -> None:
@@ -56,3 +193,16 @@ def _require_no_more_than_is_stored(content: AdapterFile, file: Path) -> None:
     claimed = sum(value.numel() * value.element_size() for value in tensors if is_plain_tensor(value))
     if claimed > file.stat().st_size:
         raise ValueError(f"{file} claims {claimed:,} bytes of adapters, more than it is long: it is damaged, or made to harm")
+
+
+def _on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+
+
+def _digest(provenance: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    """Hash of all that an adapter file holds: safetensors itself does not notice a flipped bit."""
+    digest = hashlib.sha256(json.dumps(provenance, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,19 +1,20 @@
 """Adapters into and out of models."""
 
 import logging
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from torch import Tensor
 
-from anomalib_dpclip.adapter_files.compatibility import architecture_of, check_provenance, check_tensors
-from anomalib_dpclip.adapter_files.contents import AdapterFile
+from anomalib_dpclip.adapter_files.adapter_file import AdapterFile, Provenance
+from anomalib_dpclip.adapter_files.compatibility import architecture_of, check_provenance, check_tensors, other_arguments
 from anomalib_dpclip.adapter_files.hub import local_file
-from anomalib_dpclip.adapter_files.provenance import Provenance
 from anomalib_dpclip.adapter_files.read_and_write import read_adapters, write_adapters
 from anomalib_dpclip.clip.preprocessing import Preprocessing
 from anomalib_dpclip.files.measured_by import package_versions
+from anomalib_dpclip.files.plain_data import plain_data
 from anomalib_dpclip.method.torch_model import DPCLIPModel
 
 logger = logging.getLogger(__name__)
@@ -34,6 +35,10 @@ class AdapterHolder(Protocol):
     post_processor: Any
     provenance: Provenance
 
+    @property
+    def prediction_arguments(self) -> Mapping[str, Any]:
+        """Arguments that predictions depend on, plain data by name; ``None`` for those that follow a file or the data."""
+
     def adopt_adapters(self, source: str) -> None:
         """Called when adapters from a file are in the model."""
 
@@ -44,10 +49,10 @@ def adapter_tensors(model: DPCLIPModel) -> dict[str, Tensor]:
 
 
 def save_adapters(model: AdapterHolder | DPCLIPModel, path: str | Path) -> Path:
-    """Write a model's adapters, atomically: the whole file or none.
+    """Write a model's adapters, and what else its predictions depend on, atomically: the whole file or none.
 
     Args:
-        model: The model.
+        model: The model, trained or not.
         path: File to write, ``.safetensors``, or ``.pth`` for the published format (which has no provenance).
 
     Returns:
@@ -58,40 +63,41 @@ def save_adapters(model: AdapterHolder | DPCLIPModel, path: str | Path) -> Path:
     """
     torch_model, calibration, provenance = _parts(model)
     stored = {} if calibration is None else calibration.state_dict()
-    return write_adapters(AdapterFile(adapter_tensors(torch_model), stored, provenance), path)
+    arguments = {name: value for name, value in _arguments(model).items() if value is not None}
+    return write_adapters(AdapterFile(adapter_tensors(torch_model), stored, replace(provenance, arguments=arguments)), path)
 
 
-def load_adapters(model: AdapterHolder | DPCLIPModel, path: str | Path) -> Provenance:
+def load_adapters(
+    model: AdapterHolder | DPCLIPModel, path: str | Path, overridden: Collection[str] = frozenset()
+) -> Provenance:
     """Put adapters from a file into a model, all or nothing.
 
     Args:
         model: The model.
         path: Our ``.safetensors``, a Lightning ``.ckpt``, a published ``.pth``, or a file on the Hugging Face hub, see
             `hub_file`. Nothing in it is executed.
+        overridden: Names of arguments of the model that may differ from the file's: thresholds in it are then of other
+            predictions, which is logged.
 
     Returns:
         Where the adapters come from.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is none of these, is damaged, is of a newer format, or its adapters do not belong to the
-            model's backbone.
+        ValueError: If the file is none of these, is damaged, is of a newer format, its adapters do not belong to the model's
+            backbone, or the model has other arguments that predictions depend on.
     """
     file = local_file(path)
     adapters = read_adapters(file)
     torch_model, calibration, own = _parts(model)
     check_provenance(adapters.provenance, torch_model, file)
     check_tensors(adapters.tensors, adapter_tensors(torch_model), file)
+    others = other_arguments(adapters.provenance, _arguments(model), file, overridden)
     learned_with = Preprocessing.from_dict(adapters.provenance.preprocessing, str(file))
     if calibration is not None:
-        # Without one in the file, none: that of other adapters would be wrong here.
-        fresh = type(calibration)()
-        stored = adapters.calibration or fresh.state_dict()
-        check_tensors(stored, fresh.state_dict(), file)
-        fresh.load_state_dict(stored)
-        fresh.require_valid(file)
-        calibration.load_state_dict(stored)
-        calibration.threshold_basis = adapters.provenance.calibration_basis
+        _load_calibration(calibration, adapters, file)
+        if others and adapters.calibration:
+            logger.warning("the thresholds in %s are of %s: validate the model to set its own", file, ", ".join(others))
     torch_model.load_state_dict(adapters.tensors, strict=False)  # checked above; the backbone is not in the file
     provenance = adapters.provenance
     if not provenance.fingerprint:  # a published file: from here on its adapters belong to this backbone
@@ -104,6 +110,17 @@ def load_adapters(model: AdapterHolder | DPCLIPModel, path: str | Path) -> Prove
     return provenance
 
 
+def _load_calibration(calibration: Any, adapters: AdapterFile, file: Path) -> None:
+    """Take over the calibration in a file. Without one in the file, none: that of other adapters would be wrong here."""
+    fresh = type(calibration)()
+    stored = adapters.calibration or fresh.state_dict()
+    check_tensors(stored, fresh.state_dict(), file)
+    fresh.load_state_dict(stored)
+    fresh.require_valid(file)
+    calibration.load_state_dict(stored)
+    calibration.threshold_basis = adapters.provenance.calibration_basis
+
+
 def _prepare_images_as(learned_with: Preprocessing, pre_processor: Any, path: Path) -> None:
     own = getattr(pre_processor, "preprocessing", learned_with)
     if own != learned_with:
@@ -111,6 +128,11 @@ def _prepare_images_as(learned_with: Preprocessing, pre_processor: Any, path: Pa
             "%s learned from images prepared with %s, and so are the model's now, not with %s", path, learned_with, own
         )
         pre_processor.use_preprocessing(learned_with)
+
+
+def _arguments(model: AdapterHolder | DPCLIPModel) -> dict[str, Any]:
+    arguments: dict[str, Any] = plain_data(dict(getattr(model, "prediction_arguments", {})))
+    return arguments
 
 
 def _parts(model: AdapterHolder | DPCLIPModel) -> tuple[DPCLIPModel, Any, Provenance]:

@@ -4,8 +4,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from anomalib_dpclip.adapter_files.arguments import arguments_from_file
-from anomalib_dpclip.adapter_files.read_and_write import read_adapters
+from anomalib_dpclip.adapter_files.read_and_write import arguments_from_file, read_adapters
 from anomalib_dpclip.app.page import page
 from anomalib_dpclip.app.predictor import Predictor
 from anomalib_dpclip.clip.loading import MINI

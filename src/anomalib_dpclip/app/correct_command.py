@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from anomalib_dpclip.app.predictor import Predictor
+from anomalib_dpclip.callbacks.checkpoint_io import AtomicCheckpointIO
 from anomalib_dpclip.data.images import read_image
 from anomalib_dpclip.data.photo_files import photo_files
-from anomalib_dpclip.model.checkpoint_io import AtomicCheckpointIO
 from anomalib_dpclip.model.from_file import model_from_file
 from anomalib_dpclip.model.lightning_model import DPCLIP
 

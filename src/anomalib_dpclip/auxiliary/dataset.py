@@ -12,6 +12,7 @@ from anomalib_dpclip.auxiliary.samples import is_path
 from anomalib_dpclip.clip.preprocessing import Preprocessing
 from anomalib_dpclip.data.images import read_image, read_mask
 from anomalib_dpclip.data.items import NamedImageItem
+from anomalib_dpclip.files.seeded import seeded
 
 
 class AuxiliaryDataset(Dataset):
@@ -54,8 +55,7 @@ class AuxiliaryDataset(Dataset):
             mask = read_mask(sample.mask_path, image.size, sample.image_path)
         else:
             mask = np.zeros((image.height, image.width), dtype=np.uint8)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(np.random.SeedSequence([self.seed, epoch, position]).generate_state(1)[0]))
+        with seeded(int(np.random.SeedSequence([self.seed, epoch, position]).generate_state(1)[0])):
             image_tensor = ImageTensor(resize_image(self.colour_jitter(image), self.image_size, self.interpolation))
             mask_tensor = resize_mask(torch.from_numpy(mask), self.image_size)
             image_tensor, mask_tensor, label = self._labelled(image_tensor, mask_tensor, int(sample.label_index))

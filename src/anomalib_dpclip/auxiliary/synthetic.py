@@ -1,7 +1,6 @@
 """Learning without any labelled set: the target's own normal training images, with synthetic defects put into them."""
 
 import pandas as pd
-import torch
 from anomalib.data import AnomalibDataModule
 from anomalib.data.utils.generators import PerlinAnomalyGenerator
 from torchvision.tv_tensors import Image as ImageTensor
@@ -10,6 +9,7 @@ from torchvision.tv_tensors import Mask
 from anomalib_dpclip.auxiliary.dataset import AuxiliaryDataset
 from anomalib_dpclip.clip.preprocessing import Preprocessing
 from anomalib_dpclip.data.few_shot import few_shot
+from anomalib_dpclip.files.seeded import seeded
 from anomalib_dpclip.method.class_names import describe
 
 SYNTHETIC = "synthetic"
@@ -75,8 +75,7 @@ class SyntheticAuxiliaryDataset(AuxiliaryDataset):
 
     def __init__(self, samples: pd.DataFrame, image_size: tuple[int, int], preprocessing: Preprocessing, seed: int) -> None:
         super().__init__(samples, image_size, preprocessing, seed)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)  # the generator draws one of its constants when it is made
+        with seeded(seed):  # the generator draws one of its constants when it is made
             self.generator = PerlinAnomalyGenerator(probability=DEFECT_SHARE)
 
     def _labelled(self, image: ImageTensor, mask: Mask, label: int) -> tuple[ImageTensor, Mask, int]:

@@ -1,47 +1,111 @@
-"""The folder of a run's results."""
+"""The folder of a run's results: what a training has made stays, and ``latest`` is the last run that has finished.
+
+anomalib gives every training a numbered folder, makes ``latest`` a link to it as soon as it starts, and lets tests and
+predictions write wherever ``latest`` leads.
+"""
 
 import os
 import re
 from pathlib import Path
+from typing import Any
 
-from lightning.pytorch import Trainer
-from lightning.pytorch.cli import SaveConfigCallback
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
+
+from anomalib_dpclip.callbacks.checkpoint_io import holds_training_state
 
 LATEST = "latest"
 """What anomalib calls the link to the last training's results, and the folder of tests and predictions."""
 
+EVALUATION = "evaluation"
+"""Folder below a training's own of what validations, tests and predictions make later."""
 
-def link_latest(trainer: Trainer) -> None:
+UNFINISHED = "unfinished"
+"""Empty file in the folder of a run that has not finished."""
+
+_NUMBERED = re.compile(r"v(\d+)")
+
+
+class ResultsFolder(Callback):
+    """Makes ``latest`` a link to a training's results when it has finished; `prepare_folder` comes before."""
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """The run has finished: Lightning does not come here otherwise."""
+        del pl_module, stage
+        folder = Path(trainer.default_root_dir)
+        if trainer.is_global_zero and (folder / UNFINISHED).exists():
+            (folder / UNFINISHED).unlink()
+            if any(folder.iterdir()):
+                _link(folder.with_name(LATEST), folder)
+            else:
+                folder.rmdir()
+
+
+def prepare_folder(trainer: Trainer) -> None:
+    """Choose where a run writes, before any of its callbacks has been set up.
+
+    Args:
+        trainer: Trainer of the run that is about to start.
+    """
+    folder, command = Path(trainer.default_root_dir), trainer.state.fn
+    if command != TrainerFn.FITTING and not trainer.global_step and _holds_training(folder):
+        _move(trainer, folder, folder / EVALUATION)
+    elif os.name != "nt" and trainer.is_global_zero:
+        if folder.name == LATEST and not folder.is_symlink():
+            _make_link(folder)
+        elif _is_latest(folder) and (command == TrainerFn.FITTING or not any(folder.iterdir())):
+            _hold_back(folder)
+
+
+def _holds_training(folder: Path) -> bool:
+    return any(map(holds_training_state, (folder / "weights" / "lightning").glob("*.ckpt")))
+
+
+def _move(trainer: Trainer, folder: Path, to: Path) -> None:
+    """Have all results of a run, checkpoints included, written to another folder."""
+    # Lightning takes the folder in its constructor alone, which anomalib calls; everything that writes asks the trainer for it.
+    trainer._default_root_dir = os.fspath(to)  # type: ignore[attr-defined]  # noqa: SLF001
+    callback: Any
+    for callback in trainer.checkpoint_callbacks:
+        dirpath = getattr(callback, "dirpath", None)
+        if dirpath and Path(dirpath).is_relative_to(folder.resolve()):
+            callback.dirpath = os.fspath(to.resolve() / Path(dirpath).relative_to(folder.resolve()))
+
+
+def _make_link(latest: Path) -> None:
     """Make ``latest`` a link to a numbered folder, where anomalib would make it a folder.
 
     anomalib puts the results of a test without an earlier training into a real folder of that name, and then cannot replace it
     by the link that the first training makes: `IsADirectoryError`.
-
-    Args:
-        trainer: Whose results are about to be written.
     """
-    folder = Path(trainer.default_root_dir)
-    if folder.name != LATEST or folder.is_symlink() or os.name == "nt" or not trainer.is_global_zero:
-        return
-    numbers = [int(match[1]) for path in folder.parent.glob("v*") if (match := re.fullmatch(r"v(\d+)", path.name))]
-    numbered = folder.with_name(f"v{max(numbers, default=-1) + 1}")
-    if folder.exists():
-        folder.rename(numbered)
+    highest = max((int(path.name[1:]) for path in _numbered(latest.parent)), default=-1)
+    numbered = latest.with_name(f"v{highest + 1}")
+    if latest.exists():
+        latest.rename(numbered)
     else:
         numbered.mkdir(parents=True)
-    folder.symlink_to(numbered, target_is_directory=True)
+    _link(latest, numbered)
 
 
-def keep_config(trainer: Trainer) -> None:
-    """Leave the ``config.yaml`` of a training alone: those of validations, tests and predictions bear their names.
+def _is_latest(folder: Path) -> bool:
+    latest = folder.with_name(LATEST)
+    return bool(_NUMBERED.fullmatch(folder.name)) and latest.is_symlink() and latest.resolve() == folder.resolve()
 
-    Lightning's callback, which anomalib's command line adds, writes over it whatever the command.
 
-    Args:
-        trainer: Whose callbacks have not been set up yet.
-    """
-    command = trainer.state.fn
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]  # Lightning's trainer has them
-        if isinstance(callback, SaveConfigCallback) and command not in {None, TrainerFn.FITTING}:
-            callback.config_filename = f"config-{command.value}.yaml"
+def _hold_back(folder: Path) -> None:
+    """Until a training has finished ``latest`` stays with the last run that has, or is not there."""
+    (folder / UNFINISHED).touch()
+    finished = [path for path in _numbered(folder.parent) if not (path / UNFINISHED).exists() and any(path.iterdir())]
+    if finished:
+        _link(folder.with_name(LATEST), max(finished, key=lambda path: int(path.name[1:])))
+    else:
+        folder.with_name(LATEST).unlink()
+
+
+def _numbered(parent: Path) -> list[Path]:
+    return [path for path in parent.glob("v*") if _NUMBERED.fullmatch(path.name) and path.is_dir()]
+
+
+def _link(latest: Path, folder: Path) -> None:
+    latest.unlink(missing_ok=True)
+    latest.symlink_to(folder, target_is_directory=True)

@@ -2,7 +2,6 @@
 
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from anomalib_dpclip.post_processing.post_processor import DPCLIPPostProcessor
@@ -32,43 +31,41 @@ class Deployed(nn.Module):
     """A model as it is exported: anchors and scales are tables with a row a class.
 
     Args:
-        model: `DPCLIP` with a `DPCLIPPostProcessor`.
+        pre_processor: Module that prepares images, if they do not come prepared.
+        model: Module whose ``predict(images, anchors)`` gives raw maps and scores.
+        post_processor: Module that makes them scores, labels and masks.
         anchors: Text anchors of each class ``(C, E, 2)``.
     """
 
     anchors: Tensor
 
-    def __init__(self, model: Any, anchors: Tensor) -> None:
+    def __init__(
+        self, pre_processor: nn.Module | None, model: Any, post_processor: DPCLIPPostProcessor, anchors: Tensor
+    ) -> None:
         super().__init__()
-        self.pre_processor, self.model = model.pre_processor, model.model
-        self.post_processor: DPCLIPPostProcessor = model.post_processor
+        self.pre_processor, self.model, self.post_processor = pre_processor, model, post_processor
         self.register_buffer("anchors", anchors)
 
     def forward(self, images: Tensor, scales: Tensor, chosen: Tensor | None = None) -> DeployedOutputs:
-        """Judge images.
+        """Score images.
 
         Args:
             images: ``(B, 3, H, W)`` in [0, 1].
             scales: A packed `Scale` of each class ``(C, 14)``.
             chosen: Number of the class that the images show ``(1,)``; without it there is one class.
         """
-        anchors, scale = (
+        anchors, packed = (
             table[0] if chosen is None else table.index_select(0, chosen).squeeze(0) for table in (self.anchors, scales)
         )
         images = images if self.pre_processor is None else self.pre_processor(images)
         raw = self.model.predict(images, anchors)
-        known = unpacked(scale)
-        judged = self.post_processor.scaled(raw, known)
-        raw_score = self.post_processor.raw_score(raw, known)
-        return DeployedOutputs(judged.pred_score, judged.pred_label, judged.anomaly_map, judged.pred_mask, raw_score)
+        scale = unpacked(packed)
+        result = self.post_processor.scaled(raw, scale)
+        raw_score = self.post_processor.raw_score(raw, scale)
+        return DeployedOutputs(result.pred_score, result.pred_label, result.anomaly_map, result.pred_mask, raw_score)
 
 
 def output_names(post_processor: DPCLIPPostProcessor) -> list[str]:
     """What a file gives of a post-processor's predictions: without thresholding there are no labels and masks."""
     labels = {"pred_label", "pred_mask"}
     return [name for name in DeployedOutputs._fields if post_processor.enable_thresholding or name not in labels]
-
-
-def scale_table(scales: list[Tensor]) -> Tensor:
-    """Packed scales of classes as one table ``(C, 14)``, on the CPU."""
-    return torch.stack([scale.detach().cpu().float() for scale in scales])

@@ -68,7 +68,7 @@ def metadata_from(text: str | None, path: Path) -> Metadata:
     """
     if text is None:
         raise ValueError(
-            f"{path} was not exported by this package, or by a version before thresholds could be moved: export it anew"
+            f"{path} has no thresholds that could be moved: it was exported by another package, or with another post-processor"
         )
     try:
         values: Any = plain_data(json.loads(text))

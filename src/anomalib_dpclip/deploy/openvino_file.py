@@ -56,7 +56,7 @@ class OpenVINOFile:
         self._table = constant
         if raw_score is not None:
             give_raw_score(self._model, raw_score)
-        save(self._model, self.metadata, self.path)
+        save(self._model, self.path, self.metadata)
 
     def runner(self) -> Callable[[Array, int], dict[str, Array]]:
         """From an image ``(1, 3, H, W)`` in [0, 1] and the number of its class to the outputs by their names."""
@@ -80,23 +80,20 @@ class OpenVINOFile:
         return None if height.is_dynamic or width.is_dynamic else (height.get_length(), width.get_length())
 
 
-def finish_converted(converted: Path, path: Path, scales: Array, metadata: Metadata, raw_score: bool) -> None:
-    """Turn what anomalib has converted into a file of this package, elsewhere.
+def finish_converted(model: Any, path: Path, scales: Array, metadata: Metadata, raw_score: bool) -> None:
+    """Write a converted model as a file of this package.
 
     Args:
-        converted: The ``.xml`` file, one input of which is the table of scales.
-        path: The file to write.
+        model: The model, one input of which is the table of scales.
+        path: The ``.xml`` file to write.
         scales: The table ``(C, 14)``.
         metadata: What the file is to say of itself.
         raw_score: Whether it gives the raw image score.
     """
-    import openvino
-
-    model = openvino.Core().read_model(converted)
     fix_scales(model, scales)
     make_class_optional(model)
     give_raw_score(model, raw_score)
-    save(model, metadata, path)
+    save(model, path, metadata)
 
 
 def fix_scales(model: Any, scales: Array) -> None:
@@ -134,12 +131,13 @@ def give_raw_score(model: Any, wanted: bool) -> None:
             model.remove_result(each)
 
 
-def save(model: Any, metadata: Metadata, path: Path) -> None:
+def save(model: Any, path: Path, metadata: Metadata | None = None) -> None:
     """Write ``.xml`` and ``.bin``, each whole or not at all; the weights first, so that what the text says is true of them."""
     import openvino
 
     model.validate_nodes_and_infer_types()
-    model.set_rt_info(metadata.as_text(), [METADATA_KEY])
+    if metadata is not None:
+        model.set_rt_info(metadata.as_text(), [METADATA_KEY])
     path.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}-") as folder:
         unfinished = Path(folder) / path.name

@@ -30,12 +30,16 @@ def package_versions() -> dict[str, str]:
 
 
 def _commit() -> str:
-    """Commit of the checkout that this package runs from, ``-dirty`` with changes; none for an installed wheel."""
-    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
+    """Commit of the checkout that this file belongs to, ``-dirty`` with changes; none for an installed wheel."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    is_tracked = ["ls-files", "--error-unmatch", Path(__file__).name]  # an environment may lie inside another repository
+    describe = ["describe", "--always", "--dirty", "--abbrev=12"]
     try:
-        return subprocess.run(git, capture_output=True, text=True, check=True, timeout=10).stdout.strip()  # noqa: S603
+        for command in (is_tracked, describe):
+            done = subprocess.run(git + command, capture_output=True, text=True, check=True, timeout=10)  # noqa: S603
     except (OSError, subprocess.SubprocessError):
         return "not a git checkout"
+    return done.stdout.strip()
 
 
 def _machine() -> str:

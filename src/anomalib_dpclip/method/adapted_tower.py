@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from anomalib_dpclip.clip.fingerprint import fingerprint
 from anomalib_dpclip.clip.towers import tower_of
+from anomalib_dpclip.files.seeded import seeded
 from anomalib_dpclip.method.adapters import ChannelPurification, LayerAdapter, Pooling, Projector
 from anomalib_dpclip.method.anomaly_map import Detection, class_token_score, detection_score
 from anomalib_dpclip.method.evidence import TowerOutput
@@ -95,8 +96,7 @@ class AdaptedTower(nn.Module):
         """
         parts = {name.removesuffix("."): copy.deepcopy(getattr(self, name.removesuffix("."))) for name in self.adapter_prefixes}
         adapters = nn.ModuleDict(parts)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             for module in adapters.modules():
                 if isinstance(module, ChannelPurification):
                     module.reset_parameters()

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from anomalib_dpclip.adapter_files.arguments import arguments_from_file
 from anomalib_dpclip.adapter_files.hub import local_file
+from anomalib_dpclip.adapter_files.read_and_write import arguments_from_file
 from anomalib_dpclip.method.adapters import Pooling
 from anomalib_dpclip.method.anomaly_map import Detection
 from anomalib_dpclip.method.unadapted import UNADAPTED

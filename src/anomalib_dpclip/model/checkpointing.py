@@ -8,13 +8,12 @@ from typing import Any, get_args
 
 from lightning.pytorch.trainer.states import TrainerFn
 
+from anomalib_dpclip.adapter_files.adapter_file import PROVENANCE_KEY, THRESHOLD_BASIS_KEY, Provenance
 from anomalib_dpclip.adapter_files.compatibility import check_provenance
-from anomalib_dpclip.adapter_files.foreign_formats import threshold_basis_in
-from anomalib_dpclip.adapter_files.provenance import PROVENANCE_KEY, THRESHOLD_BASIS_KEY, Provenance
+from anomalib_dpclip.adapter_files.read_and_write import threshold_basis_in
 from anomalib_dpclip.method.anomaly_map import Detection
 from anomalib_dpclip.method.domain import DEFAULT_DOMAIN, Domain
 from anomalib_dpclip.method.unadapted import UNADAPTED
-from anomalib_dpclip.model.checkpoint_io import write_checkpoints_whole
 from anomalib_dpclip.post_processing.calibration import Calibration
 from anomalib_dpclip.post_processing.post_processor import DPCLIPPostProcessor
 from anomalib_dpclip.references.few_shot import KnowsReferences
@@ -47,11 +46,6 @@ class SavesAdapters(KnowsReferences):
     def on_train_end(self) -> None:
         """Remember that there is something to test that no earlier checkpoint holds."""
         self.is_trained_here = True
-
-    def setup(self, stage: str) -> None:
-        """Write checkpoints so that a killed process leaves a whole one."""
-        super().setup(stage)
-        write_checkpoints_whole(self.trainer.strategy)
 
     def keep_hyper_parameters(self, resolved: Mapping[str, Any]) -> None:
         """Keep, as hyper-parameters, what another machine can build the model from.

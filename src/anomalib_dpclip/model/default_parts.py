@@ -7,9 +7,7 @@ from anomalib.metrics import Evaluator
 from anomalib.visualization import Visualizer
 from lightning.pytorch import Callback
 
-from anomalib_dpclip.callbacks.decision_report import DecisionReport
-from anomalib_dpclip.callbacks.missing_target import MissingTarget
-from anomalib_dpclip.callbacks.results_folder import keep_config
+from anomalib_dpclip.callbacks.default_callbacks import default_callbacks
 from anomalib_dpclip.metrics import field_metrics
 from anomalib_dpclip.post_processing.post_processor import DPCLIPPostProcessor
 from anomalib_dpclip.pre_processing.pre_processor import CLIPPreProcessor
@@ -49,9 +47,7 @@ class DefaultParts:
 
     def configure_callbacks(self) -> Sequence[Callback]:
         """Anomalib's components, a report of the decisions and, where pictures are wanted, a contact sheet."""
-        if self._trainer is not None:
-            keep_config(self.trainer)
-        callbacks: list[Any] = [*super().configure_callbacks(), DecisionReport(), MissingTarget()]  # type: ignore[misc]
+        callbacks: list[Any] = [*super().configure_callbacks(), *default_callbacks(self._trainer)]  # type: ignore[misc]
         if self.visualizer is not None:
             from anomalib_dpclip.visualization.contact_sheet import ContactSheet
 

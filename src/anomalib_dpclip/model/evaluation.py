@@ -8,7 +8,6 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
 from anomalib_dpclip.auxiliary.leakage import warn_if_learned_from
-from anomalib_dpclip.callbacks.results_folder import link_latest
 from anomalib_dpclip.post_processing.post_processor import DPCLIPPostProcessor
 from anomalib_dpclip.references.lot import JudgesLot
 
@@ -21,7 +20,6 @@ class EvaluatesTarget(JudgesLot):
     def setup(self, stage: str) -> None:
         """Allow a target without validation images; let a new calibration replace the one that is there."""
         super().setup(stage)
-        link_latest(self.trainer)
         if self.target is not None and not hasattr(self.target, "val_data"):
             # Lightning asks the data module first, which would fail. This makes it ask the model, which has none.
             for loop in (self.trainer.validate_loop, self.trainer.fit_loop.epoch_loop.val_loop):

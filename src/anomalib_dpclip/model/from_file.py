@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from anomalib_dpclip.adapter_files.arguments import arguments_from_file
 from anomalib_dpclip.adapter_files.hub import local_file
+from anomalib_dpclip.adapter_files.read_and_write import arguments_from_file
 from anomalib_dpclip.model.lightning_model import DPCLIP
 
 

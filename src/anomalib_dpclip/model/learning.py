@@ -11,12 +11,12 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from anomalib_dpclip.adapter_files.provenance import Provenance
+from anomalib_dpclip.adapter_files.adapter_file import Provenance
 from anomalib_dpclip.adapter_files.save_and_load import adapter_tensors
 from anomalib_dpclip.auxiliary.auxiliary_set import AuxiliarySet, learned_from
 from anomalib_dpclip.auxiliary.loader import auxiliary_loader
 from anomalib_dpclip.callbacks.deferred import Deferred
-from anomalib_dpclip.callbacks.finite_loss import StepLoss, require_finite_losses
+from anomalib_dpclip.callbacks.resuming import planned_epochs
 from anomalib_dpclip.clip.preprocessing import OPENAI
 from anomalib_dpclip.method.anomaly_map import anomaly_map, detection_score, text_margin_grid
 from anomalib_dpclip.method.objective import Objective, training_objective
@@ -150,17 +150,12 @@ class LearnsAdapters(KnowsTarget):
     def on_train_epoch_start(self) -> None:
         """Start collecting the auxiliary images' scores, from which the adapters' default calibration is made."""
         interval = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        # Looking at a value makes the CPU wait for an accelerator; without one it costs nothing.
-        self._losses: Deferred = Deferred(1 if self.device.type == "cpu" else interval, require_finite_losses)
         self._seen = CalibrationStatistics("the auxiliary set, which the adapters learn from").to(self.device)
         self._scores: Deferred = Deferred(interval, self._seen.update_all)
 
     def training_step(self, batch: ImageBatch, batch_idx: int) -> Mapping[str, Any]:
-        """``L = L_cls + sum over taps (L_seg) + 0.1 sum over taps (L_dec)``.
-
-        Raises:
-            FloatingPointError: If the loss is not finite; names the images.
-        """
+        """``L = L_cls + sum over taps (L_seg) + 0.1 sum over taps (L_dec)``."""
+        del batch_idx
         anchors = self.anchors_of(batch)
         if anchors.ndim == 2:  # one class for all
             anchors = anchors.expand(len(batch.image), -1, -1)
@@ -175,7 +170,6 @@ class LearnsAdapters(KnowsTarget):
             self.decoupling_weight,
             self.temperature,
         )
-        self._losses.add(StepLoss(batch_idx, list(batch.image_path or ()), objective.total.detach()))
         self._collect(objective, anchors, batch.gt_label)
         self.log("train_loss", objective.total, prog_bar=True, on_epoch=True, batch_size=len(batch))
         parts = {
@@ -201,7 +195,6 @@ class LearnsAdapters(KnowsTarget):
 
     def on_train_epoch_end(self) -> None:
         """Set the adapters' default calibration; if no validation has seen these adapters, it is the one in force."""
-        self._losses.flush()
         self._calibrate_on_auxiliary()
         if self._calibrated_step != self.global_step and isinstance(self.post_processor, DPCLIPPostProcessor):
             self.post_processor.use_auxiliary_calibration()
@@ -210,7 +203,8 @@ class LearnsAdapters(KnowsTarget):
         """Calibrate on the images that this epoch has learned from so far."""
         self._scores.flush()
         epochs = self.current_epoch + int(self.trainer.fit_loop.epoch_loop.batch_progress.is_last_batch)
-        self.provenance = replace(self.provenance, epochs=epochs, calibration_domain=self.model.domain)
+        max_epochs = planned_epochs(self.trainer, epochs)
+        self.provenance = replace(self.provenance, epochs=epochs, max_epochs=max_epochs, calibration_domain=self.model.domain)
         if isinstance(self.post_processor, DPCLIPPostProcessor):
             calibration = self.post_processor.auxiliary_calibration
             calibration.set_from(self._seen, self.model.domain)

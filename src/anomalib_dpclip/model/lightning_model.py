@@ -5,7 +5,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from anomalib import LearningType
 from anomalib.data import AnomalibDataModule, AnomalibDataset
 from anomalib.metrics import Evaluator
@@ -13,8 +12,8 @@ from anomalib.models.components import AnomalibModule
 from anomalib.visualization import Visualizer
 from torch import nn
 
+from anomalib_dpclip.adapter_files.adapter_file import Provenance
 from anomalib_dpclip.adapter_files.compatibility import architecture_of
-from anomalib_dpclip.adapter_files.provenance import Provenance
 from anomalib_dpclip.adapter_files.save_and_load import load_adapters
 from anomalib_dpclip.auxiliary.auxiliary_set import AuxiliarySet
 from anomalib_dpclip.clip.loading import load_clip, load_text_tower
@@ -22,6 +21,7 @@ from anomalib_dpclip.clip.preprocessing import Preprocessing
 from anomalib_dpclip.clip.pretraining import pretraining_of
 from anomalib_dpclip.deploy.export import DPCLIPExport
 from anomalib_dpclip.files.measured_by import package_versions
+from anomalib_dpclip.files.seeded import seeded
 from anomalib_dpclip.method.adapters import Pooling
 from anomalib_dpclip.method.anchor_cache import AnchorCache
 from anomalib_dpclip.method.anomaly_map import TEMPERATURE, Detection
@@ -192,8 +192,7 @@ class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, Defau
         tower = (*clip_name, image_size, chosen.quick_gelu, pretrained_tag, tokenizer)
         clip, text = load_clip(*tower)
         # Whoever calls the constructor must not find the global random state moved.
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(current_seed)
+        with seeded(current_seed):
             if weights == UNADAPTED:
                 model: DPCLIPModel = UnadaptedCLIP(clip, domain=domain or DEFAULT_DOMAIN, tiles=tiles)
             else:

@@ -9,7 +9,7 @@ from anomalib.data import AnomalibDataModule, ImageBatch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
-from anomalib_dpclip.adapter_files.provenance import Provenance
+from anomalib_dpclip.adapter_files.adapter_file import Provenance
 from anomalib_dpclip.data.photos import Photos
 from anomalib_dpclip.method.anchor_cache import AnchorCache
 from anomalib_dpclip.method.class_names import UNKNOWN_CLASS, classes_of

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from anomalib_dpclip.method.domain import Domain
+from anomalib_dpclip.method.image_score import DETECTION_WEIGHT
 from anomalib_dpclip.post_processing.calibration_statistics import CalibrationStatistics, ImageStatistics
 from anomalib_dpclip.post_processing.normalisation import NORMALISED_CONTROL_POINTS, separate_control_points
 from anomalib_dpclip.post_processing.scale import Scale
-from anomalib_dpclip.post_processing.thresholds import Thresholds, choose_thresholds, goes_by_rate
+from anomalib_dpclip.post_processing.thresholds import APPROXIMATE, Thresholds, choose_thresholds, fused_by_others, goes_by_rate
 
 MOST_RAISED = 0.2
 """Share of the way from a threshold to the highest value seen that corrections raise it at most."""
@@ -29,6 +30,7 @@ class Calibration(nn.Module):
         score_knots: Control points of the fused image scores' normalisation ``(5,)``; the third is the image threshold.
         is_set: Whether a data set has set it.
         threshold_basis: What the thresholds rest on, in words; beside the buffers, since it is no tensor. Empty if unknown.
+        false_alarm_rate: Rate that was asked for when they were set, if any.
     """
 
     map_range: Tensor
@@ -40,6 +42,7 @@ class Calibration(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.threshold_basis = ""
+        self.false_alarm_rate: float | None = None
         self.register_buffer("map_range", torch.tensor([0.0, 1.0]))
         self.register_buffer("detection_range", torch.tensor([0.0, 1.0]))
         self.register_buffer("map_knots", torch.tensor(NORMALISED_CONTROL_POINTS))
@@ -100,7 +103,7 @@ class Calibration(nn.Module):
     def copy_from(self, other: "Calibration") -> None:
         """Take over another calibration's state."""
         self.load_state_dict(other.state_dict())
-        self.threshold_basis = other.threshold_basis
+        self.threshold_basis, self.false_alarm_rate = other.threshold_basis, other.false_alarm_rate
 
     @torch.no_grad()
     def set_from(
@@ -108,37 +111,45 @@ class Calibration(nn.Module):
         statistics: CalibrationStatistics,
         domain: Domain,
         false_alarm_rate: float | None = None,
-        scale: "Calibration | None" = None,
+        carried: "Calibration | None" = None,
     ) -> None:
-        """Set ranges and thresholds from what was seen of a data set.
+        """Set ranges and thresholds from the statistics of a data set.
 
         Thresholds are those of the best F1 score, or with a false-alarm rate those that a new normal image exceeds at most at
         this rate. Where that is undefined (one kind of image only) the way out is the other rule, said in a warning.
 
         Args:
-            statistics: What was seen.
+            statistics: Statistics of the data set.
             domain: How scores are fused.
             false_alarm_rate: Probability in [0, 1) with which a new normal image may be called anomalous.
-            scale: Has the ranges that are used with a false-alarm rate. In those of the images themselves none of these images
-                is ever extreme, as a new one can be, and the rate would not quite hold.
+            carried: Calibration that the adapters carry, whose ranges, if it is set, are used with a false-alarm rate. In
+                those of the images themselves none of these images is ever extreme, as a new one can be, and the rate would
+                not hold.
         """
         seen = statistics.images()
         if not len(seen.map_max):
             return
-        if scale is not None and goes_by_rate(seen, false_alarm_rate):
-            self.map_range.copy_(scale.map_range)
-            self.detection_range.copy_(scale.detection_range)
+        by_rate = goes_by_rate(seen, false_alarm_rate)
+        is_carried = by_rate and carried is not None and bool(carried.is_set)
+        if is_carried and carried is not None:
+            self.map_range.copy_(carried.map_range)
+            self.detection_range.copy_(carried.detection_range)
         else:
             self.set_ranges(seen)
-        self.set_thresholds(choose_thresholds(self.fused(seen, domain), seen, statistics, false_alarm_rate), seen, domain)
+        fused = self.fused(seen, domain) if is_carried or not by_rate else fused_by_others(seen, domain)
+        thresholds = choose_thresholds(fused, seen, statistics, false_alarm_rate)
+        if by_rate and not is_carried and DETECTION_WEIGHT[domain]:
+            thresholds = thresholds._replace(threshold_basis=thresholds.threshold_basis + APPROXIMATE)
+        self.set_thresholds(thresholds, seen, domain)
+        self.false_alarm_rate = false_alarm_rate
 
     def set_ranges(self, seen: ImageStatistics) -> None:
-        """Set the ranges from what was seen of at least one image; thresholds follow with `set_thresholds`."""
+        """Set the ranges from the statistics of at least one image; thresholds follow with `set_thresholds`."""
         self.map_range.copy_(torch.stack([seen.map_min.min(), seen.map_max.max()]))
         self.detection_range.copy_(torch.stack([seen.detection.min(), seen.detection.max()]))
 
     def fused(self, seen: ImageStatistics, domain: Domain) -> Tensor:
-        """Image score of each image that was seen ``(N,)``, on the CPU."""
+        """Image score of each of these images ``(N,)``, on the CPU."""
         device = self.map_range.device
         return self.fuse(seen.map_max.to(device), seen.detection.to(device), domain).cpu()
 
@@ -160,7 +171,7 @@ class Calibration(nn.Module):
 
     @torch.no_grad()
     def set_thresholds(self, thresholds: Thresholds, seen: ImageStatistics, domain: Domain) -> None:
-        """Put thresholds in force: they become the middle control points, between what was seen.
+        """Put thresholds in force: they become the middle control points, between the lowest and highest values of images.
 
         Args:
             thresholds: On the fused score in the ranges that are set, and on the raw map.
@@ -174,4 +185,4 @@ class Calibration(nn.Module):
         lowest, highest = seen.map_min.min().item(), seen.map_max.max().item()
         self.map_knots.copy_(separate_control_points(0.0, lowest, thresholds.pixel, highest, 1.0))
         self.is_set.fill_(True)
-        self.threshold_basis = thresholds.threshold_basis
+        self.threshold_basis, self.false_alarm_rate = thresholds.threshold_basis, None

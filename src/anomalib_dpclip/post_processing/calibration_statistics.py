@@ -1,4 +1,4 @@
-"""What a calibration needs to have seen of a data set, however large it is."""
+"""Statistics of a data set that a calibration needs, in the same memory however large it is, but for four numbers an image."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -22,7 +22,7 @@ class ImageStatistics(NamedTuple):
 
 
 class CalibrationStatistics(nn.Module):
-    """Four numbers an image, and the pixels' histograms: all that a calibration needs, however large the data set.
+    """Four numbers an image, and the pixels' histograms.
 
     Args:
         source: What the images are of, such as ``Surfaces/weave``; empty if nobody knows.
@@ -54,9 +54,8 @@ class CalibrationStatistics(nn.Module):
             mask: Ground truth ``(B, H, W)`` of the same size, if known.
         """
         values = anomaly_map.flatten(1) if self.judged is None else anomaly_map[:, self.judged]
-        floor, peak = values.aminmax(dim=1)
-        kind = torch.full_like(detection, UNKNOWN_LABEL) if label is None else label.to(detection.dtype)
-        self.rows.update(torch.stack([floor, peak, detection, kind], dim=1))
+        kind = torch.full_like(detection, UNKNOWN_LABEL) if label is None else label
+        self.rows.update(torch.stack([part.float() for part in (*values.aminmax(dim=1), detection, kind)], dim=1))
         if mask is not None:
             self.pixels.update(anomaly_map, mask)
 
@@ -65,7 +64,7 @@ class CalibrationStatistics(nn.Module):
         self.update(*(torch.cat(parts) for parts in zip(*batches, strict=True)))
 
     def images(self) -> ImageStatistics:
-        """What was seen of each image, of all processes, on the CPU."""
+        """The values of each image, of all processes, on the CPU."""
         rows = self.rows.compute()
         if not isinstance(rows, Tensor):
             rows = torch.cat(rows) if rows else torch.empty(0, 4)

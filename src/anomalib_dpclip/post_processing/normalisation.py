@@ -1,4 +1,4 @@
-"""Strictly monotone normalisation: raw values to [0, 1] with the threshold at 0.5, and no two different values made equal."""
+"""Monotone normalisation: raw values to [0, 1] with the threshold at 0.5, without the ties that clamping makes."""
 
 import torch
 from torch import Tensor
@@ -11,9 +11,10 @@ MIN_GAP = 1e-6
 
 
 def piecewise_linear(values: Tensor, points: Tensor) -> Tensor:
-    """Strictly increasing map through ``points`` (5,) -> `NORMALISED_CONTROL_POINTS`.
+    """Increasing map through ``points`` (5,) -> `NORMALISED_CONTROL_POINTS`.
 
-    Unlike a clamped linear scaling it leaves no two different values equal, so ranking metrics stay what they were.
+    Unlike a clamped linear scaling it makes no ties beyond the range of the data set, so ranking metrics stay what they were,
+    up to single precision: beyond that range values closer than about 1e-6 may become equal.
     """
     result = torch.zeros_like(values)
     for index in range(len(NORMALISED_CONTROL_POINTS) - 1):

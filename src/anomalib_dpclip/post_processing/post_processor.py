@@ -17,15 +17,20 @@ from anomalib_dpclip.post_processing.scale import Scale
 class DPCLIPPostProcessor(PostProcessor):
     """Turns raw maps and detection scores into scores, labels and masks a person can use.
 
+    An argument that is left out is, with a checkpoint, the checkpoint's. One that is given, or assigned to the attribute, comes
+    before it.
+
     Args:
-        enable_normalization: Normalise maps and scores to [0, 1] with the threshold at 0.5. Without it maps stay raw.
-        enable_thresholding: Give labels and masks.
-        image_sensitivity: Higher values call more images anomalous, in [0, 1]; 0.5 is the threshold itself.
+        enable_normalization: Whether to normalise maps to [0, 1] with the threshold at 0.5, as image scores always are;
+            otherwise maps stay raw. Default: true.
+        enable_thresholding: Whether to give labels and masks. Default: true.
+        image_sensitivity: Share in [0, 1]: the higher, the more images are called anomalous. At 0.5, the default, it is those
+            above the threshold.
         pixel_sensitivity: The same for pixels.
-        false_alarm_rate: Set thresholds from normal validation images alone, so that a new normal image of the same source is
-            called anomalous with at most this probability, in [0, 1): a conformal bound, for which a rate of r takes 1 / r - 1
-            images; 0 for thresholds that none of them exceeds. By default thresholds are those of the best F1 score.
-        domain: How scores are fused; the model sets it to its own.
+        false_alarm_rate: Probability in [0, 1) with which a new normal image of the same source may be called anomalous: sets
+            thresholds from normal validation images alone, by a conformal bound, for which a rate of r takes 1 / r - 1 images;
+            0 for thresholds that none of them exceeds. Default: thresholds of the best F1 score.
+        domain: Domain that decides how scores are fused; the model sets it to its own.
 
     Attributes:
         calibration: Ranges and thresholds in force (of the target).
@@ -41,46 +46,60 @@ class DPCLIPPostProcessor(PostProcessor):
 
     def __init__(
         self,
-        enable_normalization: bool = True,
-        enable_thresholding: bool = True,
-        image_sensitivity: float = 0.5,
-        pixel_sensitivity: float = 0.5,
+        enable_normalization: bool | None = None,
+        enable_thresholding: bool | None = None,
+        image_sensitivity: float | None = None,
+        pixel_sensitivity: float | None = None,
         false_alarm_rate: float | None = None,
         domain: Domain = "industrial",
     ) -> None:
-        super().__init__(
-            enable_normalization=enable_normalization,
-            enable_thresholding=enable_thresholding,
-            image_sensitivity=image_sensitivity,
-            pixel_sensitivity=pixel_sensitivity,
-        )
         if false_alarm_rate is not None and not 0 <= false_alarm_rate < 1:
             raise ValueError(f"false_alarm_rate must lie in [0, 1), not {false_alarm_rate}")
         for name, value in (("image_sensitivity", image_sensitivity), ("pixel_sensitivity", pixel_sensitivity)):
-            if not 0 <= value <= 1:
+            if value is not None and not 0 <= value <= 1:
                 raise ValueError(f"{name} must lie in [0, 1], not {value}")
+        super().__init__()
         self.false_alarm_rate = false_alarm_rate
+        given = {
+            "enable_normalization": enable_normalization,
+            "enable_thresholding": enable_thresholding,
+            "image_sensitivity": image_sensitivity,
+            "pixel_sensitivity": pixel_sensitivity,
+            "false_alarm_rate": false_alarm_rate,
+        }
+        self._not_chosen: dict[str, Any] = {}
+        for name, value in given.items():
+            if value is None:
+                self._not_chosen[name] = getattr(self, name)
+            else:
+                setattr(self, name, value)
         self.domain: Domain = domain
         self.calibration = Calibration()
         self.auxiliary_calibration = Calibration()
         self._statistics: CalibrationStatistics | None = None
 
-    @property
-    def _checkpoint_config_keys(self) -> tuple[str, ...]:
-        return (*super()._checkpoint_config_keys, "false_alarm_rate", "domain", "version")
+    def checkpoint_config(self) -> dict[str, Any]:
+        """Arguments as they are now, as plain data."""
+        names = ("enable_normalization", "enable_thresholding", "image_sensitivity", "pixel_sensitivity", "false_alarm_rate")
+        return {name: getattr(self, name) for name in (*names, "domain", "version")}
 
     def load_checkpoint_config(self, config: dict[str, Any]) -> None:
-        """Restore what `checkpoint_config` gave.
+        """Restore what `checkpoint_config` gave, but for what has been chosen since: an argument, or an assigned attribute.
 
         Raises:
             ValueError: If a newer version of this package wrote it.
         """
-        if config.get("version", 1) > type(self).version:
+        if config.get("version", 1) > self.version:
             raise ValueError(
                 f"the checkpoint's post-processor has version {config['version']}, this package knows up to "
-                f"{type(self).version}: upgrade anomalib-dpclip"
+                f"{self.version}: upgrade anomalib-dpclip"
             )
-        super().load_checkpoint_config({key: value for key, value in config.items() if key != "version"})
+        for name, value in self._not_chosen.items():
+            if name in config and getattr(self, name) == value:
+                setattr(self, name, config[name])
+                self._not_chosen[name] = config[name]
+        self.domain = config.get("domain", self.domain)
+        self.calibration.false_alarm_rate = config.get("false_alarm_rate")
 
     # Calibration
 
@@ -89,7 +108,7 @@ class DPCLIPPostProcessor(PostProcessor):
         self.calibration.copy_from(self.auxiliary_calibration)
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forget what an earlier validation saw."""
+        """Start with empty statistics."""
         del trainer
         ignored = getattr(getattr(pl_module, "model", None), "ignored", None)
         judged = None if ignored is None else ignored.judged
@@ -103,7 +122,7 @@ class DPCLIPPostProcessor(PostProcessor):
         *args: Any,
         **kwargs: Any,
     ) -> None:
-        """Remember a batch of raw predictions."""
+        """Add a batch of raw predictions to the statistics."""
         del trainer, pl_module, args, kwargs
         if self._statistics is not None:
             _require_finite(outputs, "prediction")
@@ -115,6 +134,21 @@ class DPCLIPPostProcessor(PostProcessor):
         statistics, self._statistics = self._statistics, None
         if statistics is not None and not trainer.sanity_checking:
             self.calibration.set_from(statistics, self.domain, self.false_alarm_rate, self.auxiliary_calibration)
+
+    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse a false-alarm rate that nothing has been calibrated with.
+
+        Raises:
+            ValueError: If the thresholds in force were not set for it.
+        """
+        del trainer, pl_module
+        if self.false_alarm_rate not in {None, self.calibration.false_alarm_rate}:
+            raise ValueError(
+                f"false_alarm_rate={self.false_alarm_rate} sets thresholds from normal validation images, and those in force "
+                f"were set without it: run `anomalib validate` with it and use the checkpoint that this writes, or leave it out"
+            )
+
+    on_predict_epoch_start = on_test_epoch_start
 
     # What anomalib shows of its own post-processor.
 

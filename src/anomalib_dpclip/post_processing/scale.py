@@ -1,4 +1,4 @@
-"""What raw predictions become: ranges and control points, as plain tensors that an exported file can hold and have replaced."""
+"""Ranges and control points as plain tensors, which an exported file can hold and have replaced."""
 
 from typing import NamedTuple
 
@@ -27,7 +27,7 @@ class Scale(NamedTuple):
 
     def fuse(self, peak: Tensor, detection: Tensor, domain: Domain) -> Tensor:
         """Image scores ``(B,)`` of peaks and detection scores, see `image_score`."""
-        return image_score(peak, detection, self.map_range, self.detection_range, domain)
+        return image_score(peak.float(), detection.float(), self.map_range, self.detection_range, domain)
 
     def normalize_map(self, anomaly_map: Tensor) -> Tensor:
         """Raw maps ``(B, H, W)`` in [0, 1] to maps in [0, 1] with the threshold at 0.5."""

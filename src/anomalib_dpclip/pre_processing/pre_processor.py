@@ -11,6 +11,7 @@ from torchvision.transforms import v2
 from torchvision.tv_tensors import Mask
 
 from anomalib_dpclip.clip.preprocessing import OPENAI, Preprocessing
+from anomalib_dpclip.pre_processing.compatibility import require_whole_images
 from anomalib_dpclip.pre_processing.resize import EightBitResize, ExportableResize
 
 
@@ -87,6 +88,19 @@ class CLIPPreProcessor(PreProcessor):
         return {"image_size": list(self.image_size), **self.preprocessing.as_dict()}
 
     def load_checkpoint_config(self, config: dict[str, Any]) -> None:
-        """Restore what `checkpoint_config` gave; earlier versions gave the size alone, the rest was OpenAI's."""
-        height, width = config["image_size"]
-        self._set((int(height), int(width)), Preprocessing.from_dict(config, "the checkpoint's pre-processor"))
+        """Restore what `checkpoint_config` gave, or anomalib's own of the transforms that a user has put in the place of these.
+
+        Raises:
+            ValueError: If transforms of a user's do not fit the model, or could not be kept.
+        """
+        if "image_size" in config:
+            height, width = config["image_size"]
+            self._set((int(height), int(width)), Preprocessing.from_dict(config, "the checkpoint's pre-processor"))
+            return
+        super().load_checkpoint_config(config)
+        if self.transform is None:
+            raise ValueError(
+                "the checkpoint is of a model with another pre-processor, which anomalib could not keep: give the same one "
+                "again as pre_processor"
+            )
+        require_whole_images(self, self.image_size, self.preprocessing)

@@ -1,9 +1,12 @@
 """Resizing as the method does it: bicubic, antialiased, on 8-bit values, as Pillow resizes photographs.
 
 Pillow resizes along one axis and then the other, and rounds and clips to 8 bits after each. On sharp texture that gives other
-pixels than a resize of floating-point values, a fifth of them and up to 22/255 away; the method's adapters know Pillow's.
+pixels than a resize of floating-point values, a fifth of them and up to 22/255 away; the method's adapters know Pillow's. The
+rows come first, as in the Pillow that they were trained with: version 13 begins with the columns where an image is taller than
+wide, which again gives other pixels.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +17,13 @@ from torchvision.transforms import v2
 from torchvision.tv_tensors import Mask, wrap
 
 from anomalib_dpclip.clip.preprocessing import Interpolation
+
+
+def _resize_rows_first(plane: np.ndarray, size: Sequence[int], resampling: Image.Resampling) -> Image.Image:
+    """One channel ``(H, W)`` of 8 bits, resized in two calls, so that no version of Pillow chooses their order."""
+    height, width = size
+    image = Image.fromarray(plane)
+    return image.resize((width, image.height), resampling).resize((width, height), resampling)
 
 
 class EightBitResize(v2.Resize):
@@ -45,8 +55,7 @@ class EightBitResize(v2.Resize):
         planes = zip(inpt.as_subclass(Tensor).flatten(0, -3), resized.view(-1, height, width), strict=True)
         for before, after in planes:
             values = before if before.dtype == torch.uint8 else _to_eight_bits(before * 255).byte()
-            plane = Image.fromarray(values.cpu().numpy()).resize((width, height), self.pillow)
-            after.copy_(torch.from_numpy(np.array(plane)))
+            after.copy_(torch.from_numpy(np.array(_resize_rows_first(values.cpu().numpy(), self.size, self.pillow))))
         return wrap(resized / 255 if resized.is_floating_point() else resized, like=inpt)
 
 
@@ -55,7 +64,7 @@ class ExportableResize(v2.Transform):
 
     Runtimes do not agree on antialiased bicubic resizing (OpenVINO leaves the antialiasing out, and so does anomalib
     wherever it exports); they all multiply matrices alike. Pillow's weights are fixed-point numbers, so that now and then a
-    value is rounded the other way, and its newer versions begin with the columns where an image is much taller than wide.
+    value is rounded the other way.
 
     Args:
         size: Height and width of the result.

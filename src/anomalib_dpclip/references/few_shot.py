@@ -12,7 +12,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from PIL import Image
 from torch import Tensor
 
-from anomalib_dpclip.adapter_files.foreign_formats import CORRECTIONS_PREFIX, MEMORY_PREFIX
+from anomalib_dpclip.adapter_files.read_and_write import MEMORY_PREFIX
 from anomalib_dpclip.method.corrections import Corrections
 from anomalib_dpclip.method.memory import TokenMemory
 from anomalib_dpclip.model.ignore import IgnoresRegion
@@ -33,6 +33,8 @@ from anomalib_dpclip.references.reference_images import (
 from anomalib_dpclip.references.reference_memory import build_memory
 
 logger = logging.getLogger(__name__)
+
+CORRECTIONS_PREFIX = "model.corrections."
 
 
 class Knowledge(NamedTuple):

@@ -8,6 +8,7 @@ from anomalib.models.components.sampling import KCenterGreedy
 from torch import Tensor
 from torch.nn import functional
 
+from anomalib_dpclip.files.seeded import seeded
 from anomalib_dpclip.method.evidence import Evidence
 from anomalib_dpclip.method.evidence_fusion import memory_weight
 from anomalib_dpclip.method.memory import TokenMemory, tap_mean_distance
@@ -94,8 +95,7 @@ def build_memory(
 
 def _damage(photos: Tensor, seed: int) -> tuple[Tensor, Tensor]:
     """Each photo with `DEFECTS` synthetic defects, one after the other round: ``(D K, 3, H, W)`` and masks ``(D K, H, W)``."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         generator = PerlinAnomalyGenerator(probability=1.0)
         pairs = [generator(photo) for _ in range(DEFECTS) for photo in photos.cpu()]
     # What is blended in may leave the range of images.
@@ -123,8 +123,7 @@ def thinned(memory: Tensor, limit: int, seed: int) -> Tensor:
     """At most ``limit`` tokens of each tap ``(T, M, C)``, spread as evenly as anomalib's greedy k-centres."""
     if memory.shape[1] <= limit:
         return memory
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         return torch.stack(list(_centres(memory, limit, seed)))
 
 

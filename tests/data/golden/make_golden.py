@@ -15,7 +15,7 @@ from anomalib.engine import Engine
 from safetensors.torch import save_file
 
 from anomalib_dpclip import DPCLIP, Surfaces, save_adapters
-from anomalib_dpclip.adapter_files.provenance import FORMAT_VERSION
+from anomalib_dpclip.adapter_files.adapter_file import FORMAT_VERSION
 
 GOLDEN = Path(__file__).parent
 

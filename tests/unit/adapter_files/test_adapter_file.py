@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from anomalib_dpclip.adapter_files.contents import AdapterFile
-from anomalib_dpclip.adapter_files.provenance import FORMAT_VERSION, Provenance
+from anomalib_dpclip.adapter_files.adapter_file import FORMAT_VERSION, AdapterFile, Provenance
 from anomalib_dpclip.adapter_files.read_and_write import read_adapters, write_adapters
 
 KINDS = ("safetensors", "pth", "ckpt")
@@ -121,7 +120,7 @@ def test_a_missing_file(tmp_path, kind):
     with pytest.raises(FileNotFoundError, match=f"there is no adapter file {path}"):
         read_adapters(path)
     path.mkdir()
-    with pytest.raises(FileNotFoundError, match=f"there is no adapter file {path}"):
+    with pytest.raises(FileNotFoundError, match=f"{path} is a folder: give the adapter file in it"):
         read_adapters(path)
 
 

@@ -1,14 +1,16 @@
 import hashlib
+import subprocess
+import sys
 import zipfile
 
 import pytest
 import torch
 from safetensors import safe_open
+from tests.data.golden.make_golden import GOLDEN
 from tests.paths import DATA
 
+from anomalib_dpclip.adapter_files.adapter_file import AdapterFile, Provenance
 from anomalib_dpclip.adapter_files.command import adapters
-from anomalib_dpclip.adapter_files.contents import AdapterFile
-from anomalib_dpclip.adapter_files.provenance import Provenance
 from anomalib_dpclip.adapter_files.read_and_write import write_adapters
 
 PUBLISHED = DATA / "published_checkpoint.pth"
@@ -49,6 +51,12 @@ def test_shows_where_adapters_come_from(ours, capsys):
     assert values["adapters"].startswith("1 tensors, 6 values, digest ")
     assert values["calibration"] == "of the images learned from"
     assert values["sha256"] == hashlib.sha256(ours.read_bytes()).hexdigest()
+
+
+def test_the_mini_has_weights_of_its_own(capsys):
+    """Though its argument `pretrained` says "openai", as every other backbone's does by default."""
+    adapters(GOLDEN / "adapters-v1.safetensors")
+    assert shown(capsys)["CLIP weights"].startswith("come with the package, fingerprint ")
 
 
 def test_says_what_a_published_file_does_not_tell(capsys):
@@ -200,3 +208,14 @@ def test_a_compressed_archive_is_refused_before_it_is_unpacked(tmp_path, method)
         (tmp_path / "a.pth").write_bytes(damaged)
         with pytest.raises(ValueError, match=r"a\.pth cannot be read safely .*compressed"):
             adapters(tmp_path / "a.pth")
+
+
+def test_nothing_is_waited_for_that_a_file_does_not_need():
+    """anomalib takes seconds to import, and so does what it stands on."""
+    code = f"""
+import sys
+from anomalib_dpclip.cli import main
+main(["adapters", {str(GOLDEN / "checkpoint-v1.ckpt")!r}])
+assert not {{"anomalib", "lightning", "timm", "open_clip", "torchvision", "pandas"}} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)

@@ -7,9 +7,8 @@ import yaml
 from tests.data.golden.make_golden import GOLDEN
 from tests.paths import DATA
 
-from anomalib_dpclip.adapter_files.card import model_card
+from anomalib_dpclip.adapter_files.card import model_card, strictest_licence
 from anomalib_dpclip.adapter_files.command import adapters
-from anomalib_dpclip.adapter_files.licences import strictest_licence
 from anomalib_dpclip.adapter_files.read_and_write import read_adapters
 
 ADAPTERS = GOLDEN / "adapters-v1.safetensors"
@@ -41,7 +40,7 @@ def test_what_it_says(content):
     assert "| sha256 | " + "0123" * 16 in card
     assert "| tap_layers | [3, 6] |" in card
     assert f"| epochs | {content.provenance.epochs} |" in card
-    assert f"| CLIP weights | openai, fingerprint {content.provenance.fingerprint} |" in card
+    assert f"| CLIP weights | come with the package, fingerprint {content.provenance.fingerprint} |" in card
     assert "## Measured\n\nNot measured." in card
 
 

@@ -9,9 +9,8 @@ from tests.paths import DATA
 from tests.tiny_clip import tiny_clip, tiny_model
 
 from anomalib_dpclip import DPCLIP
-from anomalib_dpclip.adapter_files.contents import AdapterFile
-from anomalib_dpclip.adapter_files.provenance import Provenance
-from anomalib_dpclip.adapter_files.read_and_write import read_adapters, write_adapters
+from anomalib_dpclip.adapter_files.adapter_file import AdapterFile, Provenance
+from anomalib_dpclip.adapter_files.read_and_write import arguments_from_file, read_adapters, write_adapters
 from anomalib_dpclip.adapter_files.save_and_load import adapter_tensors, load_adapters, save_adapters
 from anomalib_dpclip.method.unadapted import UnadaptedCLIP
 
@@ -147,6 +146,66 @@ def test_the_unadapted_baseline_is_not_mistaken_for_adapters(tmp_path):
 def test_published_adapters_of_another_size():
     with pytest.raises(ValueError, match=f"{PUBLISHED} does not fit the (model|backbone)"):
         load_adapters(tiny_model(), PUBLISHED)
+
+
+class Holder:
+    """What `DPCLIP` is to adapters, without Lightning."""
+
+    def __init__(self, model, **arguments):
+        self.model, self.prediction_arguments = model, arguments
+        self.pre_processor = self.post_processor = None
+        self.provenance, self.adopted = Provenance(fingerprint=model.backbone_fingerprint), None
+
+    def adopt_adapters(self, source):
+        self.adopted = source
+
+
+ARGUMENTS = {
+    "image_size": 112,
+    "tiles": 2,
+    "class_name": "metal nut",
+    "domain": "medical",
+    "prompts": {"templates": ("a close-up of a {}.",)},
+    "min_area": None,
+}
+PLAIN = {name: value for name, value in ARGUMENTS.items() if value is not None} | {
+    "prompts": {"templates": ["a close-up of a {}."]}
+}
+
+
+def test_what_predictions_depend_on_is_stored_of_untrained_models_too(tmp_path):
+    path = save_adapters(Holder(tiny_model(), **ARGUMENTS), tmp_path / "a.safetensors")
+    assert read_adapters(path).provenance.arguments == PLAIN
+    assert arguments_from_file(path) == PLAIN
+    holder = Holder(tiny_model(seed=2), **ARGUMENTS)
+    assert load_adapters(holder, path).arguments == PLAIN
+    assert holder.adopted == str(path)
+    assert read_adapters(save_adapters(holder, tmp_path / "b.safetensors")).provenance.arguments == PLAIN
+
+
+@pytest.mark.parametrize("own", [{"image_size": None, "tiles": 2}, {"class_name": "brick", "domain": "industrial"}, {}])
+def test_arguments_that_follow_the_file_or_are_of_the_target(tmp_path, own):
+    path = save_adapters(Holder(tiny_model(), **ARGUMENTS), tmp_path / "a.safetensors")
+    load_adapters(Holder(tiny_model(), **own), path)
+
+
+def test_other_arguments_are_refused_by_name_or_said(tmp_path, caplog):
+    path = save_adapters(Holder(tiny_model(), **ARGUMENTS), tmp_path / "a.safetensors")
+    other = Holder(tiny_model(seed=2), image_size=140)
+    before = adapter_tensors(other.model)["det_proj.fc.weight"].clone()
+    with pytest.raises(ValueError, match=f"{path} holds adapters of a model with image_size=112, the model has 140: give"):
+        load_adapters(other, path)
+    assert torch.equal(adapter_tensors(other.model)["det_proj.fc.weight"], before)
+    load_adapters(other, path, overridden={"image_size"})
+    assert not caplog.text  # without thresholds there is nothing to say
+    assert not torch.equal(adapter_tensors(other.model)["det_proj.fc.weight"], before)
+
+
+@pytest.mark.parametrize("arguments", [{"image_size": "112"}, {"tiles": True}, {"templates": ["a {}", 3]}])
+def test_arguments_of_another_type(tmp_path, arguments):
+    path = write_adapters(AdapterFile({}, {}, Provenance(arguments=arguments)), tmp_path / "a.safetensors")
+    with pytest.raises(ValueError, match=rf"{path}: no model can be built as its provenance says \({next(iter(arguments))}="):
+        arguments_from_file(path)
 
 
 @pytest.fixture

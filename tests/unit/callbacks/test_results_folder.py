@@ -1,22 +1,55 @@
-"""Tests and predictions before the first training leave a link that a training can move."""
+"""Which folder a run writes to, and which one `latest` is."""
 
 from types import SimpleNamespace
 
-from anomalib.utils.path import create_versioned_dir
+import pytest
+import torch
+from anomalib.utils.path import create_versioned_dir, resolve_versioned_path
+from lightning.pytorch.trainer.states import TrainerFn
 
-from anomalib_dpclip.callbacks.results_folder import link_latest
+from anomalib_dpclip.callbacks.results_folder import UNFINISHED, ResultsFolder, prepare_folder
+
+pytestmark = pytest.mark.skipif("os.name == 'nt'", reason="there anomalib makes junctions")
 
 
-def trainer(folder):
-    return SimpleNamespace(default_root_dir=str(folder), is_global_zero=True)
+class FakeTrainer(SimpleNamespace):
+    """Lightning's, as far as folders go."""
+
+    @property
+    def default_root_dir(self):
+        return str(self._default_root_dir)
+
+
+def trainer(folder, command=TrainerFn.TESTING, global_step=0):
+    checkpoints = SimpleNamespace(dirpath=str(folder / "weights" / "lightning"))
+    return FakeTrainer(
+        _default_root_dir=folder,
+        is_global_zero=True,
+        global_step=global_step,
+        state=SimpleNamespace(fn=command),
+        checkpoint_callbacks=[checkpoints, SimpleNamespace(dirpath="/elsewhere"), SimpleNamespace(dirpath=None)],
+    )
+
+
+def fit(parent, finishes=True, learns=True):
+    """A training as anomalib starts it."""
+    running = trainer(create_versioned_dir(parent), TrainerFn.FITTING)
+    folder = running._default_root_dir
+    prepare_folder(running)
+    if learns:
+        (folder / "weights" / "lightning").mkdir(parents=True)
+        torch.save({"optimizer_states": [{"step": 1}]}, folder / "weights" / "lightning" / "model.ckpt")
+    if finishes:
+        ResultsFolder().teardown(running, None, "fit")
+    return folder
 
 
 def test_a_test_and_then_a_training(tmp_path):
-    link_latest(trainer(tmp_path / "latest"))
+    prepare_folder(trainer(tmp_path / "latest"))
     (tmp_path / "latest" / "decisions.csv").write_text("of the test")
     assert (tmp_path / "latest").resolve() == tmp_path / "v0"
     # anomalib's own function, which raised IsADirectoryError on a real folder.
-    assert create_versioned_dir(tmp_path) == tmp_path / "v1"
+    assert fit(tmp_path) == tmp_path / "v1"
     assert (tmp_path / "latest").resolve() == tmp_path / "v1"
     assert (tmp_path / "v0" / "decisions.csv").read_text() == "of the test"
 
@@ -25,14 +58,54 @@ def test_a_folder_that_is_there_already_is_kept(tmp_path):
     (tmp_path / "v3").mkdir()
     (tmp_path / "latest").mkdir()
     (tmp_path / "latest" / "results.csv").write_text("earlier")
-    link_latest(trainer(tmp_path / "latest"))
+    prepare_folder(trainer(tmp_path / "latest"))
     assert (tmp_path / "v4" / "results.csv").read_text() == "earlier"
     assert (tmp_path / "latest").is_symlink()
 
 
-def test_other_folders_and_links_are_left_alone(tmp_path):
-    link_latest(trainer(tmp_path / "calibrated"))
-    assert not (tmp_path / "calibrated").exists()
-    create_versioned_dir(tmp_path)
-    link_latest(trainer(tmp_path / "latest"))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", "v0"]
+def test_other_folders_are_left_alone(tmp_path):
+    prepare_folder(trainer(tmp_path / "calibrated"))
+    assert not any(tmp_path.iterdir())
+
+
+def test_latest_is_the_last_that_finished(tmp_path):
+    fit(tmp_path, finishes=False)
+    assert not (tmp_path / "latest").exists()
+    fit(tmp_path)
+    assert (tmp_path / "latest").resolve() == tmp_path / "v1"
+    fit(tmp_path, finishes=False)
+    fit(tmp_path, finishes=False, learns=False)
+    assert (tmp_path / "latest").resolve() == tmp_path / "v1"
+    assert [path.name for path in sorted(tmp_path.glob("v*/unfinished"))] == [UNFINISHED] * 3
+    fit(tmp_path, learns=False)  # as --trainer.fast_dev_run does
+    assert not (tmp_path / "v4").exists()
+    assert (tmp_path / "latest").resolve() == tmp_path / "v1"
+
+
+@pytest.mark.parametrize("command", [TrainerFn.VALIDATING, TrainerFn.TESTING, TrainerFn.PREDICTING])
+def test_a_run_that_does_not_train_has_a_folder_of_its_own(tmp_path, command):
+    folder = fit(tmp_path)
+    running = trainer(resolve_versioned_path(tmp_path / "latest"), command)
+    for _ in range(2):  # anomalib validates and then tests
+        prepare_folder(running)
+        assert running.default_root_dir == str(folder / "evaluation")
+    dirpaths = [callback.dirpath for callback in running.checkpoint_callbacks]
+    assert dirpaths == [str(folder / "evaluation" / "weights" / "lightning"), "/elsewhere", None]
+    assert (tmp_path / "latest").resolve() == folder
+
+
+def test_the_test_at_the_end_of_a_training_belongs_to_it(tmp_path):
+    folder = fit(tmp_path)
+    running = trainer(folder, global_step=7)
+    prepare_folder(running)
+    assert running.default_root_dir == str(folder)
+
+
+def test_a_folder_of_calibrations_is_used_again(tmp_path):
+    prepare_folder(trainer(tmp_path / "latest"))
+    folder = tmp_path / "v0"
+    (folder / "weights" / "lightning").mkdir(parents=True)
+    torch.save({"optimizer_states": []}, folder / "weights" / "lightning" / "model.ckpt")
+    running = trainer(folder)
+    prepare_folder(running)
+    assert running.default_root_dir == str(folder)

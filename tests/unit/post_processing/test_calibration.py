@@ -9,10 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from anomalib_dpclip.method.image_score import image_score
 from anomalib_dpclip.post_processing.calibration import MOST_RAISED, Calibration
-from anomalib_dpclip.post_processing.calibration_statistics import CalibrationStatistics
+from anomalib_dpclip.post_processing.calibration_statistics import CalibrationStatistics, ImageStatistics
+from anomalib_dpclip.post_processing.conformal import false_alarm_threshold
 from anomalib_dpclip.post_processing.normalisation import piecewise_linear, separate_control_points
-from anomalib_dpclip.post_processing.thresholds import Thresholds, best_f1_threshold
+from anomalib_dpclip.post_processing.thresholds import Thresholds, best_f1_threshold, fused_by_others
 
 UNIT = st.floats(0, 1, width=32)
 SCORES = st.lists(st.integers(0, 6), min_size=2, max_size=25)  # few values, so that many are equal
@@ -141,7 +143,7 @@ def test_false_alarm_rate_of_normal_images(caplog):
     calibration.set_from(statistics(MAPS, DETECTION, [0, 0, 0]), "industrial", false_alarm_rate=0.5)
     fused = calibration.fuse(torch.tensor(MAPS).amax(1), torch.tensor(DETECTION), "industrial")
     # The second of three: a fourth exceeds it in two of four cases.
-    assert calibration.thresholds[:2] == (fused[1].item(), pytest.approx(0.48))
+    assert calibration.thresholds[:2] == (pytest.approx(fused[1].item()), pytest.approx(0.48))
     assert not caplog.text
 
 
@@ -151,7 +153,7 @@ def test_too_few_normal_images_for_a_rate_set_the_strictest_threshold_and_say_ho
     assert calibration.thresholds.pixel == pytest.approx(0.60)
     assert "a false-alarm rate of 10 % takes 9 normal images, there are 3. The strictest threshold" in caplog.text
     assert "a probability of at most 25 %" in calibration.threshold_basis
-    assert calibration.threshold_basis.endswith("a false-alarm rate of 10 % takes 9 normal images, there are 3")
+    assert "a false-alarm rate of 10 % takes 9 normal images, there are 3" in calibration.threshold_basis
 
 
 def test_a_rate_s_scores_are_fused_in_ranges_that_do_not_depend_on_the_images():
@@ -163,6 +165,32 @@ def test_a_rate_s_scores_are_fused_in_ranges_that_do_not_depend_on_the_images():
     # By the F1 score they are the images' own, as the method has it.
     calibration.set_from(statistics(MAPS, DETECTION, [0, 0, 1]), "industrial", None, scale)
     torch.testing.assert_close(calibration.map_range, torch.tensor([0.40, 0.60]))
+
+
+@pytest.mark.parametrize("carried", [None, Calibration()])
+def test_a_rate_without_ranges_of_the_adapters_takes_those_of_the_images(carried):
+    calibration = Calibration()
+    calibration.set_from(statistics(MAPS, DETECTION, [0, 0, 0]), "industrial", 0.0, carried)
+    torch.testing.assert_close(calibration.map_range, torch.tensor([0.40, 0.60]))
+    torch.testing.assert_close(calibration.detection_range, torch.tensor([0.50, 0.54]))
+    # The third, in the ranges of the first two: peak (0.60 - 0.40) / 0.08 = 2.5, detection (0.54 - 0.50) / 0.02 = 2.
+    assert calibration.thresholds.image == pytest.approx(2.25)
+    assert calibration.threshold_basis.endswith("for the image threshold the bound is approximate")
+    calibration.set_from(statistics(MAPS, DETECTION, [0, 0, 0]), "medical", 0.0, carried)
+    assert calibration.threshold_basis.endswith("from 3 normal images")
+
+
+@pytest.mark.parametrize(("count", "rate"), [(9, 0.1), (19, 0.05), (50, 0.05)])
+def test_a_rate_holds_without_ranges_of_the_adapters_too(count, rate):
+    """Mean over many calibrations, each tried on new images of the same source, whose scores are skewed."""
+    rng, alarms = torch.Generator().manual_seed(0), []
+    for _ in range(500):
+        peak, detection = (torch.empty(count + 20).exponential_(generator=rng) for _ in range(2))
+        seen = ImageStatistics(peak[:count] / 2, peak[:count], detection[:count], torch.zeros(count))
+        threshold = false_alarm_threshold(fused_by_others(seen, "industrial"), rate)
+        ranges = torch.stack([seen.map_min.min(), seen.map_max.max()]), torch.stack(seen.detection.aminmax())
+        alarms.append((image_score(peak[count:], detection[count:], *ranges, "industrial") > threshold).float().mean())
+    assert rate / 3 < torch.stack(alarms).mean() <= rate
 
 
 def test_thresholds_that_are_given():

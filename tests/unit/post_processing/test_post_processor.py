@@ -158,3 +158,59 @@ def test_configuration_and_state_survive_a_checkpoint():
 def test_a_newer_configuration_is_refused():
     with pytest.raises(ValueError, match=r"post-processor has version 99, this package knows up to 1: upgrade"):
         DPCLIPPostProcessor().load_checkpoint_config({"version": 99})
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_score_at_the_threshold_is_normal_in_every_precision(dtype):
+    """Of normal images alone the highest score is the threshold, which its own image must not exceed."""
+    for seed in range(20):
+        maps, detection = (torch.from_numpy(np.random.default_rng(seed).uniform(0.4, 0.6, size)) for size in ((6, 4, 4), 6))
+        normal = batch(maps.to(dtype), detection.to(dtype))
+        normal.gt_label = torch.zeros(6, dtype=torch.bool)
+        post_processor = DPCLIPPostProcessor()
+        post_processor.auxiliary_calibration = validated(DPCLIPPostProcessor(), batch(*predictions(seed))).calibration
+        result = validated(post_processor, normal)(InferenceBatch(anomaly_map=normal.anomaly_map, pred_score=normal.pred_score))
+        assert not result.pred_label.any()
+        assert not result.pred_mask.any()
+        assert result.pred_score.max() == 0.5
+        assert result.anomaly_map.max() == 0.5
+
+
+SAVED = DPCLIPPostProcessor(image_sensitivity=0.2, pixel_sensitivity=0.3, enable_thresholding=False).checkpoint_config()
+
+
+def test_what_nobody_chose_comes_from_the_checkpoint():
+    loaded = DPCLIPPostProcessor()
+    loaded.load_checkpoint_config(SAVED)
+    assert (loaded.image_sensitivity, loaded.pixel_sensitivity, loaded.enable_thresholding) == (0.2, 0.3, False)
+    loaded.load_checkpoint_config(DPCLIPPostProcessor().checkpoint_config())
+    assert (loaded.image_sensitivity, loaded.pixel_sensitivity, loaded.enable_thresholding) == (0.5, 0.5, True)
+
+
+@pytest.mark.parametrize("value", [0.9, 0.5])
+def test_what_was_chosen_comes_before_the_checkpoint(value):
+    loaded = DPCLIPPostProcessor(image_sensitivity=value, enable_thresholding=True)
+    loaded.load_checkpoint_config(SAVED)
+    assert (loaded.image_sensitivity, loaded.pixel_sensitivity, loaded.enable_thresholding) == (value, 0.3, True)
+    assigned = DPCLIPPostProcessor()
+    assigned.pixel_sensitivity = 0.7
+    assigned.load_checkpoint_config(SAVED)
+    assert (assigned.image_sensitivity, assigned.pixel_sensitivity) == (0.2, 0.7)
+
+
+def test_a_rate_that_the_thresholds_in_force_were_not_set_for_is_refused():
+    rated = validated(DPCLIPPostProcessor(false_alarm_rate=0.5), batch(*predictions()))
+    for start in (rated.on_test_epoch_start, rated.on_predict_epoch_start):
+        start(None, None)
+    loaded = DPCLIPPostProcessor(false_alarm_rate=0.1)
+    loaded.load_checkpoint_config(rated.checkpoint_config())
+    loaded.load_state_dict(rated.state_dict())
+    message = r"false_alarm_rate=0\.1 .* `anomalib validate`.* or leave it out"
+    for start in (loaded.on_test_epoch_start, loaded.on_predict_epoch_start):
+        with pytest.raises(ValueError, match=message):
+            start(None, None)
+    validated(loaded, batch(*predictions())).on_test_epoch_start(None, None)
+    unasked = DPCLIPPostProcessor()
+    unasked.load_checkpoint_config(rated.checkpoint_config())
+    unasked.on_predict_epoch_start(None, None)
+    assert unasked.false_alarm_rate == 0.5

@@ -32,7 +32,7 @@ def test_overshoot_is_clipped():
 def test_images_are_prepared_as_the_backbone_was_trained(interpolation):
     given = Preprocessing((0.1, 0.2, 0.3), (0.5, 0.6, 0.7), interpolation)
     processor = CLIPPreProcessor((28, 21), given)
-    pixels = np.random.default_rng(0).integers(0, 256, (100, 41, 3), dtype=np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 256, (41, 100, 3), dtype=np.uint8)
     image = torch.from_numpy(pixels).permute(2, 0, 1).unsqueeze(0) / 255
     pillow = Image.fromarray(pixels).resize((21, 28), Image.Resampling[interpolation.upper()])
     resized = torch.from_numpy(np.array(pillow)).permute(2, 0, 1).unsqueeze(0) / 255

@@ -26,11 +26,17 @@ class AtomicCheckpointIO(AnomalibCheckpointIO):
         Args:
             checkpoint: What to write.
             path: The file.
-            storage_options: Of remote storage, which is left to Lightning.
+            storage_options: Options of remote storage, which is left to Lightning.
+
+        Raises:
+            FileExistsError: If a checkpoint would be replaced that a training can go on from, by one that it cannot.
+            OSError: If it cannot be written.
         """
         if storage_options is not None or _is_remote(path):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
+        if not checkpoint.get("optimizer_states") and holds_training_state(Path(path)):
+            raise FileExistsError(f"{path} holds the state of a training, which would be lost: give another --default_root_dir")
         with atomic_write(Path(path)) as unfinished:
             try:
                 torch.save(checkpoint, unfinished)
@@ -67,6 +73,15 @@ def write_checkpoints_whole(strategy: Strategy) -> None:
     current = strategy.checkpoint_io
     if type(current) is AnomalibCheckpointIO:
         strategy.checkpoint_io = AtomicCheckpointIO(current.extra_safe_globals)
+
+
+def holds_training_state(path: Path) -> bool:
+    """Whether a training can go on from a checkpoint: it holds an optimiser."""
+    try:
+        content = load_plain(path) if path.is_file() else {}
+    except ValueError:  # nothing can go on from what cannot be read
+        return False
+    return isinstance(content, dict) and bool(content.get("optimizer_states"))
 
 
 def _is_remote(path: str | Path) -> bool:

@@ -9,7 +9,7 @@ from anomalib import PrecisionType
 from anomalib.engine.plugins import AnomalibCheckpointIO
 from lightning.fabric.plugins.io import TorchCheckpointIO
 
-from anomalib_dpclip.model.checkpoint_io import AtomicCheckpointIO, write_checkpoints_whole
+from anomalib_dpclip.callbacks.checkpoint_io import AtomicCheckpointIO, write_checkpoints_whole
 
 
 def saved(path, epochs):
@@ -97,3 +97,12 @@ def test_only_anomalib_s_own_way_is_replaced():
     own = user.checkpoint_io
     write_checkpoints_whole(user)
     assert user.checkpoint_io is own
+
+
+def test_the_state_of_a_training_is_not_replaced_by_less(path):
+    trained = {"optimizer_states": [{"step": 3}], "epoch": 1}
+    AtomicCheckpointIO().save_checkpoint(trained, path)
+    with pytest.raises(FileExistsError, match=r"model\.ckpt holds the state of a training, which would be lost"):
+        AtomicCheckpointIO().save_checkpoint({"optimizer_states": [], "epoch": 0}, path)
+    AtomicCheckpointIO().save_checkpoint(trained | {"epoch": 2}, path)
+    assert torch.load(path)["epoch"] == 2

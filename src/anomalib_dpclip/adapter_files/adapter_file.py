@@ -1,0 +1,186 @@
+"""What a file of adapters holds, whatever its format: tensors, and where they come from."""
+
+from dataclasses import dataclass, field, fields
+from itertools import groupby
+from pathlib import Path
+from typing import Any, TypeGuard, get_args, get_origin
+
+import torch
+from torch import Tensor
+
+from anomalib_dpclip.clip.pretraining import MINI
+from anomalib_dpclip.files.plain_data import plain_data
+
+FORMAT_VERSION = 1
+"""Of adapter files; a file with a higher one is refused."""
+
+PROVENANCE_KEY = "dpclip"
+"""Under which adapter files and checkpoints hold the provenance."""
+
+THRESHOLD_BASIS_KEY = "threshold_basis"
+"""Beside the provenance in a checkpoint: what its thresholds in force hold to, in words."""
+
+ADAPTER_PREFIXES = ("layer_adapters.", "seg_proj.", "det_proj.")
+"""Beginnings of the names that adapters and projectors have in every format, and in `DPCLIPModel`."""
+
+UNADAPTED = "clip"
+"""Value of the model's ``weights`` for the backbone without adapters, of which there is no file."""
+
+_ARGUMENT_TYPES: dict[str, Any] = {
+    "backbone": str,
+    "pretrained": str,
+    "quick_gelu": bool,
+    "adapter_layers": list[int],
+    "tap_layers": list[int],
+    "adapter_weight": float,
+    "projector_activation": bool,
+    "grn_pooling": str,
+    "detection": str,
+    "image_size": int,
+    "tiles": int,
+    "class_name": str,
+    "domain": str,
+    "normal_states": list[str],
+    "abnormal_states": list[str],
+    "templates": list[str],
+}
+"""Of arguments that every prediction depends on."""
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where adapters come from.
+
+    Attributes:
+        backbone: Name of the CLIP backbone.
+        pretrained: Its weights: an open_clip tag, or the name of a file.
+        fingerprint: Of the backbone's weights and activation; empty if unknown.
+        preprocessing: Statistics and interpolation of the images, see `Preprocessing`; empty in files from before it was kept,
+            when it was OpenAI's.
+        architecture: Arguments that a model must share for the adapters to mean the same.
+        arguments: The model's other arguments that predictions depend on, by name; one of several values has a dict.
+        learned_from: Data sets and classes, as ``"VisA/candle"``.
+        hyper_parameters: Of the training.
+        epochs: Epochs trained.
+        max_epochs: Epochs that the training was asked for; 0 if unknown.
+        calibration_domain: Domain whose maps and scores the adapters' calibration is of; empty if unknown.
+        calibration_basis: What the thresholds of the adapters' calibration hold to, in words; empty if unknown.
+        versions: Of this package, anomalib, torch and open_clip.
+        format_version: Of the file.
+    """
+
+    backbone: str = ""
+    pretrained: str = ""
+    fingerprint: str = ""
+    preprocessing: dict[str, Any] = field(default_factory=dict)
+    architecture: dict[str, Any] = field(default_factory=dict)
+    arguments: dict[str, Any] = field(default_factory=dict)
+    learned_from: list[str] = field(default_factory=list)
+    hyper_parameters: dict[str, Any] = field(default_factory=dict)
+    epochs: int = 0
+    max_epochs: int = 0
+    calibration_domain: str = ""
+    calibration_basis: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+    format_version: int = FORMAT_VERSION
+
+    @property
+    def clip_weights(self) -> str:
+        """The backbone's weights, in words."""
+        if (self.backbone, self.pretrained) == (MINI, "openai"):  # the other backbones' default, which the mini has nothing of
+            return "come with the package"
+        return self.pretrained or "unknown"
+
+    @property
+    def data_sets(self) -> dict[str, list[str]]:
+        """Classes that were learned from, by data set.
+
+        Example:
+            >>> Provenance(learned_from=["VisA/candle", "MVTecAD/cable", "MVTecAD/bottle"]).data_sets
+            {'MVTecAD': ['bottle', 'cable'], 'VisA': ['candle']}
+        """
+        pairs = sorted(each.partition("/")[::2] for each in self.learned_from)
+        return {name: [each for _, each in classes] for name, classes in groupby(pairs, key=lambda pair: pair[0])}
+
+    @classmethod
+    def from_dict(cls, values: Any, path: Path) -> "Provenance":
+        """Build from plain data, refusing newer formats; unknown keys are left out, and text is made printable.
+
+        Raises:
+            ValueError: If the data is of another kind or from a newer version of this package.
+        """
+        if not isinstance(values, dict):
+            raise ValueError(f"{path}: its provenance is not what this package writes; is it an adapter file?")
+        version = values.get("format_version", 1)
+        if not isinstance(version, int) or version > FORMAT_VERSION:
+            raise ValueError(
+                f"{path} has format version {version}, this package knows up to {FORMAT_VERSION}: upgrade anomalib-dpclip"
+            )
+        defaults = {item.name: getattr(cls(), item.name) for item in fields(cls)}
+        known = {name: values[name] for name in defaults if name in values}
+        for name, value in known.items():
+            is_right = isinstance(value, type(defaults[name]))
+            if name == "learned_from":
+                is_right = is_right and all(isinstance(source, str) for source in value)
+            try:
+                known[name] = plain_data(value)
+            except ValueError:
+                is_right = False
+            if not is_right:
+                raise ValueError(f"{path}: its provenance has a wrong {name!r}; is the file damaged?")
+        return cls(**known)
+
+    def model_arguments(self, path: Path) -> dict[str, Any]:
+        """Arguments of `DPCLIP` that give the model that these adapters are of, as far as they are known.
+
+        Args:
+            path: File of the adapters, for the message.
+
+        Raises:
+            ValueError: If a value is of another type than the argument; names both.
+        """
+        trained_with = {name: value for name, value in self.hyper_parameters.items() if name in _ARGUMENT_TYPES}
+        named = {name: value for name in ("backbone", "pretrained") if (value := getattr(self, name))}
+        found = trained_with | self.arguments | named | self.architecture
+        found = {name: value for name, value in found.items() if value is not None}
+        for name, value in found.items():
+            if name in _ARGUMENT_TYPES and not _is_of_type(value, _ARGUMENT_TYPES[name]):
+                raise ValueError(
+                    f"{path}: no model can be built as its provenance says ({name}={value!r}); is the file damaged, or of a "
+                    f"newer version of anomalib-dpclip?"
+                )
+        return found
+
+
+@dataclass(frozen=True)
+class AdapterFile:
+    """Contents of an adapter file.
+
+    Attributes:
+        tensors: Adapters and projectors by their published names.
+        calibration: State of the auxiliary calibration, empty if the file has none.
+        provenance: Where they come from.
+        memory: State of the memory of good images of a target; only a checkpoint can have one.
+        threshold_basis: What the thresholds of a target hold to, in words; only a checkpoint can have them.
+    """
+
+    tensors: dict[str, Tensor]
+    calibration: dict[str, Tensor]
+    provenance: Provenance
+    memory: dict[str, Tensor] = field(default_factory=dict)
+    threshold_basis: str = ""
+
+
+def _is_of_type(value: Any, kind: Any) -> bool:
+    if get_origin(kind) is list:
+        return isinstance(value, list) and all(_is_of_type(each, *get_args(kind)) for each in value)
+    return type(value) in ((float, int) if kind is float else (kind,))  # exactly: to isinstance, true is a whole number
+
+
+def is_plain_tensor(value: Any) -> TypeGuard[Tensor]:
+    """Whether a value is a dense tensor with its numbers in it: not sparse, nested, quantised or without storage."""
+    return (
+        isinstance(value, Tensor)
+        and value.layout == torch.strided
+        and not (value.is_nested or value.is_quantized or value.is_meta)
+    )

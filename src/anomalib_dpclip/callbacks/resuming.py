@@ -1,0 +1,93 @@
+"""A training that is interrupted, and what goes on from it: said to whoever interrupts it, resumes it or uses its adapters."""
+
+import logging
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_only
+
+logger = logging.getLogger(__name__)
+
+
+class Resuming(Callback):
+    """Says how an interrupted training goes on, and what checkpoints do not hold: the end of a training, or its state."""
+
+    @rank_zero_only
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Say, last of all, what goes on from the last checkpoint of an interrupted training."""
+        del pl_module
+        if not isinstance(exception, KeyboardInterrupt) or trainer.state.fn != TrainerFn.FITTING:
+            return
+        where = f"Interrupted in epoch {trainer.current_epoch + 1} of {trainer.max_epochs}"
+        checkpoint = getattr(trainer.checkpoint_callback, "best_model_path", "")
+        if checkpoint:
+            print(f"{where}. It goes on with\n{resuming_command(sys.argv, checkpoint)}")  # noqa: T201  (how it ended)
+        else:
+            print(f"{where}, before there was a checkpoint.")  # noqa: T201
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Say that a training starts anew from a checkpoint that no training has made."""
+        del pl_module
+        if trainer.state.fn == TrainerFn.FITTING and not checkpoint.get("optimizer_states"):
+            logger.warning(
+                "%s holds no state of a training: a new one starts from its adapters, at the first epoch", trainer.ckpt_path
+            )
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say that the adapters are of an unfinished training."""
+        del trainer
+        known: Any = pl_module.provenance
+        if known.epochs < known.max_epochs:
+            _say(f"These adapters are of an unfinished training: {known.epochs} of {known.max_epochs} epochs.")
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say that the adapters are of an unfinished training."""
+        self.on_test_start(trainer, pl_module)
+
+
+@rank_zero_only
+def _say(line: str) -> None:
+    print(line)  # noqa: T201  (what the answers rest on)
+
+
+def resuming_command(arguments: Sequence[str], checkpoint: str) -> str:
+    """What to type to go on with a training.
+
+    Args:
+        arguments: Command line of the training, its program first.
+        checkpoint: Path of its last checkpoint.
+
+    Example:
+        >>> resuming_command(["/bin/anomalib", "train", "--ckpt_path=a.ckpt", "--data", "my set"], "b.ckpt")
+        "anomalib fit --data 'my set' --ckpt_path b.ckpt"
+        >>> resuming_command(["script.py"], "b.ckpt")
+        "engine.fit(..., ckpt_path='b.ckpt')"
+    """
+    program, command, *options = [*arguments, "", ""][: max(2, len(arguments))]
+    if Path(program).stem != "anomalib" or command not in {"train", "fit"}:
+        return f"engine.fit(..., ckpt_path={checkpoint!r})"
+    kept = [
+        word
+        for before, word in zip([command, *options], options, strict=False)
+        if before != "--ckpt_path" and word.partition("=")[0] != "--ckpt_path"
+    ]
+    return shlex.join(["anomalib", "fit", *kept, "--ckpt_path", checkpoint])
+
+
+def planned_epochs(trainer: Trainer, epochs: int) -> int:
+    """Epochs that a training ends with.
+
+    Args:
+        trainer: Trainer of the training.
+        epochs: Epochs trained by now.
+
+    Returns:
+        As many as it was asked for, but those trained by now where it stops for another reason, such as its number of steps.
+    """
+    stops: bool = trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step
+    return epochs if stops or trainer.max_epochs in {None, -1} else max(epochs, trainer.max_epochs)

@@ -1,0 +1,82 @@
+"""The mini computes in one thread, and whoever has to wait long is told so."""
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from anomalib_dpclip.callbacks import expected_time
+from anomalib_dpclip.callbacks.expected_time import COUNTED, WARM_UP, ExpectedTime
+from anomalib_dpclip.callbacks.threads import ChooseThreads
+
+
+@pytest.fixture
+def _two_threads(monkeypatch):
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    yield
+    torch.set_num_threads(before)
+
+
+def run(backbone="mini", device="cpu"):
+    trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device(device)))
+    return trainer, SimpleNamespace(hparams={"backbone": backbone}), "fit"
+
+
+@pytest.mark.usefixtures("_two_threads")
+@pytest.mark.parametrize("end", ["teardown", "on_exception"])
+def test_one_thread_while_it_runs(end):
+    choose = ChooseThreads()
+    choose.setup(*run())
+    assert torch.get_num_threads() == 1
+    getattr(choose, end)(None, None, None)
+    assert torch.get_num_threads() == 2
+
+
+@pytest.mark.usefixtures("_two_threads")
+@pytest.mark.parametrize("arguments", [{"backbone": "ViT-L-14-336"}, {"device": "cuda"}, {"wish": "2"}])
+def test_other_runs_keep_theirs(monkeypatch, arguments):
+    if wish := arguments.pop("wish", None):
+        monkeypatch.setenv("OMP_NUM_THREADS", wish)
+    choose = ChooseThreads()
+    choose.setup(*run(**arguments))
+    choose.teardown(None, None, "fit")
+    assert torch.get_num_threads() == 2
+
+
+def said(capsys, monkeypatch, trainer, hook, seconds, steps=WARM_UP + COUNTED + 3):
+    clock = iter(index * seconds * COUNTED for index in range(9))
+    monkeypatch.setattr(expected_time.time, "monotonic", lambda: next(clock))
+    watch = ExpectedTime()
+    watch.setup(None, None, "")
+    for index in range(steps):
+        getattr(watch, hook)(trainer, None, None, None, index)
+    return capsys.readouterr().out
+
+
+def fitting(**values):
+    defaults = {"num_training_batches": 50, "max_epochs": 20, "current_epoch": 0, "max_steps": -1, "global_step": 7}
+    return SimpleNamespace(accumulate_grad_batches=1, **defaults | values)
+
+
+@pytest.mark.parametrize(
+    ("trainer", "seconds", "expected"),
+    [
+        (fitting(), 1.5, "This will take about 25 minutes: 1000 steps of 1.5 s.\n"),
+        (fitting(current_epoch=10), 24, "This will take about 3.3 hours: 500 steps of 24 s.\n"),
+        (fitting(max_steps=107), 6, "This will take about 10 minutes: 100 steps of 6 s.\n"),
+        (fitting(), 0.1, ""),
+        (fitting(max_epochs=-1, num_training_batches=math.inf), 9, ""),
+    ],
+)
+def test_a_training(capsys, monkeypatch, trainer, seconds, expected):
+    assert said(capsys, monkeypatch, trainer, "on_train_batch_end", seconds) == expected
+
+
+@pytest.mark.parametrize("run", ["test", "predict"])
+def test_other_runs(capsys, monkeypatch, run):
+    trainer = SimpleNamespace(**{f"num_{run}_batches": [100, 50]})
+    assert said(capsys, monkeypatch, trainer, f"on_{run}_batch_end", 2).startswith("This will take about 5 minutes: 150 steps")
+    assert said(capsys, monkeypatch, trainer, f"on_{run}_batch_end", 2, steps=WARM_UP + COUNTED - 1) == ""
