@@ -53,31 +53,32 @@ class ImageResults(Evaluator):
         super().on_test_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
         if batch.gt_mask is not None and batch.anomaly_map is not None:
             self.resolution = tuple(batch.gt_mask.shape[-2:])
+        number, post_processor = len(batch.image_path), getattr(pl_module, "post_processor", None)
         columns = {
             "image": list(batch.image_path),
-            "label": _listed(batch.gt_label, int, len(batch.image_path)),
-            "score": _listed(batch.pred_score, float, len(batch.image_path)),
-            # Without a threshold anomalib gives the scores themselves as labels.
-            "called": _listed(batch.pred_label if _is_bool(batch.pred_label) else None, int, len(batch.image_path)),
-            **_pixels(batch),
+            "label": _listed(batch.gt_label, int, number),
+            "score": _listed(batch.pred_score, float, number),
+            "called": _listed(batch.pred_label if _is_set(post_processor, "image_threshold") else None, int, number),
+            **_pixels(batch, batch.pred_mask if _is_set(post_processor, "pixel_threshold") else None),
         }
         self.records += [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
-def _is_bool(labels: torch.Tensor | None) -> bool:
-    return labels is not None and labels.dtype == torch.bool
+def _is_set(post_processor: Any, name: str) -> bool:
+    """Whether a threshold has been set: without one anomalib labels all the same, in the middle of the scores' range."""
+    return not math.isnan(getattr(post_processor, name, 0.0))
 
 
 def _listed(values: torch.Tensor | None, kind: type, number: int) -> list[Any]:
     return [None] * number if values is None else [kind(value) for value in values.flatten().tolist()]
 
 
-def _pixels(batch: ImageBatch) -> dict[str, list[Any]]:
+def _pixels(batch: ImageBatch, pred_mask: torch.Tensor | None) -> dict[str, list[Any]]:
     """Anomalous pixels found, normal ones called anomalous, and anomalous ones missed, of each image."""
     number = len(batch.image_path)
-    if batch.gt_mask is None or not _is_bool(batch.pred_mask):
+    if batch.gt_mask is None or pred_mask is None:
         return {name: [None] * number for name in ("true_pixels", "false_pixels", "missed_pixels")}
-    truth, called = batch.gt_mask.bool().flatten(1), batch.pred_mask.flatten(1)
+    truth, called = batch.gt_mask.bool().flatten(1), pred_mask.bool().flatten(1)
     return {
         "true_pixels": (truth & called).sum(1).tolist(),
         "false_pixels": (~truth & called).sum(1).tolist(),

@@ -110,7 +110,8 @@ def write_tables(results: Path, provenance: Mapping[str, str], current: Mapping[
     Args:
         results: The CSV.
         provenance: How rows are made, as comments above the columns of a new file.
-        current: Key of each job of the config by its `identity_of`; a row of the same identity and another key is superseded.
+        current: Key of each job of the config, in its order, by its `identity_of`; a row of the same identity and another key
+            is superseded.
 
     Returns:
         The rows, as `read_rows` gives them.
@@ -122,11 +123,14 @@ def write_tables(results: Path, provenance: Mapping[str, str], current: Mapping[
         read_provenance(results) if results.exists() else [f"{name}: {' '.join(v.split())}" for name, v in provenance.items()]
     )
     jobs = read_results(results)
-    earlier = [read_rows(results)] if results.exists() else []
-    rows = pd.concat(
-        [*earlier, pd.DataFrame([job.row for job in jobs], columns=list(COLUMNS), dtype=object)], ignore_index=True
-    )
-    rows = _superseded(_typed(rows.drop_duplicates("key", keep="last", ignore_index=True)), current)
+    earlier = read_rows(results) if results.exists() else _typed(pd.DataFrame(columns=list(COLUMNS)))
+    # Only the CSV knows which rows another config has superseded.
+    left = set(earlier["key"][earlier["status"] == SUPERSEDED]) - set(current.values())
+    new = pd.DataFrame([job.row for job in jobs if job.row["key"] not in left], columns=list(COLUMNS), dtype=object)
+    rows = pd.concat([earlier, _typed(new)], ignore_index=True).drop_duplicates("key", keep="last", ignore_index=True)
+    order = {key: place for place, key in enumerate(current.values())}
+    rows = _superseded(rows, current).sort_values("key", key=lambda keys: keys.map(order).fillna(-1), kind="stable")
+    rows = rows.reset_index(drop=True)
     _write_csv(results, rows, head)
     for what, columns in (("images", IMAGE_COLUMNS), ("shift", None)):
         records = [{"key": job.row["key"], **record} for job in jobs for record in getattr(job, what)]
@@ -146,14 +150,17 @@ def identity_of(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _superseded(rows: pd.DataFrame, current: Mapping[tuple[str, ...], str]) -> pd.DataFrame:
-    """Rows of an earlier state of a job marked; failures of one are left out."""
-    owners = [current.get(identity_of(row), row["key"]) for row in rows.to_dict("records")]
-    old = rows["key"] != owners
+    """Rows of an earlier state of a job marked; failures are left out where the job has succeeded."""
+    identities = [identity_of(row) for row in rows.to_dict("records")]
+    owners = [current.get(identity, key) for identity, key in zip(identities, rows["key"], strict=True)]
+    old, is_current = rows["key"] != owners, rows["key"].isin(current.values())
     measured = rows["status"].isin([DONE, SUPERSEDED])
-    rows = rows.assign(status=rows["status"].mask(old & measured, SUPERSEDED).mask(~old & (rows["status"] == SUPERSEDED), DONE))
-    reason = [f"its weights, data or settings have changed since; the job is now {owner}" for owner in owners]
-    rows["reason"] = rows["reason"].mask(old & measured, pd.Series(reason, index=rows.index))
-    return rows[~(old & ~measured)].reset_index(drop=True)
+    reasons = [f"its weights, data or settings have changed since; the job is now {owner}" for owner in owners]
+    status = rows["status"].mask(old & measured, SUPERSEDED).mask(is_current & measured, DONE)
+    rows = rows.assign(status=status, reason=rows["reason"].mask(old & measured, pd.Series(reasons, index=rows.index)))
+    done = {identity for identity, is_done in zip(identities, status == DONE, strict=True) if is_done}
+    kept = [is_measured or identity not in done for is_measured, identity in zip(measured, identities, strict=True)]
+    return rows[pd.Series(kept, index=rows.index, dtype=bool)].reset_index(drop=True)
 
 
 def _write_csv(path: Path, table: pd.DataFrame, head: Sequence[str]) -> None:
@@ -188,7 +195,7 @@ def read_beside(results: Path, what: str) -> pd.DataFrame:
     """Rows of ``NAME.images.csv`` or ``NAME.shift.csv``; none where there is no such file."""
     path = beside(results, what)
     if not path.exists():
-        return pd.DataFrame(columns=["key"])
+        return pd.DataFrame(columns=list(IMAGE_COLUMNS) if what == "images" else ["key"])
     return pd.read_csv(path, dtype={"key": str, "image": str, "defect": str}, keep_default_na=False, na_values=[""])
 
 

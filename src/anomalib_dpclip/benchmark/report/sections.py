@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from anomalib_dpclip.benchmark.report.statistics import auroc_interval
+from anomalib_dpclip.benchmark.report.statistics import auroc_components, auroc_interval
 from anomalib_dpclip.benchmark.report.summary import KEYS, MODEL, by_knowledge, done_rows
 from anomalib_dpclip.benchmark.report.titles import AVERAGE, KNOWS, LOWER_IS_BETTER, NOT_AVAILABLE, TITLES
 from anomalib_dpclip.benchmark.rows import COUNTS, DONE, METRICS, OPERATING_POINTS, SUPERSEDED, read_provenance
@@ -153,7 +153,12 @@ def _intervals(done: pd.DataFrame, images: pd.DataFrame) -> Section:
             low, high = auroc_interval(groups)
             count = sum(len(each) for group in groups for each in group)
             cells.append(
-                [*model, f"{100 * first['image_AUROC'].mean():.1f}", f"{100 * low:.1f} to {100 * high:.1f}", str(count)]
+                [
+                    *model,
+                    f"{100 * np.mean([auroc_components(*group).auroc for group in groups]):.1f}",
+                    f"{100 * low:.1f} to {100 * high:.1f}",
+                    str(count),
+                ]
             )
     text = (
         "How far image AUROC could be off by the choice of test images: 95 % interval over images, by bootstrap within each "
@@ -163,10 +168,10 @@ def _intervals(done: pd.DataFrame, images: pd.DataFrame) -> Section:
 
 
 def _groups(images: pd.DataFrame) -> tuple[Any, Any] | None:
-    """Normal and anomalous scores, if there are both."""
+    """Normal and anomalous scores, if there are several of both, without which nothing is known of their spread."""
     scores, labels = images["score"].to_numpy(np.float64), images["label"].to_numpy(np.float64)
     normal, anomalous = scores[labels == 0], scores[labels == 1]
-    return (normal, anomalous) if len(normal) and len(anomalous) else None
+    return (normal, anomalous) if min(len(normal), len(anomalous)) > 1 else None
 
 
 def _at_thresholds(metrics: pd.DataFrame, done: pd.DataFrame) -> Section:
