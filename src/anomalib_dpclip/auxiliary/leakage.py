@@ -2,7 +2,8 @@
 
 import hashlib
 import logging
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -33,6 +34,26 @@ def require_disjoint(auxiliary: pd.DataFrame, target: AnomalibDataModule | None)
         )
 
 
+def require_untested(references: Sequence[str], tested: Sequence[str]) -> None:
+    """Make sure that no image is judged by itself, under the same path or as a copy: in a test and in a prediction alike.
+
+    Args:
+        references: Paths of images of what the target should look like.
+        tested: Paths of the images that are to be tested or predicted.
+
+    Raises:
+        ValueError: Names the image in both places.
+    """
+    twins = find_duplicate(references, tested)
+    if twins is not None:
+        judged, reference = twins
+        raise ValueError(
+            f"{judged} is to be judged and, as {reference}, a photo of what the target should look like: it would be "
+            f"compared with itself. Choose other photos with --model.few_shot_source, or other ones to judge (a Folder without "
+            f"normal_test_dir tests on some of its normal_dir)"
+        )
+
+
 def find_test_duplicate(known: Sequence[str], target: AnomalibDataModule | None) -> tuple[str, str] | None:
     """A validation or test image of a target that is among images already known, under the same path or as a copy.
 
@@ -43,16 +64,30 @@ def find_test_duplicate(known: Sequence[str], target: AnomalibDataModule | None)
     Returns:
         Its path and the known one's, or ``None`` where there is none.
     """
-    tested: list[str] = []
-    for split in ("test_data", "val_data"):
-        samples = getattr(getattr(target, split, None), "samples", None)
-        tested += [] if samples is None else list(samples.image_path)
+    splits = [getattr(target, split, None) for split in ("test_data", "val_data")]
+    samples = [split.samples for split in splits if getattr(split, "samples", None) is not None]
+    return find_duplicate(known, [path for each in samples for path in each.image_path])
+
+
+def find_duplicate(known: Sequence[str], tested: Sequence[str]) -> tuple[str, str] | None:
+    """An image that is among images already known, under the same path or as a copy.
+
+    Args:
+        known: Paths of images.
+        tested: Paths of the images to look for; those that are not there are passed over.
+
+    Returns:
+        Its path and the known one's, or ``None`` where there is none.
+    """
     known_by_path = {Path(path).resolve(): path for path in known}
-    known_by_size = _by_size(known)
+    known_by_size = defaultdict(list)
+    for path in known:
+        known_by_size[_size_of(path)].append(path)
     for path in dict.fromkeys(tested):
         twin = known_by_path.get(Path(path).resolve())
         # Equal contents need equal sizes: hardly any file has to be read.
-        candidates = [] if twin else known_by_size.get(Path(path).stat().st_size, [])
+        size = _size_of(path)
+        candidates = [] if twin or size is None else known_by_size.get(size, [])
         if candidates:
             digest = file_digest(path)
             twin = next((other for other in candidates if file_digest(other) == digest), None)
@@ -83,11 +118,9 @@ def warn_if_learned_from(learned_from: Sequence[str], target: AnomalibDataModule
         logger.warning("these adapters have learned from %s, which they are now tested on: this is no zero-shot result", source)
 
 
-def _by_size(paths: Iterable[str]) -> dict[int, list[str]]:
-    sizes: dict[int, list[str]] = {}
-    for path in paths:
-        sizes.setdefault(Path(path).stat().st_size, []).append(path)
-    return sizes
+def _size_of(path: str) -> int | None:
+    """Bytes of a file, if it is there."""
+    return Path(path).stat().st_size if Path(path).is_file() else None
 
 
 def file_digest(path: str) -> bytes:
