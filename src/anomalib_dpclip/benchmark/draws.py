@@ -1,7 +1,7 @@
 """Draws of good images: which k of a training split a few-shot model is shown, the same for every model and seed."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -78,7 +78,7 @@ class Draws:
                 unfinished.write_text(json.dumps(self.used, indent=1), encoding="utf-8")
 
 
-def _read(path: Path) -> dict[str, Sequence[Sequence[str]]]:
+def _read(path: Path) -> dict[str, list[list[str]]]:
     if not path.is_file():
         raise FileNotFoundError(f"draws: there is no file {path}")
     try:

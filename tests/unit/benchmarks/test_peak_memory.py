@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-
 from benchmarks import peak_memory
 from benchmarks.peak_memory import PeakMemory
 

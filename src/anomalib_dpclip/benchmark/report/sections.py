@@ -259,7 +259,8 @@ def _costs(done: pd.DataFrame) -> Section:
         [*names, *(_number(value, places) for value, places in zip(row[:-1], digits, strict=True)), row[-1]]
         for names, *row in costs.itertuples()
     ]
-    return Section("Cost", COSTS_LEGEND, heading, rows)
+    known = [place for place in range(len(heading)) if any(row[place] != NOT_AVAILABLE for row in rows)]
+    return Section("Cost", COSTS_LEGEND, [heading[place] for place in known], [[row[place] for place in known] for row in rows])
 
 
 def _failed(rows: pd.DataFrame) -> Section:
