@@ -14,6 +14,9 @@ from typing import Any
 # packages themselves would come too early, since torch is first imported while they are half-loaded.
 ANOMALIB_MODULES = ("anomalib.data.predict", "anomalib.models.video")
 
+# What anomalib's command line imports after it has arranged for its own tracebacks.
+COMMAND_LINE = "lightning.pytorch.cli"
+
 # Where one of these is imported first it imports anomalib itself, whose hook then finds it half-loaded; its own comes after.
 OWN_MODULES = (
     "anomalib_dpclip.callbacks.checkpoint_io",
@@ -56,6 +59,7 @@ def _ask_for_hooks() -> None:
 
         for module in (*ANOMALIB_MODULES, *OWN_MODULES):
             wrapt.register_post_import_hook("anomalib_dpclip._register:register", module)
+        wrapt.register_post_import_hook("anomalib_dpclip.callbacks.user_errors:say_last", COMMAND_LINE)
     except Exception as error:  # noqa: BLE001  (whatever it is, the import under way must go on)
         import warnings
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from anomalib.engine import Engine
+from anomalib.models import Padim
 
 from anomalib_dpclip import DPCLIP, Photos, load_adapters, save_adapters
 from anomalib_dpclip.adapter_files.command import adapters as show_adapters
@@ -169,6 +170,14 @@ def test_an_adapter_file_is_no_checkpoint(adapters, make_engine, target):
         ValueError, match=r"adapters\.safetensors is an adapter file, no checkpoint: give it as --model.weights"
     ):
         make_engine().test(model=loaded(adapters), datamodule=target, ckpt_path=adapters)
+
+
+def test_another_model_s_checkpoint_is_refused(adapters):
+    other = Padim(pre_trained=False, n_features=10)
+    content = {"state_dict": other.state_dict()}
+    other.on_save_checkpoint(content)
+    with pytest.raises(ValueError, match=r"not one of DPCLIP: it lacks its provenance"):
+        loaded(adapters).on_load_checkpoint(content)
 
 
 @pytest.mark.parametrize(("name", "value"), [("map_knots", torch.nan), ("score_knots", torch.inf), ("map_range", torch.nan)])

@@ -1,6 +1,9 @@
 """What cannot work says so in one line that names the cause and the remedy."""
 
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 from urllib.error import URLError
 
 import anomalib.data.datamodules.image.mvtecad
@@ -11,6 +14,21 @@ from tests.integration import miniature_sets
 from anomalib_dpclip import JSONLines
 from anomalib_dpclip.cli import main
 from anomalib_dpclip.data.labelled_sets import read_labelled_set
+
+
+@pytest.mark.parametrize(
+    ("model", "last"),
+    [
+        ("DPCLIP --model.weights gone.safetensors", "anomalib: error: there is no adapter file gone.safetensors"),
+        ("DPClip", "anomalib: error: there is no model DPClip: did you mean DPCLIP?"),
+    ],
+)
+def test_on_anomalib_s_command_line_the_sentence_stands_last(tmp_path, model, last):
+    command = [str(Path(sys.executable).with_name("anomalib")), "predict", "--data", str(tmp_path), "--model", *model.split()]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, cwd=tmp_path)
+    assert process.returncode
+    assert process.stderr.splitlines()[-1] == last
+    assert "Traceback" not in process.stdout + process.stderr
 
 
 @pytest.fixture

@@ -9,9 +9,10 @@ from anomalib.data import AnomalibDataModule
 
 from anomalib_dpclip.auxiliary.dataset import AuxiliaryDataset
 from anomalib_dpclip.auxiliary.leakage import require_disjoint
-from anomalib_dpclip.auxiliary.samples import auxiliary_samples, default_auxiliary
+from anomalib_dpclip.auxiliary.samples import auxiliary_samples, default_auxiliary, is_path
 from anomalib_dpclip.auxiliary.synthetic import SYNTHETIC, SyntheticAuxiliaryDataset, synthetic_samples
 from anomalib_dpclip.clip.preprocessing import Preprocessing
+from anomalib_dpclip.data.image_checks import require_readable
 from anomalib_dpclip.data.labelled_sets import prepare_labelled_set
 
 
@@ -90,6 +91,7 @@ class AuxiliarySet:
             preprocessing: Of the backbone.
 
         Raises:
+            ImageReadError: If images or masks cannot be read; names all of them, before the first step.
             ValueError: If the set cannot be learned from, or shares an image with the target.
         """
         if self.sources(target) == [SYNTHETIC]:
@@ -99,6 +101,8 @@ class AuxiliarySet:
             samples = self.samples(target)
             dataset = AuxiliaryDataset(samples, image_size, preprocessing, self.seed)
         require_disjoint(samples, target)
+        masked = samples[samples.mask_path.map(is_path)]
+        require_readable(samples.image_path, zip(masked.image_path, masked.mask_path, strict=True))
         return dataset
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -33,6 +34,26 @@ def require_disjoint(auxiliary: pd.DataFrame, target: AnomalibDataModule | None)
         )
 
 
+def require_untested(references: Sequence[str], tested: Sequence[str]) -> None:
+    """Make sure that no image is judged by itself, under the same path or as a copy: in a test and in a prediction alike.
+
+    Args:
+        references: Paths of images of what the target should look like.
+        tested: Paths of the images that are to be tested or predicted.
+
+    Raises:
+        ValueError: Names the image in both places.
+    """
+    twins = find_duplicate(references, tested)
+    if twins is not None:
+        judged, reference = twins
+        raise ValueError(
+            f"{judged} is to be judged and, as {reference}, a photo of what the target should look like: it would be "
+            f"compared with itself. Choose other photos with --model.few_shot_source, or other ones to judge (a Folder without "
+            f"normal_test_dir tests on some of its normal_dir)"
+        )
+
+
 def find_test_duplicate(known: Sequence[str], target: AnomalibDataModule | None) -> tuple[str, str] | None:
     """A validation or test image of a target that is among images already known, under the same path or as a copy.
 
@@ -43,16 +64,27 @@ def find_test_duplicate(known: Sequence[str], target: AnomalibDataModule | None)
     Returns:
         Its path and the known one's, or ``None`` where there is none.
     """
-    tested: list[str] = []
-    for split in ("test_data", "val_data"):
-        samples = getattr(getattr(target, split, None), "samples", None)
-        tested += [] if samples is None else list(samples.image_path)
+    splits = [getattr(target, split, None) for split in ("test_data", "val_data")]
+    samples = [split.samples for split in splits if getattr(split, "samples", None) is not None]
+    return find_duplicate(known, [path for each in samples for path in each.image_path])
+
+
+def find_duplicate(known: Sequence[str], tested: Sequence[str]) -> tuple[str, str] | None:
+    """An image that is among images already known, under the same path or as a copy.
+
+    Args:
+        known: Paths of images.
+        tested: Paths of the images to look for; those that are not there are passed over.
+
+    Returns:
+        Its path and the known one's, or ``None`` where there is none.
+    """
     known_by_path = {Path(path).resolve(): path for path in known}
-    known_by_size = _by_size(known)
+    known_by_size = _by_size(filter(os.path.isfile, known))
     for path in dict.fromkeys(tested):
         twin = known_by_path.get(Path(path).resolve())
         # Equal contents need equal sizes: hardly any file has to be read.
-        candidates = [] if twin else known_by_size.get(Path(path).stat().st_size, [])
+        candidates = [] if twin else known_by_size.get(_size_of(path), [])
         if candidates:
             digest = file_digest(path)
             twin = next((other for other in candidates if file_digest(other) == digest), None)
@@ -86,8 +118,13 @@ def warn_if_learned_from(learned_from: Sequence[str], target: AnomalibDataModule
 def _by_size(paths: Iterable[str]) -> dict[int, list[str]]:
     sizes: dict[int, list[str]] = {}
     for path in paths:
-        sizes.setdefault(Path(path).stat().st_size, []).append(path)
+        sizes.setdefault(_size_of(path), []).append(path)
     return sizes
+
+
+def _size_of(path: str) -> int:
+    """Bytes of a file; of one that is not there ``-1``, which no other file has."""
+    return Path(path).stat().st_size if Path(path).is_file() else -1
 
 
 def file_digest(path: str) -> bytes:

@@ -7,6 +7,7 @@ from torch.utils.data import DataLoader, DistributedSampler
 
 from anomalib_dpclip.auxiliary.dataset import AuxiliaryDataset
 from anomalib_dpclip.data.items import NamedImageBatch
+from anomalib_dpclip.data.workers import default_num_workers
 
 
 class EpochSampler(DistributedSampler):
@@ -24,7 +25,7 @@ class EpochSampler(DistributedSampler):
 def auxiliary_loader(
     dataset: AuxiliaryDataset,
     batch_size: int,
-    num_workers: int,
+    num_workers: int | None,
     seed: int,
     world_size: int = 1,
     rank: int = 0,
@@ -34,17 +35,18 @@ def auxiliary_loader(
     Args:
         dataset: The set.
         batch_size: Images a batch (and process).
-        num_workers: Worker processes.
+        num_workers: Worker processes; ``None`` for as many as fit the machine.
         seed: Seed of the shuffling.
         world_size: Number of processes training together.
         rank: Which of them this is.
     """
+    workers = default_num_workers(world_size) if num_workers is None else num_workers
     return DataLoader(
         dataset,
         batch_size=batch_size,
         sampler=EpochSampler(dataset, num_replicas=world_size, rank=rank, shuffle=True, seed=seed),
-        num_workers=num_workers,
+        num_workers=workers,
         collate_fn=NamedImageBatch.collate,
-        persistent_workers=num_workers > 0,
+        persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
     )

@@ -7,8 +7,8 @@ from typing import Any, TypeAlias
 import pandas as pd
 from anomalib.data import AnomalibDataModule, AnomalibDataset
 
-from anomalib_dpclip.data.few_shot import few_shot
 from anomalib_dpclip.data.labelled_sets import read_labelled_set
+from anomalib_dpclip.data.listing.few_shot import few_shot
 from anomalib_dpclip.method.class_names import describe
 from anomalib_dpclip.method.data_sets import data_set_key
 

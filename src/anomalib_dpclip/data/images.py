@@ -16,6 +16,8 @@ A mask is anomalous wherever it is neither black nor transparent (``!= 0``), wha
 
 import os
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -39,50 +41,33 @@ class ImageReadError(ValueError):
     """An image or mask that cannot be used; the message names the file."""
 
 
-def read_image(path: str | Path, most_pixels: int = MAX_PIXELS) -> Image.Image:
+def read_image(
+    path: str | Path, max_pixels: int = MAX_PIXELS, side: int | None = None, bit_depth: int | None = None
+) -> Image.Image:
     """Read an image as 8-bit RGB, upright; the module says what becomes of other kinds.
 
     Args:
         path: Image file in one of `FORMATS`.
-        most_pixels: Refuse a larger image before it is decoded: a small file can fill the memory.
+        max_pixels: Refuse a larger image before it is decoded: a small file can fill the memory.
+        side: Least length of the shorter side that is wanted, in pixels: a larger JPEG is only decoded as far as that takes.
+        bit_depth: Bits that a 16-bit image uses, whatever its file says.
 
     Raises:
         ImageReadError: If the file is missing, empty, truncated, no image, too large, or holds values that have no place in
             0..255.
     """
-    return to_rgb(load_image(path, most_pixels), path)
-
-
-def read_thumbnail(path: str | Path, side: int, bit_depth: int | None = None) -> Image.Image:
-    """Read an image to be shown small: as `read_image` does, but a large JPEG is only decoded as far as that takes.
-
-    Args:
-        path: Image file in one of `FORMATS`.
-        side: Least length of the shorter side in pixels, if the image has as many.
-        bit_depth: Bits that a 16-bit image uses, whatever its file says.
-
-    Raises:
-        ImageReadError: As in `read_image`.
-    """
-    return to_rgb(load_image(path, side=side), path, bit_depth)
+    return to_rgb(load_image(path, max_pixels, side), path, bit_depth)
 
 
 def photo_size(path: str | Path) -> tuple[int, int]:
     """Width and height of an image, upright, from the beginning of its file where that tells.
 
     Raises:
-        ImageReadError: If it is missing or no image.
+        ImageReadError: If it is missing, empty, no image, or too large.
     """
-    try:
-        with Image.open(path, formats=FORMATS) as image:
-            if image.width == image.height:  # however it is turned, of which a PNG may not tell before its end
-                return image.size
-            turned = image.getexif().get(_ORIENTATION, 1) in _ON_ITS_SIDE
-            return (image.height, image.width) if turned else image.size
-    except Image.UnidentifiedImageError as error:
-        raise _unidentified(path) from error
-    except Exception as error:  # decoders let out whatever the bytes provoke
-        raise ImageReadError(f"cannot read image {path}: {error or type(error).__name__}") from error
+    with open_image(path) as image:
+        on_its_side = image.width != image.height and orientation_of(image, path) in _ON_ITS_SIDE
+        return (image.height, image.width) if on_its_side else image.size
 
 
 def read_mask(
@@ -115,34 +100,23 @@ def read_mask(
     return ((values[..., :3] != 0).any(-1) & (values[..., 3] != 0)).astype(np.uint8)
 
 
-def load_image(path: str | Path, most_pixels: int = MAX_PIXELS, side: int | None = None) -> Image.Image:
+def load_image(path: str | Path, max_pixels: int = MAX_PIXELS, side: int | None = None) -> Image.Image:
     """Decode the first frame of a file, upright but in its own mode.
 
     Args:
         path: Image file in one of `FORMATS`.
-        most_pixels: As in `read_image`.
+        max_pixels: As in `read_image`.
         side: Least length of the shorter side that is wanted, in pixels; all by default.
 
     Raises:
         ImageReadError: If the file is missing, empty, truncated, no image or too large.
     """
-    # A pipe or a device would be waited for without end. Unlike pathlib, this is False for impossible names too.
-    if not os.path.isfile(path):  # noqa: PTH113
-        raise ImageReadError(f"no such image file: {path}")
-    try:
-        with Image.open(path, formats=FORMATS) as image:
-            _require_at_most(most_pixels, image.width * image.height, path)
-            if side is not None:
-                image.draft(None, (side, side))  # does nothing but for JPEG
-            image.load()
-            depth = _stated_depth(image, path)
-            upright = ImageOps.exif_transpose(image)
-    except ImageReadError:
-        raise
-    except Image.UnidentifiedImageError as error:
-        raise _unidentified(path) from error
-    except Exception as error:  # decoders let out whatever the bytes provoke: OSError, SyntaxError, struct.error
-        raise ImageReadError(f"cannot read image {path}: {error or type(error).__name__}") from error
+    with open_image(path, max_pixels) as image:
+        if side is not None:
+            image.draft(None, (side, side))  # does nothing but for JPEG
+        image.load()
+        depth = _stated_depth(image, path)
+        upright = ImageOps.exif_transpose(image)
     if upright.mode not in _MODES:
         raise ImageReadError(f"cannot read image {path}: colour mode {upright.mode}; save it as RGB or grey")
     if depth is not None:
@@ -150,16 +124,47 @@ def load_image(path: str | Path, most_pixels: int = MAX_PIXELS, side: int | None
     return upright
 
 
-def _unidentified(path: str | Path) -> ImageReadError:
-    return ImageReadError(f"cannot read image {path}: empty, damaged or none of the formats {', '.join(FORMATS)}")
+@contextmanager
+def open_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
+    """Open an image file without decoding it.
+
+    Args:
+        path: Image file in one of `FORMATS`.
+        max_pixels: As in `read_image`.
+
+    Raises:
+        ImageReadError: If the file is missing, empty, no image or too large, or cannot be read in the block.
+    """
+    # A pipe or a device would be waited for without end. Unlike pathlib, this is False for impossible names too.
+    if not os.path.isfile(path):  # noqa: PTH113
+        raise ImageReadError(f"no such image file: {path}")
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            _require_at_most(max_pixels, image.width * image.height, path)
+            yield image
+    except ImageReadError:
+        raise
+    except Image.UnidentifiedImageError as error:
+        raise ImageReadError(f"cannot read image {path}: empty, damaged or none of the formats {', '.join(FORMATS)}") from error
+    except Exception as error:  # decoders let out whatever the bytes provoke: OSError, SyntaxError, struct.error
+        raise ImageReadError(f"cannot read image {path}: {error or type(error).__name__}") from error
 
 
-def _require_at_most(most_pixels: int, pixels: int, path: str | Path) -> None:
-    if pixels > most_pixels:
+def _require_at_most(max_pixels: int, pixels: int, path: str | Path) -> None:
+    if pixels > max_pixels:
         raise ImageReadError(
-            f"cannot read image {path}: it has {pixels:,} pixels, {most_pixels:,} are the most that are read here; make it "
+            f"cannot read image {path}: it has {pixels:,} pixels, {max_pixels:,} are the most that are read here; make it "
             f"smaller, or cut it up"
         )
+
+
+def orientation_of(image: Image.Image, path: str | Path) -> int:
+    """How an image that `open_image` gave is stored: EXIF's 1 is upright, 5 to 8 lie on their side."""
+    # Pillow decodes a whole PNG for what may follow its pixels: look whether anything does.
+    at_its_end = {b"eXIf", b"iTXt", b"tEXt", b"zTXt"}
+    whole = image.format == "PNG" and not any(name in at_its_end for name, _ in _png_chunks(path, after_pixels=True))
+    exif = Image.Image.getexif(image) if whole else image.getexif()
+    return exif.get(_ORIENTATION, 1)
 
 
 def to_rgb(image: Image.Image, path: str | Path, bit_depth: int | None = None) -> Image.Image:
@@ -212,13 +217,20 @@ def _first(values: object, default: int) -> int:
 
 def _significant_bits(path: str | Path) -> int:
     """What the sBIT chunk of a PNG says of its first channel; 16 if it has none."""
+    return next((first for name, first in _png_chunks(path) if name == b"sBIT"), 16)
+
+
+def _png_chunks(path: str | Path, after_pixels: bool = False) -> Iterator[tuple[bytes, int]]:
+    """Names and first bytes of a PNG's chunks, those before its pixels or those after them."""
     with Path(path).open("rb") as file:
         file.seek(8)
-        while True:
-            header = file.read(8)
-            if len(header) < 8 or header[4:] == b"IDAT":
-                return 16
-            length = struct.unpack(">I", header[:4])[0]
-            if header[4:] == b"sBIT":
-                return int.from_bytes(file.read(1), "big")
+        passed = False
+        while len(header := file.read(8)) == 8:
+            length, name = struct.unpack(">I4s", header)
+            if name == b"IDAT" and not after_pixels:
+                return
+            passed |= name == b"IDAT"
+            if passed == after_pixels:
+                yield name, int.from_bytes(file.read(1), "big")
+                file.seek(-1, os.SEEK_CUR)
             file.seek(length + 4, os.SEEK_CUR)

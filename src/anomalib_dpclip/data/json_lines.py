@@ -1,7 +1,9 @@
 """JSON lines: any labelled set of images, listed in a metadata file, as a data module of anomalib."""
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -9,18 +11,18 @@ import torch
 from anomalib import TaskType
 from anomalib.data.datamodules.base.image import AnomalibDataModule
 from anomalib.data.datasets.base.image import AnomalibDataset
-from anomalib.data.utils import Split, TestSplitMode, ValSplitMode
+from anomalib.data.utils import TestSplitMode, ValSplitMode
 from torch.utils.data import DataLoader
-from torchvision.transforms.v2 import Transform
 from torchvision.transforms.v2.functional import to_dtype, to_image
 from torchvision.tv_tensors import Mask
 
-from anomalib_dpclip.data.bit_depth import PhotoReader
-from anomalib_dpclip.data.images import read_mask
 from anomalib_dpclip.data.items import NamedImageBatch, NamedImageItem
-from anomalib_dpclip.data.listing.masks import missing_masks
 from anomalib_dpclip.data.listing.metadata import RootFolder, read_lines, read_metadata
+from anomalib_dpclip.data.readers import MaskReader, PhotoReader
+from anomalib_dpclip.data.workers import default_num_workers
 from anomalib_dpclip.method.class_names import describe
+
+logger = logging.getLogger(__name__)
 
 
 class JSONLinesDataset(AnomalibDataset):
@@ -30,17 +32,15 @@ class JSONLinesDataset(AnomalibDataset):
         metadata: JSON-lines file; `anomalib_dpclip.data.listing.metadata` describes the format.
         root: Folder that its paths are relative to.
         category: Only images whose ``class_name`` this is; all classes if ``None``.
-        split: ``"train"``, ``"test"`` or both (``None``).
         name: Name of the data set, which class descriptions go by; by default the folder of the metadata file, as in
             ``metadata/VisA/full-shot.jsonl``.
-        task: ``"segmentation"`` if all anomalous images have masks, ``"classification"`` to leave masks aside; by
-            default whichever fits the file.
-        augmentations: Augmentations of image and mask.
+        task: ``"classification"`` to leave masks aside, ``"segmentation"`` to insist on them; by default whichever fits the
+            file.
         bit_depth: Bits that 16-bit images use, where their files do not say.
 
     Raises:
         FileNotFoundError: If the file or the root is not there.
-        ValueError: If the file has a bad line, the category is unknown, or masks are missing that the task needs.
+        ValueError: If the file has a bad line, the category is unknown, or there are no masks though the task needs them.
     """
 
     def __init__(
@@ -48,14 +48,12 @@ class JSONLinesDataset(AnomalibDataset):
         metadata: str | Path,
         root: str | Path,
         category: str | None = None,
-        split: str | Split | None = None,
         name: str | None = None,
         task: TaskType | str | None = None,
-        augmentations: Transform | None = None,
         bit_depth: int | None = None,
     ) -> None:
-        super().__init__(augmentations=augmentations)
-        self._read_photo = PhotoReader(bit_depth)
+        super().__init__()
+        self._read_photo, self._read_mask = PhotoReader(bit_depth), MaskReader()
         self._name = name or Path(metadata).resolve().parent.name
         self._category = category
         samples = read_metadata(metadata, root)
@@ -64,9 +62,9 @@ class JSONLinesDataset(AnomalibDataset):
             samples = samples[samples.class_name == category]
             if samples.empty:
                 raise ValueError(f"no category {category!r} in {metadata}: it has {', '.join(map(repr, classes))}")
-        samples.attrs["task"] = _task_of(samples, TaskType(task) if task else None, metadata).value
-        if split is not None:
-            samples = samples[samples.split == Split(split).value]
+        unmasked = _without_mask(samples)
+        samples.attrs["task"] = _task_of(unmasked, TaskType(task) if task else None, metadata).value
+        self._fully_masked = not unmasked.any()
         self.samples = samples
 
     @property
@@ -85,12 +83,8 @@ class JSONLinesDataset(AnomalibDataset):
         """
         sample = self.samples.iloc[index]
         picture = self._read_photo(sample.image_path)
-        image, mask = to_dtype(to_image(picture), torch.float32, scale=True), None
-        if self.task == TaskType.SEGMENTATION:
-            if sample.label_index:
-                mask = Mask(torch.from_numpy(read_mask(sample.mask_path, picture.size, sample.image_path)))
-            else:
-                mask = Mask(torch.zeros(image.shape[-2:], dtype=torch.uint8))
+        image = to_dtype(to_image(picture), torch.float32, scale=True)
+        mask = self._mask(sample, picture.size) if self.task == TaskType.SEGMENTATION else None
         if self.augmentations:
             image, mask = (self.augmentations(image), None) if mask is None else self.augmentations(image, mask)
         return NamedImageItem(
@@ -100,7 +94,14 @@ class JSONLinesDataset(AnomalibDataset):
             image_path=sample.image_path,
             mask_path=sample.mask_path if mask is not None else None,
             class_name=describe(self.name, sample.class_name),
+            has_mask=None if mask is None or self._fully_masked else torch.tensor(_has_mask(sample)),
         )
+
+    def _mask(self, sample: Any, size: tuple[int, int]) -> Mask:
+        """Mask of an image of a width and height, also where it is unknown: of zeros."""
+        if not sample.label_index or not _has_mask(sample):
+            return Mask(torch.zeros(size[::-1], dtype=torch.uint8))
+        return Mask(torch.from_numpy(self._read_mask(sample.mask_path, size, sample.image_path)))
 
     @property
     def collate_fn(self) -> Callable:
@@ -113,7 +114,8 @@ class JSONLines(AnomalibDataModule):
 
     Lines with ``"split": "train"`` are the training images, all others are tested. Images of different sizes are
     brought to the model's input size one by one, before they are put together as a batch. Without masks there are image
-    metrics only; with anomalous images only, there are pixel metrics only.
+    metrics only, and where some anomalous images have none pixel metrics leave those images out; with anomalous images only,
+    there are pixel metrics only.
 
     Args:
         metadata: JSON-lines file; `anomalib_dpclip.data.listing.metadata` describes the format, `dpclip metadata` writes it.
@@ -121,18 +123,12 @@ class JSONLines(AnomalibDataModule):
         category: Only images whose ``class_name`` this is; all classes if not given, each with its own prompts.
         name: Name of the data set, which class descriptions and domain go by; by default the folder of the metadata
             file, as in ``metadata/VisA/full-shot.jsonl``.
-        task: ``segmentation`` if all anomalous images have masks, ``classification`` to leave masks aside; by default
-            whichever fits the file. A file in which only some have masks needs ``classification``.
+        task: ``classification`` to leave masks aside, ``segmentation`` to insist on them; by default whichever fits the file.
         train_batch_size: Training batch size.
         eval_batch_size: Validation and test batch size.
-        num_workers: Number of workers of each data loader.
-        train_augmentations: Augmentations of the training images.
-        val_augmentations: Augmentations of the validation images.
-        test_augmentations: Augmentations of the test images.
-        augmentations: Augmentations of every split that has none of its own.
+        num_workers: Processes that read images (for each device); by default one less than there are processors, at most 8.
         test_split_mode: ``synthetic`` tests on the normal images and on synthetic defects put into some of them;
             otherwise the test set is what the file says.
-        test_split_ratio: Share of the training images for testing, where a synthetic test set has to be made of those.
         val_split_mode: How the validation set is made.
         val_split_ratio: Share of the images for validation, where the mode asks for one.
         seed: Seed of random splits.
@@ -151,28 +147,17 @@ class JSONLines(AnomalibDataModule):
         task: TaskType | str | None = None,
         train_batch_size: int = 32,
         eval_batch_size: int = 32,
-        num_workers: int = 8,
-        train_augmentations: Transform | None = None,
-        val_augmentations: Transform | None = None,
-        test_augmentations: Transform | None = None,
-        augmentations: Transform | None = None,
+        num_workers: int | None = None,
         test_split_mode: TestSplitMode | str = TestSplitMode.FROM_DIR,
-        test_split_ratio: float = 0.2,
         val_split_mode: ValSplitMode | str = ValSplitMode.SAME_AS_TEST,
         val_split_ratio: float = 0.5,
         seed: int | None = None,
         bit_depth: int | None = None,
     ) -> None:
+        workers = default_num_workers() if num_workers is None else num_workers
         super().__init__(
-            train_batch_size=train_batch_size,
-            eval_batch_size=eval_batch_size,
-            num_workers=num_workers,
-            train_augmentations=train_augmentations,
-            val_augmentations=val_augmentations,
-            test_augmentations=test_augmentations,
-            augmentations=augmentations,
+            *(train_batch_size, eval_batch_size, workers),
             test_split_mode=test_split_mode,
-            test_split_ratio=test_split_ratio,
             val_split_mode=val_split_mode,
             val_split_ratio=val_split_ratio,
             seed=seed,
@@ -228,27 +213,55 @@ class JSONLines(AnomalibDataModule):
         self._require_training_images("training on it")
         return super().train_dataloader()
 
+    def test_dataloader(self) -> DataLoader:
+        """Test images.
+
+        Raises:
+            ValueError: If the file lists none.
+        """
+        if len(self.test_data) == 0:
+            raise ValueError(
+                f'{self.metadata} has only lines with "split": "train", so there is nothing to test or predict: to judge '
+                f"photos by these use --data Photos with --model.few_shot_source, or `dpclip predict --good`"
+            )
+        return super().test_dataloader()
+
     def _require_training_images(self, purpose: str) -> None:
         if len(self.train_data) == 0:
             raise ValueError(f'{self.metadata} has no line with "split": "train", but {purpose} needs training images')
 
 
-def _task_of(samples: pd.DataFrame, task: TaskType | None, metadata: str | Path) -> TaskType:
-    """Task that the masks allow, where ``task`` leaves it open.
+def _has_mask(sample: Any) -> bool:
+    return not sample.label_index or isinstance(sample.mask_path, str)
+
+
+def _without_mask(samples: pd.DataFrame) -> pd.Series:
+    """Whether each anomalous image has no mask, by the path of the image."""
+    anomalous = samples[samples.label_index == 1]
+    return anomalous.mask_path.isna().set_axis(anomalous.image_path)
+
+
+def _task_of(unmasked: pd.Series, task: TaskType | None, metadata: str | Path) -> TaskType:
+    """Task that the masks allow, where ``task`` leaves it open; says how many masks are missing where others are there.
+
+    Args:
+        unmasked: Whether each anomalous image has no mask, by its path.
+        task: What the user wants.
+        metadata: The file, for messages.
 
     Raises:
-        ValueError: If some anomalous images have no mask and the task is not classification.
+        ValueError: If there is no mask and the task is segmentation.
     """
-    if task == TaskType.CLASSIFICATION:
-        return task
-    anomalous = samples[samples.label_index == 1]
-    if task is None and anomalous.mask_path.isna().all():
+    if task == TaskType.CLASSIFICATION or (task is None and unmasked.all()):
         return TaskType.CLASSIFICATION
-    pairs = zip(samples.label_index == 1, samples.mask_path.notna(), strict=True)
-    missing = samples.iloc[missing_masks(pairs)] if anomalous.mask_path.notna().any() else anomalous
-    if len(missing):
+    if len(unmasked) and unmasked.all():
         raise ValueError(
-            f"{len(missing)} of {len(anomalous)} anomalous images in {metadata} have no mask, the first is "
-            f"{missing.image_path.iloc[0]}: add the masks, or set task to classification for image metrics only"
+            f"none of {len(unmasked)} anomalous images in {metadata} has a mask, the first is {unmasked.index[0]}: add masks, "
+            f"or set task to classification for image metrics only"
+        )
+    if unmasked.any():
+        logger.warning(
+            "%d of %d anomalous images in %s have no mask, the first is %s: pixel metrics and thresholds leave them out",
+            *(unmasked.sum(), len(unmasked), metadata, unmasked[unmasked].index[0]),
         )
     return TaskType.SEGMENTATION

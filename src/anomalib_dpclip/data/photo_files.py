@@ -19,7 +19,7 @@ UNSUPPORTED = (".heic", ".heif", ".avif", ".dng", ".cr2", ".cr3", ".nef", ".arw"
 
 
 def photo_files(root: Path, outputs: Path | None = None) -> Iterator[str]:
-    """Paths of the photos below a folder, in no order.
+    """Paths of the photos below a folder, in no order. A link to a photo is one, under its own name.
 
     Args:
         root: The folder, or one file, which is taken whatever it is.
@@ -34,22 +34,26 @@ def photo_files(root: Path, outputs: Path | None = None) -> Iterator[str]:
         return
     if not root.is_dir():
         raise FileNotFoundError(f"no folder {root}: root must be the folder that the photos are in")
-    left_out = []
     suffixes = {suffix for suffix, kind in Image.registered_extensions().items() if kind in FORMATS}
+    unsupported = []
+    for path in _visible_files(root, outputs):
+        if path.suffix.lower() in suffixes:
+            yield str(path)
+        elif path.suffix.lower() in UNSUPPORTED:
+            unsupported.append(path)
+    if unsupported:
+        kinds = ", ".join(sorted({path.suffix.lower() for path in unsupported}))
+        logger.warning(
+            "%d photos left out, such as %s: %s cannot be read, save them as JPEG", len(unsupported), unsupported[0], kinds
+        )
+
+
+def _visible_files(root: Path, outputs: Path | None) -> Iterator[Path]:
+    """Files below a folder but for masks, what is hidden, and what a run has written."""
     for folder, subfolders, files in os.walk(root, onerror=_raise):
         written = {PICTURES, CONTACT_SHEET} if CONTACT_SHEET in files or holds_results(Path(folder)) else set()
         subfolders[:] = [name for name in subfolders if name not in written and _is_wanted(Path(folder, name), outputs)]
-        yield from (
-            str(Path(folder, name))
-            for name in files
-            if not name.startswith(".") and name not in written and Path(name).suffix.lower() in suffixes
-        )
-        left_out += [Path(folder, name) for name in files if Path(name).suffix.lower() in UNSUPPORTED]
-    if left_out:
-        kinds = ", ".join(sorted({path.suffix.lower() for path in left_out}))
-        logger.warning(
-            "%d photos left out, such as %s: %s cannot be read, save them as JPEG", len(left_out), left_out[0], kinds
-        )
+        yield from (Path(folder, name) for name in files if name not in written and not name.startswith("."))
 
 
 def _is_wanted(folder: Path, outputs: Path | None) -> bool:

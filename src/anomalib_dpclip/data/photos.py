@@ -1,7 +1,6 @@
 """Photos: folders of any number of unlabelled images, to predict."""
 
 import logging
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -10,27 +9,19 @@ import torch
 from anomalib.data import AnomalibDataModule
 from anomalib.data.transforms.utils import extract_transforms_by_type
 from lightning.pytorch import Trainer
-from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import Resize, Transform
 from torchvision.transforms.v2.functional import to_dtype, to_image
 
-from anomalib_dpclip.data.bit_depth import PhotoReader
-from anomalib_dpclip.data.images import FORMATS, ImageReadError, read_image
+from anomalib_dpclip.data.images import FORMATS, ImageReadError
 from anomalib_dpclip.data.items import NamedImageBatch, NamedImageItem
-from anomalib_dpclip.data.model_digest import model_digest
 from anomalib_dpclip.data.photo_files import photo_files
-from anomalib_dpclip.data.results import (
-    DONE,
-    RESULTS,
-    Result,
-    ResultsWriter,
-    read_results,
-    set_aside,
-    take_up,
-    write_results,
-)
-from anomalib_dpclip.method.class_names import describe
+from anomalib_dpclip.data.readers import PhotoReader
+from anomalib_dpclip.data.results import RESULTS, Result, ResultsWriter
+from anomalib_dpclip.data.results.resume import EarlierResults, prediction_digest
+from anomalib_dpclip.data.results.rows import read_rows
+from anomalib_dpclip.data.workers import default_num_workers
+from anomalib_dpclip.method.class_names import readable_name
 
 logger = logging.getLogger(__name__)
 
@@ -61,9 +52,10 @@ class PhotosDataset(Dataset[NamedImageItem | None]):
         paths: list[str],
         class_names: list[str] | None = None,
         resize: Transform | None = None,
-        read_photo: Callable[[str], Image.Image] = read_image,
+        read_photo: PhotoReader | None = None,
     ) -> None:
-        self.paths, self.class_names, self.resize, self.read_photo = paths, class_names, resize, read_photo
+        self.paths, self.class_names, self.resize = paths, class_names, resize
+        self.read_photo = read_photo or PhotoReader()
         self.whole = self
 
     def __len__(self) -> int:
@@ -108,13 +100,14 @@ class Photos(AnomalibDataModule):
 
     After each batch the results are added to ``results.csv``, beside the heat maps: path, score, label, picture, and for an
     image without results the reason. The same command a second time goes on where the first one stopped: images that have a
-    score are left out. Results of another model or of other settings are set aside, in a file named by that model's digest.
-    With ``--return_predictions false`` memory does not grow with the number of images.
+    score are left out. Results of another model, of other settings or good photos, or of another lot, whose images are judged
+    by each other, are set aside in a file named by their digest. With ``--return_predictions false`` no prediction stays in
+    memory, only the list of the images.
 
     Args:
         root: Folder of the photos.
         batch_size: Images a batch (and device).
-        num_workers: Processes that read images (for each device); by default one a processor, at most 8.
+        num_workers: Processes that read images (for each device); by default one less than there are processors, at most 8.
         class_from_folder: Photos of several classes in one run: an image shows what the folder in ``root`` that it lies
             in is called, such as ``metal_nut``, unless the model is given a class name.
         fresh: Start over instead of going on with earlier results.
@@ -145,7 +138,7 @@ class Photos(AnomalibDataModule):
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
         if num_workers is not None and num_workers < 0:
             raise ValueError(f"num_workers must be at least 0, not {num_workers}")
-        workers = min(8, os.cpu_count() or 1) if num_workers is None else num_workers
+        workers = default_num_workers() if num_workers is None else num_workers
         super().__init__(train_batch_size=batch_size, eval_batch_size=batch_size, num_workers=workers)
         self.root = Path(root)
         self.class_from_folder = class_from_folder
@@ -193,17 +186,23 @@ class Photos(AnomalibDataModule):
             ValueError: If there are fewer photos than devices, or a ``results.csv`` of something else.
         """
         outputs = Path(self.trainer.default_root_dir) if self.trainer else None
-        places = [self.root] if self.only is None else self.only
-        paths = sorted({path for place in places for path in photo_files(place.resolve(), outputs)})
-        if not paths:
-            raise FileNotFoundError(f"no images in {self.root}: it holds no file in one of {', '.join(FORMATS)}")
-        left = paths if outputs is None else self._resume(paths, outputs)
+        paths = self._paths(outputs)
+        left = paths if outputs is None else self._without_results(paths, outputs)
         resize = self._resize()
         if self.reduced_jpeg and resize is not None:
             self._read_photo.side = _REDUCED * max(resize.size)
         dataset = self._dataset(left, resize)
         dataset.whole = self._dataset(paths, resize)
         return DataLoader(dataset, batch_size=self.eval_batch_size, num_workers=self.num_workers, collate_fn=dataset.collate_fn)
+
+    def _paths(self, outputs: Path | None) -> list[str]:
+        """All photos, in the order of their names. A link to a file is a photo of its own, whatever it points to."""
+        places = [self.root] if self.only is None else self.only
+        resolved = [place.resolve() if place.is_dir() else place.parent.resolve() / place.name for place in places]
+        paths = sorted({path for place in resolved for path in photo_files(place, outputs)})
+        if not paths:
+            raise FileNotFoundError(f"no images in {self.root}: it holds no file in one of {', '.join(FORMATS)}")
+        return paths
 
     def _dataset(self, paths: list[str], resize: Resize | None) -> PhotosDataset:
         class_names = [self._class_of(path) for path in paths] if self.class_from_folder else None
@@ -214,29 +213,29 @@ class Photos(AnomalibDataModule):
         pre_processor = getattr(self.trainer.lightning_module, "pre_processor", None) if self.trainer else None
         return next(iter(extract_transforms_by_type(getattr(pre_processor, "transform", None), Resize)), None)
 
-    def _resume(self, paths: list[str], outputs: Path) -> list[str]:
-        """Take over earlier results, attach a writer for the new ones, and give what is left to do."""
+    def _without_results(self, paths: list[str], outputs: Path) -> list[str]:
+        """Take over earlier results, attach a writer for the new ones, and give the photos that are left to do."""
         trainer: Any = self.trainer
-        settings = {"class_from_folder": self.class_from_folder, "bit_depth": self.bit_depth, "precision": trainer.precision}
-        if self.reduced_jpeg:  # earlier results know no such setting
-            settings["reduced_jpeg"] = True
-        model = model_digest(trainer.lightning_module, settings)
-        earlier = {} if self.fresh else read_results(outputs)
-        others = sorted({row.model for row in earlier.values() if row.status == DONE} - {model})
-        done = {row.path: row for row in (take_up(outputs, model) if others else earlier).values() if row.status == DONE}
-        left = [path for path in paths if path not in done]
+        settings = {
+            "class_from_folder": self.class_from_folder,
+            "bit_depth": self.bit_depth,
+            "reduced_jpeg": self.reduced_jpeg,
+            "precision": trainer.precision,
+        }
+        model = prediction_digest(trainer.lightning_module, paths, settings)
+        earlier = EarlierResults(outputs, model, self.fresh)
+        left = [path for path in paths if path not in earlier.done]
         self._check_devices_and_memory(trainer, len(left))
         trainer.strategy.barrier()  # all processes have read what the first one now puts together
         if trainer.is_global_zero:
-            if others:
-                logger.info("results of another model, class name or setting are now in %s", set_aside(outputs, others[0]))
-            write_results(outputs, done.values())
+            earlier.take_over()
             logger.info("%d of %d photos to predict, the others have results in %s", len(left), len(paths), outputs)
         # Last, so that a row says that the heat map is there too.
         callbacks = [each for each in trainer.callbacks if not isinstance(each, ResultsWriter)]
-        trainer.callbacks = [*callbacks, ResultsWriter(outputs, left, model, self.listener)]
+        trainer.callbacks = [*callbacks, ResultsWriter(outputs, left, model, self._read_photo, self.listener)]
         if self.listener is not None:
-            self.listener([done[path] for path in paths if path in done])
+            asked = set(paths)
+            self.listener([row for row in read_rows(outputs / RESULTS) if row.path in asked])
         return left
 
     @staticmethod
@@ -248,7 +247,7 @@ class Photos(AnomalibDataModule):
 
     def _class_of(self, path: str) -> str:
         folder, *file = Path(path).relative_to(self.root.resolve()).parts
-        return describe(None, folder if file else None)
+        return readable_name(folder if file else None)
 
     def _refuse(self) -> NoReturn:
         raise ValueError("Photos have no labels: use `anomalib predict`, or another data module to train or test")

@@ -9,6 +9,9 @@ from typing import Any
 
 import torch
 
+EXPORTED = (".pt", ".onnx", ".xml", ".bin")
+"""Suffixes of exported models, which are not taken apart again."""
+
 # What zipfile and the unpickler raise on bytes that they cannot make sense of.
 _UNREADABLE = (
     zipfile.BadZipFile,
@@ -46,6 +49,8 @@ def load_plain(path: Path) -> Any:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if "weights_only" in str(error):  # torch goes on to say how to load it all the same
             reason = "it holds more than tensors and plain data"
+        if path.suffix in EXPORTED:
+            reason += ". If it is an exported model, give the checkpoint or the adapters that it was made of"
         raise ValueError(
             f"{path} cannot be read safely (truncated, damaged, of another kind, or with code in it): {reason}"
         ) from error

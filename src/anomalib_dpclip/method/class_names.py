@@ -66,6 +66,19 @@ _DESCRIPTIONS: dict[str, dict[str, str]] = {
 }
 
 
+def readable_name(name: str | None) -> str:
+    """A class's name as prompts say it, whoever gave it: words with single spaces, ``"object"`` where there are none.
+
+    Args:
+        name: From a command line, a folder, a metadata file or a page.
+
+    Example:
+        >>> readable_name("brushed_metal"), readable_name("  metal   nut "), readable_name("_")
+        ('brushed metal', 'metal nut', 'object')
+    """
+    return re.sub(r"[_\s]+", " ", name or "").strip() or UNKNOWN_CLASS
+
+
 def describe(data_set: str | None, category: str | None) -> str:
     """Readable class name for the prompts.
 
@@ -84,8 +97,7 @@ def describe(data_set: str | None, category: str | None) -> str:
     known = table.get((category or "").lower())
     if known is None and data_set_key(data_set) == "colon":
         known = "colon endoscopy image"  # one class whatever its folder is called
-    words = re.sub(r"[_\s]+", " ", category or "").strip()
-    return known or words or UNKNOWN_CLASS
+    return known or readable_name(category)
 
 
 def classes_of(datamodule: "AnomalibDataModule") -> set[str]:

@@ -144,10 +144,18 @@ class PixelHistogram(Metric):
         self._batches_of_reader[reader] += 1
         return self._batches_of_reader[reader] > counted
 
-    def update(self, scores: torch.Tensor | None, masks: torch.Tensor | None) -> None:
-        """Add a batch, see `count_pixels`; one without maps or masks is passed over."""
+    def update(self, scores: torch.Tensor | None, masks: torch.Tensor | None, has_mask: torch.Tensor | None = None) -> None:
+        """Add a batch.
+
+        Args:
+            scores: Anomaly maps, see `count_pixels`; without any the batch is passed over.
+            masks: Ground truth, likewise.
+            has_mask: Images whose ground truth is known ``(B,)`` bool; the others are passed over. Default: all.
+        """
         if scores is None or masks is None:
             return
+        if has_mask is not None:
+            scores, masks = scores[has_mask.to(scores.device)], masks[has_mask.to(masks.device)]
         counts = count_pixels(scores, masks, self.judged)
         self.normal += counts.normal
         self.anomalous += counts.anomalous

@@ -13,7 +13,8 @@ from anomalib_dpclip.metrics.pixel_histogram import PixelCounts, PixelHistogram
 class PixelMetric(AnomalibMetric, Metric):
     """One metric of the pixel counts.
 
-    Batches without maps or masks are passed over: the metric describes the images that have both, NaN if none has.
+    Batches without maps or masks are passed over, and so are images that ``batch.has_mask`` is false for: the metric describes
+    the images that have both, NaN if none has.
 
     Args:
         name: What to log it as, e.g. ``"pixel_AUROC"``.
@@ -39,7 +40,7 @@ class PixelMetric(AnomalibMetric, Metric):
     def update(self, batch: Batch) -> None:
         """Add a batch with ``anomaly_map`` and ``gt_mask``, both ``(B, H, W)``; see `count_pixels`."""
         if self.histogram.note_batch(self._reader):
-            self.histogram.update(batch.anomaly_map, batch.gt_mask)
+            self.histogram.update(batch.anomaly_map, batch.gt_mask, getattr(batch, "has_mask", None))
 
     def compute(self) -> torch.Tensor:
         """The metric, in [0, 1] or NaN, ``()``."""

@@ -100,10 +100,10 @@ class SavesAdapters(KnowsReferences):
         elif trainer is not None and self.is_trained_here and trainer.ckpt_path == self._went_on_from:
             self._keep_what_was_trained(checkpoint)
             return
-        super().on_load_checkpoint(checkpoint)
         saved = checkpoint.get(PROVENANCE_KEY)
         if saved is None:
             raise ValueError("the checkpoint is not one of DPCLIP: it lacks its provenance. Which model wrote it?")
+        super().on_load_checkpoint(checkpoint)
         self._check_unadapted(checkpoint)
         provenance = Provenance.from_dict(saved, CHECKPOINT)
         self._follow_detection(provenance.architecture.get("detection", "projector"))

@@ -44,7 +44,14 @@ class CalibrationStatistics(nn.Module):
         return f" of {self.source}" if self.source else ""
 
     @torch.no_grad()
-    def update(self, anomaly_map: Tensor, detection: Tensor, label: Tensor | None, mask: Tensor | None) -> None:
+    def update(
+        self,
+        anomaly_map: Tensor,
+        detection: Tensor,
+        label: Tensor | None,
+        mask: Tensor | None,
+        has_mask: Tensor | None = None,
+    ) -> None:
         """Add a batch.
 
         Args:
@@ -52,12 +59,12 @@ class CalibrationStatistics(nn.Module):
             detection: Detection scores ``(B,)``.
             label: 0 or 1 ``(B,)``, if known.
             mask: Ground truth ``(B, H, W)`` of the same size, if known.
+            has_mask: Images whose ground truth is known ``(B,)`` bool. Default: all.
         """
         values = anomaly_map.flatten(1) if self.judged is None else anomaly_map[:, self.judged]
         kind = torch.full_like(detection, UNKNOWN_LABEL) if label is None else label
         self.rows.update(torch.stack([part.float() for part in (*values.aminmax(dim=1), detection, kind)], dim=1))
-        if mask is not None:
-            self.pixels.update(anomaly_map, mask)
+        self.pixels.update(anomaly_map, mask, has_mask)
 
     def update_all(self, batches: Sequence[tuple[Tensor, Tensor, Tensor, Tensor]]) -> None:
         """Add several batches, each as `update` takes it, with label and mask, at once."""

@@ -126,7 +126,8 @@ class DPCLIPPostProcessor(PostProcessor):
         del trainer, pl_module, args, kwargs
         if self._statistics is not None:
             _require_finite(outputs, "prediction")
-            self._statistics.update(outputs.anomaly_map, outputs.pred_score, outputs.gt_label, outputs.gt_mask)
+            known = getattr(outputs, "has_mask", None)
+            self._statistics.update(outputs.anomaly_map, outputs.pred_score, outputs.gt_label, outputs.gt_mask, known)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Calibrate on the validation images."""

@@ -6,8 +6,11 @@ from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+from anomalib.data import Folder
+from PIL import Image
 
-from anomalib_dpclip.auxiliary.leakage import require_disjoint, warn_if_learned_from
+from anomalib_dpclip.auxiliary.leakage import require_disjoint, require_untested, warn_if_learned_from
+from anomalib_dpclip.data.image_checks import image_paths
 
 
 def images(folder, **contents):
@@ -59,6 +62,35 @@ def test_a_copy(tmp_path):
     copy = shutil.copy(learned[1], tmp_path / "renamed.png")
     with pytest.raises(ValueError, match=f"renamed.png is to be tested on and, as {learned[1]}, learned from"):
         require_disjoint(frame(learned), target([str(copy)]))
+
+
+def test_good_photos_are_not_judged(tmp_path):
+    """Neither in a test nor in a prediction, whose images need not all be there."""
+    good = images(tmp_path / "good", one=b"11", two=b"222")
+    others = images(tmp_path / "others", one=b"1x")
+    gone = str(tmp_path / "gone.png")
+    require_untested(good, [*others, gone])
+    require_untested([*good, gone], others)
+    copy = shutil.copy(good[1], tmp_path / "renamed.png")
+    for judged in (good[1], str(copy)):
+        with pytest.raises(
+            ValueError, match=rf"{judged} is to be judged and, as {good[1]}, a photo .* --model.few_shot_source"
+        ):
+            require_untested(good, [*others, judged])
+
+
+def test_a_folder_that_tests_on_some_of_its_good_photos(tmp_path):
+    """anomalib samples them from ``normal_dir``, where there is no ``normal_test_dir``."""
+    for name, count in (("good", 5), ("bad", 1)):
+        (tmp_path / name).mkdir()
+        for index in range(count):
+            Image.new("L", (4, 4), 9 * count + index).save(tmp_path / name / f"{index}.png")
+    parts = Folder("parts", "good", tmp_path, abnormal_dir="bad", seed=1, num_workers=0)
+    parts.setup()
+    source = sorted(map(str, (tmp_path / "good").iterdir()))
+    with pytest.raises(ValueError, match="a Folder without normal_test_dir"):
+        require_untested(source, image_paths(parts.test_dataloader().dataset))
+    require_untested(list(parts.train_data.samples.image_path), image_paths(parts.test_data))
 
 
 @pytest.mark.parametrize(

@@ -231,6 +231,6 @@ def test_damaged_bytes_give_an_image_or_one_error_that_names_the_file(tmp_path_f
 
 def test_more_pixels_than_a_caller_can_do_with_are_refused(tmp_path):
     path = save(tmp_path / "a.png", np.zeros((20, 30), np.uint8))
-    assert read_image(path, most_pixels=600).size == (30, 20)
+    assert read_image(path, max_pixels=600).size == (30, 20)
     with pytest.raises(ImageReadError, match=r"a\.png: it has 600 pixels, 599 are the most"):
-        read_image(path, most_pixels=599)
+        read_image(path, max_pixels=599)

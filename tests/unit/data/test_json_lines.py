@@ -1,5 +1,7 @@
 import json
 import os
+import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,6 +17,7 @@ from torchvision.transforms.v2 import Compose, Normalize, Resize
 from anomalib_dpclip.data.images import ImageReadError
 from anomalib_dpclip.data.json_lines import JSONLines, JSONLinesDataset
 from anomalib_dpclip.data.listing.metadata import read_metadata, write_metadata
+from anomalib_dpclip.post_processing.calibration_statistics import CalibrationStatistics
 
 COLUMNS = ["image_path", "split", "label_index", "mask_path"]
 
@@ -292,7 +295,6 @@ def test_writing_fails_without_a_trace(mvtec, metadata, tmp_path):
 def test_category_filter(mvtec, metadata):
     assert len(JSONLinesDataset(metadata, mvtec)) == 24
     assert set(JSONLinesDataset(metadata, mvtec, "metal_nut").samples.class_name) == {"metal_nut"}
-    assert len(JSONLinesDataset(metadata, mvtec, "metal_nut", split="train")) == 3
     with pytest.raises(ValueError, match=r"no category 'screw' in .*: it has 'bottle', 'metal_nut'"):
         JSONLinesDataset(metadata, mvtec, "screw")
 
@@ -316,18 +318,56 @@ def test_without_masks_there_are_image_labels_only(mvtec, tmp_path):
     assert sorted(batch.gt_label.tolist()) == [0] * 3 + [1] * 6
 
 
-def test_some_masks_are_an_error_unless_set_aside(mvtec, tmp_path):
+def test_where_some_have_masks_the_others_are_left_out_and_counted(mvtec, tmp_path, caplog):
+    """Masks of scratches, say, but not of stains: pixel metrics and thresholds are of the images that have them."""
     path = without_masks(mvtec, tmp_path / "x.jsonl", keep=2)
-    with pytest.raises(ValueError, match=r"4 of 6 anomalous images in .* have no mask, .* set task to classification"):
-        JSONLines(path, mvtec).setup()
-    datamodule = JSONLines(path, mvtec, task="classification", num_workers=0)
+    datamodule = JSONLines(path, mvtec, num_workers=0)
     datamodule.setup()
-    assert next(iter(datamodule.test_dataloader())).gt_mask is None
+    assert f"4 of 6 anomalous images in {path} have no mask, the first is {mvtec}/bottle/test/broken/002.png" in caplog.text
+    batch = next(iter(datamodule.test_dataloader()))
+    masked = [Path(path).parts[-2:] in {("broken", "000.png"), ("broken", "001.png")} for path in batch.image_path]
+    assert batch.has_mask.tolist() == [one or not label for one, label in zip(masked, batch.gt_label, strict=True)]
+    assert batch.gt_mask.flatten(1).any(dim=1).tolist() == masked
+    statistics = CalibrationStatistics()
+    maps = torch.rand(9, 12, 16)
+    statistics.update(maps, torch.rand(9), batch.gt_label, batch.gt_mask, batch.has_mask)
+    assert (statistics.pixels.compute().anomalous.sum(), statistics.pixels.compute().normal.sum()) == (36, 5 * 192 - 36)
+    without = JSONLines(path, mvtec, task="classification", num_workers=0)
+    without.setup()
+    assert next(iter(without.test_dataloader())).gt_mask is None
 
 
 def test_segmentation_needs_masks(mvtec, tmp_path):
-    with pytest.raises(ValueError, match="6 of 6 anomalous images"):
+    with pytest.raises(ValueError, match=r"none of 6 anomalous images in .* has a mask, the first is"):
         JSONLines(without_masks(mvtec, tmp_path / "x.jsonl"), mvtec, task="segmentation").setup()
+
+
+def test_masks_of_all_kinds_are_the_same(folder, tmp_path, caplog):
+    """0 and 1, 0 and 255, a palette, transparency, 16 bits; and an empty one is named."""
+    values = np.zeros((12, 16), np.uint8)
+    values[2:5, 3:9] = 1
+    palette = Image.fromarray(values, "P")
+    palette.putpalette([0, 0, 0, 255, 255, 0])
+    kinds = {
+        "one": Image.fromarray(values),
+        "full": Image.fromarray(values * 255),
+        "deep": Image.fromarray(np.uint16(values)),
+        "palette": palette,
+        "clear": Image.fromarray(np.dstack([np.full((12, 16, 3), 255, np.uint8), values * 255])),
+        "nothing": Image.fromarray(values * 0),
+    }
+    for name, image in kinds.items():
+        image.save(folder / f"{name}_mask.png")
+        shutil.copy(folder / "a.png", folder / f"{name}.png")
+    lines = [{"image_path": f"{name}.png", "label": 1, "class_name": "c", "mask_path": f"{name}_mask.png"} for name in kinds]
+    dataset = JSONLinesDataset(write(tmp_path / "x.jsonl", lines), folder)
+    for _ in range(2):
+        masks = {Path(item.image_path).stem: item.gt_mask for item in dataset}
+        assert not masks.pop("nothing").any()
+        assert all(torch.equal(each, torch.from_numpy(values)) for each in masks.values())
+    named = [message for message in caplog.messages if "is labelled anomalous, but its mask" in message]
+    assert len(named) == 1
+    assert str(folder / "nothing_mask.png") in named[0]
 
 
 def test_anomalous_images_only(mvtec, tmp_path):
@@ -388,6 +428,11 @@ def test_training_images_are_asked_for_only_where_needed(folder, tmp_path):
             JSONLines(path, folder, val_split_mode=mode).setup()
     with pytest.raises(ValueError, match="val_split_mode from_dir: a metadata file has no validation split"):
         JSONLines(path, folder, val_split_mode="from_dir")
+    train = write(tmp_path / "train.jsonl", [{**json.loads(GOOD), "split": "train"}])
+    only_good = JSONLines(train, folder, num_workers=0)
+    only_good.setup()
+    with pytest.raises(ValueError, match=r"train\.jsonl has only lines .* nothing to test or predict"):
+        only_good.test_dataloader()
 
 
 def test_the_hosts_own_splits(mvtec, metadata):

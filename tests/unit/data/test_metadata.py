@@ -6,9 +6,9 @@ import pytest
 from anomalib.data import MVTec, MVTecAD
 from PIL import Image
 
-from anomalib_dpclip.data.few_shot import few_shot
 from anomalib_dpclip.data.listing.check import Problem, check_metadata
 from anomalib_dpclip.data.listing.command import metadata
+from anomalib_dpclip.data.listing.few_shot import few_shot
 
 
 def picture(path, value=100, size=(8, 6), mode="RGB"):
@@ -85,6 +85,20 @@ class TestFolders:
             picture(root / "images" / f"{index}.png")
             mask(root / "masks" / f"{index}.png")
         assert listed(root, tmp_path) == {f"images/{index}.png": (1, "CVC-300", f"masks/{index}.png", None) for index in (1, 2)}
+
+    def test_what_is_not_listed_and_what_prompts_say_is_on_the_screen(self, tmp_path, capsys):
+        root = tmp_path / "my_photos"
+        for name in ("good/1.png", "scratch/1.png", "scratch/deep/2.png", "scratch/deep/3.png", "4.png", ".cache/5.png"):
+            picture(root / name)
+        mask(root / "masks" / "scratch" / "1.png")
+        metadata(root, output=tmp_path / "x.jsonl")
+        assert capsys.readouterr().out.splitlines()[1:] == [
+            "prompts will say 'my photos' (the folder's name: say what the photos show with --class_name)",
+            f"not listed: 1 images in {root}",
+            f"not listed: 2 images in {root}/scratch/deep",
+        ]
+        metadata(root, output=tmp_path / "MVTec" / "x.jsonl", class_name="bottle")
+        assert "prompts will say 'dark bottle'\n" in capsys.readouterr().out
 
     def test_a_mask_that_matches_no_image(self, tmp_path):
         picture(tmp_path / "good" / "1.png")
@@ -197,7 +211,8 @@ class TestDataModules:
             *[("bottle", 0)] * 2, *[("bottle", 1)] * 2, *[("wood", 0)] * 2, *[("wood", 1)] * 2
         ]  # fmt: skip
         summary = "8 labelled images of 2 categories (4 normal, 4 anomalous, 4 with masks), 0 training images"
-        assert capsys.readouterr().out == f"metadata/MVTecAD/4-shot.jsonl: {summary}\n" * 2
+        prompts = "prompts will say 'dark bottle', 'wood surface'"
+        assert capsys.readouterr().out == f"metadata/MVTecAD/4-shot.jsonl: {summary}\n{prompts}\n" * 2
 
     def test_output_is_the_same_each_time(self, tmp_path):
         self.mvtec(tmp_path / "data", "bottle")
@@ -328,7 +343,9 @@ class TestCheck:
             Problem(3, "copy.png is the same picture as good.png", is_error=False),
             Problem(4, "mask noisy.png has 3 grey values: all but 0 are anomalous", is_error=False),
             Problem(
-                5, "other.png is anomalous and has no mask, although others have one: add it, or test with task classification"
+                5,
+                "other.png is anomalous and has no mask, although others have one: pixel metrics leave it out",
+                is_error=False,
             ),
         ]
 

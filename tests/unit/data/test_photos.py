@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -12,9 +13,8 @@ from PIL import Image
 from torchvision.transforms.v2 import Resize
 
 from anomalib_dpclip import DPCLIP
-from anomalib_dpclip.data.model_digest import model_digest
 from anomalib_dpclip.data.photos import Photos, PhotosDataset
-from anomalib_dpclip.data.results import RESULTS, RESULTS_JSON, Result, read_results, write_results
+from anomalib_dpclip.data.results import RESULTS, RESULTS_JSON, read_results
 
 RESIZED = (8, 6)
 
@@ -108,6 +108,30 @@ def test_a_bad_file_is_reported_and_the_others_done(root, tmp_path, caplog):
     assert bad in next(row.status for row in read_results(tmp_path / "out").values() if row.path == bad)
 
 
+def test_names_twice_links_and_other_scripts_are_photos_of_their_own(root, tmp_path):
+    """Nothing is overwritten or left out, and what cannot be read does not end the run."""
+    (root / "b" / "link.png").symlink_to(root / "a" / "1.png")
+    (root / "b" / "gone.png").symlink_to(root / "nothing.png")
+    (root / "elsewhere").symlink_to(tmp_path)  # a folder, which might lead round in circles
+    save(root / "größer 螺丝.png", 102)
+    (root / "empty.png").touch()
+    predict(root, tmp_path / "out")
+    found = {path: (score, status) for path, score, _, status in rows(tmp_path / "out", root)}
+    assert {path: float(score) for path, (score, status) in found.items() if status == "ok"} == {
+        "0.png": 0, "a/1.png": 0.8, "b/1.png": 1, "b/2.PNG": 0.2, "b/link.png": 0.8, "größer 螺丝.png": 0.4
+    }  # fmt: skip
+    assert set(found) - {path for path, (_, status) in found.items() if status == "ok"} == {"b/gone.png", "empty.png"}
+    (tmp_path / "alone.png").symlink_to(root / "0.png")
+    predict(tmp_path, tmp_path / "one", only=[tmp_path / "alone.png"])
+    assert [path for path, *_ in rows(tmp_path / "one", tmp_path)] == ["alone.png"]
+
+
+def test_why_a_photo_cannot_be_read_is_told_by_the_reader_that_could_not(tmp_path):
+    Image.fromarray(np.full((8, 8), 4095, np.uint16)).save(tmp_path / "a.png")
+    predict(tmp_path, tmp_path / "out", bit_depth=10)
+    assert "must lie in 0..1023" in rows(tmp_path / "out")[0][3]
+
+
 def test_a_batch_of_bad_files_only(root, tmp_path):
     for name in ("0.png", "a/1.png"):
         (root / name).write_bytes(b"")
@@ -127,10 +151,6 @@ class StopsAfter(Brightness):
         if batch_idx == self.threshold:
             raise RuntimeError("power cut")
         return super().predict_step(batch, batch_idx)
-
-
-def digest_of(model):
-    return model_digest(model, {"class_from_folder": False})
 
 
 def test_goes_on_where_it_stopped(root, tmp_path):
@@ -165,28 +185,6 @@ def test_nothing_left_to_do(root, tmp_path):
     before = rows(tmp_path / "out")
     assert not predict(root, tmp_path / "out").batches
     assert rows(tmp_path / "out") == before
-
-
-def test_the_digest_tells_weights_apart():
-    first, second = torch.nn.Linear(2, 1), torch.nn.Linear(2, 1)
-    second.load_state_dict(first.state_dict())
-    first.hparams = second.hparams = {}
-    assert model_digest(first, {}) == model_digest(second, {})
-    with torch.no_grad():
-        second.bias += 1
-    assert model_digest(first, {}) != model_digest(second, {})
-
-
-def test_files_of_other_processes_are_merged(tmp_path):
-    a, b, c = (Result(name, "0.5", "normal", "ok", "m") for name in "abc")
-    write_results(tmp_path, [b])
-    (tmp_path / RESULTS).rename(tmp_path / "results-rank1.csv")
-    write_results(tmp_path / "other", [c, a])
-    (tmp_path / "other" / RESULTS).rename(tmp_path / RESULTS)
-    assert read_results(tmp_path) == {"a": a, "b": b, "c": c}
-    write_results(tmp_path, read_results(tmp_path).values())
-    assert [path for path, *_ in rows(tmp_path)] == ["a", "b", "c"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["other", RESULTS, RESULTS_JSON]
 
 
 def test_a_csv_of_something_else_is_left_alone(root, tmp_path):
@@ -265,7 +263,7 @@ def test_with_the_model_itself(root, tmp_path):
 TWO_PROCESSES = """
 import sys
 from lightning.pytorch import Trainer
-from anomalib_dpclip.data.model_digest import model_digest
+
 from anomalib_dpclip.data.photos import Photos, PhotosDataset
 from tests.unit.data.test_photos import Brightness
 root, folder = sys.argv[1:]
@@ -296,7 +294,7 @@ def test_large_jpegs_are_decoded_in_part_if_the_user_says_so(tmp_path, monkeypat
         Image.new("RGB", size, (200, 200, 200)).save(tmp_path / f"{size[0]}.jpg")
     seen = set()
     monkeypatch.setattr(
-        "anomalib_dpclip.data.bit_depth.to_rgb", lambda image, *_: (seen.add(image.size), image.convert("RGB"))[1]
+        "anomalib_dpclip.data.readers.to_rgb", lambda image, *_: (seen.add(image.size), image.convert("RGB"))[1]
     )
     model = Brightness()
     predict(tmp_path, tmp_path / "out", model, reduced_jpeg=reduced)

@@ -1,14 +1,11 @@
 """Photos predicted a second time: by another model, beside earlier pictures, with names that CSV files find hard."""
 
 import csv
-from types import SimpleNamespace
 
 import pytest
-from lightning.pytorch import LightningModule
+import torch
 from tests.unit.data.test_photos import Brightness, predict, rows, save
 
-from anomalib_dpclip.data.model_digest import model_digest
-from anomalib_dpclip.data.photos import Photos
 from anomalib_dpclip.data.results import RESULTS, read_results
 
 
@@ -74,21 +71,6 @@ def test_names_with_line_breaks_are_done_once(root, tmp_path, name):
     assert str(root / name) in read_results(tmp_path / "out")
 
 
-def test_a_model_whose_post_processor_keeps_no_configuration(root, tmp_path):
-    model = Brightness()
-    model.post_processor = SimpleNamespace(forward=None)
-    predict(root, tmp_path / "out", model)
-    assert len(rows(tmp_path / "out")) == 3
-
-
-def test_a_model_without_hyper_parameters(root):
-    class Bare(LightningModule):
-        pass
-
-    assert len(list(Photos(root, num_workers=0).predict_dataloader())) == 1
-    assert model_digest(Bare(), {})
-
-
 def test_formats_of_phones_and_cameras_are_named(root, tmp_path, caplog):
     (root / "IMG_0001.HEIC").write_bytes(b"x")
     (root / "b.dng").write_bytes(b"x")
@@ -99,8 +81,31 @@ def test_formats_of_phones_and_cameras_are_named(root, tmp_path, caplog):
     assert ".dng, .heic cannot be read" in line
 
 
-def test_rows_are_in_the_order_of_the_photos_after_a_second_run(root, tmp_path):
+class InTheLightOfOthers(Brightness):
+    """Scores depend on the lot of photos, and on references."""
+
+    references = "none"
+
+    def prediction_digest(self, images):
+        return str([self.references, *images])
+
+
+def test_a_lot_with_more_photos_or_other_references_is_predicted_whole(root, tmp_path):
+    """What was scored on another scale is never mixed in."""
+    model = InTheLightOfOthers()
+    predict(root, tmp_path / "out", model)
+    model.threshold = torch.nn.Parameter(torch.tensor(0.5))  # its state is no part of the digest
+    assert not predict(root, tmp_path / "out", model).batches[1:]
+    save(root / "3.png", 5)
+    assert [len(batch) for batch in predict(root, tmp_path / "out", model).batches[1:]] == [4]
+    model.references = "four good photos"
+    predict(root, tmp_path / "out", model)
+    assert [len(batch) for batch in model.batches] == [3, 4, 4]
+    assert len({row.model for row in read_results(tmp_path / "out").values()}) == 1
+
+
+def test_rows_of_an_earlier_run_come_first(root, tmp_path):
     predict(root, tmp_path / "out")
     save(root / "1a.png", 5)
     predict(root, tmp_path / "out")
-    assert [path for path, *_ in rows(tmp_path / "out", root)] == ["0.png", "1.png", "1a.png", "2.png"]
+    assert [path for path, *_ in rows(tmp_path / "out", root)] == ["0.png", "1.png", "2.png", "1a.png"]

@@ -1,7 +1,5 @@
 """Connected regions of a mask, in pixels of the photo."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
@@ -11,7 +9,6 @@ from skimage.measure import label, regionprops
 
 from anomalib_dpclip.data.images import ImageReadError, photo_size
 from anomalib_dpclip.data.regions import Region, batch_regions, find_regions, regions_as_text, regions_from_text
-from anomalib_dpclip.data.results import RESULTS, RESULTS_JSON, Result, read_results, write_results
 
 
 def some_map(seed=0, shape=(30, 40)):
@@ -94,22 +91,3 @@ def test_regions_of_a_batch(tmp_path, caplog):
     assert "gone.png" in caplog.text
     assert batch_regions(batch, min_area=9) == [[], [], []]
     assert batch_regions(ImageBatch(image=torch.zeros(1, 3, 4, 4), image_path=paths[:1])) == [[]]
-
-
-def test_the_json_file_says_the_same(tmp_path):
-    rows = [
-        Result("b.png", "0.900000", "anomalous", "ok", "m", "images/b.png.jpg", "1 2 3 4 0.9000 7"),
-        Result("a.png", "", "", "cannot read image", "m"),
-    ]
-    write_results(tmp_path, rows)
-    assert list(read_results(tmp_path).values()) == sorted(rows)
-    unread, found = json.loads((tmp_path / RESULTS_JSON).read_text())
-    assert unread["score"] is None
-    assert unread["regions"] == []
-    assert found["score"] == 0.9
-    assert found["regions"] == [{"box": [1, 2, 3, 4], "score": 0.9, "area": 7}]
-
-
-def test_results_of_an_earlier_version_are_read(tmp_path):
-    (tmp_path / RESULTS).write_text("path,score,label,status,model,picture\na.png,0.1,normal,ok,m,images/a.jpg\n")
-    assert read_results(tmp_path) == {"a.png": Result("a.png", "0.1", "normal", "ok", "m", "images/a.jpg", "")}

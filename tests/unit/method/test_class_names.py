@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from anomalib_dpclip.method.class_names import _DESCRIPTIONS, classes_of, describe
+from anomalib_dpclip.method.class_names import _DESCRIPTIONS, classes_of, describe, readable_name
 from anomalib_dpclip.method.data_sets import data_set_key
 from anomalib_dpclip.method.domain import domain_of
 
@@ -26,16 +26,21 @@ from anomalib_dpclip.method.domain import domain_of
         ("CVC-300", "CVC-300", "colon endoscopy image"),
         ("Colon_ColonDB", "whatever", "colon endoscopy image"),
         ("Surfaces", "brushed_metal", "brushed metal"),
-        ("Folder", "gear__wheel ", "gear wheel"),
         ("MVTecAD", "no such category", "no such category"),
         ("MVTecAD", None, "object"),
         (None, "gear", "gear"),
-        (None, "", "object"),
-        (None, " _ ", "object"),
     ],
 )
 def test_describe(data_set, category, expected):
     assert describe(data_set, category) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("brushed_metal", "brushed metal"), ("\tMetal\n nut__", "Metal nut"), (None, "object"), ("", "object"), (" _ ", "object")],
+)
+def test_one_spelling_of_a_name_whoever_gave_it(name, expected):
+    assert readable_name(name) == describe("Folder", name) == expected
 
 
 @pytest.mark.parametrize(("data_set", "module"), [("mvtec", "mvtecad"), ("visa", "visa"), ("mpdd", "mpdd"), ("btad", "btech")])

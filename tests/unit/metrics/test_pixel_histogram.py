@@ -265,6 +265,18 @@ def test_more_regions_than_can_be_counted_leave_aupro_undefined(caplog):
     assert "more than" in caplog.text
 
 
+def test_images_without_masks_are_left_out(blobs):
+    scores, masks = blobs
+    has_mask = torch.arange(len(scores)) % 2 == 0
+    some, all_known = PixelHistogram(), PixelHistogram()
+    some.update(scores, masks, has_mask)
+    all_known.update(scores[::2], masks[::2])
+    for one, other in zip(some.compute(), all_known.compute(), strict=True):
+        assert torch.equal(one, other)
+    some.update(scores, masks, torch.zeros_like(has_mask))
+    assert torch.equal(some.compute().normal, all_known.compute().normal)
+
+
 def test_batches_without_masks_are_passed_over(blobs):
     scores, masks = blobs
     metric = PixelMetric("pixel_AUROC", auroc)

@@ -5,11 +5,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from anomalib_dpclip.data.few_shot import few_shot
 from anomalib_dpclip.data.listing.check import check_metadata
 from anomalib_dpclip.data.listing.datamodule_samples import datamodule_samples
-from anomalib_dpclip.data.listing.folder_samples import folder_samples
+from anomalib_dpclip.data.listing.few_shot import few_shot
+from anomalib_dpclip.data.listing.folder_samples import folder_samples, left_out
 from anomalib_dpclip.data.listing.metadata import write_metadata
+from anomalib_dpclip.method.class_names import describe
+
+SHOWN = 5
+"""Classes that are named on the screen."""
 
 
 def metadata(
@@ -50,11 +54,18 @@ def metadata(
         if class_name is not None:
             raise ValueError(f"class_name is for source folder: {source} has categories of its own")
         samples, name = datamodule_samples(source, root, seed), source
+    unlisted = left_out(root, samples) if source == "folder" else {}
     if shots is not None:
         samples = few_shot(samples[samples.split == "test"], shots, seed)
     file = output or Path("metadata") / name / f"{'full' if shots is None else shots}-shot.jsonl"
     write_metadata(samples, root, file)
-    print(f"{file}: {_summary(samples)}")  # noqa: T201
+    hint = " (the folder's name: say what the photos show with --class_name)" if source == "folder" and not class_name else ""
+    for line in (
+        f"{file}: {_summary(samples)}",
+        f"prompts will say {_prompt_names(samples, file)}{hint}",
+        *(f"not listed: {count} images in {folder}" for folder, count in unlisted.items()),
+    ):
+        print(line)  # noqa: T201
     return 0
 
 
@@ -66,6 +77,13 @@ def _report(path: Path, root: Path) -> int:
     errors = sum(problem.is_error for problem in problems)
     print(f"{path}: {errors} errors, {len(problems) - errors} notes", file=sys.stderr)  # noqa: T201
     return int(errors > 0)
+
+
+def _prompt_names(samples: pd.DataFrame, file: Path) -> str:
+    """What the model will be told that the images show."""
+    names = sorted({describe(file.resolve().parent.name, name) for name in samples.class_name})
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(map(repr, names[:SHOWN])) + more
 
 
 def _summary(samples: pd.DataFrame) -> str:

@@ -12,7 +12,8 @@ The folder of masks may also be called ``ground_truth`` or ``mask``. A mask has 
 extension, or that and ``_mask``.
 """
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -52,40 +53,75 @@ def folder_samples(root: str | Path, class_name: str | None = None) -> pd.DataFr
     return to_frame(samples)
 
 
-def _category_samples(folder: Path, class_name: str) -> Iterator[Sample]:
-    """Samples of the folder of one category, in either layout.
+def left_out(root: str | Path, samples: pd.DataFrame) -> dict[Path, int]:
+    """Images below a root that `folder_samples` has not listed: how many in which folder.
+
+    Args:
+        root: Folder of the images.
+        samples: What was listed.
+    """
+    listed = {*samples.image_path, *samples.mask_path}
+    found = Counter(path.parent for path in Path(root).rglob("*") if _is_image(path) and str(path) not in listed)
+    return {folder: count for folder, count in sorted(found.items()) if not _is_of_masks(folder, Path(root))}
+
+
+def _category_samples(folder: Path, class_name: str) -> list[Sample]:
+    """Samples of the folder of one category, in either layout."""
+    tested = folder / "test" if (folder / "test").is_dir() and not (folder / "images").is_dir() else folder
+    samples = [Sample(str(image), 0, class_name, split="train") for image in _images(folder / "train" / "good")]
+    samples += [Sample(str(image), 0, class_name) for image in _images(tested / "good")]
+    samples += _anomalous_samples(folder, tested, class_name)
+    _require_used(_masks_folder(folder), {sample.mask_path for sample in samples})
+    return samples
+
+
+def _anomalous_samples(folder: Path, tested: Path, class_name: str) -> Iterator[Sample]:
+    """Samples of the kinds of defect.
 
     Raises:
-        ValueError: If a mask matches no image, or an image of ``images/`` has no mask.
+        ValueError: If an image of ``images/`` has no mask.
     """
-    masks_folder = next((folder / name for name in MASK_FOLDERS if (folder / name).is_dir()), None)
-    unused_masks = {path for path in masks_folder.rglob("*") if _is_image(path)} if masks_folder else set()
-    if (folder / "images").is_dir():
-        tested, anomalous = folder, [folder / "images"]
-    else:
-        tested = folder / "test" if (folder / "test").is_dir() else folder
-        anomalous = [path for path in _folders(tested) if path.name not in {"good", "train", *MASK_FOLDERS}]
-    for image in _images(folder / "train" / "good"):
-        yield Sample(str(image), 0, class_name, split="train")
-    for image in _images(tested / "good"):
-        yield Sample(str(image), 0, class_name)
-    for images in anomalous:
-        masks = _images(masks_folder / images.name) if masks_folder else []
-        if masks_folder and len(anomalous) == 1:
-            masks = masks or _images(masks_folder)
-        mask_of = {mask.stem: mask for mask in masks}
-        for image in _images(images):
-            mask = mask_of.get(image.stem) or mask_of.get(f"{image.stem}_mask")
-            if mask is None and images.name == "images":
+    polyps = folder / "images"
+    others = {"good", "train", *MASK_FOLDERS}
+    kinds = [polyps] if polyps.is_dir() else [path for path in _folders(tested) if path.name not in others]
+    for kind in kinds:
+        masks = _masks(_masks_folder(folder), kind.name, is_only_kind=len(kinds) == 1)
+        for image in _images(kind):
+            mask = masks.get(image.stem) or masks.get(f"{image.stem}_mask")
+            if mask is None and kind == polyps:
                 raise ValueError(f"{image} has no mask in {folder / 'masks'}: put normal images into {folder / 'good'}")
-            unused_masks.discard(mask)
             yield Sample(str(image), 1, class_name, str(mask) if mask else None)
-    misnamed = sorted(path for path in unused_masks if path.parent.name != "good")
+
+
+def _masks_folder(folder: Path) -> Path | None:
+    return next((folder / name for name in MASK_FOLDERS if (folder / name).is_dir()), None)
+
+
+def _masks(folder: Path | None, kind: str, is_only_kind: bool) -> dict[str, Path]:
+    """Masks of a kind of defect, by their names without extension."""
+    if folder is None:
+        return {}
+    masks = _images(folder / kind) or (_images(folder) if is_only_kind else [])
+    return {mask.stem: mask for mask in masks}
+
+
+def _require_used(folder: Path | None, used: Iterable[str | None]) -> None:
+    """Make sure that each mask belongs to an image.
+
+    Raises:
+        ValueError: If one does not.
+    """
+    masks = [path for path in folder.rglob("*") if _is_image(path) and path.parent.name != "good"] if folder else []
+    misnamed = sorted({*masks} - {Path(path) for path in used if path})
     if misnamed:
         raise ValueError(
             f"{len(misnamed)} masks match no image, the first is {misnamed[0]}: the mask of scratch/001.jpg is "
             f"masks/scratch/001.png or masks/scratch/001_mask.png"
         )
+
+
+def _is_of_masks(folder: Path, root: Path) -> bool:
+    return any(part in MASK_FOLDERS or part.startswith(".") for part in folder.relative_to(root).parts)
 
 
 def _is_category(folder: Path) -> bool:

@@ -14,7 +14,6 @@ from anomalib.data.datamodules.base.image import AnomalibDataModule
 from anomalib.data.datasets.image.mvtecad import MVTecADDataset
 from anomalib.data.utils import Split, TestSplitMode, ValSplitMode
 from PIL import Image
-from torchvision.transforms.v2 import Transform
 
 from anomalib_dpclip.data.surfaces.defects import DEFECTS, MIN_EXTENT, damage_surface
 from anomalib_dpclip.data.surfaces.textures import COLORS, MATERIALS, render_surface
@@ -39,23 +38,7 @@ def category_of(material: str) -> str:
 
 
 class SurfacesDataset(MVTecADDataset):
-    """One material of Surfaces, read as a category of MVTec AD.
-
-    Args:
-        root: Folder of the data set, as `Surfaces` wrote it.
-        category: Folder of the material, such as ``"brushed_metal"``.
-        augmentations: Augmentations of image and mask.
-        split: ``"train"``, ``"test"`` or both (``None``).
-    """
-
-    def __init__(
-        self,
-        root: Path | str,
-        category: str = "weave",
-        augmentations: Transform | None = None,
-        split: str | Split | None = None,
-    ) -> None:
-        super().__init__(root=root, category=category, augmentations=augmentations, split=split)
+    """One material of `Surfaces`, under its name, read as a category of MVTec AD."""
 
 
 class Surfaces(AnomalibDataModule):
@@ -71,12 +54,7 @@ class Surfaces(AnomalibDataModule):
         train_batch_size: Training batch size.
         eval_batch_size: Validation and test batch size.
         num_workers: Number of workers of each data loader.
-        train_augmentations: Augmentations of the training images.
-        val_augmentations: Augmentations of the validation images.
-        test_augmentations: Augmentations of the test images.
-        augmentations: Augmentations of every split that has none of its own.
         test_split_mode: How the test set is made.
-        test_split_ratio: Share of the images for testing, where the mode asks for one.
         val_split_mode: How the validation set is made.
         val_split_ratio: Share of the images for validation, where the mode asks for one.
         image_size: Side of the images in pixels. A larger image shows more of the same surface, its features as large.
@@ -99,12 +77,7 @@ class Surfaces(AnomalibDataModule):
         train_batch_size: int = 8,
         eval_batch_size: int = 32,
         num_workers: int = 0,
-        train_augmentations: Transform | None = None,
-        val_augmentations: Transform | None = None,
-        test_augmentations: Transform | None = None,
-        augmentations: Transform | None = None,
         test_split_mode: TestSplitMode | str = TestSplitMode.FROM_DIR,
-        test_split_ratio: float = 0.2,
         val_split_mode: ValSplitMode | str = ValSplitMode.SAME_AS_TEST,
         val_split_ratio: float = 0.5,
         image_size: int | tuple[int, int] = 140,
@@ -112,15 +85,8 @@ class Surfaces(AnomalibDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__(
-            train_batch_size=train_batch_size,
-            eval_batch_size=eval_batch_size,
-            num_workers=num_workers,
-            train_augmentations=train_augmentations,
-            val_augmentations=val_augmentations,
-            test_augmentations=test_augmentations,
-            augmentations=augmentations,
+            *(train_batch_size, eval_batch_size, num_workers),
             test_split_mode=test_split_mode,
-            test_split_ratio=test_split_ratio,
             val_split_mode=val_split_mode,
             val_split_ratio=val_split_ratio,
             seed=seed,
@@ -147,25 +113,27 @@ class Surfaces(AnomalibDataModule):
         folder = self.root / self.category
         if not folder.exists():
             logger.info("Drawing %s.", folder)
-            self.root.mkdir(parents=True, exist_ok=True)
-            # Drawn beside and renamed: a category is either whole or not there.
-            unfinished = Path(tempfile.mkdtemp(prefix=f".{self.category}-", dir=self.root))
-            try:
-                self._draw(unfinished)
-                unfinished.chmod(0o755)  # mkdtemp makes a private folder
-                try:
-                    unfinished.rename(folder)
-                except OSError:
-                    if not folder.is_dir():  # else another process was quicker, and what it drew is the same
-                        raise
-            finally:
-                shutil.rmtree(unfinished, ignore_errors=True)
+            self._draw_whole(folder)
         marker = folder / _MARKER
         found = json.loads(marker.read_text()) if marker.is_file() else "unknown parameters"
         if found != self._parameters:
             raise ValueError(
                 f"{folder} was drawn with {found}, not {self._parameters}: delete that folder, or give another root"
             )
+
+    def _draw_whole(self, folder: Path) -> None:
+        """Draw a category beside its place and rename it: it is either whole or not there."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        unfinished = Path(tempfile.mkdtemp(prefix=f".{self.category}-", dir=self.root))
+        try:
+            self._draw(unfinished)
+            unfinished.chmod(0o755)  # mkdtemp makes a private folder
+            unfinished.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # else another process was quicker, and what it drew is the same
+                raise
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
 
     @property
     def _parameters(self) -> dict[str, float]:

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 from tests.unit.data.test_photos import predict, rows
 
-from anomalib_dpclip.data.bit_depth import PhotoReader
 from anomalib_dpclip.data.images import ImageReadError, read_image
 from anomalib_dpclip.data.json_lines import JSONLinesDataset
+from anomalib_dpclip.data.readers import PhotoReader
 
 RAMP = np.linspace(0, 1, 256)
 TWELVE = (RAMP * 4095).round().astype(np.uint16).reshape(16, 16)

@@ -1,0 +1,103 @@
+"""Errors on anomalib's command line: what the user can mend is a sentence, and stands last.
+
+anomalib shows tracebacks, and jsonargparse all arguments of a model that could not be built: our sentence would stand in the
+middle of hundreds of lines.
+"""
+
+import atexit
+import os
+import re
+import sys
+from collections.abc import Sequence
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from types import ModuleType, TracebackType
+
+DEBUG = "ANOMALIB_DPCLIP_DEBUG"
+"""Environment variable that leaves tracebacks as they are."""
+
+MODEL = "DPCLIP"
+
+_USER_ERRORS = (ValueError, OSError, ModuleNotFoundError, FloatingPointError)
+_PACKAGE = __name__.partition(".")[0]
+
+# What jsonargparse says of a class that it could not instantiate: the reason is among why each type did not fit.
+_REASONS = re.compile(r"^Errors:\n(.*)^Given value type:", re.MULTILINE | re.DOTALL)
+_REASON = re.compile(r"^  - (?!Expected a )(.*?)(?=^  - |\Z)", re.MULTILINE | re.DOTALL)
+
+
+@cache  # the import of a module may be told more than once
+def say_last(module: ModuleType) -> None:
+    """Show errors as sentences if this process is anomalib's command line; never raises.
+
+    Args:
+        module: Module whose import has just ended: one that anomalib imports after it has arranged for its own tracebacks.
+    """
+    del module
+    if Path(sys.argv[0]).stem != "anomalib" or os.environ.get(DEBUG):
+        return
+    show = sys.excepthook
+
+    def show_sentence(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+        sentence = user_error(error)
+        if sentence is None:
+            show(kind, error, traceback)
+        else:
+            print(f"{DEBUG}=1 shows where.\nanomalib: error: {sentence}", file=sys.stderr)  # noqa: T201
+            if cause := unnamed_backbone(sys.argv):
+                print(f"anomalib: error: {cause}", file=sys.stderr)  # noqa: T201
+
+    sys.excepthook = show_sentence
+    if wrong := misspelt(sys.argv):
+        atexit.register(print, f"anomalib: error: there is no model {wrong}: did you mean {MODEL}?", file=sys.stderr)
+
+
+def user_error(error: BaseException) -> str | None:
+    """What an error says that the user can mend: one of this package, or a file that anomalib's data misses; else ``None``."""
+    text = str(error)
+    if f"class_path='{_PACKAGE}." in text and (reasons := _REASONS.search(text)):
+        return " ".join(" ".join(reason.split()) for reason in _REASON.findall(reasons[1])) or None
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    raised_by = "" if trace is None else str(trace.tb_frame.f_globals.get("__name__"))
+    is_ours = raised_by.startswith(f"{_PACKAGE}.") and isinstance(error, _USER_ERRORS)
+    is_missing = raised_by.startswith("anomalib.data.") and isinstance(error, FileNotFoundError)
+    return text if is_ours or is_missing else None
+
+
+def unnamed_backbone(arguments: Sequence[str]) -> str | None:
+    """What to add where ``--ckpt_path`` is given without the backbone, which no hook of anomalib can take from the file.
+
+    Args:
+        arguments: Command line.
+    """
+    words = _words(arguments)
+    checkpoint = next((Path(path) for option, path in pairwise(words) if option == "--ckpt_path"), None)
+    if checkpoint is None or {"--model.backbone", "--config", "-c"} & set(words) or not checkpoint.is_file():
+        return None
+    from anomalib_dpclip.adapter_files.read_and_write import read_adapters
+
+    try:
+        backbone = read_adapters(checkpoint).provenance.backbone
+    except ValueError:
+        return None
+    return f"{checkpoint} is of the backbone {backbone}: say --model.backbone {backbone}" if backbone == "mini" else None
+
+
+def misspelt(arguments: Sequence[str]) -> str | None:
+    """The name given as ``--model``, if it is ours but for capitals and dashes.
+
+    Example:
+        >>> misspelt(["anomalib", "train", "--model", "DP-Clip"])
+        'DP-Clip'
+        >>> misspelt(["anomalib", "train", "--model=DPCLIP"])
+    """
+    names = [name for option, name in pairwise(_words(arguments)) if option == "--model"]
+    return next((name for name in names if name != MODEL and re.sub(r"[-_]", "", name).upper() == MODEL), None)
+
+
+def _words(arguments: Sequence[str]) -> list[str]:
+    """A command line with options and their values apart."""
+    return [part for each in arguments for part in (each.split("=", 1) if each.startswith("--") else [each])]

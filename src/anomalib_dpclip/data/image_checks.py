@@ -1,0 +1,173 @@
+"""Images of a data set, looked at before a run: that all can be read, and would be read here as everywhere.
+
+anomalib's own data sets read with another reader than this package's: it clips 16-bit values at 255, drops transparency and
+ignores the camera's orientation. A model that is calibrated through one and predicts through the other would cut at a
+threshold of other pictures. So a file that the two see differently is refused by its name.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from multiprocessing.pool import ThreadPool
+from typing import Any, TypeVar
+
+import numpy as np
+from anomalib import TaskType
+from anomalib.data import AnomalibDataModule, AnomalibDataset, Folder, PredictDataset
+from anomalib.data.datasets.image.folder import FolderDataset
+from anomalib.data.utils import TestSplitMode
+from anomalib.data.utils.image import read_image as host_image
+from anomalib.data.utils.image import read_mask as host_mask
+
+from anomalib_dpclip.data.images import ImageReadError, open_image, orientation_of, photo_size, read_image, read_mask
+from anomalib_dpclip.data.json_lines import JSONLinesDataset
+from anomalib_dpclip.data.labelled_sets import matching_masks
+from anomalib_dpclip.data.photos import PhotosDataset
+
+Found = TypeVar("Found")
+
+SHOWN = 10
+"""Faults that an error lists."""
+
+_TURNED = range(2, 9)
+"""EXIF's values for images that are not stored upright."""
+
+
+def image_paths(dataset: Any) -> list[str]:
+    """Images of a data set: of photos all, also those that have results already; none of what has no files.
+
+    Args:
+        dataset: Of anomalib or this package.
+    """
+    if isinstance(dataset, PhotosDataset):
+        return dataset.whole.paths
+    if isinstance(dataset, PredictDataset):
+        return [str(path) for path in dataset.image_filenames]
+    return list(dataset.samples.image_path) if isinstance(dataset, AnomalibDataset) else []
+
+
+def masked_images(dataset: Any) -> list[tuple[str, str]]:
+    """Images of a data set that have a mask, each with its mask."""
+    if not isinstance(dataset, AnomalibDataset) or dataset.task != TaskType.SEGMENTATION:
+        return []
+    anomalous = dataset.samples[dataset.samples.label_index == 1]
+    pairs = zip(anomalous.image_path, anomalous.mask_path, strict=True)
+    return [(image, mask) for image, mask in pairs if isinstance(mask, str) and mask]
+
+
+def require_sound_images(dataset: Any) -> None:
+    """Make sure that a run will not end at an image or a mask of its data set, and sees them as all others do.
+
+    Only the beginnings of the files are read, unless they say that the two readers differ. `Photos` are not looked at: an
+    unreadable one is named in their results, and the others are predicted.
+
+    Args:
+        dataset: Data set of a loader.
+
+    Raises:
+        ImageReadError: Names the files that are missing, empty or no images, and masks of another size than their image, all
+            at once; or the first file that anomalib would read otherwise.
+    """
+    if isinstance(dataset, PhotosDataset):
+        return
+    images, masked = image_paths(dataset), masked_images(dataset)
+    require_readable(images, masked)
+    if not isinstance(dataset, JSONLinesDataset):
+        _require_same(images, _differing_image)
+        _require_same([mask for _, mask in masked], _differing_mask)
+
+
+def require_readable(images: Iterable[str], masked: Iterable[tuple[str, str]] = ()) -> None:
+    """Make sure that files are there, not empty, and begin like images, and that masks have the size of their images.
+
+    Args:
+        images: Paths of images.
+        masked: Paths of images and their masks.
+
+    Raises:
+        ImageReadError: Names all that are not.
+    """
+    pairs = list(masked)
+    paths = list(dict.fromkeys([*images, *(mask for _, mask in pairs)]))
+    sizes = dict(zip(paths, _each(_size_or_fault, paths), strict=True))
+    faults = [size for size in sizes.values() if isinstance(size, str)]
+    for image, mask in pairs:
+        (one, other) = (sizes[image], sizes[mask])
+        if not isinstance(one, str) and not isinstance(other, str) and one != other:
+            faults.append(f"mask {mask} is {other[0]}x{other[1]}, but its image {image} is {one[0]}x{one[1]}")
+    if faults:
+        more = [f"and {len(faults) - SHOWN} more"] if len(faults) > SHOWN else []
+        listed = "\n  ".join(faults[:SHOWN] + more)
+        raise ImageReadError(f"{len(faults)} images or masks cannot be used, mend them or take them out:\n  {listed}")
+
+
+def require_evaluation_images(target: AnomalibDataModule | None) -> None:
+    """Before a data module is set up: make sure that anomalib's `Folder` can be, and brings something to validate and test on.
+
+    Raises:
+        ValueError: For a folder of good photos alone, of which anomalib is told to test none, and for one in which some
+            anomalous images have no mask.
+    """
+    if not isinstance(target, Folder):
+        return
+    if target.test_split_mode == TestSplitMode.NONE and target.abnormal_dir is None and target.normal_test_dir is None:
+        raise ValueError(
+            f"{target.name} has good photos only and test_split_mode none, so there is nothing to validate, test or predict. "
+            f"To judge other photos by these: `dpclip predict --good {target.normal_dir} PHOTOS`, or --data Photos with "
+            f"--model.few_shot_source; to test on synthetic defects: --data.test_split_mode synthetic"
+        )
+    if target.mask_dir is not None:
+        advice = "list them with `dpclip metadata`, which takes photos of which only some have masks, and use --data JSONLines"
+        with matching_masks(f"the data set {target.name} in {target.root}", advice):
+            FolderDataset(
+                target.name,
+                target.normal_dir,
+                root=target.root,
+                abnormal_dir=target.abnormal_dir,
+                normal_test_dir=target.normal_test_dir,
+                mask_dir=target.mask_dir,
+                extensions=target.extensions,
+            )
+
+
+def _require_same(paths: Iterable[str], difference: Callable[[str], str | None]) -> None:
+    for path, found in zip(paths, _each(difference, paths), strict=True):
+        if found:
+            raise ImageReadError(
+                f"{path} {found}, which anomalib's data sets read otherwise than predictions do, so thresholds would not hold: "
+                f"list the photos with `dpclip metadata FOLDER` and name that file with --data JSONLines, predict with --data "
+                f"Photos, or save it as an upright 8-bit image without transparency"
+            )
+
+
+def _each(function: Callable[[str], Found], paths: Iterable[str]) -> Iterator[Found]:
+    with ThreadPool() as pool:  # files may lie on a network
+        yield from pool.imap(function, paths, chunksize=16)
+
+
+def _size_or_fault(path: str) -> tuple[int, int] | str:
+    try:
+        return photo_size(path)
+    except ImageReadError as error:
+        return str(error)
+
+
+def _peculiarity(path: str) -> str | None:
+    """What the beginning of a file says of how it may be read in two ways."""
+    with open_image(path) as image:
+        if image.mode.startswith(("I", "F")):
+            return "has more than 8 bits"
+        if image.has_transparency_data:
+            return "is transparent"
+        return "is turned by its EXIF orientation" if orientation_of(image, path) in _TURNED else None
+
+
+def _differing_image(path: str) -> str | None:
+    found = _peculiarity(path)
+    same = found is None or np.array_equal(np.asarray(read_image(path)) / 255, host_image(path))
+    return None if same else found
+
+
+def _differing_mask(path: str) -> str | None:
+    with open_image(path) as mask:
+        found = _peculiarity(path) or (None if mask.mode in {"1", "L"} else "is a mask in dark colours")
+    same = found is None or np.array_equal(read_mask(path), host_mask(path) > 0)
+    return None if same else found

@@ -1,0 +1,85 @@
+"""Readers of a data set's photos and masks: all are read alike, and what looks wrong is pointed out, once a run.
+
+Cameras store 10 or 12 bits in files of 16, which are black if 65535 is white. A TIFF may say so (BitsPerSample,
+MaxSampleValue), and so may a PNG (sBIT). Where the file does not say, the user can.
+"""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from anomalib_dpclip.data.images import SIXTEEN_BIT_MODES, load_image, read_mask, to_rgb
+from anomalib_dpclip.data.workers import Once
+
+logger = logging.getLogger(__name__)
+
+FULL_DEPTH = 16
+NARROW_DEPTH = 12
+"""A 16-bit photo with nothing above these many bits is 16 times darker than white at best: hardly meant so."""
+
+_SHALLOWEST = 10
+
+
+class PhotoReader:
+    """Reads the photos of a data set alike, and says once if they look darker than they can be meant.
+
+    Args:
+        bit_depth: Bits that 16-bit photos use, whatever their files say; white is then ``2 ** bit_depth - 1``.
+        side: Least length of the shorter side that is wanted, in pixels: larger JPEGs are only decoded as far as that takes.
+
+    Raises:
+        ValueError: If the depth is not within 8..16.
+    """
+
+    def __init__(self, bit_depth: int | None = None, side: int | None = None) -> None:
+        if bit_depth is not None and not 8 <= bit_depth <= FULL_DEPTH:
+            raise ValueError(f"bit_depth must lie in 8..{FULL_DEPTH}, not {bit_depth}")
+        self.bit_depth, self.side = bit_depth, side
+        self._once = Once()
+
+    def __call__(self, path: str | Path) -> Image.Image:
+        """Read a photo as 8-bit RGB, upright.
+
+        Raises:
+            ImageReadError: As in `read_image`.
+        """
+        image = load_image(path, side=self.side)
+        if self.bit_depth is None and image.mode in SIXTEEN_BIT_MODES and "bit_depth" not in image.info:
+            used = int(np.asarray(image).max()).bit_length()
+            if 0 < used <= NARROW_DEPTH and self._once():
+                depth = max(used, _SHALLOWEST)
+                logger.warning(
+                    "%s has 16 bits but no value above %d, and 65535 is white: it is taken as almost black. If the camera has "
+                    "%d bits, set --data.bit_depth %d",
+                    *(path, 2**depth - 1, depth, depth),
+                )
+        return to_rgb(image, path, self.bit_depth)
+
+
+class MaskReader:
+    """Reads the masks of anomalous images, and names the first one that is empty."""
+
+    def __init__(self) -> None:
+        self._once = Once()
+
+    def __call__(self, path: str, size: tuple[int, int], image_path: str) -> npt.NDArray[np.uint8]:
+        """Read a mask ``(H, W)``, 1 where anomalous and 0 elsewhere.
+
+        Args:
+            path: Mask file.
+            size: Width and height of its image.
+            image_path: Its image, which is labelled anomalous.
+
+        Raises:
+            ImageReadError: As in `read_mask`.
+        """
+        mask = read_mask(path, size, image_path)
+        if not mask.any() and self._once():
+            logger.warning(
+                "%s is labelled anomalous, but its mask %s is empty: `dpclip metadata --check` lists all such images of a list",
+                *(image_path, path),
+            )
+        return mask

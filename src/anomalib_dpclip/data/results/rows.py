@@ -1,0 +1,176 @@
+"""The files of results: a row an image, read and written one at a time, so that memory does not grow with them."""
+
+import csv
+import heapq
+import io
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from operator import attrgetter
+from pathlib import Path
+from typing import Any, NamedTuple, TextIO, cast
+
+from anomalib_dpclip.data.regions import regions_from_text
+from anomalib_dpclip.files.atomic_write import atomic_write
+
+RESULTS = "results.csv"
+RESULTS_JSON = "results.json"
+"""The same for programs: a list of photos, each with its regions."""
+
+PICTURES = "images"
+"""Folder of the pictures beside the results."""
+
+CONTACT_SHEET = "contact_sheet.png"
+DONE = "ok"
+SHOWN = 10
+"""Photos that a summary names."""
+
+
+class Result(NamedTuple):
+    """A row: what was predicted of an image.
+
+    Attributes:
+        path: The image.
+        score: Image score, in [0, 1] with the threshold at 0.5; empty where there is none.
+        label: ``normal`` or ``anomalous``; empty where there is none.
+        status: `DONE`, or why there is no score.
+        model: Digest of what predicted it, see `prediction_digest`.
+        picture: Its picture, relative to the folder of the results; empty where there is none.
+        regions: What is called anomalous in it, see `regions_as_text`; empty where there is nothing.
+    """
+
+    path: str
+    score: str
+    label: str
+    status: str
+    model: str
+    picture: str = ""
+    regions: str = ""
+
+
+_HEADER = ",".join(Result._fields)
+
+
+def read_rows(file: Path) -> Iterator[Result]:
+    """Rows of a file of results, if it is there; a row that a stopped run left unfinished is left out.
+
+    Raises:
+        ValueError: If it is none of results.
+    """
+    if not file.is_file():
+        return
+    with _open(file, "r") as stream:
+        rows = csv.reader(stream)
+        header = next(rows, list(Result._fields))
+        if tuple(header) != Result._fields:
+            raise ValueError(f"{file} has columns {', '.join(header)}, not those of results: move it away")
+        previous = None
+        for row in rows:
+            if previous is not None:
+                yield previous
+            previous = Result(*row) if len(row) == len(header) else None
+    if previous is not None and _is_finished(file):
+        yield previous
+
+
+def read_parts(folder: Path) -> Iterator[Result]:
+    """Rows of a folder, of the files of all processes, each of which is in the order of its paths."""
+    return heapq.merge(*map(read_rows, (folder / RESULTS, *_rank_files(folder))), key=attrgetter("path"))
+
+
+def read_results(folder: Path) -> dict[str, Result]:
+    """The rows of a folder by path.
+
+    Raises:
+        ValueError: If a file there is none of results.
+    """
+    return {row.path: row for row in read_parts(folder)}
+
+
+def holds_results(folder: Path) -> bool:
+    """Whether a run has left results in a folder."""
+    file = folder / RESULTS
+    if not file.is_file():
+        return False
+    with file.open(encoding="utf-8", errors="surrogateescape") as stream:
+        return stream.readline().rstrip("\n") == _HEADER
+
+
+def write_results(folder: Path, rows: Iterable[Result]) -> None:
+    """Write rows in the place of all that the folder has, those of other processes included; and the same as JSON."""
+    with atomic_write(folder / RESULTS) as unfinished, _open(unfinished, "w") as stream:
+        _write(stream, [Result._fields])
+        _write(stream, rows)
+    with atomic_write(folder / RESULTS_JSON) as unfinished, _open(unfinished, "w") as stream:
+        separator = "[\n"
+        for row in read_rows(folder / RESULTS):
+            stream.write(separator + json.dumps(_as_json(row)))
+            separator = ",\n"
+        stream.write("\n]\n" if separator == ",\n" else "[]\n")
+    for file in _rank_files(folder):
+        file.unlink()
+
+
+def append_rows(file: Path, rows: Iterable[Result]) -> None:
+    """Append rows in one write, below a header if the file is new."""
+    text = io.StringIO(newline="")
+    _write(text, [] if file.exists() else [Result._fields])
+    _write(text, rows)
+    with _open(file, "a") as stream:
+        stream.write(text.getvalue())
+
+
+def rank_file(folder: Path, rank: int) -> Path:
+    """File that a process appends its rows to."""
+    return folder / (RESULTS if rank == 0 else f"results-rank{rank}.csv")
+
+
+def summary(rows: Iterable[Result]) -> str:
+    """How many photos there are, how many of them are anomalous, and which could not be read.
+
+    Example:
+        >>> summary([Result("a.png", "0.9", "anomalous", "ok", "m"), Result("b.png", "", "", "cannot read image", "m")])
+        '2 photos, 1 anomalous, 1 could not be read: b.png'
+    """
+    total = anomalous = unread = 0
+    named: list[str] = []
+    for row in rows:
+        total += 1
+        anomalous += row.label == "anomalous"
+        if row.status != DONE:
+            unread += 1
+            named += [ascii(row.path)[1:-1]] if unread <= SHOWN else []
+    which = f": {', '.join(named)}" if named else ""
+    more = f" and {unread - SHOWN} more" if unread > SHOWN else ""
+    return f"{total} photos, {anomalous} anomalous, {unread} could not be read{which}{more}"
+
+
+def _open(file: Path, mode: str) -> TextIO:
+    """Open a file of rows: names that are no text come through, and line breaks in names stay as they are."""
+    return cast("TextIO", file.open(mode, encoding="utf-8", errors="surrogateescape", newline=""))
+
+
+def _write(stream: TextIO, rows: Iterable[Sequence[str]]) -> None:
+    plain = csv.writer(stream, lineterminator="\n")
+    quoted = csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_ALL)  # a bare carriage return would end the row
+    for row in rows:
+        (quoted if any("\r" in value for value in row) else plain).writerow(row)
+
+
+def _as_json(row: Result) -> dict[str, Any]:
+    regions = [
+        {"box": [left, top, right, bottom], "score": score, "area": area}
+        for left, top, right, bottom, score, area in regions_from_text(row.regions)
+    ]
+    return row._asdict() | {"score": float(row.score) if row.score else None, "regions": regions}
+
+
+def _rank_files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("results-rank*.csv"))
+
+
+def _is_finished(file: Path) -> bool:
+    """Whether the last row of a file ends as rows do."""
+    with file.open("rb") as stream:
+        stream.seek(-1, os.SEEK_END)
+        return stream.read() == b"\n"

@@ -1,0 +1,112 @@
+"""The callback that adds what is predicted to the results, batch by batch."""
+
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from anomalib.data import ImageBatch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import BasePredictionWriter
+
+from anomalib_dpclip.data.images import ImageReadError
+from anomalib_dpclip.data.regions import batch_regions, regions_as_text
+from anomalib_dpclip.data.results.rows import DONE, RESULTS, Result, append_rows, rank_file, read_parts, read_rows, summary
+from anomalib_dpclip.data.results.rows import write_results as write_rows
+
+logger = logging.getLogger(__name__)
+
+
+class ResultsWriter(BasePredictionWriter):
+    """Appends a row an image, with several processes each to its own file, merged at the end.
+
+    A batch's rows are written after the next batch: until then its pictures are drawn, which its rows name.
+
+    Args:
+        folder: Folder of the results.
+        paths: The images, by their index in the data set: those that no batch holds could not be read.
+        model: Digest that the rows bear.
+        read_image: Reads an image as the data set does, to tell why one could not be read.
+        listener: Is given the rows of each batch too.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        paths: Sequence[str],
+        model: str,
+        read_image: Callable[[str], object],
+        listener: Callable[[Sequence[Result]], None] | None = None,
+    ) -> None:
+        super().__init__("batch")
+        self.folder, self.paths, self.model, self.read_image, self.listener = folder, paths, model, read_image, listener
+        self._held: list[Result] = []
+
+    def write_on_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        prediction: Any,
+        batch_indices: Sequence[int] | None,
+        batch: ImageBatch,
+        batch_idx: int,
+        dataloader_idx: int,
+    ) -> None:
+        """Write the rows of the batch before."""
+        del prediction, batch_idx, dataloader_idx
+        self._write_held(trainer)
+        self._held = self._predicted(batch, getattr(pl_module, "min_area", 0))
+        found = {row.path for row in self._held}
+        self._held += [self._unreadable(path) for path in map(self.paths.__getitem__, batch_indices or ()) if path not in found]
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Write the rows of what was judged before a run was stopped."""
+        del pl_module, exception
+        self._write_held(trainer)
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Merge the files of all processes; those on disks that the first process cannot see stay where they are."""
+        del pl_module
+        self._write_held(trainer)
+        trainer.strategy.barrier()
+        if trainer.is_global_zero:
+            write_rows(self.folder, read_parts(self.folder))
+            if self.listener is None:
+                print(summary(read_rows(self.folder / RESULTS)))  # noqa: T201  (the answer to the command)
+
+    def _write_held(self, trainer: Trainer) -> None:
+        if not self._held:
+            return
+        callbacks: Any = trainer.callbacks  # type: ignore[attr-defined]  # Lightning's trainer has them
+        pictures: Mapping[str, Path] = next((each.pictures for each in callbacks if hasattr(each, "pictures")), {})
+        rows = [
+            row._replace(picture=os.path.relpath(pictures[row.path], self.folder)) if row.path in pictures else row
+            for row in self._held
+        ]
+        append_rows(rank_file(self.folder, trainer.global_rank), rows)
+        self._held = []
+        if self.listener is not None:
+            self.listener(rows)
+
+    def _predicted(self, batch: ImageBatch, min_area: int) -> list[Result]:
+        paths = batch.image_path or []
+        scores = labels = [""] * len(paths)
+        if batch.pred_score is not None:
+            scores = [f"{score:.6f}" for score in batch.pred_score.flatten().tolist()]
+        if batch.pred_label is not None:
+            labels = ["anomalous" if label else "normal" for label in batch.pred_label.flatten().tolist()]
+        return [
+            Result(path, score, label, DONE, self.model, regions=regions_as_text(regions))
+            for path, score, label, regions in zip(paths, scores, labels, batch_regions(batch, min_area), strict=True)
+        ]
+
+    def _unreadable(self, path: str) -> Result:
+        """A row for an image that the data set left out: reading it once more tells why."""
+        try:
+            self.read_image(path)
+            reason = f"cannot read image {path}: it was being written, run again for it"
+        except ImageReadError as error:
+            reason = str(error)
+        logger.warning("%s; going on without it", reason)
+        return Result(path, "", "", reason, self.model)

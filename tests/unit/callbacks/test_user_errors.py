@@ -1,0 +1,76 @@
+"""On anomalib's command line an error that the user can mend is a sentence, and stands last."""
+
+import sys
+
+import pytest
+import torch
+from anomalib.data.utils.path import validate_path
+from anomalib.models import AnomalibModule
+from jsonargparse import ArgumentParser
+
+from anomalib_dpclip.callbacks import user_errors
+from anomalib_dpclip.callbacks.checkpoint_io import AtomicCheckpointIO
+from anomalib_dpclip.callbacks.user_errors import say_last, unnamed_backbone, user_error
+
+
+def raised(function, *arguments):
+    with pytest.raises(Exception) as caught:
+        function(*arguments)
+    return caught.value
+
+
+def build(*arguments):
+    parser = ArgumentParser()
+    parser.add_subclass_arguments(AnomalibModule, "model", required=True)
+    parser.instantiate_classes(parser.parse_args(["--model", "DPCLIP", *arguments]))
+
+
+def test_a_model_that_cannot_be_built():
+    error = raised(build, "--model.weights", "gone.safetensors")
+    assert len(str(error).splitlines()) > 5
+    assert user_error(error) == "there is no adapter file gone.safetensors"
+
+
+def test_errors_of_this_package_and_files_that_anomalib_misses(tmp_path):
+    assert (
+        user_error(raised(AtomicCheckpointIO().load_checkpoint, tmp_path / "gone"))
+        == f"there is no checkpoint {tmp_path / 'gone'}"
+    )
+    assert user_error(raised(validate_path, tmp_path / "gone")).startswith("Path does not exist")
+
+
+def test_other_errors_keep_their_tracebacks():
+    assert user_error(raised(int, "x")) is None
+    assert user_error(raised(AtomicCheckpointIO().load_checkpoint, None)) is None  # a mistake of ours: a TypeError
+    assert user_error(ValueError("never raised")) is None
+
+
+@pytest.mark.parametrize(
+    ("program", "debug", "shown"),
+    [
+        ("/bin/anomalib", "", "error: there is no checkpoint"),
+        ("/bin/anomalib", "1", "as before"),
+        ("script.py", "", "as before"),
+    ],
+)
+def test_what_is_shown(monkeypatch, capsys, tmp_path, program, debug, shown):
+    monkeypatch.setattr(sys, "argv", [program, "test"])
+    monkeypatch.setenv(user_errors.DEBUG, debug)
+    monkeypatch.setattr(sys, "excepthook", lambda *_: sys.stderr.write("as before\n"))
+    say_last.__wrapped__(sys)
+    error = raised(AtomicCheckpointIO().load_checkpoint, tmp_path / "gone")
+    sys.excepthook(type(error), error, error.__traceback__)
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert shown in last
+    sys.excepthook(KeyError, KeyError("bug"), None)
+    assert capsys.readouterr().err == "as before\n"
+
+
+@pytest.mark.parametrize(("given", "hint"), [([], True), (["--model.backbone=mini"], False)])
+def test_a_checkpoint_knows_its_backbone(tmp_path, given, hint):
+    checkpoint = tmp_path / "a.ckpt"
+    torch.save({"state_dict": {"model.seg_proj.0.weight": torch.zeros(2)}, "dpclip": {"backbone": "mini"}}, checkpoint)
+    said = unnamed_backbone(["anomalib", "test", f"--ckpt_path={checkpoint}", *given])
+    assert said == (f"{checkpoint} is of the backbone mini: say --model.backbone mini" if hint else None)
+    checkpoint.write_text("damaged")
+    assert unnamed_backbone(["anomalib", "test", f"--ckpt_path={checkpoint}"]) is None

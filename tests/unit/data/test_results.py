@@ -1,0 +1,76 @@
+"""The files of results, and what tells the results of one model from those of another."""
+
+import json
+import tracemalloc
+
+import torch
+from lightning.pytorch import LightningModule
+
+from anomalib_dpclip.data.results import RESULTS, RESULTS_JSON, Result, read_results, summary, write_results
+from anomalib_dpclip.data.results.resume import prediction_digest
+
+
+class Linear(LightningModule):
+    """A model that says nothing of what its predictions depend on."""
+
+    def __init__(self, shift=0.0, bias=0.0, num_workers=0):
+        super().__init__()
+        self.save_hyperparameters(ignore="bias")
+        self.bias = torch.nn.Parameter(torch.tensor(bias))
+
+
+def test_the_digest_tells_weights_arguments_and_settings_apart():
+    digests = [
+        prediction_digest(model, ["a.png"], settings)
+        for model in (Linear(), Linear(bias=1.0), Linear(shift=1.0))
+        for settings in ({}, {"bit_depth": 12})
+    ]
+    assert len(set(digests)) == 6
+    assert prediction_digest(Linear(num_workers=3), ["other.png"], {}) == digests[0]
+    assert prediction_digest(LightningModule(), [], {})
+
+
+def test_files_of_other_processes_are_merged(tmp_path):
+    a, b, c = (Result(name, "0.5", "normal", "ok", "m") for name in "abc")
+    write_results(tmp_path, [b])
+    (tmp_path / RESULTS).rename(tmp_path / "results-rank1.csv")
+    write_results(tmp_path / "other", [a, c])
+    (tmp_path / "other" / RESULTS).rename(tmp_path / RESULTS)
+    assert list(read_results(tmp_path).items()) == [("a", a), ("b", b), ("c", c)]
+    write_results(tmp_path, read_results(tmp_path).values())
+    assert list(read_results(tmp_path)) == ["a", "b", "c"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["other", RESULTS, RESULTS_JSON]
+
+
+def test_the_json_file_says_the_same(tmp_path):
+    rows = [
+        Result("a.png", "", "", "cannot read image", "m"),
+        Result("b.png", "0.900000", "anomalous", "ok", "m", "images/b.png.jpg", "1 2 3 4 0.9000 7"),
+    ]
+    write_results(tmp_path, rows)
+    assert list(read_results(tmp_path).values()) == rows
+    unread, found = json.loads((tmp_path / RESULTS_JSON).read_text())
+    assert unread["score"] is None
+    assert unread["regions"] == []
+    assert found["score"] == 0.9
+    assert found["regions"] == [{"box": [1, 2, 3, 4], "score": 0.9, "area": 7}]
+    write_results(tmp_path, [])
+    assert json.loads((tmp_path / RESULTS_JSON).read_text()) == []
+
+
+def test_memory_does_not_grow_with_the_rows(tmp_path):
+    rows = (Result(f"{'x' * 200}{index}.png", "0.5", "normal", "ok", "m") for index in range(20_000))  # 9 MB of rows
+    tracemalloc.start()
+    try:
+        write_results(tmp_path, rows)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 500_000
+
+
+def test_a_summary_names_the_first_photos_that_could_not_be_read():
+    rows = [Result(f"{index:02}.png", "", "", "cannot read image", "m") for index in range(12)]
+    assert summary(rows) == (
+        f"12 photos, 0 anomalous, 12 could not be read: {', '.join(f'{index:02}.png' for index in range(10))} and 2 more"
+    )
