@@ -8,6 +8,7 @@ from torch import Tensor
 
 from anomalib_dpclip.adapter_files.adapter_file import Provenance, is_plain_tensor
 from anomalib_dpclip.files.plain_data import plain_data
+from anomalib_dpclip.files.tensors import difference_of_tensors
 from anomalib_dpclip.method.torch_model import DPCLIPModel
 
 _OF_THE_TARGET = frozenset({"class_name", "domain"})
@@ -32,26 +33,9 @@ def check_tensors(found: Mapping[str, Any], expected: Mapping[str, Tensor], path
     Raises:
         ValueError: At the first difference; names the file, the tensor and both shapes.
     """
-    missing, extra = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys(), key=str)
-    if missing or extra:
-        raise ValueError(
-            f"{path} does not fit the model: "
-            + "; ".join(
-                f"{len(names)} tensors {what}, such as {names[0]!r}"
-                for what, names in (("missing", missing), ("too many", extra))
-                if names
-            )
-            + " (other adapter_layers, tap_layers or grn_pooling?)"
-        )
+    if difference := difference_of_tensors(found, expected):
+        raise ValueError(f"{path} does not fit the model: {difference} (other adapter_layers, tap_layers or grn_pooling?)")
     for name, value in found.items():
-        if isinstance(value, Tensor) and value.is_nested:  # it has no shape to speak of
-            raise ValueError(f"{path}: {name} is not a plain dense tensor")
-        if not isinstance(value, Tensor) or value.shape != expected[name].shape:
-            shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-            raise ValueError(
-                f"{path} does not fit the backbone: {name} is {shape} in the file and {tuple(expected[name].shape)} in the "
-                f"model"
-            )
         if value.is_floating_point() != expected[name].is_floating_point():
             raise ValueError(f"{path}: {name} has type {value.dtype} instead of {expected[name].dtype}")
         if not is_plain_tensor(value):

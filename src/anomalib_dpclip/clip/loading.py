@@ -1,14 +1,17 @@
 """Building a CLIP by name, with its weights and fitted to the image size.
 
-open_clip is imported inside functions: it takes a second, and whoever only lists anomalib's models need not wait for it.
+open_clip is imported inside functions: it takes seconds, and whoever only lists anomalib's models need not wait for it. Its
+own `create_model` is not used, since it does not read TorchScript archives, nor safetensors before 2.26, ignores the image size
+for ``openai`` in 2.x, and in 3.x says that a model is random whose weights are loaded afterwards.
 """
 
 import logging
+from functools import partial
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from anomalib_dpclip.clip.pretraining import MINI, RANDOM, pretraining_of
+from anomalib_dpclip.clip.pretraining import MINI, RANDOM, pretraining_of, tell_assumptions
 from anomalib_dpclip.clip.support import refusal
 from anomalib_dpclip.clip.text_tower import TextTower
 from anomalib_dpclip.clip.timm_tower import resize_timm
@@ -50,12 +53,12 @@ def load_clip(
             a file that is no CLIP of this architecture.
         FileNotFoundError: If weights or tokenizer are neither on disk nor to be had from the network.
     """
-    if quick_gelu is None:
-        quick_gelu = pretraining_of(backbone, pretrained, pretrained_tag).quick_gelu
+    activation = pretraining_of(backbone, pretrained, pretrained_tag).quick_gelu if quick_gelu is None else quick_gelu
+    tell_assumptions(backbone, pretrained, pretrained_tag, quick_gelu)
     if backbone == MINI:
-        clip, tokenize = _load_mini(pretrained, image_size, quick_gelu)
+        clip, tokenize = _load_mini(pretrained, image_size, activation)
     else:
-        clip, tokenize = _load_open_clip(backbone, pretrained, image_size, quick_gelu, tokenizer)
+        clip, tokenize = _load_open_clip(backbone, pretrained, image_size, activation, tokenizer)
     return clip.requires_grad_(False).eval(), TextTower(clip, tokenize)
 
 
@@ -65,16 +68,20 @@ def load_text_tower(*arguments: Any) -> TextTower:
 
 
 def _load_mini(pretrained: str, image_size: int | None, quick_gelu: bool) -> tuple[Any, Tokenizer]:
-    from anomalib_dpclip.clip.mini_clip import MINI_IMAGE_SIZE, MiniTokenizer, build_mini_clip, load_mini_clip
+    from anomalib_dpclip.clip.mini_clip import (
+        MINI_IMAGE_SIZE,
+        MINI_PATCH_SIZE,
+        MiniTokenizer,
+        build_mini_clip,
+        load_mini_clip,
+    )
 
     if quick_gelu:
         raise ValueError(f"quick_gelu=True does not fit backbone={MINI!r}, which was trained with GELU")
     if pretrained not in {"openai", RANDOM}:  # the first is the default of the other backbones
         raise ValueError(f"pretrained={pretrained!r} does not fit backbone={MINI!r}, which comes with its own weights")
-    clip = build_mini_clip() if pretrained == RANDOM else load_mini_clip()
-    if image_size not in {None, MINI_IMAGE_SIZE}:
-        clip = _resized(clip, _checked_image_size(image_size, clip.visual.conv1.kernel_size[0]))
-    return clip, MiniTokenizer()
+    size = MINI_IMAGE_SIZE if image_size is None else _checked_image_size(image_size, MINI_PATCH_SIZE)
+    return build_mini_clip(size) if pretrained == RANDOM else load_mini_clip(image_size=size), MiniTokenizer()
 
 
 def _load_open_clip(
@@ -88,10 +95,9 @@ def _load_open_clip(
     is_timm = "timm_model_name" in config["vision_cfg"]
     if is_timm and quick_gelu:
         raise ValueError(f"quick_gelu=True does not fit backbone={backbone!r}, whose vision tower has its own activation")
-    if pretrained == RANDOM:  # measurements of the vision tower must not need a download
-        tokenize: Tokenizer = _LaterTokenizer(backbone, config, tokenizer)
-    else:  # before the weights, which take longer to come
-        tokenize = load_tokenizer(backbone, config, tokenizer)
+    # The tokenizer comes before the weights, which take longer. Of random ones only speed is measured, which needs no download.
+    later: Tokenizer = partial(_tokenize, backbone, config, tokenizer)
+    tokenize = later if pretrained == RANDOM else load_tokenizer(backbone, config, tokenizer)
     size = None if is_timm else _checked_image_size(image_size, config["vision_cfg"]["patch_size"])
     state = None if pretrained == RANDOM else read_weights(backbone, pretrained)
     # The configurations of some OpenAI models ask for QuickGELU themselves; the argument alone decides here.
@@ -103,6 +109,10 @@ def _load_open_clip(
     if is_timm:  # whose weights come in the size that they were trained in
         resize_timm(clip.visual, _checked_image_size(image_size, tower_of(clip.visual).patch_size))
     return clip, tokenize
+
+
+def _tokenize(backbone: str, config: dict[str, Any], folder: str | None, sentences: list[str]) -> Tensor:
+    return load_tokenizer(backbone, config, folder)(sentences)
 
 
 def backbone_config(backbone: str) -> dict[str, Any]:
@@ -134,25 +144,11 @@ def build_clip(config: dict[str, Any], image_size: int | None = None) -> Any:
     """
     from open_clip.model import CLIP, CustomTextCLIP
 
-    arguments = {name: value for name, value in config.items() if name != "custom_text"}
-    vision = dict(arguments["vision_cfg"])
+    vision = config["vision_cfg"] | ({} if image_size is None else {"image_size": image_size})
     if "timm_model_name" in vision:
         vision["timm_model_pretrained"] = False
-    elif image_size is not None:
-        vision["image_size"] = image_size
     kind = CustomTextCLIP if config.get("custom_text") else CLIP
-    return kind(**arguments | {"vision_cfg": vision}).float()
-
-
-class _LaterTokenizer:
-    """A tokenizer that is loaded when the first sentence comes."""
-
-    def __init__(self, *arguments: Any) -> None:
-        self._arguments = arguments
-
-    def __call__(self, sentences: list[str]) -> Tensor:
-        """Tokenize sentences."""
-        return load_tokenizer(*self._arguments)(sentences)
+    return kind(**{name: value for name, value in config.items() if name != "custom_text"} | {"vision_cfg": vision}).float()
 
 
 def default_image_size(patch_size: int) -> int:
@@ -170,16 +166,3 @@ def _checked_image_size(image_size: int | None, patch_size: int) -> int:
             f"try {below} or {below + patch_size}"
         )
     return image_size
-
-
-def _resized(clip: Any, image_size: int) -> Any:
-    """Fit a loaded CLIP to another image size."""
-    from open_clip.model import resize_pos_embed
-
-    visual: Any = clip.visual
-    state = {"visual.positional_embedding": visual.positional_embedding.data}
-    side = image_size // visual.conv1.kernel_size[0]
-    visual.grid_size, visual.image_size = (side, side), (image_size, image_size)
-    resize_pos_embed(state, clip)
-    visual.positional_embedding = nn.Parameter(state["visual.positional_embedding"])
-    return clip

@@ -15,10 +15,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from anomalib_dpclip.clip.weights import load_weights, read_file
+
 if TYPE_CHECKING:
     from open_clip import CLIP
 
 MINI_IMAGE_SIZE = 140
+MINI_PATCH_SIZE = 14
 CONTEXT_LENGTH = 24
 
 # A word's place is its token id, so the order is part of the weights. The end comes last: CLIP pools at the highest id.
@@ -80,47 +83,37 @@ class MiniTokenizer:
             warnings.warn(message, stacklevel=3)
 
 
-def build_mini_clip() -> "CLIP":
-    """Build the architecture, randomly initialised: 6 layers of width 128, patch 14 on 140 x 140, joint space 64."""
+def build_mini_clip(image_size: int = MINI_IMAGE_SIZE) -> "CLIP":
+    """Build the architecture, randomly initialised: 6 layers of width 128, patch 14 on 140 x 140, joint space 64.
+
+    Args:
+        image_size: Side of the images in pixels, a multiple of the patch size.
+    """
     from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 
     return CLIP(
         embed_dim=64,
-        vision_cfg=CLIPVisionCfg(layers=6, width=128, head_width=32, patch_size=14, image_size=MINI_IMAGE_SIZE),
+        vision_cfg=CLIPVisionCfg(layers=6, width=128, head_width=32, patch_size=MINI_PATCH_SIZE, image_size=image_size),
         text_cfg=CLIPTextCfg(context_length=CONTEXT_LENGTH, vocab_size=len(VOCABULARY), width=64, heads=2, layers=2),
     )
 
 
-def load_mini_clip(path: Path | None = None) -> "CLIP":
+def load_mini_clip(path: Path | None = None, image_size: int = MINI_IMAGE_SIZE) -> "CLIP":
     """Build the mini CLIP with its weights, stored in half precision, in fp32.
 
     Args:
         path: Weights as `scripts.pretrain_mini` writes them. Default: those that come with the package.
+        image_size: As in `build_mini_clip`.
 
     Returns:
         The CLIP, in evaluation mode.
 
     Raises:
-        FileNotFoundError: If there is no such file.
         ValueError: If the file cannot be read, or holds other weights.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     if path is None:
         with as_file(files("anomalib_dpclip.clip") / "mini" / "mini_clip.safetensors") as packaged:
-            return load_mini_clip(packaged)
-    if not path.is_file():
-        raise FileNotFoundError(f"no weights of the mini CLIP at {path}: make them with `python -m scripts.pretrain_mini`")
-    try:
-        weights = load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"{path} is no safetensors file, or it is cut short: {error}") from error
-    clip = build_mini_clip()
-    try:
-        clip.load_state_dict({name: weight.float() for name, weight in weights.items()})
-    except RuntimeError as error:
-        raise ValueError(
-            f"{path} holds weights of another model than the mini CLIP (`python -m scripts.pretrain_mini` makes them): {error}"
-        ) from error
+            return load_mini_clip(packaged, image_size)
+    clip = build_mini_clip(image_size)
+    load_weights(clip, read_file(path), "mini", str(path))
     return clip.eval()

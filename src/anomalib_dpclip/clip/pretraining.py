@@ -15,6 +15,11 @@ MINI = "mini"
 RANDOM = "random"
 """Value of ``pretrained`` that leaves a backbone untrained: for speed measurements only."""
 
+_OPENAI_S = (
+    "OpenAI's weights run with GELU here, as in the published results; they were trained with QuickGELU: "
+    "--model.quick_gelu true"
+)
+
 
 class Pretraining(NamedTuple):
     """What the model must know of its weights' training.
@@ -47,34 +52,51 @@ def pretraining_of(backbone: str, pretrained: str, tag: str | None = None) -> Pr
         if tag is not None:
             raise ValueError(f"pretrained_tag={tag!r} does not fit backbone={MINI!r}, which comes with its own weights")
         return Pretraining(OPENAI, quick_gelu=False)
-    from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
+    found = _entries(backbone, pretrained, tag)
+    if len(found) == 1:
+        return found.pop()
+    return Pretraining(OPENAI, _asks_for_quick_gelu(backbone))
 
-    tags = list_pretrained_tags_by_model(backbone)
-    is_file = Path(pretrained).expanduser().is_file()
+
+@cache
+def tell_assumptions(backbone: str, pretrained: str, tag: str | None, quick_gelu: bool | None) -> None:
+    """Say, once, what `pretraining_of` takes weights for that do not say it, and that OpenAI's run with another activation.
+
+    Args:
+        backbone: As in `pretraining_of`.
+        pretrained: As in `pretraining_of`.
+        tag: As in `pretraining_of`.
+        quick_gelu: The activation that was asked for, if any.
+    """
+    if backbone == MINI:
+        return
+    tags = _tags(backbone)
+    is_unnamed = tag is None and _is_file(pretrained)
+    own = quick_gelu is None and not _asks_for_quick_gelu(backbone)  # else the activation is as it was asked for
+    is_openai = own and any(map(_is_openai, tags if is_unnamed else [tag or pretrained]))
+    if is_unnamed and (is_openai or len(_entries(backbone, pretrained, tag)) > 1):
+        logger.warning(
+            "%s does not say how it was trained: taken for %s and OpenAI's image statistics. Name its tag with "
+            "--model.pretrained_tag (%s)%s",
+            *(pretrained, "GELU" if own else "the given activation", ", ".join(tags), f". {_OPENAI_S}" if is_openai else ""),
+        )
+    elif is_openai:
+        logger.info("%s: %s", backbone, _OPENAI_S)
+
+
+def _entries(backbone: str, pretrained: str, tag: str | None) -> set[Pretraining]:
+    """What open_clip's table says of weights: one entry where they are named, else what all tags of the backbone say."""
+    from open_clip.pretrained import get_pretrained_cfg
+
+    tags = _tags(backbone)
     if tag is not None and not get_pretrained_cfg(backbone, tag):
         raise ValueError(f"pretrained_tag={tag!r} is no tag of {backbone} (its tags: {', '.join(tags) or 'none'})")
-    if tag is not None and not is_file and pretrained not in {tag, RANDOM}:
+    if tag is not None and not _is_file(pretrained) and pretrained not in {tag, RANDOM}:
         raise ValueError(f"pretrained_tag={tag!r} says what a local file holds, but pretrained={pretrained!r} is none")
-    chosen = tag if is_file else pretrained
+    chosen = tag if _is_file(pretrained) else pretrained
     if chosen is not None and get_pretrained_cfg(backbone, chosen):
-        found = _of_tag(backbone, chosen)
-        if _is_openai(chosen) and not found.quick_gelu:
-            _tell_openai_s_activation(backbone)
-        return found
-    known = {_of_tag(backbone, name) for name in tags}
-    if len(known) == 1:
-        return known.pop()
-    usual = Pretraining(OPENAI, _asks_for_quick_gelu(backbone))
-    if known and is_file:
-        logger.warning(
-            "%s does not say how it was trained: taken for %s and OpenAI's image statistics. The tags of %s differ: name "
-            "its own with --model.pretrained_tag (%s)",
-            pretrained,
-            "QuickGELU" if usual.quick_gelu else "GELU",
-            backbone,
-            ", ".join(tags),
-        )
-    return usual
+        return {_of_tag(backbone, chosen)}
+    return {_of_tag(backbone, name) for name in tags}
 
 
 def _of_tag(backbone: str, tag: str) -> Pretraining:
@@ -99,11 +121,12 @@ def _asks_for_quick_gelu(backbone: str) -> bool:
     return bool((get_model_config(backbone) or {}).get("quick_gelu", False))
 
 
-@cache
-def _tell_openai_s_activation(backbone: str) -> None:
-    """Once a backbone: the model is built more than once."""
-    logger.info(
-        "%s with OpenAI's weights runs with GELU, as in the published results; they were trained with QuickGELU: "
-        "--model.quick_gelu true",
-        backbone,
-    )
+def _is_file(pretrained: str) -> bool:
+    return Path(pretrained).expanduser().is_file()
+
+
+def _tags(backbone: str) -> list[str]:
+    from open_clip.pretrained import list_pretrained_tags_by_model
+
+    tags: list[str] = list_pretrained_tags_by_model(backbone)
+    return tags

@@ -17,7 +17,7 @@ def load_tokenizer(backbone: str, config: dict[str, Any], folder: str | None = N
     Args:
         backbone: Name of an open_clip model.
         config: Its configuration.
-        folder: Where the tokenizer's files lie (``tokenizer.json``, ``tokenizer_config.json``). Default: the cache of the
+        folder: Folder of the tokenizer's files (``tokenizer.json``, ``tokenizer_config.json``). Default: the cache of the
             hub, else a download.
 
     Returns:
@@ -29,6 +29,7 @@ def load_tokenizer(backbone: str, config: dict[str, Any], folder: str | None = N
         ValueError: If a folder is given for a backbone whose tokenizer is part of open_clip.
     """
     import open_clip
+    from open_clip.tokenizer import DEFAULT_CONTEXT_LENGTH, HFTokenizer
 
     text = config["text_cfg"]
     repository = text.get("hf_tokenizer_name")
@@ -36,13 +37,16 @@ def load_tokenizer(backbone: str, config: dict[str, Any], folder: str | None = N
         if folder is not None:
             raise ValueError(f"tokenizer={folder!r} does not fit backbone={backbone!r}, whose tokenizer is part of open_clip")
         return open_clip.get_tokenizer(backbone)
-    if folder is not None and not Path(folder).expanduser().is_dir():
+    path = None if folder is None else Path(folder).expanduser()
+    if path is not None and not path.is_dir():
         raise FileNotFoundError(f"tokenizer={folder!r}: there is no such folder")
     try:
-        with network_timeout():
-            if folder is None:
+        if path is None:
+            with network_timeout():
                 return open_clip.get_tokenizer(backbone)
-            return _from_folder(Path(folder).expanduser(), text)
+        mode = {"tokenizer_mode": text["tokenizer_mode"]} if text.get("tokenizer_mode") else {}  # unknown to older open_clip
+        arguments = text.get("tokenizer_kwargs", {}) | mode
+        return HFTokenizer(str(path), context_length=text.get("context_length", DEFAULT_CONTEXT_LENGTH), **arguments)
     except ImportError as error:
         raise ModuleNotFoundError(
             f"the tokenizer of {backbone} needs the package transformers ({error}): pip install 'anomalib-dpclip[transformers]'"
@@ -55,12 +59,3 @@ def load_tokenizer(backbone: str, config: dict[str, Any], folder: str | None = N
             f"the tokenizer of {backbone} is not on this machine and could not be downloaded ({cause}). Fetch the folder "
             f"{repository} from Hugging Face elsewhere and pass it: --model.tokenizer /path/to/folder"
         ) from error
-
-
-def _from_folder(folder: Path, text: dict[str, Any]) -> Tokenizer:
-    from open_clip.tokenizer import DEFAULT_CONTEXT_LENGTH, HFTokenizer
-
-    arguments = dict(text.get("tokenizer_kwargs", {}))
-    if text.get("tokenizer_mode"):  # open_clip before 2.30 knows no modes
-        arguments["tokenizer_mode"] = text["tokenizer_mode"]
-    return HFTokenizer(str(folder), context_length=text.get("context_length", DEFAULT_CONTEXT_LENGTH), **arguments)

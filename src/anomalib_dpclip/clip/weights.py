@@ -1,6 +1,7 @@
 """CLIP's weights: from a local file or an open_clip tag, never unpickling code, and into a CLIP of any image size."""
 
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,36 +10,53 @@ from torch import Tensor
 
 from anomalib_dpclip.files.downloads import network_timeout, require_hub
 from anomalib_dpclip.files.safe_load import load_plain
+from anomalib_dpclip.files.tensors import difference_of_tensors
 
 
 def read_weights(backbone: str, pretrained: str) -> dict[str, Tensor]:
     """Weights from a local file, else from an open_clip tag."""
     path = Path(pretrained).expanduser()
     if path.is_file():
-        return _read_file(path)
+        return read_file(path)
     from open_clip.pretrained import download_pretrained, get_pretrained_cfg, list_pretrained_tags_by_model
 
-    if path.suffix or path.parent != Path():
-        raise FileNotFoundError(f"pretrained={pretrained!r}: there is no such file of CLIP weights")
     tag = get_pretrained_cfg(backbone, pretrained)
+    if not tag and path.is_dir():
+        raise FileNotFoundError(f"pretrained={pretrained!r} is a folder: give the file of CLIP weights in it")
+    if not tag and (path.suffix or path.parent != Path()):
+        raise FileNotFoundError(f"pretrained={pretrained!r}: there is no such file of CLIP weights")
     if not tag:
         tags = ", ".join(list_pretrained_tags_by_model(backbone)) or "none"
         raise ValueError(f"pretrained={pretrained!r} is neither a file nor a tag of {backbone} (its tags: {tags})")
     try:
-        if "hf_hub" in tag:
+        if tag.get("hf_hub"):
             require_hub(tag["hf_hub"].rpartition("/")[0])
         with network_timeout():
-            return _read_file(Path(download_pretrained(tag)))
+            return read_file(Path(download_pretrained(tag)))
     except (OSError, RuntimeError) as error:
+        origin, name = _origin(tag)
         raise FileNotFoundError(
-            f"the weights {pretrained!r} of {backbone} are not on this machine and could not be downloaded ({error}). "
-            f"Fetch them elsewhere and pass the file: --model.pretrained /path/to/ViT-L-14-336px.pt (a TorchScript "
-            f"archive or state dict, or .safetensors); or try without any download: --model.backbone mini"
+            f"the weights {pretrained!r} of {backbone} are not on this machine and could not be downloaded "
+            f"({str(error).partition(chr(10))[0]}). Fetch {origin} elsewhere and pass the file: --model.pretrained "
+            f"/path/to/{name} --model.pretrained_tag {pretrained}; or try without any download: --model.backbone mini"
         ) from error
 
 
-def _read_file(path: Path) -> dict[str, Tensor]:
-    """State dict of a safetensors file, a TorchScript archive or a plain (or training) checkpoint, never unpickling code."""
+def _origin(tag: Mapping[str, str]) -> tuple[str, str]:
+    """Where open_clip's entry for a tag says that its weights are, in words, and how the file is called there."""
+    if tag.get("url"):
+        return tag["url"], tag["url"].rpartition("/")[2]
+    repository, _, name = tag["hf_hub"].rpartition("/")
+    name = name or "open_clip_model.safetensors"
+    return f"{name} of {repository} from Hugging Face", name
+
+
+def read_file(path: Path) -> dict[str, Tensor]:
+    """State dict of a safetensors file, a TorchScript archive or a plain (or training) checkpoint, never unpickling code.
+
+    Raises:
+        ValueError: If it is none, or damaged.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -55,8 +73,7 @@ def _read_file(path: Path) -> dict[str, Tensor]:
     state = state.get("state_dict", state) if isinstance(state, dict) else None
     if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"{path} holds no state dict of CLIP weights")
-    state = {str(name): value for name, value in state.items()}
-    return {name.removeprefix("module."): value for name, value in state.items()}
+    return {str(name).removeprefix("module."): value for name, value in state.items()}
 
 
 def _is_torchscript(path: Path) -> bool:
@@ -77,9 +94,11 @@ def load_weights(clip: Any, state: dict[str, Tensor], backbone: str, source: str
         state = _named_as_in(clip, state)
         if "visual.positional_embedding" in state:
             resize_pos_embed(state, clip)
-        clip.load_state_dict(state)
     except (RuntimeError, IndexError) as error:
-        raise ValueError(f"the weights in {source!r} do not fit backbone {backbone!r}: {error}") from error
+        raise ValueError(f"{source} holds no CLIP weights of backbone {backbone!r}: {error}") from error
+    if difference := difference_of_tensors(state, clip.state_dict()):
+        raise ValueError(f"{source} holds no CLIP weights of backbone {backbone!r}: {difference}")
+    clip.load_state_dict(state)
 
 
 def _named_as_in(clip: Any, state: dict[str, Tensor]) -> dict[str, Tensor]:

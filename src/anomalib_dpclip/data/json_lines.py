@@ -11,7 +11,7 @@ import torch
 from anomalib import TaskType
 from anomalib.data.datamodules.base.image import AnomalibDataModule
 from anomalib.data.datasets.base.image import AnomalibDataset
-from anomalib.data.utils import Split, TestSplitMode, ValSplitMode
+from anomalib.data.utils import TestSplitMode, ValSplitMode
 from torch.utils.data import DataLoader
 from torchvision.transforms.v2.functional import to_dtype, to_image
 from torchvision.tv_tensors import Mask
@@ -32,7 +32,6 @@ class JSONLinesDataset(AnomalibDataset):
         metadata: JSON-lines file; `anomalib_dpclip.data.listing.metadata` describes the format.
         root: Folder that its paths are relative to.
         category: Only images whose ``class_name`` this is; all classes if ``None``.
-        split: ``"train"``, ``"test"`` or both (``None``).
         name: Name of the data set, which class descriptions go by; by default the folder of the metadata file, as in
             ``metadata/VisA/full-shot.jsonl``.
         task: ``"classification"`` to leave masks aside, ``"segmentation"`` to insist on them; by default whichever fits the
@@ -49,7 +48,6 @@ class JSONLinesDataset(AnomalibDataset):
         metadata: str | Path,
         root: str | Path,
         category: str | None = None,
-        split: str | Split | None = None,
         name: str | None = None,
         task: TaskType | str | None = None,
         bit_depth: int | None = None,
@@ -67,8 +65,6 @@ class JSONLinesDataset(AnomalibDataset):
         unmasked = _without_mask(samples)
         samples.attrs["task"] = _task_of(unmasked, TaskType(task) if task else None, metadata).value
         self._fully_masked = not unmasked.any()
-        if split is not None:
-            samples = samples[samples.split == Split(split).value]
         self.samples = samples
 
     @property

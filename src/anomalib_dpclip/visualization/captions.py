@@ -68,7 +68,7 @@ def _broken(text: str, size: int, width: int) -> list[str]:
         while count > 1 and font(size).getlength(rest[:count]) > width:
             count = min(count - 1, int(count * width / font(size).getlength(rest[:count])) + 1)
         if count < len(rest):
-            count = rest.rfind(" ", 0, count) + 1 or count
+            count = rest.rfind(" ", count // 2, count) + 1 or count
         lines.append(rest[:count])
         rest = rest[count:]
     return lines

@@ -11,7 +11,7 @@ from anomalib.data import ImageBatch, ImageItem
 from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image
 
-from anomalib_dpclip.data.images import read_thumbnail
+from anomalib_dpclip.data.images import read_image
 from anomalib_dpclip.data.results import CONTACT_SHEET
 from anomalib_dpclip.files.atomic_write import atomic_write
 from anomalib_dpclip.visualization.captions import printable
@@ -193,7 +193,7 @@ class ContactSheet(Callback):
 
 def _thumbnail(item: ImageItem, side: int, module: LightningModule, bit_depth: int | None) -> Thumbnail:
     path = Path(item.image_path)
-    photo = read_thumbnail(path, side, bit_depth)
+    photo = read_image(path, side=side, bit_depth=bit_depth)
     scale = side / max(photo.size)
     photo = photo.resize((max(1, round(photo.width * scale)), max(1, round(photo.height * scale))), Image.Resampling.BICUBIC)
     size = (photo.height, photo.width)

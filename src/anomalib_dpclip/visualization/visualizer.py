@@ -16,7 +16,7 @@ from anomalib.visualization import Visualizer
 from lightning.pytorch import LightningModule, Trainer
 from PIL import Image
 
-from anomalib_dpclip.data.images import photo_size, read_thumbnail
+from anomalib_dpclip.data.images import photo_size, read_image
 from anomalib_dpclip.data.regions import Region, find_regions
 from anomalib_dpclip.data.results import PICTURES
 from anomalib_dpclip.visualization.captions import printable
@@ -168,7 +168,7 @@ def shown_item(item: ImageItem, calibrated: bool, side: int = SIDE, bit_depth: i
     Raises:
         ImageReadError: If the photo cannot be read.
     """
-    photo = read_thumbnail(item.image_path, 2 * side, bit_depth)
+    photo = read_image(item.image_path, side=2 * side, bit_depth=bit_depth)
     width, height = shown_size(*photo.size, side)
     # Where a photo is enlarged there is no detail for the better filter to keep.
     photo = photo.resize((width, height), Image.Resampling.BILINEAR if width > photo.width else Image.Resampling.BICUBIC)

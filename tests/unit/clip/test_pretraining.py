@@ -10,16 +10,15 @@ from open_clip.pretrained import get_pretrained_cfg, list_pretrained
 from tests.tiny_clip import tiny_clip
 from timm.models import model_entrypoint
 
-from anomalib_dpclip.clip import pretraining
 from anomalib_dpclip.clip.loading import backbone_config, build_clip, load_clip
 from anomalib_dpclip.clip.preprocessing import OPENAI, Preprocessing
-from anomalib_dpclip.clip.pretraining import pretraining_of
+from anomalib_dpclip.clip.pretraining import pretraining_of, tell_assumptions
 from anomalib_dpclip.clip.support import refusal
 from anomalib_dpclip.clip.tokenizer import load_tokenizer
 from anomalib_dpclip.clip.towers import tower_of
 
-TAGS = list_pretrained()
 NAMES = open_clip.list_models()
+TAGS = [(name, tag) for name, tag in list_pretrained() if name in NAMES]  # 2.26 has tags of models that it lacks
 
 
 def kind_of(name):
@@ -117,14 +116,43 @@ def test_every_kind_of_model_has_open_clip_s_tower_and_tokenizer(name):
     assert torch.equal(ids, open_clip.get_tokenizer(name)(["a broken screw."]))
 
 
-def test_the_activation_of_openai_s_weights_is_told_once(caplog):
-    pretraining._tell_openai_s_activation.cache_clear()
-    with caplog.at_level(logging.INFO):
-        for _ in range(3):
-            pretraining_of("ViT-B-16", "openai")
-    messages = [record.message for record in caplog.records if "QuickGELU" in record.message]
-    assert len(messages) == 1
-    assert messages[0].startswith("ViT-B-16 with OpenAI's weights runs with GELU, as in the published results")
+@pytest.fixture
+def told(caplog):
+    """Says what is assumed of weights, as often as it is asked, and gives the messages."""
+
+    def tell(*arguments):
+        tell_assumptions.cache_clear()
+        caplog.clear()
+        with caplog.at_level(logging.INFO):
+            for _ in range(3):
+                tell_assumptions(*arguments)
+        return [f"{record.levelname}: {record.message}" for record in caplog.records]
+
+    return tell
+
+
+def test_the_activation_of_openai_s_weights_is_told_once(told):
+    (message,) = told("ViT-B-16", "openai", None, None)
+    assert message.startswith("INFO: ViT-B-16: OpenAI's weights run with GELU here, as in the published results")
+    for silent in (
+        ("ViT-B-16", "openai", None, True),
+        ("ViT-B-16-quickgelu", "openai", None, None),
+        ("mini", "openai", None, None),
+    ):
+        assert not told(*silent)
+
+
+@pytest.mark.parametrize("kind", ["torchscript", "state dict", "safetensors"])
+def test_openai_s_weights_in_a_file_are_warned_of(tmp_path, told, kind):
+    """Saved anew they look like any other: trained with QuickGELU, they would run with GELU without a word."""
+    file = str(tmp_path / f"clip.{kind}")
+    (tmp_path / f"clip.{kind}").touch()
+    (message,) = told("ViT-L-14-336", file, None, None)
+    assert message.startswith(f"WARNING: {file} does not say how it was trained: taken for GELU and OpenAI's image statistics")
+    assert "they were trained with QuickGELU: --model.quick_gelu true" in message
+    assert not told("ViT-L-14-336", file, None, True)
+    assert not told("ViT-L-14-336", file, None, False)
+    assert [each[:5] for each in told("ViT-L-14-336", file, "openai", None)] == ["INFO:"]
 
 
 def weights_file(folder):
@@ -133,15 +161,15 @@ def weights_file(folder):
     return str(path)
 
 
-def test_a_file_can_name_its_tag(tmp_path, caplog):
+def test_a_file_can_name_its_tag(tmp_path, told):
     file = weights_file(tmp_path)
     named = pretraining_of("ViT-L-14", file, "laion2b_s32b_b82k")
     assert named.preprocessing == Preprocessing((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-    assert not caplog.text
-    unnamed = pretraining_of("ViT-L-14", file)
-    assert unnamed == (OPENAI, False)
-    assert f"{file} does not say how it was trained: taken for GELU and OpenAI's image statistics" in caplog.text
-    assert "--model.pretrained_tag (openai, " in caplog.text
+    assert not told("ViT-L-14", file, "laion2b_s32b_b82k", None)
+    assert pretraining_of("ViT-L-14", file) == (OPENAI, False)
+    (message,) = told("ViT-L-14", file, None, None)
+    assert "taken for GELU and OpenAI's image statistics. Name its tag with --model.pretrained_tag (openai, " in message
+    assert told("ViT-L-14", file, None, False), "the statistics are still a guess"
 
 
 @pytest.mark.parametrize(
@@ -152,10 +180,12 @@ def test_a_file_can_name_its_tag(tmp_path, caplog):
         ("ViT-H-14-CLIPA-336", Preprocessing((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "bilinear")),
     ],
 )
-def test_a_file_of_a_backbone_whose_tags_agree(tmp_path, caplog, name, expected):
-    assert pretraining_of(name, weights_file(tmp_path)).preprocessing == expected
+def test_a_file_of_a_backbone_whose_tags_agree(tmp_path, told, name, expected):
+    file = weights_file(tmp_path)
+    assert pretraining_of(name, file).preprocessing == expected
     assert pretraining_of(name, "random").preprocessing == expected
-    assert not caplog.text
+    assert bool(told(name, file, None, None)) == (name == "ViT-L-14-336")
+    assert not told(name, "random", None, None)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import json
 import open_clip
 import pytest
 import torch
+from tests import tiny_clip
 
 from anomalib_dpclip.clip.loading import load_clip
 from anomalib_dpclip.clip.tokenizer import load_tokenizer
@@ -83,11 +84,11 @@ def test_a_folder_for_a_tokenizer_that_open_clip_has(tmp_path):
         load_tokenizer("ViT-B-32", open_clip.get_model_config("ViT-B-32"), str(tmp_path))
 
 
-def test_an_untrained_backbone_asks_for_its_tokenizer_last():
+def test_an_untrained_backbone_asks_for_its_tokenizer_last(tmp_path):
     """Speed can be measured without a download."""
-    from tests.tiny_towers import TEXT
-
-    from anomalib_dpclip.clip.loading import _LaterTokenizer
-
-    later = _LaterTokenizer("ViT-B-32", {"text_cfg": TEXT}, None)
-    assert later(["a screw"]).shape == (1, 77)
+    text = tiny_clip.CONFIG["text_cfg"] | {"hf_tokenizer_name": "timm/none"}
+    (tmp_path / "dpclip-test-hub.json").write_text(json.dumps(tiny_clip.CONFIG | {"text_cfg": text}))
+    open_clip.add_model_config(tmp_path)
+    _, tower = load_clip("dpclip-test-hub", "random", 24)
+    with pytest.raises((FileNotFoundError, ModuleNotFoundError), match="the tokenizer of dpclip-test-hub"):
+        tower(["a screw"])

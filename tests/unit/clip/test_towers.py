@@ -167,7 +167,7 @@ def test_a_bias_of_the_scale_may_have_another_rank(tmp_path):
 def test_weights_of_another_text_tower_are_refused(tmp_path):
     clip, _ = tiny_backbone("sig")
     save_file({key: value.contiguous() for key, value in clip.state_dict().items()}, tmp_path / "clip.safetensors")
-    with pytest.raises(ValueError, match=r"(?s)do not fit backbone 'dpclip-test-eva'"):
+    with pytest.raises(ValueError, match="holds no CLIP weights of backbone 'dpclip-test-eva'"):
         load_clip("dpclip-test-eva", str(tmp_path / "clip.safetensors"), 80)
 
 

@@ -145,5 +145,15 @@ def test_good_photos_alone_are_nothing_to_test_on(root):
         with pytest.raises(ValueError, match=r"^parts has good photos only.*dpclip predict --good good PHOTOS"):
             require_evaluation_images(target)
     require_evaluation_images(None)
+    require_evaluation_images(Photos(root))
     require_evaluation_images(Folder("parts", "good", root))  # samples test images from them
     require_evaluation_images(Folder("parts", "good", root, abnormal_dir="bad", test_split_mode="none"))
+
+
+def test_a_folder_of_which_only_some_photos_have_masks(root):
+    save(root / "bad" / "1.png")
+    save(root / "masks" / "1.png")
+    with pytest.raises(ValueError, match=r"^the data set parts in .* Else list them with `dpclip metadata`.*--data JSONLines"):
+        require_evaluation_images(Folder("parts", "good", root, abnormal_dir="bad", mask_dir="masks"))
+    save(root / "masks" / "0.png")
+    require_evaluation_images(Folder("parts", "good", root, abnormal_dir="bad", mask_dir="masks"))

@@ -1,0 +1,45 @@
+"""The table behind `dpclip backbones`, against models built for real."""
+
+import json
+from importlib.metadata import version
+
+import pytest
+from scripts.backbones_table import page, rows
+
+from anomalib_dpclip.clip.command import TABLE
+from anomalib_dpclip.clip.loading import load_clip
+
+NAMES = ["mini", "ViT-S-32-alt", "RN50", "vit_medium_patch16_gap_256", "ViT-B-16-SigLIP", "ViT-H-14-378-quickgelu"]
+
+
+def test_rows_are_the_models():
+    table = {row["backbone"]: row for row in rows(NAMES)}
+    assert list(table) == NAMES
+    assert table["RN50"] == {"backbone": "RN50", "refused": "is a ResNet, not a vision transformer"}
+    for name, size in (("mini", 140), ("ViT-S-32-alt", 224), ("vit_medium_patch16_gap_256", 256)):
+        clip, _ = load_clip(name, "random" if name != "mini" else "openai", size)
+        assert table[name]["parameters"] == sum(value.numel() for value in clip.parameters())
+        assert table[name]["vision_parameters"] == sum(value.numel() for value in clip.visual.parameters())
+    assert (table["ViT-S-32-alt"]["patch"], table["ViT-S-32-alt"]["image_size"]) == (32, 512)
+    (tag,) = table["ViT-B-16-SigLIP"]["pretrained"]
+    assert tag == {
+        "tag": "webli",
+        "licence": "apache-2.0",
+        "mean": [0.5] * 3,
+        "std": [0.5] * 3,
+        "interpolation": "bicubic",
+        "quick_gelu": False,
+    }
+    assert table["ViT-H-14-378-quickgelu"]["pretrained"][0]["quick_gelu"]
+
+
+def test_the_table_is_that_of_the_installed_open_clip():
+    stored = TABLE.read_text(encoding="utf-8")
+    if json.loads(stored)["open_clip"] != version("open_clip_torch"):
+        pytest.skip("the table is of another open_clip")
+    assert page() == stored, "run python -m scripts.backbones_table"
+
+
+def test_every_licence_is_stated():
+    table = json.loads(TABLE.read_text(encoding="utf-8"))["rows"]
+    assert not [row["backbone"] for row in table for tag in row.get("pretrained", ()) if tag["licence"] is None]
