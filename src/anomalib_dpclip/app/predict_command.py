@@ -141,7 +141,7 @@ def _require_photos(photos: Sequence[Path]) -> None:
 
 def _common_folder(photos: Sequence[Path]) -> Path:
     """The folder that all are in, below which pictures are laid out as the photos are."""
-    folders = [path.resolve() if path.is_dir() else path.resolve().parent for path in photos]
+    folders = [path.resolve() if path.is_dir() else path.parent.resolve() for path in photos]
     return Path(os.path.commonpath(folders))
 
 
