@@ -42,7 +42,7 @@ COMMANDS = {
     "benchmark": Command(
         "benchmark.command:benchmark", "compare models over categories and seeds, resuming where it stopped", False
     ),
-    "report": Command("benchmark.report:report", "turn benchmark rows into tables and charts", several="files"),
+    "report": Command("benchmark.report.command:report", "turn benchmark rows into tables and charts", several="files"),
     "app": Command("app.app_command:app", "try the model on photos in a browser"),
 }
 

@@ -35,8 +35,8 @@ def test_commands_run_as_written(folder):
     sections = (*BEFORE_ELPV, "Without any labelled set")
     done = run_shell("\n".join(blocks("own-data", "bash", section) for section in sections), folder)
     expected = re.search(r"^```\n(metadata/photos.*?)^```", page(), re.MULTILINE | re.DOTALL)[1].splitlines()
-    assert expected[0] in done.stdout
-    assert expected[1] in done.stderr
+    assert set(expected[:2]) <= set(done.stdout.splitlines())
+    assert expected[2] in done.stderr
     trained, again, others, synthetic = metrics(done.stdout)
     assert trained == again, "the checkpoint carries its thresholds"
     assert not any(np.isnan(value) for value in [*trained.values(), *synthetic.values()])

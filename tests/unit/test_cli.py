@@ -16,10 +16,10 @@ def _restore_the_program_s_name(monkeypatch):
 
 def command(monkeypatch, function):
     """Make `function` the only command, called ``try``."""
-    import anomalib_dpclip.benchmark.published as module  # any light module
+    import anomalib_dpclip.benchmark.report.published as module  # any light module
 
     monkeypatch.setattr(module, "tried", function, raising=False)
-    monkeypatch.setattr(cli, "COMMANDS", {"try": cli.Command("benchmark.published:tried", "try it")})
+    monkeypatch.setattr(cli, "COMMANDS", {"try": cli.Command("benchmark.report.published:tried", "try it")})
 
 
 @pytest.mark.parametrize("name", cli.COMMANDS)

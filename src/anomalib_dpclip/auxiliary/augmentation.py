@@ -2,15 +2,9 @@
 
 from collections.abc import Sequence
 
-import torch
-from PIL import Image
-from torch import Tensor
 from torchvision.transforms import v2
-from torchvision.transforms.v2 import functional
 from torchvision.tv_tensors import Image as ImageTensor
 from torchvision.tv_tensors import Mask
-
-from anomalib_dpclip.clip.preprocessing import Interpolation
 
 
 def colour_jitter() -> v2.Transform:
@@ -40,14 +34,3 @@ def geometric(fill: Sequence[float]) -> v2.Transform:
             v2.RandomVerticalFlip(0.5),
         ]
     )
-
-
-def resize_image(image: Image.Image, size: tuple[int, int], interpolation: Interpolation = "bicubic") -> Tensor:
-    """Resize as the method does, on 8-bit values (which keeps them in range), to a float image ``(3, H, W)``."""
-    resized = functional.resize(image, list(size), interpolation=v2.InterpolationMode(interpolation))
-    return functional.to_dtype(functional.to_image(resized), torch.float32, scale=True)
-
-
-def resize_mask(mask: Tensor, size: tuple[int, int]) -> Mask:
-    """Resize a mask ``(H, W)`` to the nearest pixel."""
-    return Mask(functional.resize(Mask(mask.unsqueeze(0)), list(size), interpolation=v2.InterpolationMode.NEAREST)[0])

@@ -4,16 +4,18 @@ import numpy as np
 import pandas as pd
 import torch
 from torch.utils.data import Dataset
+from torchvision.transforms.v2.functional import to_dtype, to_image
 from torchvision.tv_tensors import Image as ImageTensor
 from torchvision.tv_tensors import Mask
 
-from anomalib_dpclip.auxiliary.augmentation import colour_jitter, geometric, resize_image, resize_mask
+from anomalib_dpclip.auxiliary.augmentation import colour_jitter, geometric
 from anomalib_dpclip.auxiliary.samples import is_path
 from anomalib_dpclip.clip.preprocessing import Preprocessing
 from anomalib_dpclip.data.images import read_image
 from anomalib_dpclip.data.items import NamedImageItem
 from anomalib_dpclip.data.readers import MaskReader
 from anomalib_dpclip.files.seeded import seeded
+from anomalib_dpclip.pre_processing.resize import EightBitResize
 
 
 class AuxiliaryDataset(Dataset):
@@ -32,7 +34,7 @@ class AuxiliaryDataset(Dataset):
 
     def __init__(self, samples: pd.DataFrame, image_size: tuple[int, int], preprocessing: Preprocessing, seed: int) -> None:
         self.samples = samples
-        self.image_size, self.interpolation = image_size, preprocessing.interpolation
+        self.resize = EightBitResize(image_size, preprocessing.interpolation)
         self.seed = seed
         self._read_mask = MaskReader()
         self.colour_jitter, self.geometric = colour_jitter(), geometric(preprocessing.mean)
@@ -58,8 +60,8 @@ class AuxiliaryDataset(Dataset):
         else:
             mask = np.zeros((image.height, image.width), dtype=np.uint8)
         with seeded(int(np.random.SeedSequence([self.seed, epoch, position]).generate_state(1)[0])):
-            image_tensor = ImageTensor(resize_image(self.colour_jitter(image), self.image_size, self.interpolation))
-            mask_tensor = resize_mask(torch.from_numpy(mask), self.image_size)
+            resized, mask_tensor = self.resize(to_image(self.colour_jitter(image)), Mask(torch.from_numpy(mask)))
+            image_tensor = to_dtype(resized, torch.float32, scale=True)
             image_tensor, mask_tensor, label = self._labelled(image_tensor, mask_tensor, int(sample.label_index))
             image_tensor, mask_tensor = self.geometric(image_tensor, mask_tensor)
         return NamedImageItem(

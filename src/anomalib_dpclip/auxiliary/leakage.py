@@ -2,8 +2,8 @@
 
 import hashlib
 import logging
-import os
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -80,11 +80,14 @@ def find_duplicate(known: Sequence[str], tested: Sequence[str]) -> tuple[str, st
         Its path and the known one's, or ``None`` where there is none.
     """
     known_by_path = {Path(path).resolve(): path for path in known}
-    known_by_size = _by_size(filter(os.path.isfile, known))
+    known_by_size = defaultdict(list)
+    for path in known:
+        known_by_size[_size_of(path)].append(path)
     for path in dict.fromkeys(tested):
         twin = known_by_path.get(Path(path).resolve())
         # Equal contents need equal sizes: hardly any file has to be read.
-        candidates = [] if twin else known_by_size.get(_size_of(path), [])
+        size = _size_of(path)
+        candidates = [] if twin or size is None else known_by_size.get(size, [])
         if candidates:
             digest = file_digest(path)
             twin = next((other for other in candidates if file_digest(other) == digest), None)
@@ -115,16 +118,9 @@ def warn_if_learned_from(learned_from: Sequence[str], target: AnomalibDataModule
         logger.warning("these adapters have learned from %s, which they are now tested on: this is no zero-shot result", source)
 
 
-def _by_size(paths: Iterable[str]) -> dict[int, list[str]]:
-    sizes: dict[int, list[str]] = {}
-    for path in paths:
-        sizes.setdefault(_size_of(path), []).append(path)
-    return sizes
-
-
-def _size_of(path: str) -> int:
-    """Bytes of a file; of one that is not there ``-1``, which no other file has."""
-    return Path(path).stat().st_size if Path(path).is_file() else -1
+def _size_of(path: str) -> int | None:
+    """Bytes of a file, if it is there."""
+    return Path(path).stat().st_size if Path(path).is_file() else None
 
 
 def file_digest(path: str) -> bytes:

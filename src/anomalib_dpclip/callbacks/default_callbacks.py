@@ -7,6 +7,7 @@ from anomalib_dpclip.callbacks.decision_report import DecisionReport
 from anomalib_dpclip.callbacks.expected_time import ExpectedTime
 from anomalib_dpclip.callbacks.finite_loss import RequireFiniteLoss
 from anomalib_dpclip.callbacks.missing_target import MissingTarget
+from anomalib_dpclip.callbacks.prediction_report import PredictionReport
 from anomalib_dpclip.callbacks.results_folder import ResultsFolder, prepare_folder
 from anomalib_dpclip.callbacks.resuming import Resuming
 from anomalib_dpclip.callbacks.threads import ChooseThreads
@@ -27,6 +28,7 @@ def default_callbacks(trainer: Trainer | None) -> list[Callback]:
         ExpectedTime(),
         RequireFiniteLoss(),
         DecisionReport(),
+        PredictionReport(),
         ResultsFolder(),
         Resuming(),
         MissingTarget(),

@@ -41,32 +41,22 @@ class ImageReadError(ValueError):
     """An image or mask that cannot be used; the message names the file."""
 
 
-def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def read_image(
+    path: str | Path, max_pixels: int = MAX_PIXELS, side: int | None = None, bit_depth: int | None = None
+) -> Image.Image:
     """Read an image as 8-bit RGB, upright; the module says what becomes of other kinds.
 
     Args:
         path: Image file in one of `FORMATS`.
         max_pixels: Refuse a larger image before it is decoded: a small file can fill the memory.
+        side: Least length of the shorter side that is wanted, in pixels: a larger JPEG is only decoded as far as that takes.
+        bit_depth: Bits that a 16-bit image uses, whatever its file says.
 
     Raises:
         ImageReadError: If the file is missing, empty, truncated, no image, too large, or holds values that have no place in
             0..255.
     """
-    return to_rgb(load_image(path, max_pixels), path)
-
-
-def read_thumbnail(path: str | Path, side: int, bit_depth: int | None = None) -> Image.Image:
-    """Read an image to be shown small: as `read_image` does, but a large JPEG is only decoded as far as that takes.
-
-    Args:
-        path: Image file in one of `FORMATS`.
-        side: Least length of the shorter side in pixels, if the image has as many.
-        bit_depth: Bits that a 16-bit image uses, whatever its file says.
-
-    Raises:
-        ImageReadError: As in `read_image`.
-    """
-    return to_rgb(load_image(path, side=side), path, bit_depth)
+    return to_rgb(load_image(path, max_pixels, side), path, bit_depth)
 
 
 def photo_size(path: str | Path) -> tuple[int, int]:

@@ -131,11 +131,12 @@ def read_labelled_set(name: str, root: str | Path | None = None) -> pd.DataFrame
 
 
 @contextmanager
-def matching_masks(what: str) -> Iterator[None]:
+def matching_masks(what: str, advice: str = "") -> Iterator[None]:
     """Name the data set whose images and masks do not match while anomalib reads it.
 
     Args:
         what: The data set.
+        advice: What else can be done.
 
     Raises:
         ValueError: In place of pandas', which knows of lengths alone, and of anomalib's.
@@ -145,7 +146,7 @@ def matching_masks(what: str) -> Iterator[None]:
     except (ValueError, MisMatchError) as error:
         raise ValueError(
             f"{what} is not as anomalib expects it: does each anomalous image have a mask of its own, and each mask an image? "
-            f"({error})"
+            f"{advice and f'Else {advice}. '}({' '.join(str(error).split())})"
         ) from error
 
 

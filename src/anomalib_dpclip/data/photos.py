@@ -17,9 +17,10 @@ from anomalib_dpclip.data.images import FORMATS, ImageReadError
 from anomalib_dpclip.data.items import NamedImageBatch, NamedImageItem
 from anomalib_dpclip.data.photo_files import photo_files
 from anomalib_dpclip.data.readers import PhotoReader
-from anomalib_dpclip.data.results import RESULTS, Result, ResultsWriter
+from anomalib_dpclip.data.results import RESULTS, Result
 from anomalib_dpclip.data.results.resume import EarlierResults, prediction_digest
 from anomalib_dpclip.data.results.rows import read_rows
+from anomalib_dpclip.data.results.writer import ResultsWriter
 from anomalib_dpclip.data.workers import default_num_workers
 from anomalib_dpclip.method.class_names import readable_name
 

@@ -47,9 +47,15 @@ class PhotoReader:
             ImageReadError: As in `read_image`.
         """
         image = load_image(path, side=self.side)
-        depth = apparent_depth(image)
-        if self.bit_depth is None and depth is not None and self._once():
-            logger.warning("%s", dark_message(path, depth))
+        if self.bit_depth is None and image.mode in SIXTEEN_BIT_MODES and "bit_depth" not in image.info:
+            used = int(np.asarray(image).max()).bit_length()
+            if 0 < used <= NARROW_DEPTH and self._once():
+                depth = max(used, _SHALLOWEST)
+                logger.warning(
+                    "%s has 16 bits but no value above %d, and 65535 is white: it is taken as almost black. If the camera has "
+                    "%d bits, set --data.bit_depth %d",
+                    *(path, 2**depth - 1, depth, depth),
+                )
         return to_rgb(image, path, self.bit_depth)
 
 
@@ -77,23 +83,3 @@ class MaskReader:
                 *(image_path, path),
             )
         return mask
-
-
-def apparent_depth(image: Image.Image) -> int | None:
-    """Bits that a photo seems to use, if its file does not say and they are far fewer than its 16.
-
-    Args:
-        image: As `load_image` returned it.
-    """
-    if image.mode not in SIXTEEN_BIT_MODES or "bit_depth" in image.info:
-        return None
-    depth = int(np.asarray(image).max()).bit_length()
-    return max(depth, _SHALLOWEST) if 0 < depth <= NARROW_DEPTH else None
-
-
-def dark_message(path: str | Path, depth: int) -> str:
-    """What there is to say of a photo that seems to use so many bits."""
-    return (
-        f"{path} has 16 bits but no value above {2**depth - 1}, and 65535 is white: it is taken as almost black. If the "
-        f"camera has {depth} bits, set --data.bit_depth {depth}"
-    )

@@ -2,14 +2,16 @@
 
 import logging
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from anomalib.data import ImageBatch
 from scipy import ndimage
 
 from anomalib_dpclip.data.images import ImageReadError, photo_size
+
+if TYPE_CHECKING:  # `dpclip metadata` does without anomalib's import, which takes seconds
+    from anomalib.data import ImageBatch
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +84,7 @@ def find_regions(
     return sorted(found, key=lambda region: -region.score), kept[labels]
 
 
-def batch_regions(batch: ImageBatch, min_area: int = 0) -> list[list[Region]]:
+def batch_regions(batch: "ImageBatch", min_area: int = 0) -> list[list[Region]]:
     """Regions of each image of a batch that has paths; none without maps and masks."""
     paths = batch.image_path or []
     if batch.anomaly_map is None or batch.pred_mask is None:

@@ -9,7 +9,7 @@ from PIL import Image
 from torchvision.tv_tensors import Image as ImageTensor
 from torchvision.tv_tensors import Mask
 
-from anomalib_dpclip.auxiliary.augmentation import colour_jitter, geometric, resize_image, resize_mask
+from anomalib_dpclip.auxiliary.augmentation import colour_jitter, geometric
 
 FILL = (0.25, 0.5, 0.75)
 SIDE = 40
@@ -73,21 +73,3 @@ def test_colour_jitter_changes_colours_and_nothing_else():
     assert all(result.shape == (4, 4, 3) and (result == result[0, 0]).all() for result in results)
     same = sum((result == np.asarray(image)).all() for result in results)
     assert 0 < same < 20  # 0.3^3 of them; on an even image contrast changes little, and may change nothing
-
-
-def test_resize_image_is_pillow_s():
-    pixels = np.random.default_rng(0).integers(0, 256, (31, 17, 3), dtype=np.uint8)
-    image = Image.fromarray(pixels)
-    expected = np.asarray(image.resize((14, 28), Image.Resampling.BICUBIC)).transpose(2, 0, 1) / 255
-    np.testing.assert_allclose(resize_image(image, (28, 14)).numpy(), expected, atol=1e-6)
-
-
-def test_resize_mask_invents_no_values():
-    mask = (torch.rand(31, 17) < 0.5).to(torch.uint8)
-    resized = resize_mask(mask, (56, 56))
-    assert resized.shape == (56, 56)
-    assert set(resized.unique().tolist()) == {0, 1}
-    assert torch.equal(
-        resize_mask(torch.eye(2, dtype=torch.uint8), (4, 4)),
-        torch.eye(2).repeat_interleave(2, 0).repeat_interleave(2, 1).to(torch.uint8),
-    )

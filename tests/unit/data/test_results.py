@@ -6,8 +6,9 @@ import tracemalloc
 import torch
 from lightning.pytorch import LightningModule
 
-from anomalib_dpclip.data.results import RESULTS, RESULTS_JSON, Result, read_results, summary, write_results
+from anomalib_dpclip.data.results import RESULTS, RESULTS_JSON, Result, summary
 from anomalib_dpclip.data.results.resume import prediction_digest
+from anomalib_dpclip.data.results.rows import read_results, write_results
 
 
 class Linear(LightningModule):

@@ -4,7 +4,6 @@ import csv
 import heapq
 import io
 import json
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from operator import attrgetter
 from pathlib import Path
@@ -60,17 +59,11 @@ def read_rows(file: Path) -> Iterator[Result]:
     if not file.is_file():
         return
     with _open(file, "r") as stream:
-        rows = csv.reader(stream)
+        rows = csv.reader(line for line in stream if line[-1] in "\r\n")
         header = next(rows, list(Result._fields))
         if tuple(header) != Result._fields:
             raise ValueError(f"{file} has columns {', '.join(header)}, not those of results: move it away")
-        previous = None
-        for row in rows:
-            if previous is not None:
-                yield previous
-            previous = Result(*row) if len(row) == len(header) else None
-    if previous is not None and _is_finished(file):
-        yield previous
+        yield from (Result(*row) for row in rows if len(row) == len(header))
 
 
 def read_parts(folder: Path) -> Iterator[Result]:
@@ -167,10 +160,3 @@ def _as_json(row: Result) -> dict[str, Any]:
 
 def _rank_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("results-rank*.csv"))
-
-
-def _is_finished(file: Path) -> bool:
-    """Whether the last row of a file ends as rows do."""
-    with file.open("rb") as stream:
-        stream.seek(-1, os.SEEK_END)
-        return stream.read() == b"\n"

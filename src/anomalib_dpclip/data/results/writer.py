@@ -12,8 +12,17 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 
 from anomalib_dpclip.data.images import ImageReadError
 from anomalib_dpclip.data.regions import batch_regions, regions_as_text
-from anomalib_dpclip.data.results.rows import DONE, RESULTS, Result, append_rows, rank_file, read_parts, read_rows, summary
-from anomalib_dpclip.data.results.rows import write_results as write_rows
+from anomalib_dpclip.data.results.rows import (
+    DONE,
+    RESULTS,
+    Result,
+    append_rows,
+    rank_file,
+    read_parts,
+    read_rows,
+    summary,
+    write_results,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +80,7 @@ class ResultsWriter(BasePredictionWriter):
         self._write_held(trainer)
         trainer.strategy.barrier()
         if trainer.is_global_zero:
-            write_rows(self.folder, read_parts(self.folder))
+            write_results(self.folder, read_parts(self.folder))
             if self.listener is None:
                 print(summary(read_rows(self.folder / RESULTS)))  # noqa: T201  (the answer to the command)
 

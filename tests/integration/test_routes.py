@@ -1,0 +1,197 @@
+"""The same photo by every route: one score and one label, in prediction, on the page, and in exported files."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from anomalib.data import PredictDataset
+from anomalib.deploy import OpenVINOInferencer, TorchInferencer
+from anomalib.engine import Engine
+from PIL import Image
+from tests.data.golden.make_golden import GOLDEN
+from tests.integration.exported import F32, needs_onnx, needs_openvino, run_onnx
+from torchvision.transforms.v2.functional import to_dtype, to_image
+
+from anomalib_dpclip import DPCLIPPostProcessor, Photos
+from anomalib_dpclip.app.predictor import Predictor
+from anomalib_dpclip.cli import main
+from anomalib_dpclip.data.images import read_image
+from anomalib_dpclip.data.results import RESULTS_JSON
+from anomalib_dpclip.model.from_file import model_from_file
+
+CHECKPOINT = GOLDEN / "checkpoint-v1.ckpt"
+ADAPTERS = GOLDEN / "adapters-v1.safetensors"
+TOLERANCE = 1e-3
+SIZES = [
+    *((140, 140), (141, 139), (1, 1), (7, 300), (300, 7), (97, 211), (211, 97), (200, 300), (300, 200), (280, 280), (279, 281)),
+    *((333, 500), (500, 333), (64, 64), (48, 640), (640, 48), (480, 640), (640, 480), (517, 519), (129, 1031), (1031, 129)),
+]
+
+
+@pytest.fixture(scope="module")
+def weaves(surfaces_root):
+    return sorted((surfaces_root / "weave" / "test" / "good").iterdir())
+
+
+@pytest.fixture(scope="module")
+def folder(weaves, tmp_path_factory):
+    """Photos of weaves, stretched to odd sizes, with noise on some."""
+    root = tmp_path_factory.mktemp("photos")
+    for (height, width), path in zip(SIZES, weaves, strict=False):
+        pixels = np.asarray(Image.open(path).convert("RGB").resize((width, height)), dtype=float)
+        noise = np.random.default_rng(height * width).normal(0, 20 if height > width else 0, pixels.shape)
+        Image.fromarray((pixels + noise).clip(0, 255).astype(np.uint8)).save(root / f"{height}x{width}.png")
+    return root
+
+
+def predicted(model, **source):
+    """Score and label of each photo by its name, as anomalib's engine predicts."""
+    engine = Engine(accelerator="cpu", logger=False, enable_progress_bar=False)
+    return {
+        Path(path).name: (score.item(), label.item())
+        for batch in engine.predict(model=model, **source)
+        for path, score, label in zip(batch.image_path, batch.pred_score, batch.pred_label, strict=True)
+    }
+
+
+def quiet(**arguments):
+    return model_from_file(arguments.pop("path", CHECKPOINT), visualizer=False, **arguments)
+
+
+def with_photos(folder, batch_size=1, **arguments):
+    return predicted(quiet(**arguments), datamodule=Photos(folder, batch_size=batch_size, num_workers=0, fresh=True))
+
+
+def upright(path):
+    """As the package reads it, ``(1, 3, H, W)`` in [0, 1]."""
+    return to_dtype(to_image(read_image(path)), torch.float32, scale=True)[None]
+
+
+@pytest.fixture(scope="module")
+def expected(folder, tmp_path_factory, monkeypatch_module):
+    monkeypatch_module.chdir(tmp_path_factory.mktemp("work"))  # runs and inferencers write where they are started
+    monkeypatch_module.setenv("TRUST_REMOTE_CODE", "1")
+    found = with_photos(folder)
+    assert len(found) == len(SIZES)
+    assert {label for _, label in found.values()} == {False, True}  # else agreement on them means nothing
+    return found
+
+
+@pytest.fixture(scope="module")
+def monkeypatch_module():
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch
+
+
+def assert_same(found, expected):
+    assert found.keys() == expected.keys()
+    for name, (score, label) in expected.items():
+        assert found[name][0] == pytest.approx(score, abs=TOLERANCE), name
+        if abs(score - 0.5) > TOLERANCE:
+            assert bool(found[name][1]) == label, name
+
+
+ENGINE = {
+    "photos, batches of 3": lambda folder: with_photos(folder, batch_size=3),
+    "photos, batches of 8": lambda folder: with_photos(folder, batch_size=8),
+    "data_path": lambda folder: predicted(quiet(), data_path=folder),
+    "PredictDataset": lambda folder: predicted(quiet(), dataset=PredictDataset(folder)),
+    "ckpt_path": lambda folder: predicted(
+        quiet(path=ADAPTERS), ckpt_path=CHECKPOINT, datamodule=Photos(folder, num_workers=0, fresh=True)
+    ),
+}
+
+
+@pytest.mark.parametrize("route", ENGINE)
+def test_the_engine(route, folder, expected):
+    assert_same(ENGINE[route](folder), expected)
+
+
+def test_dpclip_predict(folder, expected, tmp_path):
+    command = ["predict", str(CHECKPOINT), str(folder), "--output", str(tmp_path), "--num_workers", "0", "--pictures", "false"]
+    main([*command, "--accelerator", "cpu"])
+    rows = json.loads((tmp_path / RESULTS_JSON).read_text())
+    assert_same({Path(row["path"]).name: (row["score"], row["label"] == "anomalous") for row in rows}, expected)
+
+
+def test_the_page(folder, expected):
+    page = Predictor(quiet())
+    assert_same({name: (page.predict(folder / name, "weave").score, expected[name][1]) for name in expected}, expected)
+
+
+@pytest.mark.parametrize("kind", ["torch", pytest.param("openvino", marks=needs_openvino)])
+def test_anomalib_s_inferencers(kind, folder, expected, tmp_path):
+    path = getattr(quiet(), f"to_{kind}")(tmp_path)
+    made = (TorchInferencer(path, "cpu") if kind == "torch" else OpenVINOInferencer(path, device="CPU", config=F32)).predict
+    found = {name: made(folder / name) for name in expected}
+    assert_same({name: (batch.pred_score.item(), batch.pred_label.item()) for name, batch in found.items()}, expected)
+
+
+def by_hand(path, folder, names):
+    found = {name: run_onnx(path, upright(folder / name)) for name in names}
+    return {name: (outputs["pred_score"].item(), outputs["pred_label"].item()) for name, outputs in found.items()}
+
+
+@needs_onnx
+def test_onnx_by_hand(folder, expected, tmp_path):
+    assert_same(by_hand(quiet().to_onnx(tmp_path), folder, expected), expected)
+
+
+NAMES = [f"{height}x{width}.png" for height, width in SIZES[5:9]]
+VARIANTS = {
+    "good photos": {"few_shot_source": "good"},
+    "ignored region and sensitivities": {
+        "ignore": "ignored.png",
+        "min_area": 50,
+        "post_processor": DPCLIPPostProcessor(image_sensitivity=0.2, pixel_sensitivity=0.9),
+    },
+}
+
+
+@needs_onnx
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_files_of_other_settings(variant, folder, weaves, expected, tmp_path):
+    arguments = dict(VARIANTS[variant])
+    for name in ("photos", "good"):
+        (tmp_path / name).mkdir()
+    for path in weaves[-2:]:
+        shutil.copy(path, tmp_path / "good")
+    for name in NAMES:
+        photo = Image.open(folder / name)
+        (photo.resize((200, 300)) if "ignore" in arguments else photo).save(tmp_path / "photos" / name)
+    Image.fromarray(np.uint8([[255] * 200] * 90 + [[0] * 200] * 210)).save(tmp_path / "ignored.png")
+    for argument in {"few_shot_source", "ignore"} & arguments.keys():
+        arguments[argument] = tmp_path / arguments[argument]
+    found = with_photos(tmp_path / "photos", batch_size=3, **arguments)
+    assert any(found[name] != pytest.approx(expected[name]) for name in NAMES)  # else nothing is shown
+    assert_same(by_hand(quiet(**arguments).to_onnx(tmp_path), tmp_path / "photos", NAMES), found)
+
+
+@pytest.mark.parametrize("value", [0.05, 0.95])
+def test_sensitivities_count_by_every_route(folder, expected, value):
+    """Given, or assigned before the checkpoint is loaded: more of them call more photos anomalous."""
+    assigned = quiet(path=ADAPTERS)
+    assigned.post_processor.image_sensitivity = value
+    found = [
+        with_photos(folder, post_processor=DPCLIPPostProcessor(image_sensitivity=value)),
+        predicted(assigned, ckpt_path=CHECKPOINT, datamodule=Photos(folder, num_workers=0, fresh=True)),
+    ]
+    for scores in found:
+        assert {name: label for name, (_, label) in scores.items()} == {
+            name: score > 1 - value for name, (score, _) in expected.items()
+        }
+    assert sum(label for _, label in expected.values()) not in {0, len(SIZES)}
+
+
+def test_turned_photos_are_upright_on_our_own_routes(folder, expected, tmp_path):
+    name = "200x300.png"
+    turned = Image.open(folder / name).transpose(Image.Transpose.ROTATE_90)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be shown turned clockwise
+    turned.save(tmp_path / "turned.png", exif=exif)
+    found = with_photos(tmp_path)
+    assert found["turned.png"] == pytest.approx(expected[name])
+    assert Predictor(quiet()).predict(tmp_path / "turned.png", "weave").score == pytest.approx(expected[name][0], abs=1e-5)
