@@ -180,6 +180,14 @@ def test_scores_of_images_and_corrupted_ones(tmp_path, tree):
     assert (darkest["class_F1"], darkest["false_alarm_rate"]) == (0.0, 0.0)
     assert (moved["image_AUROC"], moved["class_F1"]) == (1.0, 1.0)
 
+    # Without them nothing is left to do; with another one, that one is.
+    (file,) = jobs_folder(out).glob("*.json")
+    before = file.read_bytes()
+    assert benchmark(config, out) == 0
+    assert file.read_bytes() == before
+    assert benchmark(config, out, shift="blur") == 0
+    assert set(read_beside(out, "shift")["corruption"]) == {"light", "move", "blur"}
+
     assert benchmark(config, tmp_path / "without.csv", image_scores=False) == 0
     assert not (tmp_path / "without.images.csv").exists()
 
@@ -221,6 +229,20 @@ def test_one_training_serves_all_categories_in_processes_of_their_own(tmp_path, 
     (results,) = Path("runs/benchmark").glob("*/results.csv")
     names = [name for name in METRICS if name != "pixel_AUPRO_5"]
     assert np.allclose(pd.read_csv(results)[names].to_numpy(), rows.loc[["tile"], names].to_numpy())
+
+
+@pytest.mark.usefixtures("here")
+def test_an_interrupted_run_says_how_to_go_on(tmp_path, tree, capsys, monkeypatch):
+    monkeypatch.setattr(command, "measure", interrupt)
+    config, out = _config(tmp_path / "c.yaml", tree, [{"class_path": "Brightness"}]), tmp_path / "rows.csv"
+    assert benchmark(config, out) == 130
+    assert "the same command goes on from there" in capsys.readouterr().out
+    monkeypatch.undo()
+    assert read_rows(out).empty
+
+
+def interrupt(*arguments):
+    raise KeyboardInterrupt
 
 
 @pytest.mark.usefixtures("here")
