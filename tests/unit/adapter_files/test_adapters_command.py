@@ -2,16 +2,18 @@ import hashlib
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 
 import pytest
 import torch
 from safetensors import safe_open
 from tests.data.golden.make_golden import GOLDEN
-from tests.paths import DATA
+from tests.paths import DATA, ROOT
 
 from anomalib_dpclip.adapter_files.adapter_file import AdapterFile, Provenance
 from anomalib_dpclip.adapter_files.command import adapters
-from anomalib_dpclip.adapter_files.read_and_write import write_adapters
+from anomalib_dpclip.adapter_files.read_and_write import read_adapters, write_adapters
+from anomalib_dpclip.clip.preprocessing import OPENAI
 
 PUBLISHED = DATA / "published_checkpoint.pth"
 
@@ -219,3 +221,15 @@ main(["adapters", {str(GOLDEN / "checkpoint-v1.ckpt")!r}])
 assert not {{"anomalib", "lightning", "timm", "open_clip", "torchvision", "pandas"}} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)
+
+
+def test_the_page_shows_what_it_prints(tmp_path, capsys):
+    text = (ROOT / "docs" / "adapter-files.md").read_text(encoding="utf-8")
+    sample = text.partition("```\nfile  ")[2].partition("```")[0]
+    content = read_adapters(GOLDEN / "adapters-v1.safetensors")
+    known = replace(content.provenance, arguments={"tiles": 1}, preprocessing=OPENAI.as_dict(), calibration_basis="of some")
+    adapters(write_adapters(replace(content, provenance=known), tmp_path / "a.safetensors"))
+    lines = capsys.readouterr().out.splitlines()
+    assert [line[:17] for line in lines[1:]] == [line[:17] for line in sample.splitlines()[1:]]
+    for name in ("backbone", "CLIP weights", "images"):
+        assert next(line for line in lines if line.startswith(name)) in sample, name
