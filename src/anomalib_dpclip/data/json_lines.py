@@ -223,7 +223,7 @@ class JSONLines(AnomalibDataModule):
         """
         if len(self.test_data) == 0:
             raise ValueError(
-                f'{self.metadata} has only lines with "split": "train", so there is nothing to test or predict: to judge '
+                f'{self.metadata} has only lines with "split": "train", so there is nothing to test or predict: to score '
                 f"photos by these use --data Photos with --model.few_shot_source, or `dpclip predict --good`"
             )
         return super().test_dataloader()

@@ -101,7 +101,7 @@ class Photos(AnomalibDataModule):
 
     After each batch the results are added to ``results.csv``, beside the heat maps: path, score, label, picture, and for an
     image without results the reason. The same command a second time goes on where the first one stopped: images that have a
-    score are left out. Results of another model, of other settings or good photos, or of another lot, whose images are judged
+    score are left out. Results of another model, of other settings or good photos, or of another lot, whose images are scored
     by each other, are set aside in a file named by their digest. With ``--return_predictions false`` no prediction stays in
     memory, only the list of the images.
 
