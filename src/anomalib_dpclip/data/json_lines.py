@@ -19,7 +19,7 @@ from torchvision.tv_tensors import Mask
 
 from anomalib_dpclip.data.items import NamedImageBatch, NamedImageItem
 from anomalib_dpclip.data.listing.metadata import RootFolder, read_lines, read_metadata
-from anomalib_dpclip.data.readers import MaskReader, PhotoReader
+from anomalib_dpclip.data.readers import ImageReader, MaskReader
 from anomalib_dpclip.data.workers import default_num_workers
 from anomalib_dpclip.method.class_names import describe
 
@@ -38,7 +38,7 @@ class JSONLinesDataset(AnomalibDataset):
     def __init__(self, samples: pd.DataFrame, name: str, bit_depth: int | None = None) -> None:
         super().__init__()
         self._name = name
-        self._read_photo, self._read_mask = PhotoReader(bit_depth), MaskReader()
+        self._read_image, self._read_mask = ImageReader(bit_depth), MaskReader()
         self._fully_masked = bool(samples.mask_path[samples.label_index == 1].notna().all())
         self.samples = samples
 
@@ -57,7 +57,7 @@ class JSONLinesDataset(AnomalibDataset):
             ImageReadError: If image or mask cannot be read, or differ in size; names the file.
         """
         sample = self.samples.iloc[index]
-        picture = self._read_photo(sample.image_path)
+        picture = self._read_image(sample.image_path)
         image = to_dtype(to_image(picture), torch.float32, scale=True)
         mask = self._mask(sample, picture.size) if self.task == TaskType.SEGMENTATION else None
         if self.augmentations:
