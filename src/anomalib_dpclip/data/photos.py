@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from anomalib.data import AnomalibDataModule
@@ -162,18 +162,10 @@ class Photos(AnomalibDataModule):
             ValueError: If labels would be needed.
         """
         if stage in {"fit", "test"}:
-            self._refuse()
+            raise ValueError("Photos have no labels: use `anomalib predict`, or another data module to train or test")
 
     def _setup(self, _stage: str | None = None) -> None:
         """Nothing; the base class asks for it."""
-
-    def train_dataloader(self) -> NoReturn:
-        """Refuse: photos have no labels."""
-        self._refuse()
-
-    def test_dataloader(self) -> NoReturn:
-        """Refuse: photos have no labels."""
-        self._refuse()
 
     def val_dataloader(self) -> list:
         """None: anomalib then predicts with the calibration that the weights carry."""
@@ -249,6 +241,3 @@ class Photos(AnomalibDataModule):
     def _class_of(self, path: str) -> str:
         folder, *file = Path(path).relative_to(self.root.resolve()).parts
         return readable_name(folder if file else None)
-
-    def _refuse(self) -> NoReturn:
-        raise ValueError("Photos have no labels: use `anomalib predict`, or another data module to train or test")
