@@ -154,9 +154,10 @@ class Provenance:
         Raises:
             ValueError: If a value is of another type than the argument; names both.
         """
-        trained_with = {name: value for name, value in self.hyper_parameters.items() if name in _ARGUMENT_TYPES}
+        # Files from before arguments were kept have them among those of the training.
+        kept = self.arguments or {name: self.hyper_parameters.get(name) for name in _ARGUMENT_TYPES}
         named = {name: value for name in ("backbone", "pretrained") if (value := getattr(self, name))}
-        found = trained_with | self.arguments | named | self.architecture
+        found = kept | named | self.architecture
         found = {name: value for name, value in found.items() if value is not None}
         for name, value in found.items():
             if name in _ARGUMENT_TYPES and not _is_of_type(value, _ARGUMENT_TYPES[name]):
