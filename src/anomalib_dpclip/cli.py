@@ -2,6 +2,7 @@
 
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from inspect import signature
@@ -47,6 +48,10 @@ COMMANDS = {
 }
 
 
+FOREIGN = r"(anomalib|lightning|timm|torch)(\.|$)"
+"""Modules whose warnings of their own future no user of these commands can do anything about."""
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a subcommand.
 
@@ -66,6 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     from jsonargparse import ArgumentParser
 
+    warnings.filterwarnings("ignore", category=FutureWarning, module=FOREIGN)
     command = COMMANDS[name]
     module, _, function_name = command.function.partition(":")
     function = getattr(import_module(f"anomalib_dpclip.{module}"), function_name)

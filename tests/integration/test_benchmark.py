@@ -180,6 +180,14 @@ def test_scores_of_images_and_corrupted_ones(tmp_path, tree):
     assert (darkest["class_F1"], darkest["false_alarm_rate"]) == (0.0, 0.0)
     assert (moved["image_AUROC"], moved["class_F1"]) == (1.0, 1.0)
 
+    # Without them nothing is left to do; with another one, that one is.
+    (file,) = jobs_folder(out).glob("*.json")
+    before = file.read_bytes()
+    assert benchmark(config, out) == 0
+    assert file.read_bytes() == before
+    assert benchmark(config, out, shift="blur") == 0
+    assert set(read_beside(out, "shift")["corruption"]) == {"light", "move", "blur"}
+
     assert benchmark(config, tmp_path / "without.csv", image_scores=False) == 0
     assert not (tmp_path / "without.images.csv").exists()
 
@@ -224,6 +232,20 @@ def test_one_training_serves_all_categories_in_processes_of_their_own(tmp_path, 
 
 
 @pytest.mark.usefixtures("here")
+def test_an_interrupted_run_says_how_to_go_on(tmp_path, tree, capsys, monkeypatch):
+    monkeypatch.setattr(command, "measure", interrupt)
+    config, out = _config(tmp_path / "c.yaml", tree, [{"class_path": "Brightness"}]), tmp_path / "rows.csv"
+    assert benchmark(config, out) == 130
+    assert "the same command goes on from there" in capsys.readouterr().out
+    monkeypatch.undo()
+    assert read_rows(out).empty
+
+
+def interrupt(*arguments):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.usefixtures("here")
 def test_good_images_are_drawn_once_for_all_models_and_can_be_given(tmp_path, tree):
     models = [
         {"class_path": "DPCLIP", "label": "two", "init_args": {"backbone": "mini", "weights": "clip", "k_shot": 2}},
@@ -243,7 +265,7 @@ def test_good_images_are_drawn_once_for_all_models_and_can_be_given(tmp_path, tr
     assert rows.groupby("label")["draw"].agg(list).to_dict() == {"two": ["0", "1"], "all": ["0"], "host": ["0", "1"]}
     assert dict(zip(rows["label"], rows["knows"], strict=True)) == {
         "two": "2 normal photos",
-        "all": "4 normal photos",
+        "all": "all normal photos",
         "host": "2 normal photos",
     }
     drawn = json.loads((tmp_path / "rows.draws.json").read_text())

@@ -190,7 +190,9 @@ def test_headings_of_a_page_come_in_order():
 def test_model_config_has_the_code_s_defaults():
     arguments = yaml.safe_load((ROOT / "configs/model/dpclip.yaml").read_text())["model"]["init_args"]
     training = {item.name: item.default for item in fields(Training)}
-    assert {name: tuple(value) if isinstance(value, list) else value for name, value in arguments.pop("training").items()} == training
+    assert {
+        name: tuple(value) if isinstance(value, list) else value for name, value in arguments.pop("training").items()
+    } == training
     parameters = inspect.signature(DPCLIP.__init__).parameters
     own = {"image_size": 518, "tiles": 1}  # spelt out there, derived here
     for name, value in arguments.items():

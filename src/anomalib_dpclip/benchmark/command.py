@@ -30,12 +30,16 @@ from anomalib_dpclip.benchmark.rows import (
     Result,
     identity_of,
     jobs_folder,
+    read_beside,
     read_provenance,
     set_aside,
     write_result,
     write_tables,
 )
 from anomalib_dpclip.files.measured_by import measured_by
+
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as shells have it."""
 
 
 def benchmark(
@@ -73,7 +77,11 @@ def benchmark(
     run = _Run(results, jobs, measured_by(shlex.join(command)), image_scores)
     draws.write(results.with_suffix(".draws.json"))
     print(run.what_comes(), flush=True)  # noqa: T201
-    run.all()
+    try:
+        run.all()
+    except KeyboardInterrupt:
+        print(f"Interrupted; what is done is in {results}, and the same command goes on from there")  # noqa: T201
+        return INTERRUPTED
     rows = run.rows[run.rows["key"].isin([job.config.key for job in jobs])]
     done = int((rows["status"] == DONE).sum())
     print(f"{done} of {len(jobs)} jobs done: {results}\n\n{short_table(rows)}")  # noqa: T201  the answer
@@ -107,7 +115,13 @@ class _Run:
 
     def _pending(self) -> list[Job]:
         done = set(self.rows["key"][self.rows["status"] == DONE])
-        return [job for job in self._jobs if job.config.key not in done]
+        shift = read_beside(self._results, "shift")
+        corrupted = set(zip(shift["key"], shift["corruption"], strict=True)) if len(shift) else set()
+        return [
+            job
+            for job in self._jobs
+            if job.config.key not in done or not {(job.config.key, name) for name in job.config.shift} <= corrupted
+        ]
 
     def what_comes(self) -> str:
         """How much there is to run, before minutes without a word; and where the rows come from that are there already."""
@@ -222,4 +236,8 @@ def _on(devices: Iterable[int | None], work: Callable[[Job, int | None], Any], j
 
     waiting = list(jobs)
     with ThreadPoolExecutor(len(chosen)) as pool:
-        return list(tqdm(pool.map(on_a_free_one, waiting), desc=what, total=len(waiting), disable=not waiting))
+        try:
+            return list(tqdm(pool.map(on_a_free_one, waiting), desc=what, total=len(waiting), disable=not waiting))
+        except KeyboardInterrupt:
+            pool.shutdown(cancel_futures=True)
+            raise

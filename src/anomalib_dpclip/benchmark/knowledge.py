@@ -21,8 +21,11 @@ def knowledge_of(model: AnomalibModule, references: int | str | None = None) -> 
     Args:
         model: Any of anomalib's. By its learning type it has learned from the normal training images, has been given some of
             them, or knows nothing.
-        references: How many normal training images it was left to learn from; all of them for ``None`` or ``"all"``.
+        references: How many normal training images it was left to learn from or was shown, or ``"all"``; ``None`` where the
+            model says so itself.
     """
+    if references == "all":
+        return ALL_NORMAL
     if model.learning_type == LearningType.ONE_CLASS:
         return _counted(references) if isinstance(references, int) and references else ALL_NORMAL
     known = [_photos(model)] if model.learning_type == LearningType.FEW_SHOT else []

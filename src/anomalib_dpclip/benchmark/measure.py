@@ -124,7 +124,7 @@ def _measure(config: JobConfig, device: int | None, adapters: Path | None, minut
     row = {
         **config.identity,
         "model": config.model_name,
-        "knows": knowledge_of(model, config.model.get("k_shot")),
+        "knows": knowledge_of(model, config.k_shot or None),
         "key": config.key,
         "normal_images": int((images["label"] == 0).sum()),
         "anomalous_images": int((images["label"] == 1).sum()),

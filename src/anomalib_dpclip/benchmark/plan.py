@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from functools import cache
 from typing import Any, NamedTuple
 
 from anomalib_dpclip.benchmark.config import JobConfig
@@ -53,23 +52,43 @@ def plan(configs: Iterable[JobConfig], draws: Draws) -> list[Job]:
         configs: The jobs.
         draws: Of good images; keeps those that are used.
     """
-    files = _Files()
-    return [_planned(config, draws, files) for config in configs]
+    read: dict[str, Any] = {}
+    return [_planned(config, draws, read) for config in configs]
 
 
-def _planned(config: JobConfig, draws: Draws, files: "_Files") -> Job:
-    training, reason = "", ""
+def _planned(config: JobConfig, draws: Draws, read: dict[str, Any]) -> Job:
+    training = ""
     try:
-        target = files.target(_Arguments(config.data))
-        contents = [target.digest, files.model(_Arguments(config.model.get("init_args", {})))]
+        target = _once(read, target_of, config.data)
+        contents = [target.digest, _once(read, _model_digest, config.model.get("init_args", {}))]
         if config.training_key:
-            contents.append(files.auxiliary(*config.auxiliary.values()))
+            contents.append(_once(read, _auxiliary_digest, config.auxiliary))
             training = f"{config.training_key}-{contents[-1]}"
         references = _references(config, target, draws)
-        config = replace(config, contents=" ".join(contents), references=references)
     except Exception as error:  # noqa: BLE001  of any data module: the other jobs go on
-        reason = reason_of(error)
-    return Job(config, training, reason)
+        return Job(config, training, reason_of(error))
+    return Job(replace(config, contents=" ".join(contents), references=references), training)
+
+
+def _once(outcomes: dict[str, Any], read: Callable[[dict[str, Any]], Any], arguments: dict[str, Any]) -> Any:
+    """What a function of the same arguments has given before, the error that it raised included."""
+    key = f"{read.__name__} {arguments}"
+    if key not in outcomes:
+        try:
+            outcomes[key] = read(arguments)
+        except Exception as error:  # noqa: BLE001  raised again for each job that needs it
+            outcomes[key] = error
+    if isinstance(outcomes[key], Exception):
+        raise outcomes[key]
+    return outcomes[key]
+
+
+def _model_digest(init_args: dict[str, Any]) -> str:
+    return digest_of_all(model_files(init_args))
+
+
+def _auxiliary_digest(auxiliary: dict[str, Any]) -> str:
+    return digest_of_all(auxiliary_files(*auxiliary.values()))
 
 
 def _references(config: JobConfig, target: Target, draws: Draws) -> tuple[str, ...]:
@@ -82,38 +101,3 @@ def _references(config: JobConfig, target: Target, draws: Draws) -> tuple[str, .
 def reason_of(error: BaseException) -> str:
     """An error in a line."""
     return " ".join(f"{type(error).__name__}: {str(error) or error.__cause__}".split())
-
-
-class _Arguments(dict):  # type: ignore[type-arg]
-    """Arguments as a key."""
-
-    def __hash__(self) -> int:  # type: ignore[override]
-        return hash(repr(sorted(self.items())))
-
-
-class _Files:
-    """Contents of files, each set read once; so is the error of one that cannot be had."""
-
-    def __init__(self) -> None:
-        self.target: Callable[[_Arguments], Target] = _once(target_of)
-        self.model: Callable[[_Arguments], str] = _once(lambda arguments: digest_of_all(model_files(arguments)))
-        self.auxiliary: Callable[..., str] = _once(lambda *source: digest_of_all(auxiliary_files(*source)))
-
-
-def _once(read: Callable[..., Any]) -> Callable[..., Any]:
-    """A function that is called once for the same arguments, also where it fails."""
-
-    @cache
-    def outcome(*arguments: Any) -> tuple[Any, Exception | None]:
-        try:
-            return read(*arguments), None
-        except Exception as error:  # noqa: BLE001  kept, and raised for each that needs it
-            return None, error
-
-    def wrapped(*arguments: Any) -> Any:
-        value, error = outcome(*arguments)
-        if error is not None:
-            raise error
-        return value
-
-    return wrapped

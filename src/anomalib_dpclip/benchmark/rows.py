@@ -93,15 +93,22 @@ def beside(results: Path, what: str) -> Path:
 
 
 def write_result(results: Path, result: Result) -> None:
-    """Write a job's file, whole or not at all."""
-    with atomic_write(jobs_folder(results) / f"{result.row['key']}.json") as unfinished:
-        unfinished.write_text(json.dumps(result._asdict(), indent=1), encoding="utf-8")
+    """Write a job's file, whole or not at all; corruptions that were measured before stay in it."""
+    path = jobs_folder(results) / f"{result.row['key']}.json"
+    measured = {each["corruption"] for each in result.shift}
+    earlier = _read_result(path).shift if path.exists() else []
+    shift = [*(each for each in earlier if each["corruption"] not in measured), *result.shift]
+    with atomic_write(path) as unfinished:
+        unfinished.write_text(json.dumps(result._replace(shift=shift)._asdict(), indent=1), encoding="utf-8")
 
 
 def read_results(results: Path) -> list[Result]:
     """All jobs that have left a file."""
-    files = sorted(jobs_folder(results).glob("*.json"))
-    return [Result(**json.loads(file.read_text(encoding="utf-8"))) for file in files]
+    return [_read_result(path) for path in sorted(jobs_folder(results).glob("*.json"))]
+
+
+def _read_result(path: Path) -> Result:
+    return Result(**json.loads(path.read_text(encoding="utf-8")))
 
 
 def write_tables(results: Path, provenance: Mapping[str, str], current: Mapping[tuple[str, ...], str]) -> pd.DataFrame:

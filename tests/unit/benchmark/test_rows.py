@@ -46,6 +46,13 @@ def test_scores_and_corrupted_images_lie_beside(tmp_path):
     assert read_beside(write_results(tmp_path / "other.csv", {}), "images").empty
 
 
+def test_other_corruptions_are_added(tmp_path):
+    path = write_results(tmp_path / "rows.csv", {"shift": [{"corruption": name, "strength": 1} for name in ("blur", "light")]})
+    write_results(path, {"shift": [{"corruption": name, "strength": 2} for name in ("light", "move")]})
+    shift = read_beside(path, "shift")
+    assert shift[["corruption", "strength"]].to_numpy().tolist() == [["blur", 1], ["light", 2], ["move", 2]]
+
+
 def test_jobs_whose_files_are_gone_stay_in_the_csv(tmp_path):
     path = write_results(tmp_path / "rows.csv", {"image_AP": 0.5, "scores": [0.1], "labels": [0]})
     for file in jobs_folder(path).iterdir():

@@ -79,8 +79,8 @@ def _components(file: Path, rows: pd.DataFrame) -> Parts:
     scores = read_beside(file, "images")
     if not set(rows["key"]) <= set(scores["key"]):
         raise FileNotFoundError(
-            f"{beside(file, 'images')}: scores of images are missing, which --paired compares; run `dpclip benchmark` with "
-            f"--image_scores true"
+            f"{beside(file, 'images')}: scores of images are missing, which --paired compares; measure again "
+            f"with `dpclip benchmark --fresh true`, which keeps them"
         )
     found: Parts = {}
     for target, part in rows.groupby(TARGET, sort=False):

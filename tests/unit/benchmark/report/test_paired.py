@@ -80,5 +80,5 @@ def test_what_cannot_be_compared(tmp_path, names, options, message):
 
 def test_scores_that_were_not_kept(tmp_path):
     file = write_results(tmp_path / "a.csv", {"label": "A"}, {"label": "B"})
-    with pytest.raises(FileNotFoundError, match=r"a\.images\.csv: scores of images are missing.*--image_scores true"):
+    with pytest.raises(FileNotFoundError, match=r"a\.images\.csv: scores of images are missing.*--fresh true"):
         report([file], paired=True)
