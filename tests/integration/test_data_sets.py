@@ -153,17 +153,6 @@ def test_several_sets_each_with_its_folder_and_few_shots(roots, make_engine):
     assert len(model.provenance.learned_from) == 17
 
 
-def test_a_few_shot_file_made_beforehand(roots, make_engine, tmp_path, monkeypatch):
-    root, _ = roots("VisA")
-    monkeypatch.chdir(tmp_path)
-    main(["metadata", str(root), "--source", "VisA", "--shots", "1"])
-    model = dpclip(auxiliary="metadata/VisA/1-shot.jsonl", auxiliary_root=str(root))
-    engine = make_engine(max_epochs=1, limit_val_batches=0)
-    engine.fit(model=model, datamodule=target_of("MPDD", roots))
-    assert engine.trainer.global_step == 3, "one image of each of 12 categories"
-    assert "VisA/cashew nut" in model.provenance.learned_from
-
-
 def test_labels_of_images_only_give_image_figures_only(roots, make_engine, tmp_path):
     """As JSON lines: anomalib's data module stops at the first anomalous image that has no mask."""
     root, metadata = tmp_path / "BMAD", tmp_path / "metadata" / "BMAD" / "full-shot.jsonl"

@@ -8,60 +8,32 @@ import pytest
 import torch
 from anomalib.cli.cli import AnomalibCLI
 from anomalib.data.utils import read_image
-from anomalib.deploy import CompressionType, OpenVINOInferencer, TorchInferencer
-from anomalib.engine import Engine
-from PIL import Image
+from anomalib.deploy import CompressionType
 from tests.arguments import make_dpclip
-from tests.integration.exported import F32, Outputs, needs_onnx, needs_openvino, run_onnx, run_openvino
+from tests.data.golden.make_golden import GOLDEN
+from tests.integration.exported import Outputs, needs_onnx, needs_openvino, run_onnx, run_openvino
 from torch import Tensor
 from torch.nn import functional
 
-from anomalib_dpclip import DPCLIP, Surfaces, save_adapters
-from anomalib_dpclip.post_processing.post_processor import DPCLIPPostProcessor
+from anomalib_dpclip import DPCLIP, Surfaces
+from anomalib_dpclip.model.from_file import model_from_file
 
+CHECKPOINT, ADAPTERS = GOLDEN / "checkpoint-v1.ckpt", GOLDEN / "adapters-v1.safetensors"
 TOLERANCE = 1e-3
 SIDE = 140
 needs_nncf = pytest.mark.skipif(find_spec("nncf") is None, reason="needs nncf, of the extra 'openvino'")
 
 
 @pytest.fixture(scope="module")
-def checkpoint(surfaces_root, tmp_path_factory):
-    """A briefly trained and calibrated model's checkpoint."""
-    root = tmp_path_factory.mktemp("trained")
-    model = make_dpclip(
-        backbone="mini",
-        auxiliary="Surfaces/brick",
-        auxiliary_root=str(surfaces_root),
-        shots=8,
-        # So that decisions differ, however little was learned.
-        post_processor=DPCLIPPostProcessor(false_alarm_rate=0.3),
-        visualizer=False,
-    )
-    engine = Engine(accelerator="cpu", max_epochs=1, default_root_dir=root, logger=False, enable_progress_bar=False)
-    engine.fit(model, datamodule=Surfaces(root=surfaces_root, category="weave"))
-    engine.trainer.save_checkpoint(root / "model.ckpt")
-    return root / "model.ckpt"
-
-
-@pytest.fixture(scope="module")
-def model(checkpoint):
-    return DPCLIP.load_from_checkpoint(checkpoint).eval()
+def model():
+    return model_from_file(CHECKPOINT, visualizer=False).eval()
 
 
 @pytest.fixture(scope="module")
 def images(surfaces_root) -> Tensor:
     """Six weaves ``(6, 3, 140, 140)`` in [0, 1], half of them damaged."""
     paths = [sorted((surfaces_root / "weave" / "test").glob(f"{kind}/*.png")) for kind in ("good", "hole")]
-    return torch.stack([read_image(path, as_tensor=True) for kind in paths for path in kind[:3]])
-
-
-@pytest.fixture(scope="module")
-def photo(images, tmp_path_factory):
-    """A photo of a damaged weave, of another size than the model's."""
-    path = tmp_path_factory.mktemp("photo") / "photo.png"
-    pixels = (images[-1] * 255).round().byte().permute(1, 2, 0).numpy()
-    Image.fromarray(pixels).resize((320, 240), Image.Resampling.BICUBIC).save(path)
-    return path
+    return torch.stack([read_image(path, as_tensor=True) for kind in paths for path in kind[3:6]])
 
 
 @pytest.fixture(scope="module")
@@ -85,18 +57,18 @@ def export(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def onnx_file(export, checkpoint):
-    return export("onnx", "--ckpt_path", str(checkpoint))
+def onnx_file(export):
+    return export("onnx", "--ckpt_path", str(CHECKPOINT))
 
 
 @pytest.fixture(scope="module")
-def openvino_file(export, checkpoint):
-    return export("openvino", "--ckpt_path", str(checkpoint))
+def openvino_file(export):
+    return export("openvino", "--ckpt_path", str(CHECKPOINT))
 
 
 @pytest.fixture(scope="module")
-def torch_file(export, checkpoint):
-    return export("torch", "--ckpt_path", str(checkpoint))
+def torch_file(model, tmp_path_factory):
+    return model.to_torch(tmp_path_factory.mktemp("torch"))
 
 
 RUNTIMES = [
@@ -130,24 +102,16 @@ def test_the_images_tell_files_apart(model, images):
 
 
 @pytest.mark.parametrize(("file", "run"), RUNTIMES)
-@pytest.mark.parametrize("count", [1, 6])
-def test_same_answers_on_any_batch(request, model, images, file, run, count):
-    batch = images[-count:]
+@pytest.mark.parametrize(("count", "size"), [(1, (140, 140)), (6, (140, 140)), (2, (400, 250))], ids=str)
+def test_same_answers_on_any_batch_and_size(request, model, images, file, run, count, size):
+    batch = functional.interpolate(images[-count:], size, mode="bicubic", antialias=True).clamp(0, 1)
     assert_same(run(request.getfixturevalue(file), batch), predicted(model, batch))
 
 
-@pytest.mark.parametrize(("file", "run"), RUNTIMES)
-@pytest.mark.parametrize("size", [(100, 100), (141, 139), (400, 250)], ids=str)
-def test_same_answers_on_images_of_any_size(request, model, images, file, run, size):
-    resized = functional.interpolate(images, size, mode="bicubic", antialias=True).clamp(0, 1)
-    assert_same(run(request.getfixturevalue(file), resized), predicted(model, resized))
-
-
-def test_weights_alone_are_enough(export, model, images, tmp_path):
+def test_weights_alone_are_enough(export, images):
     """Adapters, and a class named on the command line: the adapters' own calibration goes into the file."""
-    adapters = save_adapters(model, tmp_path / "adapters.safetensors")
-    path = export("torch", "--model.weights", str(adapters), "--model.class_name", "red brick")
-    expected = make_dpclip(backbone="mini", weights=adapters, class_name="red brick").eval()
+    path = export("torch", "--model.weights", str(ADAPTERS), "--model.class_name", "red brick")
+    expected = model_from_file(ADAPTERS, class_name="red brick").eval()
     assert expected.post_processor.calibration.is_set
     outputs = torch.load(path, weights_only=False)["model"](images)
     assert_same({name: value.numpy() for name, value in outputs._asdict().items()}, predicted(expected, images))
@@ -214,29 +178,7 @@ def test_the_text_tower_stays_behind(request, model, file):
     assert 0.9 * vision < numbers < vision + text / 2
 
 
-def test_anomalib_s_torch_inferencer(monkeypatch, torch_file, model, images, photo):
-    monkeypatch.setenv("TRUST_REMOTE_CODE", "1")
-    inferencer = TorchInferencer(torch_file, device="cpu")
-    outputs = inferencer.predict(images)
-    assert not outputs.anomaly_map.requires_grad
-    actual = {name: getattr(outputs, name).numpy() for name in ("pred_score", "pred_label", "anomaly_map", "pred_mask")}
-    assert_same(actual, predicted(model, images))
-    one = inferencer.predict(photo)
-    np.testing.assert_allclose(
-        one.anomaly_map, predicted(model, read_image(photo, as_tensor=True)[None])["anomaly_map"], atol=TOLERANCE
-    )
-
-
-@needs_openvino
-@pytest.mark.parametrize("file", ["openvino_file", pytest.param("onnx_file", marks=needs_onnx)])
-def test_anomalib_s_openvino_inferencer(request, monkeypatch, tmp_path, file, model, photo):
-    monkeypatch.chdir(tmp_path)  # it keeps a cache where it runs
-    outputs = OpenVINOInferencer(request.getfixturevalue(file), device="CPU", config=F32).predict(photo)
-    actual = {name: getattr(outputs, name) for name in ("pred_score", "pred_label", "anomaly_map", "pred_mask")}
-    assert_same(actual, predicted(model, read_image(photo, as_tensor=True).unsqueeze(0)))
-
-
-def test_exporting_leaves_the_model_as_it_was(model, surfaces_root, tmp_path):
+def test_exporting_leaves_the_model_as_it_was(surfaces_root, tmp_path):
     model = make_dpclip(backbone="mini", class_name="brick", auxiliary=Surfaces(root=surfaces_root, category="brick"))
     evaluator, learned = model.evaluator, sum(parameter.requires_grad for parameter in model.parameters())
     path = model.train().to_torch(tmp_path)
@@ -245,6 +187,7 @@ def test_exporting_leaves_the_model_as_it_was(model, surfaces_root, tmp_path):
     assert sum(parameter.requires_grad for parameter in model.parameters()) == learned > 0
     exported = torch.load(path, weights_only=False)["model"]
     assert exported.evaluator is None
+    assert not any(parameter.requires_grad for parameter in exported.parameters())
     assert exported.auxiliary is None
 
 

@@ -133,6 +133,17 @@ def test_thresholds_move_and_come_back(file, model, images):
     np.testing.assert_allclose(read_exported(path).scales, before, atol=1e-6)
 
 
+def test_a_score_at_the_threshold_is_normal(file, images):
+    """Each image's own raw score as threshold, in the file's own arithmetic; a little below it, it is anomalous."""
+    path, run = file
+    threshold(path, raw_score=True)
+    for number, raw in enumerate(run(path, images)["raw_score"].tolist()):
+        threshold(path, image=raw)
+        assert not run(path, images)["pred_label"][number]
+        threshold(path, image=raw - 1e-5)
+        assert run(path, images)["pred_label"][number]
+
+
 def test_from_normal_photos(file, model, surfaces_root, tmp_path, capsys):
     path, _ = file
     photos = tmp_path / "normal"

@@ -1,209 +1,197 @@
-"""One model, many ways to it: every argument that predictions depend on travels with the file, or is asked for by name."""
+"""The same photo by every route: one score and one label, in prediction, on the page, and in exported files."""
 
 import json
-from dataclasses import replace
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from anomalib.data import PredictDataset
+from anomalib.deploy import OpenVINOInferencer, TorchInferencer
 from anomalib.engine import Engine
 from PIL import Image
-from tests.arguments import make_dpclip
-from tests.integration.exported import needs_onnx, needs_openvino, run_onnx, run_openvino
-from tests.spotted import soft_photo
+from tests.data.golden.make_golden import GOLDEN
+from tests.integration.exported import F32, needs_onnx, needs_openvino, run_onnx
+from torchvision.transforms.v2.functional import to_dtype, to_image
 
-from anomalib_dpclip import Photos, load_adapters, save_adapters
-from anomalib_dpclip.app.app_command import _model
+from anomalib_dpclip import DPCLIPPostProcessor, Photos
 from anomalib_dpclip.app.predictor import Predictor
 from anomalib_dpclip.cli import main
-from anomalib_dpclip.data.results.rows import RESULTS_JSON
+from anomalib_dpclip.data.images import read_image
+from anomalib_dpclip.data.results import RESULTS_JSON
 from anomalib_dpclip.model.from_file import model_from_file
-from anomalib_dpclip.scorers.references import image_tensor
 
-COMMON = {
-    "class_name": "weave",
-    "image_mean": [0.5, 0.4, 0.45],
-    "image_std": [0.25, 0.3, 0.27],
-    "adapter_layers": [1],
-    "tap_layers": [2, 5],
-    "adapter_weight": 0.2,
-    "projector_activation": True,
-    "grn_pooling": "none",
-    "detection": "class_token",
-    "normal_states": ["{}", "{} without defect"],
-    "abnormal_states": ["damaged {}", "{} with defect"],
-    "templates": ["a photo of the {}."],
-    "image_size": 126,
-}
-KINDS = {
-    "tiles": {"tiles": 2, "domain": "medical"},
-    "good photos": {"memory_backbone": "efficientnet_lite0", "text_weight": 0.5, "memory_tokens": 200, "layers": [0.4, 0.6]},
-    "plain": {"domain": "industrial"},
-}
-"""Every argument of predictions at another value than its default, as far as they go together."""
-
-
-def make(kind, **arguments):
-    return make_dpclip(backbone="mini", visualizer=False, evaluator=False, **COMMON | KINDS[kind] | arguments)
+CHECKPOINT = GOLDEN / "checkpoint-v1.ckpt"
+ADAPTERS = GOLDEN / "adapters-v1.safetensors"
+TOLERANCE = 1e-3
+SIZES = [
+    *((140, 140), (141, 139), (1, 1), (7, 300), (300, 7), (97, 211), (211, 97), (200, 300), (300, 200), (280, 280), (279, 281)),
+    *((333, 500), (500, 333), (64, 64), (48, 640), (640, 48), (480, 640), (640, 480), (517, 519), (129, 1031), (1031, 129)),
+]
 
 
 @pytest.fixture(scope="module")
-def photos(tmp_path_factory):
-    """Three photos, one of them with a spot; good ones; and a picture of what is ignored."""
-    folder = tmp_path_factory.mktemp("photos")
-    for seed in range(3):
-        soft_photo(folder / "new" / f"{seed}.png", seed, (40, 60) if seed == 2 else None)
-        soft_photo(folder / "good" / f"{seed}.png", 10 + seed)
-    picture = Image.new("L", (140, 140))
-    picture.paste(255, (0, 0, 30, 20))
-    picture.save(folder / "ignore.png")
-    return folder
+def weaves(surfaces_root):
+    return sorted((surfaces_root / "weave" / "test" / "good").iterdir())
 
 
-def images(photos):
-    return torch.stack([image_tensor(path) for path in sorted((photos / "new").iterdir())])
+@pytest.fixture(scope="module")
+def folder(weaves, tmp_path_factory):
+    """Photos of weaves, stretched to odd sizes, with noise on some."""
+    root = tmp_path_factory.mktemp("photos")
+    for (height, width), path in zip(SIZES, weaves, strict=False):
+        pixels = np.asarray(Image.open(path).convert("RGB").resize((width, height)), dtype=float)
+        noise = np.random.default_rng(height * width).normal(0, 20 if height > width else 0, pixels.shape)
+        Image.fromarray((pixels + noise).clip(0, 255).astype(np.uint8)).save(root / f"{height}x{width}.png")
+    return root
 
 
-@pytest.fixture(scope="module", params=KINDS)
-def saved(request, photos, surfaces_root, tmp_path_factory):
-    """A model whose thresholds a validation has set: it, its checkpoint, its adapters, and what it says of the photos."""
-    from anomalib_dpclip import Surfaces
-
-    folder, kind = tmp_path_factory.mktemp("saved"), request.param
-    model = make(kind, ignore=photos / "ignore.png", min_area=7, false_alarm_rate=0.2)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)), alpha=0.05)
-    model.adopt_adapters("by hand")
-    model.provenance = replace(model.provenance, learned_from=["by hand"])
-    if kind == "good photos":
-        model.set_references(sorted((photos / "good").iterdir()))
-    engine = Engine(accelerator="cpu", logger=False, enable_progress_bar=False, default_root_dir=folder)
-    target = Surfaces(root=surfaces_root, category="weave", eval_batch_size=16, num_workers=0)
-    target.setup()
-    target.val_data.subsample(range(0, len(target.val_data), 16), inplace=True)
-    engine.validate(model=model, datamodule=target)
-    engine.trainer.save_checkpoint(folder / "model.ckpt")
-    return folder, answer(model, photos), model.post_processor.calibration.thresholds
+def predicted(model, **source):
+    """Score and label of each photo by its name, as anomalib's engine predicts."""
+    engine = Engine(accelerator="cpu", logger=False, enable_progress_bar=False)
+    return {
+        Path(path).name: (score.item(), label.item())
+        for batch in engine.predict(model=model, **source)
+        for path, score, label in zip(batch.image_path, batch.pred_score, batch.pred_label, strict=True)
+    }
 
 
-@torch.no_grad()
-def answer(model, photos):
-    found = model.eval()(images(photos))
-    return {"score": found.pred_score, "map": found.anomaly_map}
+def quiet(**arguments):
+    return model_from_file(arguments.pop("path", CHECKPOINT), visualizer=False, **arguments)
 
 
-def assert_same(found, expected, atol=1e-5):
-    assert expected["score"].unique().numel() == 3, "there is something to compare"
-    for name, value in found.items():
-        same_shape = torch.as_tensor(np.asarray(value)).float().view_as(expected[name])
-        torch.testing.assert_close(same_shape, expected[name], atol=atol, rtol=0)
+def with_photos(folder, batch_size=1, **arguments):
+    return predicted(quiet(**arguments), datamodule=Photos(folder, batch_size=batch_size, num_workers=0, fresh=True))
 
 
-def predicted(model, photos, folder, **arguments):
-    engine = Engine(accelerator="cpu", logger=False, enable_progress_bar=False, default_root_dir=folder)
-    batches = engine.predict(model=model, datamodule=Photos(photos / "new", num_workers=0), **arguments)
-    return {"score": torch.cat([each.pred_score for each in batches]), "map": torch.cat([each.anomaly_map for each in batches])}
+def upright(path):
+    """As the package reads it, ``(1, 3, H, W)`` in [0, 1]."""
+    return to_dtype(to_image(read_image(path)), torch.float32, scale=True)[None]
 
 
-class TestCheckpoint:
-    def test_loaded(self, saved, photos):
-        folder, expected, thresholds = saved
-        model = model_from_file(folder / "model.ckpt")
-        assert_same(answer(model, photos), expected)
-        assert model.min_area == 7
-        assert model.post_processor.calibration.thresholds == thresholds
-        assert model.post_processor.calibration.false_alarm_rate == 0.2
-
-    def test_ckpt_path(self, saved, photos, tmp_path):
-        folder, expected, _ = saved
-        model = make_dpclip(backbone="mini", visualizer=False, evaluator=False)
-        found = predicted(model, photos, tmp_path, ckpt_path=folder / "model.ckpt")
-        assert_same(found, expected)
-        assert model.min_area == 7
-        model = make_dpclip(backbone="mini", visualizer=False, evaluator=False)
-        from anomalib.data import Folder
-
-        target = Folder(name="new", root=photos, normal_dir="good", normal_test_dir="new", val_split_mode="none", num_workers=0)
-        engine = Engine(accelerator="cpu", logger=False, enable_progress_bar=False, default_root_dir=tmp_path)
-        engine.test(model=model, datamodule=target, ckpt_path=folder / "model.ckpt")
-        assert_same(answer(model, photos), expected)
-
-    def test_dpclip_predict_and_page(self, saved, photos, tmp_path):
-        folder, expected, _ = saved
-        command = ["predict", str(photos / "new"), "--weights", str(folder / "model.ckpt"), "--pictures", "false"]
-        main([*command, "--output", str(tmp_path), "--num_workers", "0"])
-        rows = json.loads((tmp_path / RESULTS_JSON).read_text())
-        assert_same({"score": [row["score"] for row in rows]}, expected, 1e-4)
-        assert all(region["area"] >= 7 for row in rows for region in row["regions"])
-        predictor = Predictor(_model(str(folder / "model.ckpt"), {}))
-        assert predictor.model.min_area == 7
-        paths = sorted((photos / "new").iterdir())
-        assert_same({"score": [predictor.predict(path).score for path in paths]}, expected)
-        assert_same({"score": [predictor.score(path) for path in paths]}, expected)
-
-    @needs_onnx
-    @needs_openvino
-    def test_exported_files(self, saved, photos, tmp_path):
-        folder, expected, _ = saved
-        model = model_from_file(folder / "model.ckpt").eval()
-        for outputs in (
-            run_onnx(model.to_onnx(tmp_path), images(photos)),
-            run_openvino(model.to_openvino(tmp_path), images(photos)),
-        ):
-            assert_same({"score": outputs["pred_score"], "map": outputs["anomaly_map"]}, expected, 1e-3)
-        torch_file = torch.load(model.to_torch(tmp_path), weights_only=False)["model"]
-        assert_same(answer(torch_file, photos), expected)
+@pytest.fixture(scope="module")
+def expected(folder, tmp_path_factory, monkeypatch_module):
+    monkeypatch_module.chdir(tmp_path_factory.mktemp("work"))  # runs and inferencers write where they are started
+    monkeypatch_module.setenv("TRUST_REMOTE_CODE", "1")
+    found = with_photos(folder)
+    assert len(found) == len(SIZES)
+    assert {label for _, label in found.values()} == {False, True}  # else agreement on them means nothing
+    return found
 
 
-class TestAdapters:
-    @pytest.fixture(scope="class")
-    def adapters(self, photos, tmp_path_factory):
-        """Adapters with thresholds of their own, of a model with everything at another value."""
-        model = make("tiles")
-        model.adopt_adapters("by hand")
-        carried = model.post_processor.auxiliary_calibration
-        carried.map_knots.copy_(torch.tensor([0, 0.3, 0.45, 0.7, 1]))
-        carried.score_knots.copy_(torch.tensor([0, 0.3, 0.45, 0.7, 1]))
-        carried.is_set.fill_(True)
-        model.adopt_adapters("by hand")
-        path = save_adapters(model, tmp_path_factory.mktemp("adapters") / "adapters.safetensors")
-        return path, answer(model, photos)
+@pytest.fixture(scope="module")
+def monkeypatch_module():
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch
 
-    def test_weights(self, adapters, photos, tmp_path):
-        path, expected = adapters
-        model = make_dpclip(weights=path, visualizer=False)
-        assert_same(answer(model, photos), expected)
-        assert_same(predicted(make_dpclip(weights=path, visualizer=False), photos, tmp_path), expected)
-        assert_same(answer(model_from_file(path), photos), expected)
 
-    def test_dpclip_predict_and_page(self, adapters, photos, tmp_path):
-        path, expected = adapters
-        command = ["predict", str(photos / "new"), "--weights", str(path), "--pictures", "false"]
-        main([*command, "--output", str(tmp_path), "--num_workers", "0"])
-        rows = json.loads((tmp_path / RESULTS_JSON).read_text())
-        assert_same({"score": [row["score"] for row in rows]}, expected, 1e-4)
-        predictor = Predictor(_model(str(path), {}))
-        assert_same({"score": [predictor.predict(each).score for each in sorted((photos / "new").iterdir())]}, expected)
+def assert_same(found, expected):
+    assert found.keys() == expected.keys()
+    for name, (score, label) in expected.items():
+        assert found[name][0] == pytest.approx(score, abs=TOLERANCE), name
+        if abs(score - 0.5) > TOLERANCE:
+            assert bool(found[name][1]) == label, name
 
-    def test_load_adapters_into_the_same_model_or_not_at_all(self, adapters, photos):
-        path, expected = adapters
-        model = make("tiles")
-        load_adapters(model, path)
-        assert_same(answer(model, photos), expected)
-        for name, value in {
-            "image_size": 140,
-            "tiles": 1,
-            "templates": ["{}"],
-            "image_mean": [0.4, 0.4, 0.4],
-            "tap_layers": [3],
-        }.items():
-            other = make("tiles", **{name: value})
-            with pytest.raises(ValueError, match=name):
-                load_adapters(other, path)
 
-    def test_once_saved_again_nothing_is_lost(self, adapters, photos, tmp_path):
-        path, expected = adapters
-        again = save_adapters(make_dpclip(weights=path, visualizer=False), tmp_path / "again.safetensors")
-        assert_same(answer(make_dpclip(weights=again, visualizer=False), photos), expected)
+ENGINE = {
+    "photos, batches of 3": lambda folder: with_photos(folder, batch_size=3),
+    "photos, batches of 8": lambda folder: with_photos(folder, batch_size=8),
+    "data_path": lambda folder: predicted(quiet(), data_path=folder),
+    "PredictDataset": lambda folder: predicted(quiet(), dataset=PredictDataset(folder)),
+    "ckpt_path": lambda folder: predicted(
+        quiet(path=ADAPTERS), ckpt_path=CHECKPOINT, datamodule=Photos(folder, num_workers=0, fresh=True)
+    ),
+}
+
+
+@pytest.mark.parametrize("route", ENGINE)
+def test_the_engine(route, folder, expected):
+    assert_same(ENGINE[route](folder), expected)
+
+
+def test_dpclip_predict(folder, expected, tmp_path):
+    command = ["predict", str(CHECKPOINT), str(folder), "--output", str(tmp_path), "--num_workers", "0", "--pictures", "false"]
+    main([*command, "--accelerator", "cpu"])
+    rows = json.loads((tmp_path / RESULTS_JSON).read_text())
+    assert_same({Path(row["path"]).name: (row["score"], row["label"] == "anomalous") for row in rows}, expected)
+
+
+def test_the_page(folder, expected):
+    page = Predictor(quiet())
+    assert_same({name: (page.predict(folder / name, "weave").score, expected[name][1]) for name in expected}, expected)
+
+
+@pytest.mark.parametrize("kind", ["torch", pytest.param("openvino", marks=needs_openvino)])
+def test_anomalib_s_inferencers(kind, folder, expected, tmp_path):
+    path = getattr(quiet(), f"to_{kind}")(tmp_path)
+    made = (TorchInferencer(path, "cpu") if kind == "torch" else OpenVINOInferencer(path, device="CPU", config=F32)).predict
+    found = {name: made(folder / name) for name in expected}
+    assert_same({name: (batch.pred_score.item(), batch.pred_label.item()) for name, batch in found.items()}, expected)
+
+
+def by_hand(path, folder, names):
+    found = {name: run_onnx(path, upright(folder / name)) for name in names}
+    return {name: (outputs["pred_score"].item(), outputs["pred_label"].item()) for name, outputs in found.items()}
+
+
+@needs_onnx
+def test_onnx_by_hand(folder, expected, tmp_path):
+    assert_same(by_hand(quiet().to_onnx(tmp_path), folder, expected), expected)
+
+
+NAMES = [f"{height}x{width}.png" for height, width in SIZES[5:9]]
+VARIANTS = {
+    "good photos": {"few_shot_source": "good"},
+    "ignored region and sensitivities": {
+        "ignore": "ignored.png",
+        "min_area": 50,
+        "post_processor": DPCLIPPostProcessor(image_sensitivity=0.2, pixel_sensitivity=0.9),
+    },
+}
+
+
+@needs_onnx
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_files_of_other_settings(variant, folder, weaves, expected, tmp_path):
+    arguments = dict(VARIANTS[variant])
+    for name in ("photos", "good"):
+        (tmp_path / name).mkdir()
+    for path in weaves[-2:]:
+        shutil.copy(path, tmp_path / "good")
+    for name in NAMES:
+        photo = Image.open(folder / name)
+        (photo.resize((200, 300)) if "ignore" in arguments else photo).save(tmp_path / "photos" / name)
+    Image.fromarray(np.uint8([[255] * 200] * 90 + [[0] * 200] * 210)).save(tmp_path / "ignored.png")
+    for argument in {"few_shot_source", "ignore"} & arguments.keys():
+        arguments[argument] = tmp_path / arguments[argument]
+    found = with_photos(tmp_path / "photos", batch_size=3, **arguments)
+    assert any(found[name] != pytest.approx(expected[name]) for name in NAMES)  # else nothing is shown
+    assert_same(by_hand(quiet(**arguments).to_onnx(tmp_path), tmp_path / "photos", NAMES), found)
+
+
+@pytest.mark.parametrize("value", [0.05, 0.95])
+def test_sensitivities_count_by_every_route(folder, expected, value):
+    """Given, or assigned before the checkpoint is loaded: more of them call more photos anomalous."""
+    assigned = quiet(path=ADAPTERS)
+    assigned.post_processor.image_sensitivity = value
+    found = [
+        with_photos(folder, post_processor=DPCLIPPostProcessor(image_sensitivity=value)),
+        predicted(assigned, ckpt_path=CHECKPOINT, datamodule=Photos(folder, num_workers=0, fresh=True)),
+    ]
+    for scores in found:
+        assert {name: label for name, (_, label) in scores.items()} == {
+            name: score > 1 - value for name, (score, _) in expected.items()
+        }
+    assert sum(label for _, label in expected.values()) not in {0, len(SIZES)}
+
+
+def test_turned_photos_are_upright_on_our_own_routes(folder, expected, tmp_path):
+    name = "200x300.png"
+    turned = Image.open(folder / name).transpose(Image.Transpose.ROTATE_90)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be shown turned clockwise
+    turned.save(tmp_path / "turned.png", exif=exif)
+    found = with_photos(tmp_path)
+    assert found["turned.png"] == pytest.approx(expected[name])
+    assert Predictor(quiet()).predict(tmp_path / "turned.png", "weave").score == pytest.approx(expected[name][0], abs=1e-5)

@@ -2,8 +2,8 @@
 
 import hashlib
 import logging
-import os
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -35,7 +35,7 @@ def require_disjoint(auxiliary: pd.DataFrame, target: AnomalibDataModule | None)
 
 
 def require_untested(references: Sequence[str], tested: Sequence[str]) -> None:
-    """Make sure that no image is judged by itself, under the same path or as a copy: in a test and in a prediction alike.
+    """Make sure that no image is scored by itself, under the same path or as a copy: in a test and in a prediction alike.
 
     Args:
         references: Paths of images of what the target should look like.
@@ -46,10 +46,10 @@ def require_untested(references: Sequence[str], tested: Sequence[str]) -> None:
     """
     twins = find_duplicate(references, tested)
     if twins is not None:
-        judged, reference = twins
+        scored, reference = twins
         raise ValueError(
-            f"{judged} is to be judged and, as {reference}, a photo of what the target should look like: it would be "
-            f"compared with itself. Choose other photos with --model.few_shot_source, or other ones to judge (a Folder without "
+            f"{scored} is to be scored and, as {reference}, a photo of what the target should look like: it would be "
+            f"compared with itself. Choose other photos with --model.few_shot_source, or other ones to score (a Folder without "
             f"normal_test_dir tests on some of its normal_dir)"
         )
 
@@ -80,11 +80,14 @@ def find_duplicate(known: Sequence[str], tested: Sequence[str]) -> tuple[str, st
         Its path and the known one's, or ``None`` where there is none.
     """
     known_by_path = {Path(path).resolve(): path for path in known}
-    known_by_size = _by_size(filter(os.path.isfile, known))
+    known_by_size = defaultdict(list)
+    for path in known:
+        known_by_size[_size_of(path)].append(path)
     for path in dict.fromkeys(tested):
         twin = known_by_path.get(Path(path).resolve())
         # Equal contents need equal sizes: hardly any file has to be read.
-        candidates = [] if twin else known_by_size.get(_size_of(path), [])
+        size = _size_of(path)
+        candidates = [] if twin or size is None else known_by_size.get(size, [])
         if candidates:
             digest = file_digest(path)
             twin = next((other for other in candidates if file_digest(other) == digest), None)
@@ -97,7 +100,7 @@ def learned_and_tested(learned_from: Sequence[str], target: AnomalibDataModule) 
     """The first source that adapters have learned from and that is the very class of the data set to be tested.
 
     Args:
-        learned_from: As in the adapters' provenance, ``"VisA/candle"``.
+        learned_from: Data sets and classes, as in the adapters' provenance, ``"VisA/candle"``.
         target: Data module that is tested on, after its ``setup``.
     """
     tested = classes_of(target)
@@ -115,16 +118,9 @@ def warn_if_learned_from(learned_from: Sequence[str], target: AnomalibDataModule
         logger.warning("these adapters have learned from %s, which they are now tested on: this is no zero-shot result", source)
 
 
-def _by_size(paths: Iterable[str]) -> dict[int, list[str]]:
-    sizes: dict[int, list[str]] = {}
-    for path in paths:
-        sizes.setdefault(_size_of(path), []).append(path)
-    return sizes
-
-
-def _size_of(path: str) -> int:
-    """Bytes of a file; of one that is not there ``-1``, which no other file has."""
-    return Path(path).stat().st_size if Path(path).is_file() else -1
+def _size_of(path: str) -> int | None:
+    """Bytes of a file, if it is there."""
+    return Path(path).stat().st_size if Path(path).is_file() else None
 
 
 def file_digest(path: str) -> bytes:

@@ -1,19 +1,26 @@
-"""What a validation and a test decided, in the terminal, and in a CSV of every photo."""
+"""What a validation, a test or a prediction decided, in the terminal, and of a test in a CSV of every photo."""
 
 import csv
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from anomalib.data import ImageBatch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.utilities import rank_zero_only
 
 from anomalib_dpclip.files.atomic_write import atomic_write
 from anomalib_dpclip.post_processing.post_processor import DPCLIPPostProcessor
+from anomalib_dpclip.post_processing.score_text import score_text
 
 DECISIONS = "decisions.csv"
-SHOWN = 5
+MAX_NAMED = 10
 """Images named in the terminal of each kind of mistake; all are in the CSV."""
+
+MAX_LISTED = 20
+"""Predictions listed in the terminal; of more, it is how many and how many of them are anomalous."""
 
 
 class Decision(NamedTuple):
@@ -29,7 +36,7 @@ class Decision(NamedTuple):
     path: str
     score: float
     label: str
-    truth: str
+    truth: str = ""
 
 
 class DecisionReport(Callback):
@@ -41,37 +48,26 @@ class DecisionReport(Callback):
     def __init__(self) -> None:
         self._decisions: list[Decision] = []
 
+    @rank_zero_only
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Say which thresholds a validation has set, from what, and where they are kept: the checkpoint is written by now."""
         post_processor: Any = pl_module.post_processor
-        if (
-            stage == "validate"
-            and isinstance(post_processor, DPCLIPPostProcessor)
-            and post_processor.calibration.threshold_basis
-        ):
-            _say(f"Calibrated: {post_processor.calibration.threshold_basis}.")
-            _say(_thresholds(post_processor))
-            for callback in trainer.checkpoint_callbacks:
-                path = getattr(callback, "best_model_path", "")
-                if path:
-                    _say(f"Kept in {path}: give it as --ckpt_path.")
+        if stage != "validate" or not sum(trainer.num_val_batches) or not isinstance(post_processor, DPCLIPPostProcessor):
+            return
+        if post_processor.calibration.threshold_basis:
+            print(f"Calibrated: {post_processor.calibration.threshold_basis}.\n{_thresholds(post_processor)}")  # noqa: T201
+            for path in filter(None, (getattr(each, "best_model_path", "") for each in trainer.checkpoint_callbacks)):
+                print(f"Kept in {path}: give it as --ckpt_path.")  # noqa: T201  (the answer to the command)
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget an earlier test."""
         del trainer, pl_module
         self._decisions = []
 
-    def on_test_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: ImageBatch, *args: Any, **kwargs: Any
-    ) -> None:
-        """Remember a batch's decisions."""
-        del trainer, pl_module, outputs, args, kwargs
-        if batch.image_path is None or batch.pred_score is None or batch.pred_label is None:
-            return
-        labels = map(_label, batch.pred_label.tolist())
-        truths = [""] * len(batch.image_path) if batch.gt_label is None else map(_label, batch.gt_label.tolist())
-        scores = batch.pred_score.tolist()
-        self._decisions += [Decision(*row) for row in zip(batch.image_path, scores, labels, truths, strict=True)]
+    def on_test_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: ImageBatch, *_: Any) -> None:
+        """Keep a batch's decisions."""
+        del trainer, pl_module, outputs
+        self._decisions += decisions_of(batch)
 
     @rank_zero_only
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -81,14 +77,68 @@ class DecisionReport(Callback):
         path = Path(trainer.default_root_dir) / DECISIONS
         write_decisions(self._decisions, path)
         post_processor: Any = pl_module.post_processor
-        if isinstance(post_processor, DPCLIPPostProcessor):
-            _say(_thresholds(post_processor))
-        for line in mistakes(self._decisions):
-            _say(line)
-        _say(f"All {len(self._decisions)} decisions: {path}")
+        lines = [_thresholds(post_processor)] if isinstance(post_processor, DPCLIPPostProcessor) else []
+        root = getattr(getattr(trainer, "datamodule", None), "root", None) or "."
+        lines += [*mistakes(self._decisions, root), f"All {len(self._decisions)} decisions: {path}"]
+        print("\n".join(lines).encode(errors="replace").decode())  # noqa: T201  (the answer to the command)
 
 
-def write_decisions(decisions: list[Decision], path: Path) -> None:
+class PredictionReport(Callback):
+    """Prints score, decision and picture of each of the first photos, unless a writer of results is there for that.
+
+    A batch is listed after the next one: until then its pictures are drawn.
+    """
+
+    def __init__(self) -> None:
+        self._held: list[Decision] = []
+        self._count = self._anomalous = 0
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget an earlier run."""
+        del trainer, pl_module
+        self._held, self._count, self._anomalous = [], 0, 0
+
+    @rank_zero_only
+    def on_predict_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: ImageBatch, *_: Any
+    ) -> None:
+        """List the batch before."""
+        del pl_module, outputs
+        self._list_held(trainer)
+        self._held = decisions_of(batch)
+
+    @rank_zero_only
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """List the last batch."""
+        del pl_module
+        self._list_held(trainer)
+        if self._count > MAX_LISTED:
+            print(f"and {self._count - MAX_LISTED} more: {self._anomalous} of {self._count} anomalous")  # noqa: T201
+
+    def _list_held(self, trainer: Trainer) -> None:
+        callbacks: Any = trainer.callbacks  # type: ignore[attr-defined]  # Lightning's trainer has them
+        if any(isinstance(each, BasePredictionWriter) for each in callbacks):
+            return
+        pictures: Mapping[str, Path] = next((each.pictures for each in callbacks if hasattr(each, "pictures")), {})
+        for decision in self._held:
+            self._count += 1
+            self._anomalous += decision.label == "anomalous"
+            if self._count <= MAX_LISTED:
+                print(prediction_line(decision, pictures.get(decision.path)), flush=True)  # noqa: T201
+        self._held = []
+
+
+def decisions_of(batch: ImageBatch) -> list[Decision]:
+    """What was decided of the images of a batch; nothing where one has no path, score or label."""
+    if batch.image_path is None or batch.pred_score is None or batch.pred_label is None:
+        return []
+    labels = map(_label, batch.pred_label.flatten().tolist())
+    truths = [""] * len(batch.image_path) if batch.gt_label is None else map(_label, batch.gt_label.flatten().tolist())
+    scores = batch.pred_score.flatten().tolist()
+    return [Decision(*row) for row in zip(batch.image_path, scores, labels, truths, strict=True)]
+
+
+def write_decisions(decisions: Sequence[Decision], path: Path) -> None:
     """Write decisions to a CSV file, the whole file or none."""
     with atomic_write(path) as unfinished, unfinished.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -96,28 +146,43 @@ def write_decisions(decisions: list[Decision], path: Path) -> None:
         writer.writerows((d.path, f"{d.score:.6f}", d.label, d.truth) for d in decisions)
 
 
-def mistakes(decisions: list[Decision]) -> list[str]:
+def mistakes(decisions: Sequence[Decision], root: Path | str = ".") -> list[str]:
     """What a test got wrong, as lines to read: misses, then false alarms, the worst first.
 
     Args:
-        decisions: Of all images.
+        decisions: Decisions of all images.
+        root: Folder that paths are shown relative to.
     """
     anomalous = [d for d in decisions if d.truth == "anomalous"]
     normal = [d for d in decisions if d.truth == "normal"]
     missed = sorted((d for d in anomalous if d.label == "normal"), key=lambda d: d.score)
     alarms = sorted((d for d in normal if d.label == "anomalous"), key=lambda d: -d.score)
-    lines = [f"{len(missed)} of {len(anomalous)} anomalous images missed" + _named(missed)] if anomalous else []
-    lines += [f"{len(alarms)} of {len(normal)} normal images called anomalous" + _named(alarms)] if normal else []
+    lines = _named(f"{len(missed)} of {len(anomalous)} anomalous images missed", missed, root) if anomalous else []
+    lines += _named(f"{len(alarms)} of {len(normal)} normal images called anomalous", alarms, root) if normal else []
     if normal and len(alarms) == len(normal) and not missed:
         lines.append("Everything was called anomalous: at this threshold the model decides nothing, whatever F1Max says.")
     return lines
 
 
-def _named(decisions: list[Decision]) -> str:
+def _named(heading: str, decisions: Sequence[Decision], root: Path | str) -> list[str]:
+    """A heading, and images below it, one a line."""
     if not decisions:
-        return "."
-    shown = ", ".join(f"{d.path} ({d.score:.3f})" for d in decisions[:SHOWN])
-    return f": {shown}{', ...' if len(decisions) > SHOWN else ''}"
+        return [f"{heading}."]
+    lines = [f"  {score_text(d.score)}  {os.path.relpath(d.path, root)}" for d in decisions[:MAX_NAMED]]
+    more = [f"  and {len(decisions) - MAX_NAMED} more"] if len(decisions) > MAX_NAMED else []
+    return [f"{heading}:", *lines, *more]
+
+
+def prediction_line(decision: Decision, picture: Path | None) -> str:
+    """Score, decision, photo and picture, paths as they are shortest.
+
+    Example:
+        >>> prediction_line(Decision("/photos/0.png", 0.8765, "anomalous"), None)
+        '0.876  anomalous  /photos/0.png'
+    """
+    shortest = [min(str(path), os.path.relpath(path), key=len) for path in (decision.path, picture) if path is not None]
+    line = "  ".join([score_text(decision.score), f"{decision.label:9}", *shortest])
+    return line.encode(errors="replace").decode()
 
 
 def _thresholds(post_processor: DPCLIPPostProcessor) -> str:
@@ -127,8 +192,3 @@ def _thresholds(post_processor: DPCLIPPostProcessor) -> str:
 
 def _label(value: bool | int) -> str:
     return "anomalous" if value else "normal"
-
-
-@rank_zero_only
-def _say(line: str) -> None:
-    print(line)  # noqa: T201  (the answer to the command)

@@ -3,7 +3,7 @@
 from lightning.pytorch import Callback, Trainer
 
 from anomalib_dpclip.callbacks.checkpoint_io import write_checkpoints_whole
-from anomalib_dpclip.callbacks.decision_report import DecisionReport
+from anomalib_dpclip.callbacks.decision_report import DecisionReport, PredictionReport
 from anomalib_dpclip.callbacks.expected_time import ExpectedTime
 from anomalib_dpclip.callbacks.finite_loss import RequireFiniteLoss
 from anomalib_dpclip.callbacks.missing_target import MissingTarget
@@ -27,6 +27,7 @@ def default_callbacks(trainer: Trainer | None) -> list[Callback]:
         ExpectedTime(),
         RequireFiniteLoss(),
         DecisionReport(),
+        PredictionReport(),
         ResultsFolder(),
         Resuming(),
         MissingTarget(),

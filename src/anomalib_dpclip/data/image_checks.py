@@ -5,7 +5,8 @@ ignores the camera's orientation. A model that is calibrated through one and pre
 threshold of other pictures. So a file that the two see differently is refused by its name.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from multiprocessing.pool import ThreadPool
 from typing import Any, TypeVar
 
@@ -35,7 +36,7 @@ def image_paths(dataset: Any) -> list[str]:
     """Images of a data set: of photos all, also those that have results already; none of what has no files.
 
     Args:
-        dataset: Of anomalib or this package.
+        dataset: Data set of anomalib or of this package.
     """
     if isinstance(dataset, PhotosDataset):
         return dataset.whole.paths
@@ -71,8 +72,8 @@ def require_sound_images(dataset: Any) -> None:
     images, masked = image_paths(dataset), masked_images(dataset)
     require_readable(images, masked)
     if not isinstance(dataset, JSONLinesDataset):
-        _require_same(images, _differing_image)
-        _require_same([mask for _, mask in masked], _differing_mask)
+        _require_same(images, are_masks=False)
+        _require_same([mask for _, mask in masked], are_masks=True)
 
 
 def require_readable(images: Iterable[str], masked: Iterable[tuple[str, str]] = ()) -> None:
@@ -90,9 +91,9 @@ def require_readable(images: Iterable[str], masked: Iterable[tuple[str, str]] = 
     sizes = dict(zip(paths, _each(_size_or_fault, paths), strict=True))
     faults = [size for size in sizes.values() if isinstance(size, str)]
     for image, mask in pairs:
-        (one, other) = (sizes[image], sizes[mask])
-        if not isinstance(one, str) and not isinstance(other, str) and one != other:
-            faults.append(f"mask {mask} is {other[0]}x{other[1]}, but its image {image} is {one[0]}x{one[1]}")
+        of_image, of_mask = sizes[image], sizes[mask]
+        if isinstance(of_image, tuple) and isinstance(of_mask, tuple) and of_image != of_mask:
+            faults.append("mask {} is {}x{}, but its image {} is {}x{}".format(mask, *of_mask, image, *of_image))
     if faults:
         more = [f"and {len(faults) - SHOWN} more"] if len(faults) > SHOWN else []
         listed = "\n  ".join(faults[:SHOWN] + more)
@@ -103,7 +104,7 @@ def require_evaluation_images(target: AnomalibDataModule | None) -> None:
     """Before a data module is set up: make sure that anomalib's `Folder` can be, and brings something to validate and test on.
 
     Raises:
-        ValueError: For a folder of good photos alone, of which anomalib is told to test none, and for one in which some
+        ValueError: For a folder of good photos alone, of which none is to be tested, and for one in which some
             anomalous images have no mask.
     """
     if not isinstance(target, Folder):
@@ -111,7 +112,7 @@ def require_evaluation_images(target: AnomalibDataModule | None) -> None:
     if target.test_split_mode == TestSplitMode.NONE and target.abnormal_dir is None and target.normal_test_dir is None:
         raise ValueError(
             f"{target.name} has good photos only and test_split_mode none, so there is nothing to validate, test or predict. "
-            f"To judge other photos by these: `dpclip predict --good {target.normal_dir} PHOTOS`, or --data Photos with "
+            f"To score other photos by these: `dpclip predict --good {target.normal_dir} PHOTOS`, or --data Photos with "
             f"--model.few_shot_source; to test on synthetic defects: --data.test_split_mode synthetic"
         )
     if target.mask_dir is not None:
@@ -128,8 +129,8 @@ def require_evaluation_images(target: AnomalibDataModule | None) -> None:
             )
 
 
-def _require_same(paths: Iterable[str], difference: Callable[[str], str | None]) -> None:
-    for path, found in zip(paths, _each(difference, paths), strict=True):
+def _require_same(paths: Sequence[str], are_masks: bool) -> None:
+    for path, found in zip(paths, _each(partial(_difference, is_mask=are_masks), paths), strict=True):
         if found:
             raise ImageReadError(
                 f"{path} {found}, which anomalib's data sets read otherwise than predictions do, so thresholds would not hold: "
@@ -138,9 +139,21 @@ def _require_same(paths: Iterable[str], difference: Callable[[str], str | None])
             )
 
 
-def _each(function: Callable[[str], Found], paths: Iterable[str]) -> Iterator[Found]:
-    with ThreadPool() as pool:  # files may lie on a network
-        yield from pool.imap(function, paths, chunksize=16)
+def _difference(path: str, is_mask: bool) -> str | None:
+    """What is read in two ways in a file; its pixels are only compared where its beginning gives cause."""
+    with open_image(path) as image:
+        if image.mode.startswith(("I", "F")):
+            found = "has more than 8 bits"
+        elif image.has_transparency_data:
+            found = "is transparent"
+        elif orientation_of(image, path) in _TURNED:
+            found = "is turned by its EXIF orientation"
+        elif is_mask and image.mode not in {"1", "L"}:
+            found = "is a mask in dark colours"
+        else:
+            return None
+    ours, theirs = (read_mask(path), host_mask(path) > 0) if is_mask else (np.asarray(read_image(path)) / 255, host_image(path))
+    return None if np.array_equal(ours, theirs) else found
 
 
 def _size_or_fault(path: str) -> tuple[int, int] | str:
@@ -150,24 +163,6 @@ def _size_or_fault(path: str) -> tuple[int, int] | str:
         return str(error)
 
 
-def _peculiarity(path: str) -> str | None:
-    """What the beginning of a file says of how it may be read in two ways."""
-    with open_image(path) as image:
-        if image.mode.startswith(("I", "F")):
-            return "has more than 8 bits"
-        if image.has_transparency_data:
-            return "is transparent"
-        return "is turned by its EXIF orientation" if orientation_of(image, path) in _TURNED else None
-
-
-def _differing_image(path: str) -> str | None:
-    found = _peculiarity(path)
-    same = found is None or np.array_equal(np.asarray(read_image(path)) / 255, host_image(path))
-    return None if same else found
-
-
-def _differing_mask(path: str) -> str | None:
-    with open_image(path) as mask:
-        found = _peculiarity(path) or (None if mask.mode in {"1", "L"} else "is a mask in dark colours")
-    same = found is None or np.array_equal(read_mask(path), host_mask(path) > 0)
-    return None if same else found
+def _each(function: Callable[[str], Found], paths: Sequence[str]) -> Iterator[Found]:
+    with ThreadPool() as pool:  # files may lie on a network
+        yield from pool.imap(function, paths, chunksize=16)

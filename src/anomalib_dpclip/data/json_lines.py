@@ -12,13 +12,14 @@ from anomalib import TaskType
 from anomalib.data.datamodules.base.image import AnomalibDataModule
 from anomalib.data.datasets.base.image import AnomalibDataset
 from anomalib.data.utils import TestSplitMode, ValSplitMode
+from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.data import DataLoader
 from torchvision.transforms.v2.functional import to_dtype, to_image
 from torchvision.tv_tensors import Mask
 
 from anomalib_dpclip.data.items import NamedImageBatch, NamedImageItem
 from anomalib_dpclip.data.listing.metadata import RootFolder, read_lines, read_metadata
-from anomalib_dpclip.data.readers import MaskReader, PhotoReader
+from anomalib_dpclip.data.readers import ImageReader, MaskReader
 from anomalib_dpclip.data.workers import default_num_workers
 from anomalib_dpclip.method.class_names import describe
 
@@ -26,45 +27,19 @@ logger = logging.getLogger(__name__)
 
 
 class JSONLinesDataset(AnomalibDataset):
-    """Images, labels, masks and class names that a metadata file lists.
+    """Images, labels, masks and class names of a metadata file.
 
     Args:
-        metadata: JSON-lines file; `anomalib_dpclip.data.listing.metadata` describes the format.
-        root: Folder that its paths are relative to.
-        category: Only images whose ``class_name`` this is; all classes if ``None``.
-        name: Name of the data set, which class descriptions go by; by default the folder of the metadata file, as in
-            ``metadata/VisA/full-shot.jsonl``.
-        task: ``"classification"`` to leave masks aside, ``"segmentation"`` to insist on them; by default whichever fits the
-            file.
+        samples: Rows as `read_metadata` gives them, with the task as attribute.
+        name: Name of the data set, which class descriptions go by.
         bit_depth: Bits that 16-bit images use, where their files do not say.
-
-    Raises:
-        FileNotFoundError: If the file or the root is not there.
-        ValueError: If the file has a bad line, the category is unknown, or there are no masks though the task needs them.
     """
 
-    def __init__(
-        self,
-        metadata: str | Path,
-        root: str | Path,
-        category: str | None = None,
-        name: str | None = None,
-        task: TaskType | str | None = None,
-        bit_depth: int | None = None,
-    ) -> None:
+    def __init__(self, samples: pd.DataFrame, name: str, bit_depth: int | None = None) -> None:
         super().__init__()
-        self._read_photo, self._read_mask = PhotoReader(bit_depth), MaskReader()
-        self._name = name or Path(metadata).resolve().parent.name
-        self._category = category
-        samples = read_metadata(metadata, root)
-        if category is not None:
-            classes = sorted(samples.class_name.unique())
-            samples = samples[samples.class_name == category]
-            if samples.empty:
-                raise ValueError(f"no category {category!r} in {metadata}: it has {', '.join(map(repr, classes))}")
-        unmasked = _without_mask(samples)
-        samples.attrs["task"] = _task_of(unmasked, TaskType(task) if task else None, metadata).value
-        self._fully_masked = not unmasked.any()
+        self._name = name
+        self._read_image, self._read_mask = ImageReader(bit_depth), MaskReader()
+        self._fully_masked = bool(samples.mask_path[samples.label_index == 1].notna().all())
         self.samples = samples
 
     @property
@@ -82,7 +57,7 @@ class JSONLinesDataset(AnomalibDataset):
             ImageReadError: If image or mask cannot be read, or differ in size; names the file.
         """
         sample = self.samples.iloc[index]
-        picture = self._read_photo(sample.image_path)
+        picture = self._read_image(sample.image_path)
         image = to_dtype(to_image(picture), torch.float32, scale=True)
         mask = self._mask(sample, picture.size) if self.task == TaskType.SEGMENTATION else None
         if self.augmentations:
@@ -168,7 +143,7 @@ class JSONLines(AnomalibDataModule):
         self.root = Path(root)
         self.category = category or ""
         self._name = name or self.metadata.resolve().parent.name
-        self._task = task
+        self._task = TaskType(task) if task else None
         self.bit_depth = bit_depth
 
     @property
@@ -186,12 +161,40 @@ class JSONLines(AnomalibDataModule):
         RootFolder(self.root)
 
     def _setup(self, _stage: str | None = None) -> None:
-        images = JSONLinesDataset(
-            self.metadata, self.root, self.category or None, name=self.name, task=self._task, bit_depth=self.bit_depth
-        )
+        samples = read_metadata(self.metadata, self.root)
+        if self.category:
+            classes = sorted(samples.class_name.unique())
+            samples = samples[samples.class_name == self.category]
+            if samples.empty:
+                raise ValueError(f"no category {self.category!r} in {self.metadata}: it has {', '.join(map(repr, classes))}")
+        samples.attrs["task"] = self._task_of(samples).value
+        images = JSONLinesDataset(samples, self.name, self.bit_depth)
         is_train = (images.samples.split == "train").to_numpy()
         self.train_data = images.subsample(np.flatnonzero(is_train).tolist())
         self.test_data = images.subsample(np.flatnonzero(~is_train).tolist())
+
+    def _task_of(self, samples: pd.DataFrame) -> TaskType:
+        """Task that the masks allow, where the user leaves it open; says how many masks are missing where others are there.
+
+        Raises:
+            ValueError: If there is no mask and the task is segmentation.
+        """
+        anomalous = samples[samples.label_index == 1]
+        unmasked = anomalous[anomalous.mask_path.isna()]
+        has_none = len(unmasked) == len(anomalous)
+        if self._task == TaskType.CLASSIFICATION or (self._task is None and has_none):
+            return TaskType.CLASSIFICATION
+        if has_none and len(anomalous):
+            raise ValueError(
+                f"none of {len(anomalous)} anomalous images in {self.metadata} has a mask, the first is "
+                f"{unmasked.image_path.iloc[0]}: add masks, or set task to classification for image metrics only"
+            )
+        if len(unmasked):
+            logger.warning(
+                "%d of %d anomalous images in %s have no mask, the first is %s: pixel metrics and thresholds leave them out",
+                *(len(unmasked), len(anomalous), self.metadata, unmasked.image_path.iloc[0]),
+            )
+        return TaskType.SEGMENTATION
 
     def _create_test_split(self) -> None:
         # anomalib would fill a test set that has anomalous images only with training images, but the file says what is
@@ -213,18 +216,31 @@ class JSONLines(AnomalibDataModule):
         self._require_training_images("training on it")
         return super().train_dataloader()
 
+    def val_dataloader(self) -> DataLoader:
+        """Validation images, of which a training may do without.
+
+        Raises:
+            ValueError: If there are none, and they are all that was asked for.
+        """
+        if self.trainer is not None and self.trainer.state.fn == TrainerFn.VALIDATING and len(self.val_data) == 0:
+            raise self._nothing_to("validate")
+        return super().val_dataloader()
+
     def test_dataloader(self) -> DataLoader:
-        """Test images.
+        """Test images, which are predicted too.
 
         Raises:
             ValueError: If the file lists none.
         """
         if len(self.test_data) == 0:
-            raise ValueError(
-                f'{self.metadata} has only lines with "split": "train", so there is nothing to test or predict: to judge '
-                f"photos by these use --data Photos with --model.few_shot_source, or `dpclip predict --good`"
-            )
+            raise self._nothing_to("test or predict")
         return super().test_dataloader()
+
+    def _nothing_to(self, purpose: str) -> ValueError:
+        return ValueError(
+            f'{self.metadata} has only lines with "split": "train", so there is nothing to {purpose}: to score photos by these '
+            f"use --data Photos with --model.few_shot_source, or `dpclip predict --good`"
+        )
 
     def _require_training_images(self, purpose: str) -> None:
         if len(self.train_data) == 0:
@@ -233,35 +249,3 @@ class JSONLines(AnomalibDataModule):
 
 def _has_mask(sample: Any) -> bool:
     return not sample.label_index or isinstance(sample.mask_path, str)
-
-
-def _without_mask(samples: pd.DataFrame) -> pd.Series:
-    """Whether each anomalous image has no mask, by the path of the image."""
-    anomalous = samples[samples.label_index == 1]
-    return anomalous.mask_path.isna().set_axis(anomalous.image_path)
-
-
-def _task_of(unmasked: pd.Series, task: TaskType | None, metadata: str | Path) -> TaskType:
-    """Task that the masks allow, where ``task`` leaves it open; says how many masks are missing where others are there.
-
-    Args:
-        unmasked: Whether each anomalous image has no mask, by its path.
-        task: What the user wants.
-        metadata: The file, for messages.
-
-    Raises:
-        ValueError: If there is no mask and the task is segmentation.
-    """
-    if task == TaskType.CLASSIFICATION or (task is None and unmasked.all()):
-        return TaskType.CLASSIFICATION
-    if len(unmasked) and unmasked.all():
-        raise ValueError(
-            f"none of {len(unmasked)} anomalous images in {metadata} has a mask, the first is {unmasked.index[0]}: add masks, "
-            f"or set task to classification for image metrics only"
-        )
-    if unmasked.any():
-        logger.warning(
-            "%d of %d anomalous images in %s have no mask, the first is %s: pixel metrics and thresholds leave them out",
-            *(unmasked.sum(), len(unmasked), metadata, unmasked[unmasked].index[0]),
-        )
-    return TaskType.SEGMENTATION

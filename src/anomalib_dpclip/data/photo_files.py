@@ -10,7 +10,7 @@ from PIL import Image
 
 from anomalib_dpclip.data.images import FORMATS
 from anomalib_dpclip.data.listing.folder_samples import MASK_FOLDERS
-from anomalib_dpclip.data.results import CONTACT_SHEET, PICTURES, holds_results
+from anomalib_dpclip.data.results.rows import CONTACT_SHEET, PICTURES, holds_results
 
 logger = logging.getLogger(__name__)
 

@@ -1,8 +1,7 @@
 """Connected regions of a mask as boxes, in pixels of the photo, with their scores and areas."""
 
 import logging
-from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +25,7 @@ class Region(NamedTuple):
         right: Column after its last one.
         bottom: Row after its last one.
         score: Highest value of the anomaly map in it.
-        area: Its pixels.
+        area: Number of its pixels.
     """
 
     left: int
@@ -41,6 +40,10 @@ class Region(NamedTuple):
         left, top = int(self.left * x), int(self.top * y)
         right, bottom = max(left + 1, round(self.right * x)), max(top + 1, round(self.bottom * y))
         return Region(left, top, right, bottom, self.score, round(self.area * x * y))
+
+    def as_json(self) -> dict[str, Any]:
+        """The same for a file of JSON."""
+        return {"box": [*self[:4]], "score": round(self.score, 4), "area": self.area}
 
 
 def find_regions(
@@ -99,24 +102,3 @@ def _file_regions(path: str, heat: npt.NDArray[np.float32], mask: npt.NDArray[np
     except ImageReadError as error:  # it has gone since it was predicted; its score is not lost
         logger.warning("no regions: %s", error)
         return []
-
-
-def regions_as_text(regions: Sequence[Region]) -> str:
-    """Regions in a cell of a table: ``left top right bottom score area``, with semicolons between them."""
-    return "; ".join(f"{left} {top} {right} {bottom} {score:.4f} {area}" for left, top, right, bottom, score, area in regions)
-
-
-def regions_from_text(text: str) -> list[Region]:
-    """What `regions_as_text` wrote.
-
-    Raises:
-        ValueError: If it did not.
-    """
-    regions = []
-    for part in filter(None, text.split(";")):
-        values = part.split()
-        if len(values) != len(Region._fields):
-            raise ValueError(f"{part.strip()!r} is no region: it should be left, top, right, bottom, score and area")
-        left, top, right, bottom, score, area = values
-        regions.append(Region(int(left), int(top), int(right), int(bottom), float(score), int(area)))
-    return regions

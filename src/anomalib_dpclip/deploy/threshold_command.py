@@ -15,7 +15,7 @@ from anomalib_dpclip.deploy.onnx_file import OnnxFile
 from anomalib_dpclip.deploy.openvino_file import OpenVINOFile
 from anomalib_dpclip.files.plain_data import printable
 from anomalib_dpclip.post_processing.conformal import false_alarm_threshold, guarantee_of, too_few
-from anomalib_dpclip.post_processing.normalisation import NORMALISED_CONTROL_POINTS, separate_control_points
+from anomalib_dpclip.post_processing.normalisation import NORMALISED_CONTROL_POINTS
 from anomalib_dpclip.post_processing.scale import Scale, unpacked
 from anomalib_dpclip.post_processing.thresholds import NO_GUARANTEE, Thresholds
 from anomalib_dpclip.pre_processing.resize import EightBitResize
@@ -24,7 +24,7 @@ ExportedFile = OnnxFile | OpenVINOFile
 
 ROUNDING = 2e-6
 """Share of their range that raw values may be off by, worked out of outputs in single precision of which the outer twentieth
-stands for most of the range: the photo at the threshold must not exceed it."""
+stands for most of the range: the image at the threshold must not exceed it."""
 
 
 def threshold(
@@ -42,20 +42,30 @@ def threshold(
         file: ``.onnx`` or ``.xml`` file that this package has exported.
         image: Threshold on the raw image score.
         pixel: Threshold on the raw map.
-        from_: Folder of normal photos to set both thresholds from; the file judges them.
-        rate: With it: probability in [0, 1) with which a new normal photo may exceed each threshold.
-        class_name: Which class's thresholds, in a file of several.
+        from_: Folder of normal images to set both thresholds from, by the file's own answers.
+        rate: Probability in [0, 1) with which a new normal image may exceed each of these thresholds.
+        class_name: Class whose thresholds are moved, in a file of several.
         raw_score: Whether the file gives ``raw_score``, the image score before its normalisation, beside the others.
             anomalib's ``OpenVINOInferencer`` refuses files that do.
 
     Raises:
-        FileNotFoundError: If the file, or the folder of photos, is not there.
+        FileNotFoundError: If the file, or the folder of images, is not there.
         ValueError: If it is no file of this package, a threshold is out of range, or arguments do not go together.
         ModuleNotFoundError: If the file's runtime is not installed.
     """
     exported = read_exported(file)
-    moved = _moved(exported, image, pixel, from_, rate, class_name)
-    if moved or raw_score is not None:
+    _require_consistent(image, pixel, from_, rate)
+    is_moved = any(value is not None for value in (image, pixel, from_))
+    if is_moved:
+        number = _number_of(exported.metadata, class_name, file)
+        current = unpacked(torch.from_numpy(exported.scales[number]))
+        chosen = _by_hand(current, image, pixel)
+        if from_ is not None and rate is not None:
+            chosen = _from_images(exported, number, current, from_, rate)
+        known = exported.metadata.classes[number]
+        exported.scales[number] = unpacked(torch.tensor(known.scale)).with_thresholds(chosen.image, chosen.pixel).packed()
+        known.threshold_basis = chosen.threshold_basis
+    if is_moved or raw_score is not None:
         exported.write(raw_score)
     for key, value in _description(file, exported).items():
         print(f"{key:<16} {printable(value)}")  # noqa: T201  (the command's answer)
@@ -80,34 +90,15 @@ def read_exported(file: Path) -> ExportedFile:
         raise ModuleNotFoundError(f"{file} needs the package {error.name}: pip install 'anomalib-dpclip[{extra}]'") from error
 
 
-def _moved(
-    exported: ExportedFile,
-    image: float | None,
-    pixel: float | None,
-    photos: Path | None,
-    rate: float | None,
-    class_name: str | None,
-) -> bool:
-    """Put thresholds into a file that has been read; whether there were any to put."""
-    if (photos is None) != (rate is None):
+def _require_consistent(image: float | None, pixel: float | None, folder: Path | None, rate: float | None) -> None:
+    if (folder is None) != (rate is None):
         raise ValueError(
-            "--from FOLDER and --rate RATE go together: photos to set thresholds from, and how many may exceed them"
+            "--from FOLDER and --rate RATE go together: images to set thresholds from, and how many may exceed them"
         )
-    if photos is not None and (image is not None or pixel is not None):
+    if folder is not None and (image is not None or pixel is not None):
         raise ValueError("--from sets both thresholds: leave --image and --pixel out")
-    if photos is None and image is None and pixel is None:
-        return False
-    number = _number_of(exported.metadata, class_name, exported.path)
-    known = exported.metadata.classes[number]
-    original, current = unpacked(torch.tensor(known.scale)), unpacked(torch.from_numpy(exported.scales[number]))
-    if photos is not None and rate is not None:
-        chosen = _from_photos(exported, number, current, photos, rate)
-    else:
-        chosen = _by_hand(current, image, pixel)
-    scale = _with_thresholds(original, chosen)
-    exported.scales[number] = scale.packed().numpy()
-    known.threshold_basis = chosen.threshold_basis
-    return True
+    if rate is not None and not 0 <= rate < 1:
+        raise ValueError(f"--rate must lie in [0, 1), not {rate}")
 
 
 def _number_of(metadata: Metadata, class_name: str | None, path: Path) -> int:
@@ -126,25 +117,22 @@ def _by_hand(current: Scale, image: float | None, pixel: float | None) -> Thresh
     Raises:
         ValueError: If one cannot be reached by any image.
     """
+    given, values = [], []
     for name, value, points in (("image", image, current.score_knots), ("pixel", pixel, current.map_knots)):
-        lowest, highest = points[0].item(), points[-1].item()
+        lowest, _, known, _, highest = points.tolist()
         if value is not None and not lowest < value < highest:
             raise ValueError(
                 f"--{name} must lie between {lowest:.4g} and {highest:.4g}, the lowest and highest raw "
                 f"{'score' if name == 'image' else 'value of a map'} there is, not {value}"
             )
-    given = " and ".join(name for name, value in (("image", image), ("pixel", pixel)) if value is not None)
-    threshold_basis = f"the {given} threshold was set by hand; {NO_GUARANTEE}"
-    unchanged = (current.score_knots[2].item(), current.map_knots[2].item())
-    chosen = [new if new is not None else old for new, old in zip((image, pixel), unchanged, strict=True)]
-    return Thresholds(chosen[0], chosen[1], threshold_basis)
+        given += [] if value is None else [name]
+        values.append(known if value is None else value)
+    return Thresholds(*values, f"the {' and '.join(given)} threshold was set by hand; {NO_GUARANTEE}")
 
 
-def _from_photos(exported: ExportedFile, number: int, current: Scale, folder: Path, rate: float) -> Thresholds:
-    """Thresholds that new photos like these exceed at a rate, by what the file says of these."""
-    if not 0 <= rate < 1:
-        raise ValueError(f"--rate must lie in [0, 1), not {rate}")
-    scores, peaks = (torch.tensor(values) for values in zip(*_judged(exported, number, current, folder), strict=True))
+def _from_images(exported: ExportedFile, number: int, current: Scale, folder: Path, rate: float) -> Thresholds:
+    """Thresholds that new normal images like these exceed at a rate, by the file's own scores and maps of them."""
+    scores, peaks = (torch.tensor(values) for values in zip(*_raw_values(exported, number, current, folder), strict=True))
     if rate and too_few(len(scores), Fraction(str(rate))):
         print(f"{too_few(len(scores), Fraction(str(rate)))}: the strictest threshold is set")  # noqa: T201
     image, pixel = (
@@ -154,8 +142,8 @@ def _from_photos(exported: ExportedFile, number: int, current: Scale, folder: Pa
     return Thresholds(image, pixel, guarantee_of(len(scores), rate, f" of {folder.resolve().name}"))
 
 
-def _judged(exported: ExportedFile, number: int, current: Scale, folder: Path) -> Iterator[tuple[float, float]]:
-    """Raw score and raw peak of each photo of a folder."""
+def _raw_values(exported: ExportedFile, number: int, current: Scale, folder: Path) -> Iterator[tuple[float, float]]:
+    """Raw score, and peak of the raw map, of each image of a folder."""
     paths = sorted(photo_files(folder))
     if not paths:
         raise FileNotFoundError(f"no photos in {folder}: --from must be the folder of the normal photos")
@@ -171,15 +159,6 @@ def _judged(exported: ExportedFile, number: int, current: Scale, folder: Path) -
 def raw_value(normalised: float, points: torch.Tensor) -> float:
     """What a value in [0, 1] was before `piecewise_linear` through control points ``(5,)``."""
     return float(np.interp(normalised, NORMALISED_CONTROL_POINTS, points.double().numpy()))
-
-
-def _with_thresholds(scale: Scale, thresholds: Thresholds) -> Scale:
-    """A scale as it was exported, with other thresholds: however often they are moved, the other points stay."""
-    points: list[torch.Tensor] = []
-    for known, value in ((scale.map_knots, thresholds.pixel), (scale.score_knots, thresholds.image)):
-        lowest, low, _, high, highest = known.tolist()
-        points.append(separate_control_points(lowest, low, value, high, highest))
-    return scale._replace(map_knots=points[0], score_knots=points[1])
 
 
 def _description(file: Path, exported: ExportedFile) -> dict[str, str]:

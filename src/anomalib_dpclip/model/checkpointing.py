@@ -64,6 +64,19 @@ def portable_arguments(arguments: Mapping[str, Any], resolved: Mapping[str, Any]
     return plain
 
 
+def keep_arguments(module: Any, resolved: Mapping[str, Any]) -> None:
+    """Keep, as hyper-parameters, what another machine can build the model from.
+
+    Args:
+        module: `DPCLIP`.
+        resolved: As in `portable_arguments`.
+    """
+    portable = portable_arguments(module.hparams, resolved)
+    module.hparams.clear()
+    module.hparams.update(portable)
+    module.save_hyperparameters(module.hparams)  # renews the copy that loggers are given
+
+
 def _plain(value: Any) -> Any:
     """Tuples, and the lists and mappings of benchmark configs, which are OmegaConf's, as lists and dicts."""
     if isinstance(value, Mapping):
@@ -124,6 +137,7 @@ def restore_provenance(module: Any, checkpoint: Mapping[str, Any]) -> None:
     provenance = Provenance.from_dict(saved, CHECKPOINT)
     check_provenance(provenance, module.model, CHECKPOINT)
     _check_image_size(module)
+    _check_memory(module, provenance, checkpoint.get("state_dict", {}))
     domain = saved.get(DOMAIN_KEY, DEFAULT_DOMAIN)
     _check_calibrations(module, domain, checkpoint.get("state_dict", {}))
     module.provenance = provenance
@@ -150,6 +164,16 @@ def _check_image_size(module: Any) -> None:
             f"the checkpoint is calibrated on images of {size}, the model takes {module.image_size}: give it as "
             f"--model.weights instead of --ckpt_path to calibrate anew, or set --model.image_size and --model.tiles as in "
             f"training"
+        )
+
+
+def _check_memory(module: Any, provenance: Provenance, state: Mapping[str, Any]) -> None:
+    made_with, own = provenance.arguments.get("memory_backbone"), module.configuration.memory_backbone
+    if made_with != own and any(name.startswith("scorer_state.memory.") for name in state):
+        named, asked = (each or "the backbone itself" for each in (made_with, own))
+        raise ValueError(
+            f"the checkpoint's good photos are remembered by the features of {named}, the model compares by {asked}: leave "
+            f"--model.memory_backbone out, or give the photos anew with --model.weights in the place of --ckpt_path"
         )
 
 

@@ -109,12 +109,14 @@ def stored_memory(module: Any, state: Mapping[str, Any]) -> MemoryScorer | None:
         module: `DPCLIP`.
         state: The state dict.
     """
-    layers = [value for name, value in sorted(state.items()) if name.startswith("scorer_state.memory.layer")]
+    prefix = "scorer_state.memory."
+    stored = {name.removeprefix(prefix): torch.zeros_like(value) for name, value in state.items() if name.startswith(prefix)}
+    layers = [stored[f"layer{number}"] for number in range(len(stored)) if f"layer{number}" in stored]
     if not layers:
         return None
     nothing = Usual(torch.zeros(()), torch.ones(()))
     fusion = Fusion(nothing, nothing, nothing, float(state["scorer_state.fusion.text_weight"]))
-    memory = TokenMemory([torch.zeros_like(layer) for layer in layers])
+    memory = TokenMemory(layers, stored["spread"], stored.get("joint"), stored.get("joint_spread"))
     scores = torch.zeros_like(state["scorer_state.scores"])
     return MemoryScorer(comparison_of(module), MemoryState(memory, fusion, scores), is_stored=True)
 

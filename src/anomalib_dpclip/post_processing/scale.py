@@ -7,7 +7,7 @@ from torch import Tensor
 
 from anomalib_dpclip.method.domain import Domain
 from anomalib_dpclip.post_processing.image_score import image_score
-from anomalib_dpclip.post_processing.normalisation import piecewise_linear
+from anomalib_dpclip.post_processing.normalisation import piecewise_linear, separate_control_points
 
 
 class Scale(NamedTuple):
@@ -37,15 +37,24 @@ class Scale(NamedTuple):
         """Fused scores ``(B,)`` to scores in [0, 1] with the threshold at 0.5."""
         return piecewise_linear(fused.float(), self.score_knots)
 
+    def with_thresholds(self, image: float, pixel: float) -> "Scale":
+        """The same with other thresholds: however often they are moved, the other points stay.
+
+        Args:
+            image: Threshold on the fused score.
+            pixel: Threshold on the raw map.
+        """
+        moved = []
+        for points, value in ((self.map_knots, pixel), (self.score_knots, image)):
+            lowest, low, _, high, highest = points.tolist()
+            moved.append(separate_control_points(lowest, low, value, high, highest))
+        return self._replace(map_knots=moved[0], score_knots=moved[1])
+
     def packed(self) -> Tensor:
         """All of it as one vector ``(14,)``."""
         return torch.cat(self)
 
 
-SIZES = (2, 2, 5, 5)
-"""Of the parts of a packed scale."""
-
-
 def unpacked(values: Tensor) -> Scale:
     """The scale that a vector ``(14,)`` holds."""
-    return Scale(*values.split(SIZES))
+    return Scale(*values.split((2, 2, 5, 5)))

@@ -21,12 +21,13 @@ from anomalib_dpclip.post_processing.calibration_statistics import UNKNOWN_LABEL
 from anomalib_dpclip.post_processing.normalisation import MIN_GAP
 from anomalib_dpclip.scorers.comparison import Comparison
 from anomalib_dpclip.scorers.fusion import GAUSSIAN_MAD, Fusion, usual
-from anomalib_dpclip.scorers.memory_scorer import MIN_SCALE, MemoryState, scaled
+from anomalib_dpclip.scorers.memory_scorer import Distances, MemoryState, joined, sparse_numbers, spread_of
 from anomalib_dpclip.scorers.scorer import Scorer
+from anomalib_dpclip.scorers.token_source import Tokens
 
 logger = logging.getLogger(__name__)
 
-LOWEST_SHARE = 0.3
+LOWEST_SHARE = 0.2
 """Share of a token's distances to the other images that count, the lowest: a few images may have its defect (MuSc)."""
 
 PROJECTED_WIDTH = 128
@@ -50,20 +51,23 @@ class Panel:
     """Images that a batch is compared with, and what is known of themselves.
 
     Attributes:
-        layers: Tokens that others are compared with ``(N, L, C)``, in half precision, one tensor a layer.
+        keys: Tokens that others are compared with ``(N, L', C)``, in half precision, one tensor a layer; the last one is of all
+            layers together, where there are such tokens.
+        spread: Mean distance of tokens from their mean at each separate layer ``(T,)``.
+        joint_spread: The same of the joint layers; ``None`` for none.
         number: Each image's number, by its path.
         margin: The text's margins ``(N, rows, columns)``.
         score: Detection scores ``(N,)``.
         distance: Distances to the rest of the panel, and to good images where there are any, ``(N, rows, columns)``.
-        scale: Typical distance at each layer ``(T,)``.
     """
 
-    layers: list[Tensor]
+    keys: list[Tensor]
+    spread: Tensor
+    joint_spread: Tensor | None
     number: dict[str, int]
     margin: Tensor
     score: Tensor
     distance: Tensor
-    scale: Tensor
 
 
 class BatchScorer(Scorer):
@@ -126,8 +130,8 @@ class BatchScorer(Scorer):
         else:
             evidence, tokens = self.comparison.encode(images, anchors)
             margin, score = self.comparison.margin(evidence), evidence.score
-            mutual = self._mutual(self._compared(tokens), panel.layers, numbers)
-            distance = self._combined(mutual, panel.scale, None if self.state is None else self.state.memory(tokens))
+            mutual = self._mutual(self._compared(tokens, panel.joint_spread), panel.keys, numbers)
+            distance = self._combined(mutual, panel.spread, None if self.state is None else self.state.memory(tokens))
         return self.comparison.predict(fusion, margin, score, distance)
 
     def image_statistics(self) -> ImageStatistics:
@@ -148,59 +152,69 @@ class BatchScorer(Scorer):
     def _see(self, loader: DataLoader) -> Panel | None:
         """The panel, whose images are compared with each other; ``None`` if it has less than two."""
         paths: list[str] = []
-        parts: list[tuple[Any, ...]] = []
+        seen: list[tuple[Tensor, Tensor, Tokens]] = []
+        to_memory: list[Tensor] = []
         for batch in tqdm(loader, desc="Seeing the lot", leave=False):
             if not batch.image_path:
                 continue
             evidence, tokens = self.comparison.encode(*self.ready(batch))
-            to_memory = None if self.state is None else self.state.memory(tokens)
-            parts.append(
-                (self.comparison.margin(evidence), evidence.score, to_memory, [self._compared(each) for each in tokens])
-            )
+            halved = Tokens([each.half() for each in tokens.separate], [each.half() for each in tokens.joint])
+            seen.append((self.comparison.margin(evidence), evidence.score, halved))
+            if self.state is not None:
+                to_memory.append(self.comparison.combined(*self.state.memory(tokens)))
             paths += [str(path) for path in batch.image_path]
         if len(paths) < 2:
             return None
-        margin, score = (torch.cat([part[index] for part in parts]) for index in (0, 1))
-        layers = [torch.cat(each) for each in zip(*(part[3] for part in parts), strict=True)]
-        mutual = self._mutual(layers, layers, range(len(paths)))
-        scale = torch.stack([each[:, kept].median() for each, kept in zip(mutual, self._kept(score.device), strict=True)])
-        to_memory = None if self.state is None else [torch.cat(each) for each in zip(*(part[2] for part in parts), strict=True)]
-        distance = self._combined(mutual, scale.clamp_min(MIN_SCALE), to_memory)
+        margin, score = (torch.cat([part[index] for part in seen]) for index in (0, 1))
+        tokens = Tokens(
+            [torch.cat(layers) for layers in zip(*(part[2].separate for part in seen), strict=True)],
+            [torch.cat(layers) for layers in zip(*(part[2].joint for part in seen), strict=True)],
+        )
+        spread = torch.stack([spread_of(layer) for layer in tokens.separate])
+        joint_spread = torch.stack([spread_of(layer) for layer in tokens.joint]) if tokens.joint else None
+        compared = self._compared(tokens, joint_spread)
+        keys = [layer[:, self._sparse(number)] for number, layer in enumerate(compared)]
+        mutual = self._mutual(compared, keys, range(len(paths)))
+        distance = self._combined(mutual, spread, None)
+        if to_memory:
+            distance = (distance + torch.cat(to_memory)) / 2
         numbers = {path: number for number, path in enumerate(paths)}
-        return Panel(layers, numbers, margin, score, distance, scale.clamp_min(MIN_SCALE))
+        return Panel(keys, spread, joint_spread, numbers, margin, score, distance)
 
-    def _compared(self, layers: Sequence[Tensor]) -> list[Tensor]:
-        """What is compared of tokens ``(B, L, C)``, one tensor a layer: those that are scored, in half precision."""
-        compared = []
-        for tokens, kept in zip(layers, self._kept(layers[0].device), strict=True):
-            projection = random_projection(tokens.shape[-1], self.seed)
-            chosen = tokens[:, kept]
-            compared.append((chosen if projection is None else chosen @ projection.to(chosen)).half())
-        return compared
+    def _compared(self, tokens: Tokens, joint_spread: Tensor | None) -> list[Tensor]:
+        """What is compared ``(B, L, C)``, in half precision: the tokens of each layer, and those of all layers together."""
+        layers = [*tokens.separate]
+        if joint_spread is not None:
+            layers.append(joined(tokens.joint, joint_spread))
+        return [self._projected(layer).half() for layer in layers]
 
-    def _kept(self, device: torch.device) -> list[Tensor]:
-        """Numbers of the tokens that are scored, one tensor a layer."""
-        region = self.comparison.text.region
-        return [region.token_numbers(grid).to(device) for grid in self.comparison.source.grids]
+    def _projected(self, tokens: Tensor) -> Tensor:
+        projection = random_projection(tokens.shape[-1], self.seed)
+        return tokens if projection is None else tokens.float() @ projection.to(tokens.device)
 
-    def _mutual(self, layers: Sequence[Tensor], panel: Sequence[Tensor], own: Sequence[int | None]) -> list[Tensor]:
-        """`mutual_distances` ``(B, L)``, one tensor a layer, 0 where nothing is scored."""
-        result = []
-        grids, kept = self.comparison.source.grids, self._kept(layers[0].device)
-        for tokens, others, grid, numbers in zip(layers, panel, grids, kept, strict=True):
-            everywhere = torch.zeros(len(tokens), math.prod(grid), device=tokens.device)
-            everywhere[:, numbers] = mutual_distances(tokens, others, own)
-            result.append(everywhere)
-        return result
+    def _grid(self, layer: int) -> tuple[int, int]:
+        """Rows and columns of what is compared; the joint tokens are on the finest grid."""
+        grids = self.comparison.source.grids
+        return grids[layer] if layer < len(grids) else grids[0]
 
-    def _combined(self, mutual: Sequence[Tensor], scale: Tensor, to_memory: Sequence[Tensor] | None) -> Tensor:
+    def _sparse(self, layer: int) -> Tensor:
+        """Numbers of the tokens of a panel's image that others are compared with."""
+        grid = self._grid(layer)
+        return sparse_numbers(self.comparison.text.region.token_numbers(grid), grid)
+
+    def _mutual(self, layers: Sequence[Tensor], keys: Sequence[Tensor], own: Sequence[int | None]) -> list[Tensor]:
+        """`mutual_distances` ``(B, L)``, one tensor of what is compared."""
+        return [mutual_distances(tokens, others, own) for tokens, others in zip(layers, keys, strict=True)]
+
+    def _combined(self, mutual: Sequence[Tensor], spread: Tensor, to_memory: Distances | None) -> Tensor:
         """Distances as maps: those to good images count as much as those to the batch, where there are any."""
-        distance = self.comparison.combined(scaled(mutual, scale))
-        return distance if to_memory is None else (distance + self.comparison.combined(to_memory)) / 2
+        separate = [each / scale for each, scale in zip(mutual, spread, strict=False)]  # the joint ones are in units already
+        distance = self.comparison.combined(separate, mutual[-1] if len(mutual) > len(spread) else None)
+        return distance if to_memory is None else (distance + self.comparison.combined(*to_memory)) / 2
 
     def _fuse(self, panel: Panel) -> Fusion:
         """What is usual of the half of the panel that looks most normal."""
-        finest = self._kept(panel.score.device)[0]
+        finest = self.comparison.text.region.token_numbers(self.comparison.grid).to(panel.score.device)
         distance = panel.distance.flatten(1)[:, finest]
         normal = distance.amax(1).argsort()[: max(1, len(distance) // 2)]
         margins = panel.margin[normal].flatten(1)[:, finest]

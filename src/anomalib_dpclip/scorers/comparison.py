@@ -13,7 +13,7 @@ from anomalib_dpclip.files.precision import full_precision
 from anomalib_dpclip.method.torch_model import TextEvidence
 from anomalib_dpclip.scorers.fusion import Fusion, unit_interval
 from anomalib_dpclip.scorers.text_scorer import TextScorer
-from anomalib_dpclip.scorers.token_source import OwnTokens, TokenSource
+from anomalib_dpclip.scorers.token_source import OwnTokens, Tokens, TokenSource
 
 BLUR_SIGMA = 0.5
 """Smoothing of the distances, in tokens: PatchCore's 4 pixels on its tokens of 8 pixels."""
@@ -30,8 +30,8 @@ class Comparison:
     def __init__(self, text: TextScorer, source: TokenSource) -> None:
         self.text, self.source = text, source
 
-    def encode(self, images: Tensor, anchors: Tensor) -> tuple[TextEvidence, list[Tensor]]:
-        """What the text says, and the tokens to compare ``(B, L, C)``, one tensor a layer.
+    def encode(self, images: Tensor, anchors: Tensor) -> tuple[TextEvidence, Tokens]:
+        """What the text says, and the tokens to compare.
 
         Args:
             images: Normalised images ``(B, 3, H, W)`` of the scorer's size.
@@ -41,7 +41,7 @@ class Comparison:
         evidence = self.text.evidence(painted, anchors)
         return evidence, self.source.tokens(painted, evidence)
 
-    def tokens_alone(self, images: Tensor) -> list[Tensor] | None:
+    def tokens_alone(self, images: Tensor) -> Tokens | None:
         """The tokens to compare, where a second network gives them without the backbone; else ``None``."""
         painted = self.text.region.paint_over(images)
         return None if isinstance(self.source, OwnTokens) else self.source.tokens(painted, None)
@@ -51,13 +51,16 @@ class Comparison:
         """Rows and columns of the finest tokens."""
         return self.source.grids[0]
 
-    def combined(self, distances: Sequence[Tensor]) -> Tensor:
-        """Distances ``(B, L)``, one tensor a layer, averaged on the finest grid and smoothed ``(B, rows, columns)``.
+    def combined(self, separate: Sequence[Tensor], joint: Tensor | None) -> Tensor:
+        """Distances on the finest grid ``(B, rows, columns)``: the mean of the layers', and the joint ones as much again.
 
-        They are smoothed less than the text's margins: they are sharper.
+        Args:
+            separate: Distances ``(B, L)``, one tensor a layer.
+            joint: Distances ``(B, L)`` of all layers together, on the finest grid; ``None`` for none.
         """
-        maps = [_resized(each.unflatten(-1, grid), self.grid) for each, grid in zip(distances, self.source.grids, strict=True)]
-        return self.text.region.smooth(torch.stack(maps).mean(dim=0), _blur)
+        grids = zip(separate, self.source.grids, strict=True)
+        mean = torch.stack([_resized(each.unflatten(-1, grid), self.grid) for each, grid in grids]).mean(dim=0)
+        return mean if joint is None else mean + joint.unflatten(-1, self.grid)
 
     def margin(self, evidence: TextEvidence) -> Tensor:
         """The text's margins, blurred, on the grid of the distances ``(B, rows, columns)``."""
@@ -74,13 +77,16 @@ class Comparison:
             distance: Distances as `combined` gives them.
         """
         evidence = fusion.map_evidence(margin, distance)
-        tokens: Any = self.text.region.tokens(self.grid)
+        region = self.text.region
+        tokens: Any = region.tokens(self.grid)
         if tokens is not None:
             evidence = torch.where(tokens, evidence, evidence.amin(dim=(-2, -1), keepdim=True))
         # The class token sees the whole image; the detection projector adds nothing where the target is known.
         known = score if self.text.model.detection == "class_token" else None
-        image = fusion.image_evidence(evidence, known)
-        return InferenceBatch(anomaly_map=self.text.full_map(4 * unit_interval(evidence) - 2), pred_score=unit_interval(image))
+        image = unit_interval(fusion.image_evidence(evidence, known))
+        smooth = region.smooth(unit_interval(evidence), _blur).unsqueeze(1)
+        maps = functional.interpolate(smooth, self.text.image_size, mode="bilinear", align_corners=False).squeeze(1)
+        return InferenceBatch(anomaly_map=region.hide(maps), pred_score=image)
 
 
 def _resized(values: Tensor, grid: tuple[int, int]) -> Tensor:

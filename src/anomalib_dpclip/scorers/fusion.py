@@ -15,7 +15,7 @@ GAUSSIAN_MAD = 1.4826
 MIN_DEVIATION = 1e-6
 """Least spread of an evidence: good images that are all alike have none."""
 
-TOP_SHARE = 0.01
+TOP_SHARE = 0.005
 """Share of an image's tokens, the highest, whose mean stands beside the map's peak in the image score."""
 
 SATURATION = 20.0

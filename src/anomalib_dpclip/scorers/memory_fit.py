@@ -1,20 +1,20 @@
 """From good images of the target to a memory of them, and what scores new good and damaged images will have."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 from anomalib.data.utils.generators import PerlinAnomalyGenerator
-from anomalib.models.components.sampling import KCenterGreedy
 from torch import Tensor
 
 from anomalib_dpclip.files.seeded import seeded
 from anomalib_dpclip.scorers.comparison import Comparison
 from anomalib_dpclip.scorers.fusion import Fusion, usual
-from anomalib_dpclip.scorers.memory_scorer import MemoryScorer, MemoryState, TokenMemory, layer_distances, scaled
+from anomalib_dpclip.scorers.memory_scorer import MemoryScorer, MemoryState, TokenMemory, joined, sparse_numbers, spread_of
+from anomalib_dpclip.scorers.token_source import Tokens
 
-MEMORY_TOKENS = 68_450
-"""Tokens that a memory keeps of each layer: 50 images of ViT-L at 518 pixels, 37 x 37 tokens each."""
+MEMORY_TOKENS = 20_000
+"""Most tokens that a memory keeps of each layer."""
 
 SCORED_IMAGES = 16
 """Number of images that are scored by the others, however many there are: each costs as much as a comparison."""
@@ -22,25 +22,19 @@ SCORED_IMAGES = 16
 DEFECTS = 2
 """Synthetic defects put into each scored image."""
 
-BATCH = 8
-
 
 class Encoded(NamedTuple):
     """What is kept of images.
 
     Attributes:
-        tokens: Tokens ``(K, L, C)`` in half precision, one tensor a layer.
-        margin: The text's margins on the grid of the tokens ``(K, rows, columns)``.
+        tokens: Their tokens, in half precision.
+        margin: The text's margins on the finest grid ``(K, rows, columns)``.
         score: Detection scores ``(K,)``.
     """
 
-    tokens: list[Tensor]
+    tokens: Tokens
     margin: Tensor
     score: Tensor
-
-    def rows(self, chosen: slice | Tensor) -> "Encoded":
-        """Some of the images."""
-        return Encoded([layer[chosen] for layer in self.tokens], self.margin[chosen], self.score[chosen])
 
 
 class MemoryFit:
@@ -51,7 +45,7 @@ class MemoryFit:
         normalize: From images in [0, 1] to what networks take.
         anchors: Text anchors ``(E, 2)`` of what the images show.
         limit: Most tokens of a layer that are kept.
-        seed: Seed of the synthetic defects and of the thinning.
+        seed: Seed of the synthetic defects and of the choice of tokens.
     """
 
     def __init__(
@@ -59,8 +53,6 @@ class MemoryFit:
     ) -> None:
         self.comparison, self.normalize, self.anchors = comparison, normalize, anchors
         self.limit, self.seed = limit, seed
-        # Of other tokens nothing is remembered.
-        self.kept = [comparison.text.region.token_numbers(grid).to(anchors.device) for grid in comparison.source.grids]
 
     @torch.no_grad()
     def fit(self, images: Tensor, text_weight: float) -> MemoryScorer:
@@ -70,27 +62,24 @@ class MemoryFit:
             images: ``(K, 3, H, W)`` in 0..255, 8-bit, of the scorer's size, on the CPU.
             text_weight: Weight of the text beside the distance.
         """
-        clean = self._encode(images)
-        scored = clean.rows(slice(SCORED_IMAGES))
-        count = len(scored.score)
-        near = [self._distances(scored.rows(slice(i, i + 1)), self._others(clean, i, images)) for i in range(count)]
-        distances = [torch.cat(layers) for layers in zip(*near, strict=True)]
-        scale = torch.stack([each[:, kept].median() for each, kept in zip(distances, self.kept, strict=True)])
-        memory = TokenMemory(
-            [thinned(layer, self.limit, self.seed) for layer in self._pooled(clean.tokens)], scale, len(images)
-        )
-        normal = self.comparison.combined(scaled(distances, memory.scale))
-        finest = self.kept[0]
+        # Of each image as many tokens: what is kept is bounded, however many images there are.
+        keys = [self._keys(each, self.limit // len(images)) for each in self._encoded(images)]
+        memory = self._memory(keys)
+        scored = list(self._encoded(images[:SCORED_IMAGES]))
+        others = [self._memory(self._others(keys, index, images)) for index in range(len(scored))]
+        normal = torch.cat([self._distance(known, each) for known, each in zip(others, scored, strict=True)])
+        finest = self._kept(self.comparison.grid)
         fusion = Fusion(
-            usual(scored.margin.flatten(1)[:, finest]), usual(normal.flatten(1)[:, finest]), usual(clean.score), text_weight
+            usual(torch.cat([each.margin for each in scored]).flatten(1)[:, finest]),
+            usual(normal.flatten(1)[:, finest]),
+            usual(torch.cat([each.score for each in scored])),
+            text_weight,
         )
+        rows = [self._row(fusion, each, distance, 0) for each, distance in zip(scored, normal.split(1), strict=True)]
         damaged, masks = damage(images[:SCORED_IMAGES], self.seed)
-        corrupted = self._encode(damaged)
-        far = [self._distances(corrupted.rows(slice(i, None, count)), self._others(clean, i, images)) for i in range(count)]
-        # Defect by defect, as `damage` orders them.
-        ordered = [torch.stack(layers, dim=1).flatten(0, 1) for layers in zip(*far, strict=True)]
-        anomalous = self.comparison.combined(scaled(ordered, memory.scale))
-        rows = [self._scores(fusion, scored, normal, 0), self._scores(fusion, corrupted, anomalous, 1)[self._shown(masks)]]
+        for index, (each, shown) in enumerate(zip(self._encoded(damaged), self._shown(masks), strict=True)):
+            if shown:
+                rows.append(self._row(fusion, each, self._distance(others[index % len(scored)], each), 1))
         return MemoryScorer(self.comparison, MemoryState(memory, fusion, torch.cat(rows)))
 
     @torch.no_grad()
@@ -101,56 +90,75 @@ class MemoryFit:
             state: The memory, and how it is fused, which stays.
             images: As in `fit`.
         """
-        clean = self._encode(images)
+        clean = list(self._encoded(images))
         damaged, masks = damage(images, self.seed)
-        corrupted = self._encode(damaged)
-        rows = [state.scores]
-        for encoded, label, chosen in ((clean, 0, slice(None)), (corrupted, 1, self._shown(masks))):
-            distance = self.comparison.combined(state.memory([layer.float() for layer in encoded.tokens]))
-            rows.append(self._scores(state.fusion, encoded, distance, label)[chosen])
-        joined = zip(state.memory.layers, self._pooled(clean.tokens), strict=True)
-        layers = [thinned(torch.cat([known, new]), self.limit, self.seed) for known, new in joined]
-        memory = TokenMemory(layers, state.memory.scale, int(state.memory.photos) + len(images))
-        return MemoryScorer(self.comparison, MemoryState(memory, state.fusion, torch.cat(rows)))
+        rows = [self._row(state.fusion, each, self._distance(state.memory, each), 0) for each in clean]
+        for each, shown in zip(self._encoded(damaged), self._shown(masks), strict=True):
+            if shown:
+                rows.append(self._row(state.fusion, each, self._distance(state.memory, each), 1))
+        new = self._memory([self._keys(each, self.limit) for each in clean], state.memory)
+        return MemoryScorer(self.comparison, MemoryState(new, state.fusion, torch.cat([state.scores, *rows])))
 
-    def _encode(self, images: Tensor) -> Encoded:
-        parts = []
-        for part in images.split(BATCH):
-            evidence, tokens = self.comparison.encode(self.normalize(part.to(self.anchors.device).float() / 255), self.anchors)
-            parts.append(Encoded([layer.half() for layer in tokens], self.comparison.margin(evidence), evidence.score))
-        tokens = [torch.cat(layers) for layers in zip(*(part.tokens for part in parts), strict=True)]
-        return Encoded(tokens, torch.cat([part.margin for part in parts]), torch.cat([part.score for part in parts]))
+    def _encoded(self, images: Tensor) -> Iterator[Encoded]:
+        """Images one after another."""
+        for image in images.split(1):
+            seen = self.normalize(image.to(self.anchors.device).float() / 255)
+            evidence, tokens = self.comparison.encode(seen, self.anchors)
+            halved = Tokens([each.half() for each in tokens.separate], [each.half() for each in tokens.joint])
+            yield Encoded(halved, self.comparison.margin(evidence), evidence.score)
 
-    def _others(self, encoded: Encoded, index: int, images: Tensor) -> list[Tensor]:
-        """The memory of all images but one; of a single image its own mirror images stand in for the others."""
-        if len(images) == 1:
-            return self._pooled(self._encode(torch.cat([images.flip(-1), images.flip(-2), images.flip(-1, -2)])).tokens)
-        return self._pooled([torch.cat([layer[:index], layer[index + 1 :]]) for layer in encoded.tokens])
+    def _kept(self, grid: tuple[int, int]) -> Tensor:
+        """Numbers of the tokens that are scored: of others nothing is remembered."""
+        return self.comparison.text.region.token_numbers(grid).to(self.anchors.device)
 
-    def _pooled(self, layers: Sequence[Tensor]) -> list[Tensor]:
-        """Tokens ``(K, L, C)`` of images, one tensor a layer, as a memory ``(K L', C)`` of those that are scored."""
-        return [layer[:, kept].flatten(0, 1) for layer, kept in zip(layers, self.kept, strict=True)]
+    def _keys(self, encoded: Encoded, limit: int) -> Tokens:
+        """Tokens ``(M, C)`` of an image that a memory keeps, no more of a layer than the limit."""
+        grids, tokens = self.comparison.source.grids, encoded.tokens
+        separate = [self._chosen(layer[0], grid, limit) for layer, grid in zip(tokens.separate, grids, strict=True)]
+        return Tokens(separate, [self._chosen(layer[0], grids[0], limit) for layer in tokens.joint])
 
-    @staticmethod
-    def _distances(encoded: Encoded, memory: Sequence[Tensor]) -> list[Tensor]:
-        return layer_distances([layer.float() for layer in encoded.tokens], memory)
+    def _chosen(self, tokens: Tensor, grid: tuple[int, int], limit: int) -> Tensor:
+        return thinned(tokens[sparse_numbers(self._kept(grid), grid)], max(limit, 1), self.seed)
 
-    def _scores(self, fusion: Fusion, encoded: Encoded, distance: Tensor, label: int) -> Tensor:
-        """Rows of `ImageStatistics` ``(K, 4)``; few maps are in memory at a time."""
-        scored, rows = self.comparison.text.region.scored, []
-        for margin, score, far in zip(
-            encoded.margin.split(BATCH), encoded.score.split(BATCH), distance.split(BATCH), strict=True
-        ):
-            raw = self.comparison.predict(fusion, margin, score, far)
-            values = raw.anomaly_map.flatten(1) if scored is None else raw.anomaly_map[:, scored]
-            lowest, highest = values.aminmax(dim=1)
-            rows.append(torch.stack([lowest, highest, raw.pred_score, torch.full_like(highest, label)], dim=1))
-        return torch.cat(rows)
+    def _memory(self, keys: Sequence[Tokens], known: TokenMemory | None = None) -> TokenMemory:
+        """A memory of the tokens of images, which join one that is known."""
+        separate = [torch.cat(layers) for layers in zip(*(each.separate for each in keys), strict=True)]
+        joint = [torch.cat(layers) for layers in zip(*(each.joint for each in keys), strict=True)]
+        count = len(keys) + (0 if known is None else int(known.photos))
+        if known is None:
+            spread = torch.stack([spread_of(layer) for layer in separate])
+            joint_spread = torch.stack([spread_of(layer) for layer in joint]) if joint else None
+            together = joined(joint, joint_spread) if joint_spread is not None else None
+            return TokenMemory(separate, spread, together, joint_spread, count)
+        separate = [thinned(torch.cat(pair), self.limit, self.seed) for pair in zip(known.layers, separate, strict=True)]
+        together = None
+        if known.joint is not None and known.joint_spread is not None:
+            together = thinned(torch.cat([known.joint, joined(joint, known.joint_spread).half()]), self.limit, self.seed)
+        return TokenMemory(separate, known.spread, together, known.joint_spread, count)
+
+    def _others(self, keys: Sequence[Tokens], index: int, images: Tensor) -> list[Tokens]:
+        """Tokens of all images but one; of a single image those of its mirror images stand in for the others'."""
+        if len(keys) > 1:
+            return [*keys[:index], *keys[index + 1 :]]
+        mirrored = torch.cat([images.flip(-1), images.flip(-2), images.flip(-1, -2)])
+        return [self._keys(each, self.limit) for each in self._encoded(mirrored)]
+
+    def _distance(self, memory: TokenMemory, encoded: Encoded) -> Tensor:
+        tokens = Tokens([each.float() for each in encoded.tokens.separate], [each.float() for each in encoded.tokens.joint])
+        return self.comparison.combined(*memory(tokens))
+
+    def _row(self, fusion: Fusion, encoded: Encoded, distance: Tensor, label: int) -> Tensor:
+        """Row of `ImageStatistics` of an image ``(1, 4)``."""
+        scored = self.comparison.text.region.scored
+        raw = self.comparison.predict(fusion, encoded.margin, encoded.score, distance)
+        values = raw.anomaly_map.flatten(1) if scored is None else raw.anomaly_map[:, scored]
+        lowest, highest = values.aminmax(dim=1)
+        return torch.stack([lowest, highest, raw.pred_score, torch.full_like(highest, label)], dim=1)
 
     def _shown(self, masks: Tensor) -> Tensor:
         """Which damaged images show their defect ``(K,)`` bool: one that is ignored is none; all, where none does."""
         scored = self.comparison.text.region.scored
-        shown = (masks.to(self.anchors.device) & (True if scored is None else scored)).flatten(1).any(1)
+        shown = (masks & (True if scored is None else scored.cpu())).flatten(1).any(1)
         return shown if shown.any() else torch.ones_like(shown)
 
 
@@ -170,11 +178,8 @@ def damage(images: Tensor, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def thinned(tokens: Tensor, limit: int, seed: int) -> Tensor:
-    """At most ``limit`` tokens ``(M, C)`` of a layer, spread as evenly as anomalib's greedy k-centres."""
+    """At most ``limit`` tokens ``(M, C)`` of a layer, by chance: a greedy coreset was no better, and takes minutes."""
     if len(tokens) <= limit:
         return tokens
-    with seeded(seed):
-        # The sampler takes a share and rounds down.
-        sampler = KCenterGreedy(tokens.float(), sampling_ratio=(limit + 0.5) / len(tokens))
-        sampler.model.random_state = seed  # its projection also draws from NumPy
-        return tokens[sampler.select_coreset_idxs()]
+    order = torch.randperm(len(tokens), generator=torch.Generator().manual_seed(seed))
+    return tokens[order[:limit].sort().values.to(tokens.device)]

@@ -4,6 +4,7 @@ PatchCore (Roth et al., CVPR 2022): a memory bank of patch features, thinned to 
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from anomalib.data import InferenceBatch
@@ -13,12 +14,16 @@ from anomalib_dpclip.files.precision import full_precision
 from anomalib_dpclip.scorers.comparison import Comparison
 from anomalib_dpclip.scorers.fusion import Fusion
 from anomalib_dpclip.scorers.scorer import Scorer
+from anomalib_dpclip.scorers.token_source import Tokens
 
 CHUNK = 4096
 """Tokens of the memory that one matrix product compares with: it bounds what a comparison takes, whatever the memory."""
 
-MIN_SCALE = 1e-6
-"""Least typical distance of a layer: good images that are all alike have none."""
+MIN_SPARSE_GRID = 24
+"""Rows of a grid from which neighbouring tokens are so much alike that one in four is enough."""
+
+MIN_SPREAD = 1e-6
+"""Least spread of tokens: those of an image of one colour have none."""
 
 
 def nearest_distance(tokens: Tensor, memory: Tensor) -> Tensor:
@@ -47,52 +52,94 @@ def nearest_distance(tokens: Tensor, memory: Tensor) -> Tensor:
     return (tokens - nearest).norm(dim=1)
 
 
-def layer_distances(tokens: Sequence[Tensor], memory: Sequence[Tensor]) -> list[Tensor]:
-    """`nearest_distance` of each token ``(B, L)``, one tensor a layer.
+class Distances(NamedTuple):
+    """Distances of tokens, in units of how widely good images' tokens are spread.
 
-    Args:
-        tokens: Tokens ``(B, L, C)``, one tensor a layer.
-        memory: Tokens of the memory ``(M, C)``, one tensor a layer.
+    Attributes:
+        separate: Distances ``(B, L)``, one tensor a layer.
+        joint: Distances ``(B, L)`` of all layers together, on the finest grid; ``None`` for none.
     """
-    return [
-        nearest_distance(each.flatten(0, 1), known).view(each.shape[:2]) for each, known in zip(tokens, memory, strict=True)
-    ]
+
+    separate: list[Tensor]
+    joint: Tensor | None
 
 
 class TokenMemory(nn.Module):
-    """Tokens of good images in half precision, and what distances are typical of good images.
+    """Tokens of good images in half precision, and how widely they are spread.
 
     Args:
-        layers: Tokens ``(M, C)``, one tensor a layer.
-        scale: Typical distance of a good image's token at each layer ``(T,)``.
+        separate: Tokens ``(M, C)`` that are compared layer by layer, one tensor a layer.
+        spread: Mean distance of good images' tokens from their mean at each of these layers ``(T,)``.
+        joint: Tokens ``(M, C)`` that are compared all together, each layer in units of its spread; ``None`` for none.
+        joint_spread: Mean distance of tokens from their mean at each of the joint layers ``(T,)``.
         photos: Number of images that the tokens are of.
     """
 
-    scale: Tensor
+    spread: Tensor
+    joint: Tensor | None
+    joint_spread: Tensor | None
     photos: Tensor
 
-    def __init__(self, layers: Sequence[Tensor], scale: Tensor | None = None, photos: int = 0) -> None:
+    def __init__(
+        self,
+        separate: Sequence[Tensor],
+        spread: Tensor,
+        joint: Tensor | None = None,
+        joint_spread: Tensor | None = None,
+        photos: int = 0,
+    ) -> None:
         super().__init__()
-        self.count = len(layers)
-        for number, tokens in enumerate(layers):
+        self.count = len(separate)
+        for number, tokens in enumerate(separate):
             self.register_buffer(f"layer{number}", tokens.half())
-        device = layers[0].device
-        self.register_buffer("scale", torch.ones(len(layers), device=device) if scale is None else scale.clamp_min(MIN_SCALE))
-        self.register_buffer("photos", torch.tensor(photos, device=device))
+        self.register_buffer("spread", spread)
+        self.register_buffer("joint", None if joint is None else joint.half())
+        self.register_buffer("joint_spread", joint_spread)
+        self.register_buffer("photos", torch.tensor(photos, device=spread.device))
 
     @property
     def layers(self) -> list[Tensor]:
-        """Tokens ``(M, C)``, one tensor a layer."""
+        """Tokens ``(M, C)`` that are compared layer by layer, one tensor a layer."""
         return [getattr(self, f"layer{number}") for number in range(self.count)]
 
-    def forward(self, tokens: Sequence[Tensor]) -> list[Tensor]:
-        """Distances ``(B, L)`` of tokens ``(B, L, C)``, one tensor a layer, in units of what is typical of good images."""
-        return scaled(layer_distances(tokens, self.layers), self.scale)
+    def forward(self, tokens: Tokens) -> Distances:
+        """Distances of tokens to the nearest ones of the memory."""
+        separate = [
+            _distances(each, known) / spread
+            for each, known, spread in zip(tokens.separate, self.layers, self.spread, strict=True)
+        ]
+        if self.joint is None or self.joint_spread is None:
+            return Distances(separate, None)
+        return Distances(separate, _distances(joined(tokens.joint, self.joint_spread), self.joint))
 
 
-def scaled(distances: Sequence[Tensor], scale: Tensor) -> list[Tensor]:
-    """Distances, one tensor a layer, in units of what is typical at each layer ``(T,)``."""
-    return [each / typical for each, typical in zip(distances, scale, strict=True)]
+def sparse_numbers(numbers: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Numbers of the tokens of an image that a memory keeps: of a fine grid those of every second row and column.
+
+    Args:
+        numbers: Numbers of the tokens that are scored ``(L,)``.
+        grid: Rows and columns of the tokens.
+    """
+    if min(grid) < MIN_SPARSE_GRID:
+        return numbers
+    sparse = numbers[(numbers // grid[1] % 2 == 0) & (numbers % grid[1] % 2 == 0)]
+    return sparse if len(sparse) else numbers
+
+
+def joined(layers: Sequence[Tensor], spread: Tensor) -> Tensor:
+    """Tokens ``(..., C)`` of layers, one tensor a layer, as one vector each: every layer in units of its spread ``(T,)``."""
+    return torch.cat([each / scale for each, scale in zip(layers, spread, strict=True)], dim=-1) / len(layers) ** 0.5
+
+
+def spread_of(tokens: Tensor) -> Tensor:
+    """Mean distance of tokens ``(..., C)`` from their mean ``()``."""
+    flat = tokens.flatten(0, -2).float()
+    return (flat - flat.mean(dim=0)).norm(dim=-1).mean().clamp_min(MIN_SPREAD)
+
+
+def _distances(tokens: Tensor, memory: Tensor) -> Tensor:
+    """`nearest_distance` of tokens ``(B, L, C)``, ``(B, L)``."""
+    return nearest_distance(tokens.flatten(0, 1).float(), memory).view(tokens.shape[:2])
 
 
 class MemoryState(nn.Module):
@@ -140,7 +187,7 @@ class MemoryScorer(Scorer):
         fusion = self.state.fusion
         tokens = None if fusion.uses_text else self.comparison.tokens_alone(images)
         if tokens is not None:  # the backbone need not run
-            return self.comparison.predict(fusion, None, None, self.comparison.combined(self.state.memory(tokens)))
+            return self.comparison.predict(fusion, None, None, self.comparison.combined(*self.state.memory(tokens)))
         evidence, tokens = self.comparison.encode(images, anchors)
-        distance = self.comparison.combined(self.state.memory(tokens))
+        distance = self.comparison.combined(*self.state.memory(tokens))
         return self.comparison.predict(fusion, self.comparison.margin(evidence), evidence.score, distance)

@@ -9,23 +9,37 @@ from PIL import ImageFont
 
 @cache
 def font(size: int) -> ImageFont.FreeTypeFont:
-    """Pillow's own font, the only one that is there on every machine."""
-    return ImageFont.load_default(size)  # type: ignore[return-value]  # with a size it is FreeType's
+    """DejaVu Sans, which comes with matplotlib and has Latin, Greek, Cyrillic, Arabic and more; Pillow's own has no umlauts."""
+    return ImageFont.truetype(_font_file(), size)
+
+
+@cache
+def _drawable() -> frozenset[int]:
+    """Characters that the font has."""
+    from matplotlib.ft2font import FT2Font
+
+    return frozenset(FT2Font(_font_file()).get_charmap())
+
+
+def _font_file() -> str:
+    import matplotlib as mpl
+
+    return str(Path(mpl.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf")
 
 
 def printable(path: str | Path) -> str:
-    """A path as it can be drawn: what is no text in it, or would break the line, becomes a question mark.
+    """A path as it can be drawn: what the font does not have, or would break the line, becomes a question mark.
 
     Example:
-        >>> printable("lot" + chr(0xDCFF) + chr(13) + "$5_$6.png")
-        'lot??$5_$6.png'
+        >>> printable("Stück" + chr(0xDCFF) + chr(13) + "$5_$6.png")
+        'Stück??$5_$6.png'
     """
-    text = os.fsencode(path).decode("utf-8", "replace")
-    return "".join(character if character.isprintable() and character != "\ufffd" else "?" for character in text)
+    text = os.fsencode(path).decode("utf-8", "replace").replace("\ufffd", "?")
+    return "".join(character if character.isprintable() and ord(character) in _drawable() else "?" for character in text)
 
 
 def wrapped(text: str, size: int, width: int, most: int | None = None) -> list[str]:
-    """Break a text into lines that fit, between any two characters: file names have few spaces.
+    """Break a text into lines that fit, after a space or, as file names have few, between any two characters.
 
     Args:
         text: Printable text.
@@ -53,6 +67,8 @@ def _broken(text: str, size: int, width: int) -> list[str]:
         count = len(rest)
         while count > 1 and font(size).getlength(rest[:count]) > width:
             count = min(count - 1, int(count * width / font(size).getlength(rest[:count])) + 1)
+        if count < len(rest):
+            count = rest.rfind(" ", count // 2, count) + 1 or count
         lines.append(rest[:count])
         rest = rest[count:]
     return lines

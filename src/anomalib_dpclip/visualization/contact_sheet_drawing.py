@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from PIL import Image, ImageDraw
 
+from anomalib_dpclip.post_processing.score_text import score_text
 from anomalib_dpclip.visualization.captions import font, wrapped
 
 _MARGIN, _GAP = 12, 8
@@ -20,11 +21,13 @@ class Thumbnail(NamedTuple):
         name: Its last folder and name, printable.
         score: Image score.
         picture: Its heat map, small, with a line around the ground truth.
+        is_bare: Whether the image is called anomalous, and nothing in it.
     """
 
     name: str
     score: float
     picture: Image.Image
+    is_bare: bool = False
 
 
 def draw_sheet(legend: str, rows: Sequence[tuple[str, Sequence[Thumbnail]]], columns: int, side: int) -> Image.Image:
@@ -65,7 +68,8 @@ def _height(thumbnails: Sequence[Thumbnail], side: int) -> int:
 
 
 def _caption(thumbnail: Thumbnail, side: int) -> list[str]:
-    return [f"{thumbnail.score:.3f}", *wrapped(thumbnail.name, _TEXT, side, _NAME_LINES)]
+    score = f"{score_text(thumbnail.score)}{', no box' if thumbnail.is_bare else ''}"
+    return [score, *wrapped(thumbnail.name, _TEXT, side, _NAME_LINES)]
 
 
 def _write(draw: ImageDraw.ImageDraw, x: int, y: int, lines: Sequence[str], size: int, pitch: int) -> None:

@@ -61,19 +61,21 @@ def _shrunk(region: npt.NDArray[np.bool_], pixels: int) -> npt.NDArray[np.bool_]
 
 
 def boxed(picture: Image.Image, regions: Sequence[Region], text: int = 0) -> Image.Image:
-    """Draw the box of each region, in black and white to show on any colour.
+    """Draw the box of each region, in black and white to show on any colour, and inside the picture.
 
     Args:
         picture: What to draw on, RGB.
-        regions: In pixels of the picture.
+        regions: Regions in pixels of the picture.
         text: Size of each one's score, above or in its box; none by default.
     """
     drawn = picture.copy()
     draw = ImageDraw.Draw(drawn)
     for region in reversed(regions):  # the highest score is drawn last, over the others
-        box = (region.left, region.top, region.right - 1, region.bottom - 1)
-        draw.rectangle((box[0] - 1, box[1] - 1, box[2] + 1, box[3] + 1), outline="black")
-        draw.rectangle(box, outline="white")
+        left, top = max(0, region.left - 1), max(0, region.top - 1)
+        right, bottom = min(drawn.width - 1, region.right), min(drawn.height - 1, region.bottom)
+        draw.rectangle((left, top, right, bottom), outline="black")
+        if right > left + 1 and bottom > top + 1:
+            draw.rectangle((left + 1, top + 1, right - 1, bottom - 1), outline="white")
         if text:
             above = region.top - text - 2 if region.top > text + 2 else region.top + 1
             draw.text((region.left + 1, above), f"{region.score:.2f}", "white", font(text), stroke_width=1, stroke_fill="black")

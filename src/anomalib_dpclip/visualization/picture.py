@@ -9,6 +9,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from anomalib_dpclip.data.regions import Region
+from anomalib_dpclip.post_processing.score_text import score_text
 from anomalib_dpclip.visualization.captions import font, wrapped
 from anomalib_dpclip.visualization.heat_map import boxed, heat_map, outlined
 
@@ -70,7 +71,7 @@ def draw_picture(shown: Shown) -> Image.Image:
     bottom = top + (2 * height + _GAP if stacked else height)
     canvas = Image.new("RGB", (inner + 2 * _MARGIN, bottom + _GAP + _BAR[1] + _TEXT + 4 + _MARGIN), "white")
     draw = ImageDraw.Draw(canvas)
-    title = shown.decision if shown.score is None else f"{shown.decision} {shown.score:.3f}".strip()
+    title = shown.decision if shown.score is None else f"{shown.decision} {score_text(shown.score)}".strip()
     draw.text((_MARGIN, _MARGIN), title, _COLORS[shown.decision], font(_TITLE))
     for line, text in enumerate(names):
         draw.text((_MARGIN, _MARGIN + _TITLE + _GAP + line * (_TEXT + 4)), text, "black", font(_TEXT))

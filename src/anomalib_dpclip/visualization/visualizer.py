@@ -4,6 +4,7 @@ import hashlib
 import logging
 import os
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,92 +33,83 @@ _MAX_NAME_BYTES = 200
 class PictureVisualizer(Visualizer):
     """Writes ``images/<folders of the photo>/<its name>.jpg`` for each photo that is tested or predicted.
 
-    The pictures of a batch are drawn while the next one is judged. A picture that cannot be drawn or written never ends a run:
-    the first one is a warning.
+    The pictures of a batch are drawn while the next one is predicted. A picture that cannot be drawn or written never ends a
+    run: the first one is a warning.
 
     Args:
         side: Longer side of photo and heat map in pixels.
 
     Attributes:
-        pictures: Those that are written, by the path of the photo: all of them after a run, before it all but the last batch's.
+        pictures: Paths of the pictures that were written last, of one batch, by the path of the photo: after a run those of
+            its last batch, before it those of the batch before.
     """
 
     def __init__(self, side: int = SIDE) -> None:
         super().__init__()
         self.side = side
         self.pictures: dict[str, Path] = {}
-        self._photo_of: dict[Path, str] = {}
         self._has_warned = False
         self._pool: ThreadPoolExecutor | None = None
-        self._drawn: list[tuple[str, Path, Future[Exception | None]]] = []
+        self._drawn: list[tuple[str, Path, Future[None]]] = []
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget an earlier run."""
         del trainer, pl_module
-        self.pictures, self._photo_of, self._has_warned = {}, {}, False
+        self.pictures, self._has_warned = {}, False
         # Decoding and encoding release the interpreter's lock.
         self._pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
 
-    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forget an earlier run."""
-        self.on_test_start(trainer, pl_module)
-
     def on_test_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: ImageBatch, *args: Any, **kwargs: Any
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: ImageBatch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         """Have the pictures of a batch written, after those of the batch before."""
-        del outputs, args, kwargs
+        del outputs, batch_idx, dataloader_idx
         self._finish()
         datamodule = getattr(trainer, "datamodule", None)
-        folder = Path(trainer.default_root_dir) / PICTURES
-        items = [item for item in batch if item.image_path is not None and item.anomaly_map is not None]
-        targets = [self._target(item.image_path, folder, getattr(datamodule, "root", None)) for item in items]
-        bit_depth = getattr(datamodule, "bit_depth", None)
-        calibrated, min_area = is_calibrated(pl_module), getattr(pl_module, "min_area", 0)
+        folder, root = Path(trainer.default_root_dir) / PICTURES, _root_of(trainer)
+        draw = partial(
+            shown_item,
+            calibrated=is_calibrated(pl_module),
+            side=self.side,
+            bit_depth=getattr(datamodule, "bit_depth", None),
+            min_area=getattr(pl_module, "min_area", 0),
+        )
 
-        def write(item: ImageItem, target: Path) -> Exception | None:
-            try:
-                target.parent.mkdir(parents=True, exist_ok=True)
-                draw_picture(shown_item(item, calibrated, self.side, bit_depth, min_area)).save(
-                    target, "JPEG", quality=_QUALITY
-                )
-            except Exception as error:  # noqa: BLE001  (no picture is worth the results of a run)
-                return error
-            return None
+        def write(item: ImageItem, target: Path) -> None:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            draw_picture(draw(item)).save(target, "JPEG", quality=_QUALITY)
 
-        if self._pool is not None:
-            self._drawn = [
-                (str(item.image_path), target, self._pool.submit(write, item, target))
-                for item, target in zip(items, targets, strict=True)
-            ]
-
-    def on_predict_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: ImageBatch, *args: Any, **kwargs: Any
-    ) -> None:
-        """Have the pictures of a batch written, after those of the batch before."""
-        self.on_test_batch_end(trainer, pl_module, outputs, batch, *args, **kwargs)
+        for item in batch if self._pool is not None else ():
+            if item.image_path is not None and item.anomaly_map is not None:
+                target = picture_path(item.image_path, folder, root)
+                self._drawn.append((str(item.image_path), target, self._pool.submit(write, item, target)))
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Wait for the last pictures."""
         del trainer, pl_module
-        self._finish()
         if self._pool is not None:
+            self._finish()
             self._pool.shutdown()
             self._pool = None
 
-    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Wait for the last pictures."""
-        self.on_test_end(trainer, pl_module)
-
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Wait for the pictures of what was judged before a run was stopped."""
+        """Wait for the pictures of what was predicted before a run was stopped."""
         del exception
         self.on_test_end(trainer, pl_module)
 
+    on_predict_start, on_predict_batch_end, on_predict_end = on_test_start, on_test_batch_end, on_test_end
+
     def _finish(self) -> None:
         """Wait for the pictures of the last batch."""
+        self.pictures = {}
         for photo, target, done in self._drawn:
-            error = done.result()
+            error = done.exception()
             if error is None:
                 self.pictures[photo] = target
             elif not self._has_warned:
@@ -125,33 +117,32 @@ class PictureVisualizer(Visualizer):
                 logger.warning("no picture of %s: %s; going on without such pictures", photo, error)
         self._drawn = []
 
-    def _target(self, photo: str, folder: Path, root: Path | str | None) -> Path:
-        """Where a photo's picture goes: never where another photo's is, whose last folder and name may be the same."""
-        target = wanted = picture_path(photo, folder, root)
-        count = 1
-        while self._photo_of.setdefault(target, photo) != photo:
-            count += 1
-            target = wanted.with_name(f"{wanted.stem}-{count}{wanted.suffix}")
-        return target
+
+def _root_of(trainer: Trainer) -> Path | None:
+    """Folder that the photos of a run are below, if it is known: of the data, or of a path that is predicted."""
+    root = getattr(getattr(trainer, "datamodule", None), "root", None)
+    path = root or getattr(getattr(getattr(trainer, "predict_dataloaders", None), "dataset", None), "path", None)
+    if path is None:
+        return None
+    return Path(path).parent if Path(path).is_file() else Path(path)
 
 
 def picture_path(photo: str, folder: Path, root: Path | str | None) -> Path:
-    """Path of a photo's picture: laid out as the photos below their root, elsewhere with its last folder.
+    """Path of a photo's picture, which is no other photo's: laid out as the photos below their root.
 
     Args:
         photo: Path of the photo.
         folder: Folder of the pictures.
-        root: Root of the data, if it is known.
+        root: Root of the data, if it is known. The picture of a photo elsewhere is in a folder of its last folder's name, and
+            has a digest of the whole path in its own.
     """
     path = Path(os.path.abspath(photo))  # noqa: PTH100  (resolving would follow links out of the root)
-    parent = Path(path.parent.name)
-    if root is not None:
-        roots = (Path(os.path.abspath(root)), Path(root).resolve())  # noqa: PTH100
-        parent = next((path.parent.relative_to(each) for each in roots if path.is_relative_to(each)), parent)
+    roots = () if root is None else (Path(os.path.abspath(root)), Path(root).resolve())  # noqa: PTH100
+    parent = next((path.parent.relative_to(each) for each in roots if path.is_relative_to(each)), None)
     name = os.fsencode(path.name)
-    if len(name) > _MAX_NAME_BYTES:  # its beginning, and a digest of all of it
-        name = name[: _MAX_NAME_BYTES - 17] + b"-" + hashlib.sha256(name).hexdigest()[:16].encode()
-    return folder / parent / (os.fsdecode(name) + ".jpg")
+    if parent is None or len(name) > _MAX_NAME_BYTES:
+        name = name[: _MAX_NAME_BYTES - 17] + b"-" + hashlib.sha256(os.fsencode(path)).hexdigest()[:16].encode()
+    return folder / (path.parent.name if parent is None else parent) / (os.fsdecode(name) + ".jpg")
 
 
 def is_calibrated(module: LightningModule) -> bool:

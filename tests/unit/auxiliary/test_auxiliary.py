@@ -191,18 +191,6 @@ def test_every_file_that_cannot_be_read_is_named_before_the_first_step(folder, t
         auxiliary.dataset(None, None, (28, 28), PREPROCESSING)
 
 
-def test_an_empty_mask_of_an_anomalous_image_is_named_once(folder, tmp_path, caplog):
-    shutil.copytree(folder, tmp_path / "parts")
-    for index in (1, 3):
-        Image.new("L", (30 - index, 20 + 4 * index)).save(tmp_path / "parts" / f"{index}_mask.png")
-    dataset = dataset_of(tmp_path / "parts")
-    for index in range(4):
-        dataset[0, index]
-    named = [message for message in caplog.messages if "is labelled anomalous, but its mask" in message]
-    assert len(named) == 1
-    assert "1_mask.png" in named[0]
-
-
 def test_workers_are_chosen_by_the_machine(folder, monkeypatch):
     monkeypatch.setattr("anomalib_dpclip.auxiliary.loader.default_num_workers", lambda devices: 5 - devices)
     assert auxiliary_loader(dataset_of(folder), 2, None, seed=5, world_size=2).num_workers == 3

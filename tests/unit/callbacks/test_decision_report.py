@@ -4,7 +4,7 @@ import csv
 
 import pytest
 
-from anomalib_dpclip.callbacks.decision_report import SHOWN, Decision, mistakes, write_decisions
+from anomalib_dpclip.callbacks.decision_report import MAX_NAMED, Decision, mistakes, write_decisions
 
 
 def decision(path, score, truth):
@@ -20,9 +20,16 @@ def test_mistakes_by_hand():
         decision("hole/1.png", 0.8, "anomalous"),
     ]
     assert mistakes(decisions) == [
-        "1 of 2 anomalous images missed: hole/0.png (0.400)",
-        "2 of 3 normal images called anomalous: good/2.png (0.900), good/1.png (0.700)",
+        "1 of 2 anomalous images missed:",
+        "  0.400  hole/0.png",
+        "2 of 3 normal images called anomalous:",
+        "  0.900  good/2.png",
+        "  0.700  good/1.png",
     ]
+
+
+def test_paths_are_relative_to_the_data():
+    assert mistakes([decision("/data/set/hole/0.png", 0.4999996, "anomalous")], "/data/set")[1:] == ["  0.4999996  hole/0.png"]
 
 
 def test_no_mistake_is_said_too():
@@ -38,14 +45,14 @@ def test_calling_everything_anomalous_is_said_plainly():
 
 
 @pytest.mark.parametrize("truth", ["normal", "anomalous"])
-def test_one_kind_of_image_has_one_line(truth):
-    assert len(mistakes([decision("a", 0.6, truth), decision("b", 0.4, truth)])) == 1
+def test_one_kind_of_image_has_one_heading(truth):
+    said = mistakes([decision("a", 0.6, truth), decision("b", 0.4, truth)])
+    assert [line for line in said if not line.startswith(" ")] == [said[0]]
 
 
 def test_many_mistakes_are_cut_short():
-    (line,) = mistakes([decision(f"{index}.png", 0.1, "anomalous") for index in range(SHOWN + 1)])
-    assert line.count(".png") == SHOWN
-    assert line.endswith(", ...")
+    _, *lines = mistakes([decision(f"{index}.png", index / 100, "anomalous") for index in range(MAX_NAMED + 3)])
+    assert lines == [*(f"  0.0{index}0  {index}.png" for index in range(MAX_NAMED)), "  and 3 more"]
 
 
 def test_the_file_holds_all(tmp_path):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from anomalib.data import Folder, PredictDataset
 from PIL import Image
+from tests.unit.data.test_json_lines import labelled
 
 from anomalib_dpclip.data.image_checks import (
     image_paths,
@@ -16,7 +17,6 @@ from anomalib_dpclip.data.image_checks import (
     require_sound_images,
 )
 from anomalib_dpclip.data.images import ImageReadError
-from anomalib_dpclip.data.json_lines import JSONLinesDataset
 from anomalib_dpclip.data.photos import Photos
 
 GREY = np.random.default_rng(0).integers(0, 256, (12, 10), dtype=np.uint8)
@@ -83,7 +83,7 @@ def test_what_anomalib_would_read_otherwise_is_refused_by_name(root, name, value
             require_sound_images(dataset)
     # Where this package reads there is one reader.
     (root / "list.jsonl").write_text(json.dumps({"image_path": f"bad/{name}", "label": 0, "class_name": "part"}))
-    require_sound_images(JSONLinesDataset(root / "list.jsonl", root))
+    require_sound_images(labelled(root / "list.jsonl", root))
     require_sound_images(Photos(root, num_workers=0).predict_dataloader().dataset)
 
 
@@ -94,7 +94,7 @@ def test_eight_and_sixteen_bits_are_the_same_image_and_so_have_the_same_threshol
     names = ("8.png", "16.png", "16.tif")
     lines = [json.dumps({"image_path": name, "label": 0, "class_name": "part"}) for name in names]
     (tmp_path / "list.jsonl").write_text("\n".join(lines))
-    listed = [item.image for item in JSONLinesDataset(tmp_path / "list.jsonl", tmp_path)]
+    listed = [item.image for item in labelled(tmp_path / "list.jsonl", tmp_path)]
     photos = [item.image for item in Photos(tmp_path, num_workers=0).predict_dataloader().dataset]
     assert all(torch.equal(image, listed[0]) for image in (*listed, *photos))
 

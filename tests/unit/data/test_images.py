@@ -116,10 +116,6 @@ def test_extreme_sizes(tmp_path, size):
     assert read_image(tmp_path / "a.png").size == size
 
 
-def test_names_with_spaces_and_other_letters(tmp_path):
-    assert pixels(save(tmp_path / "Schraube 3 ─ größer 螺丝.png", np.uint8([[5]]))) == [[[5] * 3]]
-
-
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [

@@ -1,6 +1,5 @@
 import json
 import os
-import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,7 +14,7 @@ from PIL import Image
 from torchvision.transforms.v2 import Compose, Normalize, Resize
 
 from anomalib_dpclip.data.images import ImageReadError
-from anomalib_dpclip.data.json_lines import JSONLines, JSONLinesDataset
+from anomalib_dpclip.data.json_lines import JSONLines
 from anomalib_dpclip.data.listing.metadata import read_metadata, write_metadata
 from anomalib_dpclip.post_processing.calibration_statistics import CalibrationStatistics
 
@@ -69,6 +68,13 @@ def write(path, lines):
     return path
 
 
+def labelled(path, root, category=None, **arguments):
+    """What a metadata file says is to be tested."""
+    datamodule = JSONLines(path, root, category, num_workers=0, **arguments)
+    datamodule.setup()
+    return datamodule.test_data
+
+
 @pytest.fixture
 def metadata(mvtec, tmp_path):
     return write(
@@ -110,8 +116,8 @@ def test_names_of_data_set_and_classes(mvtec, metadata):
     }
     batch = next(iter(datamodule.test_dataloader()))
     assert batch.class_name == [item.class_name for item in datamodule.test_data]
-    renamed = JSONLinesDataset(metadata, mvtec, "metal_nut", name="workshop")
-    assert (renamed.name, renamed.category, renamed[0].class_name) == ("workshop", "metal_nut", "metal nut")
+    renamed = labelled(metadata, mvtec, "metal_nut", name="workshop")
+    assert (renamed.name, renamed[0].class_name) == ("workshop", "metal nut")
 
 
 def test_a_batch_that_begins_with_an_anomalous_image_and_has_normal_ones(folder, tmp_path):
@@ -126,16 +132,10 @@ def test_a_batch_that_begins_with_an_anomalous_image_and_has_normal_ones(folder,
     assert batch.gt_mask.sum(dim=(1, 2)).tolist() == [18, 0]
 
 
-@pytest.mark.parametrize("text", ["1", "1.0", "true"])
-def test_spellings_of_anomalous(folder, tmp_path, text):
+@pytest.mark.parametrize(("text", "label"), [("1", 1), ("1.0", 1), ("true", 1), ("0", 0), ("0.0", 0), ("false", 0)])
+def test_spellings_of_labels(folder, tmp_path, text, label):
     path = write(tmp_path / "x.jsonl", [f'{{"image_path": "a.png", "label": {text}, "class_name": "c"}}'])
-    assert read_metadata(path, folder).label_index.tolist() == [1]
-
-
-@pytest.mark.parametrize("text", ["0", "0.0", "false"])
-def test_spellings_of_normal(folder, tmp_path, text):
-    path = write(tmp_path / "x.jsonl", [f'{{"image_path": "a.png", "label": {text}, "class_name": "c"}}'])
-    assert read_metadata(path, folder).label_index.tolist() == [0]
+    assert read_metadata(path, folder).label_index.tolist() == [label]
 
 
 def test_what_a_file_may_hold_besides(folder, tmp_path):
@@ -225,16 +225,11 @@ def test_links_that_stay_inside_are_followed(folder, tmp_path):
     (folder / "link.png").symlink_to("a.png")
     (folder / "sub").mkdir()
     (tmp_path / "alias").symlink_to(folder)
-    line = '{"image_path": "sub/../link.png", "label": 0, "class_name": "c"}'
+    (folder / "größer als 螺丝.png").symlink_to("a.png")
+    line = '{"image_path": "sub/../link.png", "label": 0, "class_name": "c"}\n'
+    line += '{"image_path": "größer als 螺丝.png", "label": 0, "class_name": "c"}'
     samples = read_metadata(write(tmp_path / "x.jsonl", [line]), tmp_path / "alias")
-    assert Image.open(samples.image_path[0]).size == (16, 12)
-
-
-def test_names_with_spaces_and_other_letters(folder, tmp_path):
-    picture(folder / "größer als 螺丝.png")
-    lines = [{"image_path": "größer als 螺丝.png", "label": 0, "class_name": "c" * 300}]
-    dataset = JSONLinesDataset(write(tmp_path / "x.jsonl", lines), folder)
-    assert dataset[0].class_name == "c" * 300
+    assert [Image.open(path).size for path in samples.image_path] == [(16, 12)] * 2
 
 
 def test_missing_file_root_and_lines(folder, tmp_path):
@@ -293,10 +288,10 @@ def test_writing_fails_without_a_trace(mvtec, metadata, tmp_path):
 
 
 def test_category_filter(mvtec, metadata):
-    assert len(JSONLinesDataset(metadata, mvtec)) == 24
-    assert set(JSONLinesDataset(metadata, mvtec, "metal_nut").samples.class_name) == {"metal_nut"}
+    assert len(labelled(metadata, mvtec)) == 18
+    assert set(labelled(metadata, mvtec, "metal_nut").samples.class_name) == {"metal_nut"}
     with pytest.raises(ValueError, match=r"no category 'screw' in .*: it has 'bottle', 'metal_nut'"):
-        JSONLinesDataset(metadata, mvtec, "screw")
+        labelled(metadata, mvtec, "screw")
 
 
 def without_masks(mvtec, path, keep=0):
@@ -342,34 +337,6 @@ def test_segmentation_needs_masks(mvtec, tmp_path):
         JSONLines(without_masks(mvtec, tmp_path / "x.jsonl"), mvtec, task="segmentation").setup()
 
 
-def test_masks_of_all_kinds_are_the_same(folder, tmp_path, caplog):
-    """0 and 1, 0 and 255, a palette, transparency, 16 bits; and an empty one is named."""
-    values = np.zeros((12, 16), np.uint8)
-    values[2:5, 3:9] = 1
-    palette = Image.fromarray(values, "P")
-    palette.putpalette([0, 0, 0, 255, 255, 0])
-    kinds = {
-        "one": Image.fromarray(values),
-        "full": Image.fromarray(values * 255),
-        "deep": Image.fromarray(np.uint16(values)),
-        "palette": palette,
-        "clear": Image.fromarray(np.dstack([np.full((12, 16, 3), 255, np.uint8), values * 255])),
-        "nothing": Image.fromarray(values * 0),
-    }
-    for name, image in kinds.items():
-        image.save(folder / f"{name}_mask.png")
-        shutil.copy(folder / "a.png", folder / f"{name}.png")
-    lines = [{"image_path": f"{name}.png", "label": 1, "class_name": "c", "mask_path": f"{name}_mask.png"} for name in kinds]
-    dataset = JSONLinesDataset(write(tmp_path / "x.jsonl", lines), folder)
-    for _ in range(2):
-        masks = {Path(item.image_path).stem: item.gt_mask for item in dataset}
-        assert not masks.pop("nothing").any()
-        assert all(torch.equal(each, torch.from_numpy(values)) for each in masks.values())
-    named = [message for message in caplog.messages if "is labelled anomalous, but its mask" in message]
-    assert len(named) == 1
-    assert str(folder / "nothing_mask.png") in named[0]
-
-
 def test_anomalous_images_only(mvtec, tmp_path):
     """As in the polyp sets; the training images stay where they are."""
     lines = [line for line in lines_of(mvtec, "bottle") if line["label"] or line["split"] == "train"]
@@ -412,7 +379,7 @@ def test_images_of_different_sizes_are_resized_before_they_meet(folder, tmp_path
 def test_mask_of_another_size_than_its_image(folder, tmp_path):
     mask(folder / "small.png", size=(8, 6))
     line = {"image_path": "a.png", "label": 1, "class_name": "c", "mask_path": "small.png"}
-    dataset = JSONLinesDataset(write(tmp_path / "x.jsonl", [line]), folder)
+    dataset = labelled(write(tmp_path / "x.jsonl", [line]), folder)
     with pytest.raises(ImageReadError, match=r"small\.png is 8x6, but its image .*a\.png is 16x12"):
         dataset[0]
 
@@ -433,14 +400,18 @@ def test_training_images_are_asked_for_only_where_needed(folder, tmp_path):
     only_good.setup()
     with pytest.raises(ValueError, match=r"train\.jsonl has only lines .* nothing to test or predict"):
         only_good.test_dataloader()
+    assert len(only_good.val_dataloader()) == 0, "a training may do without"
+    only_good.trainer = SimpleNamespace(state=SimpleNamespace(fn="validate"))
+    with pytest.raises(ValueError, match="there is nothing to validate: to score photos by these"):
+        only_good.val_dataloader()
 
 
 def test_the_hosts_own_splits(mvtec, metadata):
     datamodule = JSONLines(metadata, mvtec, val_split_mode="from_test", val_split_ratio=0.5, seed=1, num_workers=0)
     datamodule.setup()
-    tested, validated = set(datamodule.test_data.samples.image_path), set(datamodule.val_data.samples.image_path)
-    assert not tested & validated
-    assert len(tested | validated) == 18
+    test, validated = set(datamodule.test_data.samples.image_path), set(datamodule.val_data.samples.image_path)
+    assert not test & validated
+    assert len(test | validated) == 18
     assert len(next(iter(datamodule.train_dataloader())).class_name) == 6
 
 

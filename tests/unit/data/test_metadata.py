@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -364,6 +366,12 @@ class TestCheck:
         captured = capsys.readouterr()
         assert captured.out == f"{path}:1: error: there is no file 'gone.png' in the root {root}\n"
         assert captured.err.rstrip().endswith(f"{path}: 1 errors, 0 notes")
+
+
+def test_plain_folders_are_listed_without_anomalib_s_import():
+    """It takes longer than the listing."""
+    code = 'import sys, anomalib_dpclip.data.listing.command; assert not {"anomalib", "lightning", "torch"} & set(sys.modules)'
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
 def test_mvtec_is_the_hosts_data_module_under_its_usual_name():

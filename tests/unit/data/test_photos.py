@@ -14,7 +14,8 @@ from tests.arguments import make_dpclip
 from torchvision.transforms.v2 import Resize
 
 from anomalib_dpclip.data.photos import Photos, PhotosDataset
-from anomalib_dpclip.data.results import RESULTS, RESULTS_JSON, read_results
+from anomalib_dpclip.data.results import RESULTS, RESULTS_JSON
+from anomalib_dpclip.data.results.rows import read_results
 
 RESIZED = (8, 6)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from tests.unit.data.test_photos import Brightness, predict, rows, save
 
-from anomalib_dpclip.data.results import RESULTS, read_results
+from anomalib_dpclip.data.results.rows import RESULTS, read_results
 
 
 @pytest.fixture

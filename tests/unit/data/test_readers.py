@@ -1,16 +1,20 @@
 """Photos of 10 and 12 bits in files of 16: TIFF and PNG that say so, and those that don't."""
 
+import copy
 import struct
 import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
+from tests.unit.data.test_json_lines import labelled
 from tests.unit.data.test_photos import predict, rows
 
+from anomalib_dpclip.auxiliary.dataset import AuxiliaryDataset
+from anomalib_dpclip.clip.preprocessing import OPENAI
 from anomalib_dpclip.data.images import ImageReadError, read_image
-from anomalib_dpclip.data.json_lines import JSONLinesDataset
-from anomalib_dpclip.data.readers import PhotoReader
+from anomalib_dpclip.data.labelled_sets import read_labelled_set
+from anomalib_dpclip.data.readers import ImageReader
 
 RAMP = np.linspace(0, 1, 256)
 TWELVE = (RAMP * 4095).round().astype(np.uint16).reshape(16, 16)
@@ -18,7 +22,7 @@ EXPECTED = (TWELVE / 4095 * 255).round().astype(np.uint8)
 
 
 def grey(path, **arguments):
-    return np.asarray(read_image(path))[..., 0] if not arguments else np.asarray(PhotoReader(**arguments)(path))[..., 0]
+    return np.asarray(read_image(path))[..., 0] if not arguments else np.asarray(ImageReader(**arguments)(path))[..., 0]
 
 
 def png_with_significant_bits(path, values, bits):
@@ -63,9 +67,9 @@ def test_the_user_says_it(tmp_path):
     assert grey(path).max() == 16
     assert np.array_equal(grey(path, bit_depth=12), EXPECTED)
     with pytest.raises(ImageReadError, match=r"a\.png.*must lie in 0\.\.1023.*set bit_depth"):
-        PhotoReader(10)(path)
+        ImageReader(10)(path)
     with pytest.raises(ValueError, match=r"bit_depth must lie in 8\.\.16, not 32"):
-        PhotoReader(32)
+        ImageReader(32)
 
 
 @pytest.mark.parametrize(("shift", "depth"), [(0, 12), (2, 10)])
@@ -91,6 +95,21 @@ def test_listed_photos_too(tmp_path, caplog):
     Image.fromarray(TWELVE).save(tmp_path / "a.png")
     metadata = tmp_path / "list.jsonl"
     metadata.write_text('{"image_path": "a.png", "label": 0, "class_name": "a"}\n')
-    assert JSONLinesDataset(metadata, tmp_path)[0].image.max() < 0.1
+    assert labelled(metadata, tmp_path)[0].image.max() < 0.1
     assert "--data.bit_depth 12" in caplog.text
-    assert JSONLinesDataset(metadata, tmp_path, bit_depth=12)[0].image.max() == 1
+    assert labelled(metadata, tmp_path, bit_depth=12)[0].image.max() == 1
+
+
+def test_the_first_empty_mask_of_an_anomalous_image_is_named_once_in_all_copies(tmp_path, caplog):
+    for name in ("a", "b"):
+        Image.new("L", (4, 3)).save(tmp_path / f"{name}_mask.png")
+        Image.new("RGB", (4, 3)).save(tmp_path / f"{name}.png")
+    lines = '{"image_path": "%s.png", "label": 1, "class_name": "c", "mask_path": "%s_mask.png"}'
+    (tmp_path / "list.jsonl").write_text("\n".join(lines % (name, name) for name in "ab"))
+    samples = read_labelled_set(str(tmp_path / "list.jsonl"))
+    for dataset in (labelled(tmp_path / "list.jsonl", tmp_path), AuxiliaryDataset(samples, (14, 14), OPENAI, seed=1)):
+        caplog.clear()
+        for each in (dataset, copy.deepcopy(dataset)):
+            assert not any(each[index].gt_mask.any() for index in range(2))
+        (named,) = [message for message in caplog.messages if "is labelled anomalous, but its mask" in message]
+        assert str(tmp_path / "a_mask.png") in named

@@ -40,30 +40,45 @@ def batch(paths, scores, truths, calls=None):
 
 
 def scores_of(sheet):
-    return [[round(thumbnail.score, 2) for thumbnail in row.thumbnails] for row in sheet._rows]
+    return [[round(thumbnail.score, 2) for thumbnail in thumbnails] for _, thumbnails in sheet.rows()]
 
 
 def test_sorts_images_by_decision(trainer, photo):
     sheet = ContactSheet(columns=2)
     for scores, truths in (([0.1, 0.9, 0.4], [1, 1, 1]), ([0.2, 0.95, 0.6, 0.45, 0.3], [0, 0, 1, 0, 1]), ([0.7], [0])):
         sheet.on_test_batch_end(trainer, None, None, batch([photo] * len(scores), scores, truths))
+    sheet.on_test_batch_end(trainer, None, None, batch([photo] * 4, [0.8, 0.7, 0.15, 0.05], [1, 1, 0, 0]))
     rows = scores_of(sheet)
     assert rows[MISSED] == [0.1, 0.3]  # of 0.1, 0.3, 0.4: the lowest score is the worst miss
     assert rows[FALSE_ALARMS] == [0.95, 0.7]
-    assert rows[NARROW_FINDS] == [0.6, 0.9]
-    assert rows[CLEAR_FINDS] == [0.9, 0.6]
+    assert rows[NARROW_FINDS] == [0.6, 0.7]
+    assert rows[CLEAR_FINDS] == [0.9, 0.8]
     assert rows[NARROW_PASSES] == [0.45, 0.2]
-    assert rows[CLEAR_PASSES] == [0.2, 0.45]
-    assert [row.total for row in sheet._rows] == [3, 2, 2, 2, 2, 2]
+    assert rows[CLEAR_PASSES] == [0.05, 0.15]
+    assert [heading.rpartition(" (")[2] for heading, _ in sheet.rows()] == ["2 of 3)", "2 of 2)", *["2 of 4)"] * 4]
 
 
-def test_keeps_the_foremost_only_whatever_the_order(trainer, photo):
+def test_no_photo_stands_twice(trainer, photo):
+    sheet = ContactSheet(columns=3)
+    sheet.on_test_batch_end(trainer, None, None, batch([photo] * 6, [0.9, 0.8, 0.7, 0.6, 0.1, 0.2], [1, 1, 1, 1, 0, 0]))
+    assert [(heading.partition(":")[0], len(thumbnails)) for heading, thumbnails in sheet.rows()] == [
+        ("Missed defects", 0),
+        ("False alarms", 0),
+        ("Narrowest finds", 3),
+        ("Narrowest passes", 2),
+        ("Clearest finds", 1),
+    ]
+
+
+def test_keeps_the_extremes_only_whatever_the_order(trainer, photo):
     scores = np.random.default_rng(0).permutation(50) / 100  # all missed
     sheet = ContactSheet(columns=3)
     for score in scores:
         sheet.on_test_batch_end(trainer, None, None, batch([photo], [score], [1]))
+    extremes = sheet._extremes[True, False]
+    assert [round(thumbnail.score, 2) for thumbnail in extremes.thumbnails] == [0.0, 0.01, 0.02, 0.47, 0.48, 0.49]
+    assert extremes.total == 50
     assert scores_of(sheet)[MISSED] == [0.0, 0.01, 0.02]
-    assert sheet._rows[MISSED].total == 50
 
 
 def test_equal_scores_keep_the_first(trainer, tmp_path, photo):
@@ -72,14 +87,23 @@ def test_equal_scores_keep_the_first(trainer, tmp_path, photo):
         path.write_bytes(photo.read_bytes())
     sheet = ContactSheet(columns=2)
     sheet.on_test_batch_end(trainer, None, None, batch(paths, [0.2] * 3, [1] * 3))
-    names = [thumbnail.name for thumbnail in sheet._rows[MISSED].thumbnails]
+    names = [thumbnail.name for thumbnail in sheet.rows()[MISSED][1]]
     assert names == [f"{tmp_path.name}/{index}.png" for index in (0, 1)]
+
+
+@pytest.mark.parametrize("has_box", [True, False])
+def test_anomalous_without_a_box_is_said(trainer, photo, has_box):
+    sheet = ContactSheet()
+    mask = torch.full((1, 8, 8), has_box)
+    sheet.on_test_batch_end(trainer, None, None, batch([photo], [0.9], [1]).update(pred_mask=mask))
+    ((_, thumbnails),) = [row for row in sheet.rows() if row[1]]
+    assert thumbnails[0].is_bare == (not has_box)
 
 
 def test_thumbnails_have_the_shape_of_the_image(trainer, photo):
     sheet = ContactSheet(side=20)
     sheet.on_test_batch_end(trainer, None, None, batch([photo], [0.9], [0]))
-    (thumbnail,) = sheet._rows[FALSE_ALARMS].thumbnails
+    ((_, [thumbnail]),) = [row for row in sheet.rows() if row[1]]
     assert thumbnail.picture.size == (20, 10)
     pixels = np.asarray(thumbnail.picture).astype(int)
     # The map rises from 0, where the photo shows as it is, to 1, where turbo's dark red covers three quarters of it.
@@ -99,16 +123,16 @@ def test_writes_one_picture(trainer, photo):
     assert [path.name for path in trainer.default_root_dir.iterdir()] == [CONTACT_SHEET]
     with Image.open(trainer.default_root_dir / CONTACT_SHEET) as image:
         pixels = np.asarray(image.convert("RGB"))
-    # Where the map is low, the photo shows as it is: in the upper eighth of each of eight thumbnails of 192 x 96 pixels.
+    # Where the map is low, the photo shows as it is: in the upper eighth of each of four thumbnails of 192 x 96 pixels.
     as_it_is = (abs(pixels.astype(int) - COLOUR) < 25).all(-1).sum()
-    assert 6 * 1000 < as_it_is < 8 * 6000
+    assert 3 * 1000 < as_it_is < 4 * 6000
 
 
 def test_a_second_test_starts_anew(trainer, photo):
     sheet = ContactSheet()
     sheet.on_test_batch_end(trainer, None, None, batch([photo], [0.1], [1]))
     sheet.on_test_start(trainer, None)
-    assert not any(row.total for row in sheet._rows)
+    assert not any(row for _, row in sheet.rows())
 
 
 @pytest.mark.parametrize("missing", ["pred_label", "pred_score", "gt_label", "anomaly_map", "image_path"])
@@ -159,6 +183,6 @@ def test_predictions_have_a_sheet_without_truth(trainer, photo):
     predicted = batch([photo] * 4, [0.9, 0.6, 0.4, 0.1], [0] * 4)
     predicted.gt_label = predicted.gt_mask = None
     sheet.on_predict_batch_end(trainer, None, None, predicted, 0)
-    assert scores_of(sheet) == [[0.9, 0.6], [0.6, 0.9], [0.4, 0.1], [0.1, 0.4]]
+    assert scores_of(sheet) == [[0.9, 0.6], [0.4, 0.1]]
     sheet.on_predict_end(trainer, None)
     assert (trainer.default_root_dir / CONTACT_SHEET).is_file()

@@ -14,6 +14,7 @@ from tests.arguments import make_dpclip
 
 from anomalib_dpclip.data.regions import Region
 from anomalib_dpclip.visualization.captions import font, printable, wrapped
+from anomalib_dpclip.visualization.heat_map import boxed
 from anomalib_dpclip.visualization.picture import draw_picture
 from anomalib_dpclip.visualization.visualizer import PictureVisualizer, picture_path, shown_item, shown_regions
 
@@ -111,10 +112,10 @@ def test_pictures_are_drawn_while_the_next_batch_is_judged(tmp_path, monkeypatch
     drawn = []
     judged = threading.Event()
 
-    def shown(item, *arguments):
+    def shown(item, **arguments):
         assert judged.wait(10)
         drawn.append(item.image_path)
-        return shown_item(item, *arguments)
+        return shown_item(item, **arguments)
 
     monkeypatch.setattr("anomalib_dpclip.visualization.visualizer.shown_item", shown)
     first, second = (str(saved(tmp_path / name, (20, 10))) for name in ("a.png", "b.png"))
@@ -127,7 +128,7 @@ def test_pictures_are_drawn_while_the_next_batch_is_judged(tmp_path, monkeypatch
     visualizer.on_predict_batch_end(trainer, None, None, batch([second]), 1)
     assert [*visualizer.pictures] == [first]
     visualizer.on_exception(trainer, None, KeyboardInterrupt())
-    assert [*visualizer.pictures] == [first, second]
+    assert [*visualizer.pictures] == [second]  # of one batch, however many there are
 
 
 def test_the_model_draws_them_by_default():
@@ -145,6 +146,34 @@ def test_captions_are_whole_and_fit():
     assert "".join(short).endswith("front.png")
     assert wrapped("", 14, 200) == []
     assert printable("a\r\n\t\udcff.png") == "a????.png"
+
+
+def test_other_scripts_are_drawn():
+    blank = font(14).getmask("\N{REPLACEMENT CHARACTER}")
+    for character in "äßçŁЖλع":
+        assert printable(character) == character
+        assert bytes(font(14).getmask(character)) != bytes(blank)
+    assert printable("面.png") == "?.png"
+
+
+@pytest.mark.parametrize("box", [(0, 0, 40, 30), (30, 0, 40, 10), (0, 29, 1, 30), (10, 10, 11, 11), (10, 5, 20, 25)])
+def test_boxes_are_drawn_inside(box):
+    plain = Image.new("RGB", (40, 30), (200, 0, 200))
+    pixels = np.asarray(boxed(plain, [Region(*box, 0.9, 1)])).astype(int)
+    left, top, right, bottom = box
+    rows, columns = np.nonzero((pixels == 0).all(-1))
+    assert (rows.min(), rows.max()) == (max(0, top - 1), min(29, bottom))
+    assert (columns.min(), columns.max()) == (max(0, left - 1), min(39, right))
+    if right - left > 1:
+        assert (pixels == 255).all(-1).any()
+
+
+def test_a_score_is_shown_on_its_side_of_the_threshold(tmp_path):
+    path = saved(tmp_path / "a.png", (20, 10))
+    item = next(iter(batch([path], pred_score=torch.tensor([0.5001]), pred_label=torch.tensor([True]))))
+    shown = shown_item(item, calibrated=True)
+    titles = [np.asarray(draw_picture(shown._replace(score=score))) for score in (shown.score, 0.5)]
+    assert (titles[0] != titles[1]).any()
 
 
 def test_a_large_photo_is_drawn_in_no_time(tmp_path):

@@ -1,6 +1,7 @@
 """The command `dpclip metadata`: lists labelled images in a JSON-lines file, or checks such a file."""
 
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pandas as pd
@@ -8,8 +9,9 @@ import pandas as pd
 from anomalib_dpclip.data.listing.check import check_metadata
 from anomalib_dpclip.data.listing.datamodule_samples import datamodule_samples
 from anomalib_dpclip.data.listing.few_shot import few_shot
-from anomalib_dpclip.data.listing.folder_samples import folder_samples, left_out
+from anomalib_dpclip.data.listing.folder_samples import folder_samples
 from anomalib_dpclip.data.listing.metadata import write_metadata
+from anomalib_dpclip.data.photo_files import photo_files
 from anomalib_dpclip.method.class_names import describe
 
 SHOWN = 5
@@ -54,7 +56,7 @@ def metadata(
         if class_name is not None:
             raise ValueError(f"class_name is for source folder: {source} has categories of its own")
         samples, name = datamodule_samples(source, root, seed), source
-    unlisted = left_out(root, samples) if source == "folder" else {}
+    unlisted = _unlisted(root, samples) if source == "folder" else {}
     if shots is not None:
         samples = few_shot(samples[samples.split == "test"], shots, seed)
     file = output or Path("metadata") / name / f"{'full' if shots is None else shots}-shot.jsonl"
@@ -84,6 +86,12 @@ def _prompt_names(samples: pd.DataFrame, file: Path) -> str:
     names = sorted({describe(file.resolve().parent.name, name) for name in samples.class_name})
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(map(repr, names[:SHOWN])) + more
+
+
+def _unlisted(root: Path, samples: pd.DataFrame) -> Counter[Path]:
+    """How many images of which folders are in no row."""
+    listed = {*samples.image_path}
+    return Counter(Path(path).parent for path in sorted(photo_files(root)) if path not in listed)
 
 
 def _summary(samples: pd.DataFrame) -> str:

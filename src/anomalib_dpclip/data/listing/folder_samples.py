@@ -12,7 +12,6 @@ The folder of masks may also be called ``ground_truth`` or ``mask``. A mask has 
 extension, or that and ``_mask``.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -51,18 +50,6 @@ def folder_samples(root: str | Path, class_name: str | None = None) -> pd.DataFr
     if not samples:
         raise FileNotFoundError(f"no image in the folders of {root}: {', '.join(sorted(_EXTENSIONS))} are known")
     return to_frame(samples)
-
-
-def left_out(root: str | Path, samples: pd.DataFrame) -> dict[Path, int]:
-    """Images below a root that `folder_samples` has not listed: how many in which folder.
-
-    Args:
-        root: Folder of the images.
-        samples: What was listed.
-    """
-    listed = {*samples.image_path, *samples.mask_path}
-    found = Counter(path.parent for path in Path(root).rglob("*") if _is_image(path) and str(path) not in listed)
-    return {folder: count for folder, count in sorted(found.items()) if not _is_of_masks(folder, Path(root))}
 
 
 def _category_samples(folder: Path, class_name: str) -> list[Sample]:
@@ -118,10 +105,6 @@ def _require_used(folder: Path | None, used: Iterable[str | None]) -> None:
             f"{len(misnamed)} masks match no image, the first is {misnamed[0]}: the mask of scratch/001.jpg is "
             f"masks/scratch/001.png or masks/scratch/001_mask.png"
         )
-
-
-def _is_of_masks(folder: Path, root: Path) -> bool:
-    return any(part in MASK_FOLDERS or part.startswith(".") for part in folder.relative_to(root).parts)
 
 
 def _is_category(folder: Path) -> bool:

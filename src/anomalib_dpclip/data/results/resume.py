@@ -5,7 +5,7 @@ import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
@@ -18,28 +18,18 @@ _NO_PREDICTION = ("num_workers",)
 """Hyper-parameters that change no prediction."""
 
 
-@runtime_checkable
-class HasPredictionDigest(Protocol):
-    """A model that knows what its predictions depend on."""
-
-    def prediction_digest(self, images: Sequence[str]) -> str:
-        """Digest of all that a prediction depends on, but for the image itself.
-
-        Args:
-            images: Paths of all images of the run; for a model that judges each image by the others.
-        """
-
-
 def prediction_digest(model: LightningModule, images: Sequence[str], settings: Mapping[str, Any]) -> str:
     """Digest of everything predictions depend on: they are comparable where it is the same.
 
     Args:
-        model: The model; of one without `HasPredictionDigest` weights and hyper-parameters count.
+        model: The model. Its method ``prediction_digest(images)`` knows; of one that has none weights and hyper-parameters
+            count.
         images: Paths of all images of the run.
         settings: Settings of the data module and the trainer that change predictions.
     """
-    if isinstance(model, HasPredictionDigest):
-        return _digest(model.prediction_digest(images), settings)
+    own = getattr(model, "prediction_digest", None)
+    if own is not None:
+        return _digest(own(images), settings)
     weights = hashlib.sha256()
     for name, value in model.state_dict().items():
         if isinstance(value, torch.Tensor):

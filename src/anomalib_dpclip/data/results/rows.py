@@ -4,13 +4,11 @@ import csv
 import heapq
 import io
 import json
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO, cast
 
-from anomalib_dpclip.data.regions import regions_from_text
 from anomalib_dpclip.files.atomic_write import atomic_write
 
 RESULTS = "results.csv"
@@ -39,7 +37,7 @@ class Result(NamedTuple):
         status: `DONE`, or why there is no score.
         model: Digest of what predicted it, see `prediction_digest`.
         picture: Its picture, relative to the folder of the results; empty where there is none.
-        regions: What is called anomalous in it, see `regions_as_text`; empty where there is nothing.
+        regions: What is called anomalous in it, as JSON, see `Region.as_json`; empty where there is nothing.
     """
 
     path: str
@@ -63,17 +61,11 @@ def read_rows(file: Path) -> Iterator[Result]:
     if not file.is_file():
         return
     with _open(file, "r") as stream:
-        rows = csv.reader(stream)
+        rows = csv.reader(line for line in stream if line[-1] in "\r\n")
         header = next(rows, list(Result._fields))
         if tuple(header) != Result._fields:
             raise ValueError(f"{file} has columns {', '.join(header)}, not those of results: move it away")
-        previous = None
-        for row in rows:
-            if previous is not None:
-                yield previous
-            previous = Result(*row) if len(row) == len(header) else None
-    if previous is not None and _is_finished(file):
-        yield previous
+        yield from (Result(*row) for row in rows if len(row) == len(header))
 
 
 def read_parts(folder: Path) -> Iterator[Result]:
@@ -161,19 +153,8 @@ def _write(stream: TextIO, rows: Iterable[Sequence[str]]) -> None:
 
 
 def _as_json(row: Result) -> dict[str, Any]:
-    regions = [
-        {"box": [left, top, right, bottom], "score": score, "area": area}
-        for left, top, right, bottom, score, area in regions_from_text(row.regions)
-    ]
-    return row._asdict() | {"score": float(row.score) if row.score else None, "regions": regions}
+    return row._asdict() | {"score": float(row.score) if row.score else None, "regions": json.loads(row.regions or "[]")}
 
 
 def _rank_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("results-rank*.csv"))
-
-
-def _is_finished(file: Path) -> bool:
-    """Whether the last row of a file ends as rows do."""
-    with file.open("rb") as stream:
-        stream.seek(-1, os.SEEK_END)
-        return stream.read() == b"\n"
