@@ -29,7 +29,7 @@ def app(
     host: str = "127.0.0.1",
     port: int = 7860,
     max_megabytes: int = 20,
-    min_area: int = 0,
+    min_area: int | None = None,
     ignore: str | None = None,
 ) -> None:
     """Try the model in a browser: drop a photo, type what it shows, see heat map, score and decision.

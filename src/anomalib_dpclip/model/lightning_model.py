@@ -159,6 +159,8 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]
         check_flat(batch_size, self.seed, k_shot, tiles, reads_target=bool(k_shot or few_shot_source or lot))
         flat = {"backbone": backbone, "pretrained": pretrained, "class_name": class_name, "domain": domain}
         flat |= {"image_size": image_size, "tiles": tiles, "memory_backbone": memory_backbone}
+        flat |= {"memory_image_size": self.memory_options.image_size, "memory_layers": self.memory_options.layers}
+        flat |= {"min_area": self.region_options.min_area}
         groups = given_values(clip_options, group(Architecture, architecture), group(Prompts, prompts))
         self.given = {name: value for name, value in flat.items() if value is not None} | groups
         file = file_of(weights)
@@ -185,8 +187,7 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]
 
     def build(self, configuration: Configuration) -> Parts:
         """Networks of a configuration, with this model's other arguments."""
-        memory = self.memory_options
-        options = TowerOptions(memory.weights, memory.image_size, memory.layers)
+        options = TowerOptions(self.memory_options.weights, configuration.memory_image_size, configuration.memory_layers)
         return build_parts(configuration, self.seed, options, is_adapted=self.weights != UNADAPTED)
 
     def use_parts(self, configuration: Configuration, parts: Parts) -> None:
@@ -244,7 +245,7 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]
     @property
     def min_area(self) -> int:
         """Pixels of the photo that an anomalous region has at least to be listed and shown."""
-        return self.region_options.min_area
+        return self.configuration.min_area
 
     @property
     def target_name(self) -> str:
@@ -348,9 +349,8 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]
             self.auxiliary.prepare(self.datamodule)
 
     def setup(self, stage: str) -> None:
-        """Become what a checkpoint that is about to be loaded is of; train as the method does."""
+        """Train as the method does."""
         super().setup(stage)
-        checkpointing.follow_checkpoint(self, self.trainer.ckpt_path)
         if stage == "fit":
             learning.prepare_trainer(self.trainer)
             learning.follow_global_seed(self)
@@ -425,8 +425,9 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]
         checkpoint[PROVENANCE_KEY] = checkpointing.provenance_entry(self)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take over provenance, calibration and domain."""
+        """Become what a checkpoint is of, as far as no argument says otherwise."""
         if checkpointing.keep_what_was_trained(self, checkpoint):
             return
+        checkpointing.follow_checkpoint(self, checkpoint)
         super().on_load_checkpoint(checkpoint)
         checkpointing.restore_provenance(self, checkpoint)
