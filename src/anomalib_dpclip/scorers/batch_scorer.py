@@ -86,7 +86,8 @@ class BatchScorer(Scorer):
     def __init__(
         self, comparison: Comparison, memory: MemoryState | None, *, text_weight: float, ready: Ready, seed: int
     ) -> None:
-        self.comparison, self.state, self.ready, self.seed = comparison, memory, ready, seed
+        self.comparison, self.ready, self.seed = comparison, ready, seed
+        self.state: MemoryState | None = memory
         self.text_weight = text_weight
         self._panel: Panel | None = None
         self._fusion: Fusion | None = None
@@ -183,7 +184,7 @@ class BatchScorer(Scorer):
 
     def _compared(self, tokens: Tokens, joint_spread: Tensor | None) -> list[Tensor]:
         """What is compared ``(B, L, C)``, in half precision: the tokens of each layer, and those of all layers together."""
-        layers = [*tokens.separate]
+        layers: list[Tensor] = [*tokens.separate]
         if joint_spread is not None:
             layers.append(joined(tokens.joint, joint_spread))
         return [self._projected(layer).half() for layer in layers]
