@@ -158,15 +158,15 @@ class BatchScorer(Scorer):
         for batch in tqdm(loader, desc="Seeing the lot", leave=False):
             if not batch.image_path:
                 continue
-            evidence, tokens = self.comparison.encode(*self.ready(batch))
-            halved = Tokens([each.half() for each in tokens.separate], [each.half() for each in tokens.joint])
+            evidence, found = self.comparison.encode(*self.ready(batch))
+            halved = Tokens([each.half() for each in found.separate], [each.half() for each in found.joint])
             seen.append((self.comparison.margin(evidence), evidence.score, halved))
             if self.state is not None:
-                to_memory.append(self.comparison.combined(*self.state.memory(tokens)))
+                to_memory.append(self.comparison.combined(*self.state.memory(found)))
             paths += [str(path) for path in batch.image_path]
         if len(paths) < 2:
             return None
-        margin, score = (torch.cat([part[index] for part in seen]) for index in (0, 1))
+        margin, score = torch.cat([part[0] for part in seen]), torch.cat([part[1] for part in seen])
         tokens = Tokens(
             [torch.cat(layers) for layers in zip(*(part[2].separate for part in seen), strict=True)],
             [torch.cat(layers) for layers in zip(*(part[2].joint for part in seen), strict=True)],
