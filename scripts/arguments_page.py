@@ -30,9 +30,9 @@ INTRODUCTION = """\
 <!-- Made by `python -m scripts.arguments_page` from signatures and docstrings: change those. -->
 
 A model's argument is `--model.NAME VALUE` on anomalib's command line, `init_args` in a YAML file, and `DPCLIP(NAME=VALUE)` in
-Python; a data module's is `--data.NAME VALUE`. Those that few set are grouped by subject: `--model.training.learning_rate 1e-3`,
-in a YAML file `training: {learning_rate: 1e-3}`, and in Python `DPCLIP(training={"learning_rate": 1e-3})`. The command line says
-the same:
+Python; a data module's is `--data.NAME VALUE`. Those that few set are grouped by subject:
+`--model.training.learning_rate 1e-3`, in YAML `training: {learning_rate: 1e-3}`, in Python
+`DPCLIP(training={"learning_rate": 1e-3})`. The command line says the same:
 
 ```bash
 anomalib train --model.help DPCLIP
