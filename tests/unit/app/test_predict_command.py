@@ -43,15 +43,16 @@ def test_a_folder_and_a_photo(tmp_path, photos, capsys, name):
     command = ["predict", "--weights", str(GOLDEN / name), str(photos), str(alone), "--output", str(out), "--num_workers", "0"]
     main(command)
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 5
+    assert len(lines) == 6
     for line, path in zip(lines, [alone, *sorted(photos.iterdir())], strict=False):
         score, label, *rest = line.split()
         assert 0 <= float(score) <= 1
-        assert label in {"normal", "anomalous"}
+        assert label in ({"normal", "anomalous"} if "checkpoint" in name else {"uncalibrated"})
         assert rest == [str(path), str(out / "images" / path.relative_to(tmp_path)) + ".jpg"]
         assert (out / "images" / path.relative_to(tmp_path)).with_name(f"{path.name}.jpg").is_file()
-    assert lines[-1].startswith("4 photos, ")
-    assert lines[-1].endswith(" anomalous, 0 could not be read")
+    assert lines[-2].startswith("4 photos, ")
+    assert lines[-2].endswith(", 0 could not be read")
+    assert lines[-1].startswith("Thresholds: " if "checkpoint" in name else "Uncalibrated: ")
     assert {RESULTS, RESULTS_JSON, CONTACT_SHEET} <= {path.name for path in out.iterdir()}
     main(command)  # nothing left to do, and still an answer
     assert capsys.readouterr().out.splitlines() == lines
@@ -83,7 +84,7 @@ def test_a_photo_that_cannot_be_read_is_the_exit_status(tmp_path, photos, capsys
     with pytest.raises(SystemExit) as stopped:
         main(["predict", "--weights", str(GOLDEN / FILES[0]), str(photos), "--output", str(tmp_path / "out"), "--num_workers", "0"])
     assert stopped.value.code == 1
-    assert capsys.readouterr().out.splitlines()[-1].endswith(f"1 could not be read: {photos / 'bad.png'}")
+    assert capsys.readouterr().out.splitlines()[-2].endswith(f"1 could not be read: {photos / 'bad.png'}")
 
 
 @pytest.mark.parametrize(
