@@ -69,6 +69,11 @@ def saved(request, photos, surfaces_root, tmp_path_factory):
     """A model whose thresholds a validation has set: it, its checkpoint, its adapters, and what it says of the photos."""
     from anomalib_dpclip import Surfaces
 
+    class FewSurfaces(Surfaces):
+        def _setup(self, stage=None):
+            super()._setup(stage)
+            self.test_data.subsample(range(0, len(self.test_data), 16), inplace=True)
+
     folder, kind = tmp_path_factory.mktemp("saved"), request.param
     model = make(kind, ignore=photos / "ignore.png", min_area=7, false_alarm_rate=0.2)
     with torch.no_grad():
@@ -80,9 +85,7 @@ def saved(request, photos, surfaces_root, tmp_path_factory):
     if kind == "good photos":
         model.set_references(sorted((photos / "good").iterdir()))
     engine = Engine(accelerator="cpu", logger=False, enable_progress_bar=False, default_root_dir=folder)
-    target = Surfaces(root=surfaces_root, category="weave", eval_batch_size=16, num_workers=0)
-    target.setup()
-    target.val_data.subsample(range(0, len(target.val_data), 16), inplace=True)
+    target = FewSurfaces(root=surfaces_root, category="weave", num_workers=0)
     engine.validate(model=model, datamodule=target)
     engine.trainer.save_checkpoint(folder / "model.ckpt")
     return folder, answer(model, photos), model.post_processor.calibration.thresholds
@@ -94,7 +97,7 @@ def answer(model, photos):
     return {"score": found.pred_score, "map": found.anomaly_map}
 
 
-def assert_same(found, expected, atol=1e-5):
+def assert_same(found, expected, atol=5e-4):
     assert expected["score"].unique().numel() == 3, "there is something to compare"
     for name, value in found.items():
         same_shape = torch.as_tensor(np.asarray(value)).float().view_as(expected[name])
@@ -135,7 +138,7 @@ class TestCheckpoint:
         command = ["predict", str(photos / "new"), "--weights", str(folder / "model.ckpt"), "--pictures", "false"]
         main([*command, "--output", str(tmp_path), "--num_workers", "0"])
         rows = json.loads((tmp_path / RESULTS_JSON).read_text())
-        assert_same({"score": [row["score"] for row in rows]}, expected, 1e-4)
+        assert_same({"score": [row["score"] for row in rows]}, expected)
         assert all(region["area"] >= 7 for row in rows for region in row["regions"])
         predictor = Predictor(_model(str(folder / "model.ckpt"), {}))
         assert predictor.model.min_area == 7
@@ -183,7 +186,7 @@ class TestAdapters:
         command = ["predict", str(photos / "new"), "--weights", str(path), "--pictures", "false"]
         main([*command, "--output", str(tmp_path), "--num_workers", "0"])
         rows = json.loads((tmp_path / RESULTS_JSON).read_text())
-        assert_same({"score": [row["score"] for row in rows]}, expected, 1e-4)
+        assert_same({"score": [row["score"] for row in rows]}, expected)
         predictor = Predictor(_model(str(path), {}))
         assert_same({"score": [predictor.predict(each).score for each in sorted((photos / "new").iterdir())]}, expected)
 

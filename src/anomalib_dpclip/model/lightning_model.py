@@ -418,7 +418,10 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Load a state without frozen networks; anything else that is missing or too much is an error."""
         state = checkpointing.make_room(self, dict(state_dict))
-        return super().load_state_dict(state, strict=strict, assign=assign)
+        keys = super().load_state_dict(state, strict=strict, assign=assign)
+        if self.target.class_name is not None:  # what the user says comes before what the checkpoint's anchors are of
+            self.target.set_class(self.target.class_name)
+        return keys
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add where the adapters come from, and what the thresholds in force are of."""

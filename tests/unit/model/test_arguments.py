@@ -24,7 +24,7 @@ def test_a_group_from_an_object_a_mapping_or_nothing():
     from_yaml = group(Architecture, OmegaConf.create({"tap_layers": [1, 2]}))
     assert from_yaml == Architecture(tap_layers=[1, 2])
     assert type(from_yaml.tap_layers) is list
-    with pytest.raises(ValueError, match="Training has no argument 'lr': it has .*learning_rate"):
+    with pytest.raises(ValueError, match=r"Training has no argument 'lr': it has .*learning_rate"):
         group(Training, {"lr": 1})
 
 
@@ -78,5 +78,5 @@ def test_two_classes_of_the_same_name(names):
 
 @pytest.mark.parametrize("names", ["bolt,,screw", "bolt,", [" "]])
 def test_a_class_without_a_name(names):
-    with pytest.raises(ValueError, match="export.classes has a class without a name"):
+    with pytest.raises(ValueError, match=r"export.classes has a class without a name"):
         ExportOptions(names).names()

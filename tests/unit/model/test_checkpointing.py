@@ -24,7 +24,7 @@ def test_arguments_of_one_machine_are_left_out():
         "region": RegionOptions(ignore="/here/ignore.png", min_area=5),
         "k_shot": 2,
     }
-    found = portable_arguments(given, {"backbone": "mini", "tap_layers": [1]})
+    found = portable_arguments(given, {"backbone": "mini", "min_area": 5, "memory_layers": [0.5]})
     assert found.keys() == {"backbone", "training", "region", "k_shot"}
     assert found["backbone"] == "mini"
     assert found["region"] == {"min_area": 5}
@@ -126,5 +126,5 @@ def test_anything_missing_or_too_much_is_an_error():
     for change in (lambda s: s.pop("prototypes.normal"), lambda s: s.update(another=torch.zeros(1))):
         damaged = dict(state)
         change(damaged)
-        with pytest.raises(RuntimeError, match="prototypes.normal|another"):
+        with pytest.raises(RuntimeError, match=r"prototypes\.normal|another"):
             model.load_state_dict(damaged)

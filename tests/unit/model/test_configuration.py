@@ -75,7 +75,6 @@ def test_a_file_that_is_not_there_is_named(tmp_path, build):
         {"architecture": {"adapter_layers": [True]}},
         {"architecture": {"adapter_weight": [0.1]}},
         {"architecture": {"another_argument": 1}},
-        {"hyper_parameters": {"image_size": "140"}},
     ],
     ids=str,
 )
