@@ -60,8 +60,8 @@ def check_provenance(provenance: Provenance, model: DPCLIPModel, path: Path) -> 
         raise ValueError(
             f"{path} holds adapters of another backbone: {provenance.backbone or 'unknown'} "
             f"(weights {provenance.pretrained or 'unknown'}, fingerprint {provenance.fingerprint}), the model's has "
-            f"fingerprint {model.backbone_fingerprint}. Set --model.backbone, --model.pretrained and --model.quick_gelu to "
-            f"those of the adapters"
+            f"fingerprint {model.backbone_fingerprint}. Set --model.backbone, --model.pretrained and --model.clip.quick_gelu "
+            f"to those of the adapters"
         )
     own = architecture_of(model)
     earlier = {"detection": "projector"} if provenance.architecture else {}  # files from before it could be chosen
