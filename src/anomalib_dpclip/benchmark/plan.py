@@ -33,8 +33,8 @@ def check_weights(configs: Iterable[JobConfig]) -> None:
         FileNotFoundError: There is no such file.
         ValueError: It holds no adapters.
     """
-    from anomalib_dpclip.adapter_files.read_and_write import read_adapters
     from anomalib_dpclip.adapter_files.adapter_file import UNADAPTED
+    from anomalib_dpclip.adapter_files.read_and_write import read_adapters
 
     named = [config.model.get("init_args", {}).get("weights") for config in configs if config.model_name == "DPCLIP"]
     for weights in dict.fromkeys(each for each in named if each and each != UNADAPTED):
