@@ -111,7 +111,7 @@ def _elpv(model: DPCLIP, metadata: Path, root: Path) -> ImageStatistics:
 @torch.inference_mode()
 def _seen(model: DPCLIP, images: Tensor, class_name: str) -> ImageStatistics:
     """What a calibration sees of normal images ``(N, 3, H, W)`` of the model's size."""
-    anchors = model.anchors_for(class_name)
+    anchors = model.target.anchors_for(class_name)
     predictions = [model.model.predict(model.pre_processor.normalize(part), anchors) for part in images.split(32)]
     floor, peak = (
         torch.cat(each) for each in zip(*(p.anomaly_map.flatten(1).aminmax(dim=1) for p in predictions), strict=True)

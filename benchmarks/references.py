@@ -16,15 +16,15 @@ from torch import Tensor
 
 from anomalib_dpclip import Surfaces
 from anomalib_dpclip.method.class_names import describe
-from anomalib_dpclip.method.evidence_fusion import memory_weight
-from anomalib_dpclip.method.memory import smooth_distance
-from anomalib_dpclip.method.mutual_scoring import mutual_distances
+from anomalib_dpclip.scorers.evidence_fusion import memory_weight
+from anomalib_dpclip.scorers.token_memory import smooth_distance
+from anomalib_dpclip.scorers.mutual_scoring import mutual_distances
 from anomalib_dpclip.metrics.functional import auroc, average_precision
 from anomalib_dpclip.metrics.pixel_histogram import count_pixels
 from anomalib_dpclip.model.from_file import model_from_file
 from anomalib_dpclip.pre_processing.pre_processor import CLIPPreProcessor
-from anomalib_dpclip.references.reference_images import read_references, resized, training_references
-from anomalib_dpclip.references.reference_memory import MEMORY_TOKENS, build_memory
+from anomalib_dpclip.scorers.references import read_references, resized, training_references
+from anomalib_dpclip.scorers.memory_fit import MEMORY_TOKENS, build_memory
 from benchmarks.results import write_results
 from benchmarks.surfaces_adapters import learn_surfaces
 
@@ -46,7 +46,7 @@ class Target:
     def __init__(self, adapters: Path, root: Path, category: str) -> None:
         self.name = category
         model = model_from_file(adapters, class_name=describe("Surfaces", category)).eval()
-        self.model, self.anchors = model.model, model.anchors_for(describe("Surfaces", category))
+        self.model, self.anchors = model.model, model.target.anchors_for(describe("Surfaces", category))
         self.data = Surfaces(root=root, category=category)
         self.data.prepare_data()
         self.data.setup()

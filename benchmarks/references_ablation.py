@@ -4,7 +4,7 @@
 
 Two folds of the auxiliary materials: adapters of six epochs learn from four of them, the other two are judged. No target is
 looked at. Choices of tokens, of their smoothing and projection are judged by the distance alone; ``least share`` is that of
-`anomalib_dpclip.method.evidence_fusion`, judged with the text.
+`anomalib_dpclip.scorers.evidence_fusion`, judged with the text.
 """
 
 import argparse
@@ -21,11 +21,11 @@ from torchvision.transforms.v2.functional import gaussian_blur
 from anomalib_dpclip.method import evidence_fusion
 from anomalib_dpclip.method.adapters import unit
 from anomalib_dpclip.method.anomaly_map import resize_map
-from anomalib_dpclip.method.memory import tap_mean_distance
-from anomalib_dpclip.method.mutual_scoring import mutual_distances
+from anomalib_dpclip.scorers.token_memory import tap_mean_distance
+from anomalib_dpclip.scorers.mutual_scoring import mutual_distances
 from anomalib_dpclip.pre_processing.pre_processor import CLIPPreProcessor
-from anomalib_dpclip.references.reference_images import read_references, resized, training_references
-from anomalib_dpclip.references.reference_memory import MEMORY_TOKENS, build_memory
+from anomalib_dpclip.scorers.references import read_references, resized, training_references
+from anomalib_dpclip.scorers.memory_fit import MEMORY_TOKENS, build_memory
 from benchmarks.references import Target, lot_share, text_alone
 from benchmarks.results import write_results
 from benchmarks.surfaces_adapters import learn_surfaces

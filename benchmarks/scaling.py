@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from anomalib_dpclip.method.memory import TokenMemory
-from anomalib_dpclip.method.mutual_scoring import mutual_distances
+from anomalib_dpclip.scorers.token_memory import TokenMemory
+from anomalib_dpclip.scorers.mutual_scoring import mutual_distances
 from anomalib_dpclip.method.torch_model import DPCLIPModel
 from anomalib_dpclip.model.lightning_model import DPCLIP
 from benchmarks.command import run
@@ -101,7 +101,7 @@ def _anchor_seconds(backbone: str, classes: int) -> float:
     model = DPCLIP(backbone=backbone, pretrained="random")
     start = time.perf_counter()
     for index in range(classes):
-        model.anchors_for("metal " * (index + 1))
+        model.target.anchors_for("metal " * (index + 1))
     return time.perf_counter() - start
 
 

@@ -7,6 +7,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
 
+from tests.arguments import make_dpclip
 from tests.parity import Parity
 from tests.paths import DATA
 
@@ -54,7 +55,6 @@ def target(surfaces_root):
 @pytest.fixture
 def make_model(surfaces_root):
     """DPCLIP on the mini backbone, learning from a few bricks."""
-    from anomalib_dpclip import DPCLIP
 
     def make(**arguments):
         defaults = {
@@ -66,7 +66,7 @@ def make_model(surfaces_root):
             "learning_rate": 2e-3,
             "visualizer": False,
         }
-        return DPCLIP(**defaults | arguments)
+        return make_dpclip(**defaults | arguments)
 
     return make
 

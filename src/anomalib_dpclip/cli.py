@@ -31,7 +31,7 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "predict": Command("app.predict_command:predict", "scores, decisions and pictures of photos", several="photos"),
+    "predict": Command("app.predict_command:predict", "scores, decisions and pictures of photos", False, several="photos"),
     "correct": Command(
         "app.correct_command:correct", "take photos for normal that were called anomalous", False, several="photos"
     ),

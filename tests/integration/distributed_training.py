@@ -7,14 +7,15 @@ from pathlib import Path
 import torch
 from anomalib.engine import Engine
 from safetensors.torch import save_file
+from tests.arguments import make_dpclip
 
-from anomalib_dpclip import DPCLIP, Surfaces
+from anomalib_dpclip import Surfaces
 from anomalib_dpclip.adapter_files.save_and_load import adapter_tensors
 
 if __name__ == "__main__":
     settings = json.loads(sys.argv[1])
     torch.set_num_threads(1)
-    model = DPCLIP(
+    model = make_dpclip(
         backbone="mini",
         auxiliary=settings["auxiliary"],
         auxiliary_root=settings["auxiliary_root"],

@@ -18,10 +18,11 @@ import numpy as np
 import pytest
 from anomalib.engine import Engine
 from PIL import Image
+from tests.arguments import make_dpclip
 from tests.data.golden.make_golden import GOLDEN
 from tests.spotted import soft_photo
 
-from anomalib_dpclip import DPCLIP, Surfaces, save_adapters
+from anomalib_dpclip import Surfaces, save_adapters
 from anomalib_dpclip.app.correct_command import write_corrected
 from anomalib_dpclip.app.predictor import Predictor
 from anomalib_dpclip.model.from_file import model_from_file
@@ -42,7 +43,7 @@ SCREENSHOT = os.environ.get("DPCLIP_SCREENSHOT")
 def adapters(surfaces_root, tmp_path_factory):
     """Adapters with a calibration, of little or (for the picture) some training."""
     folder = tmp_path_factory.mktemp("adapters")
-    model = DPCLIP(
+    model = make_dpclip(
         backbone="mini",
         auxiliary="Surfaces" if SCREENSHOT else "Surfaces/brick",
         auxiliary_root=str(surfaces_root),
@@ -146,7 +147,7 @@ def test_boxes_are_shown_and_listed(page, adapters, surfaces_root):
     with page.answer(SCORE):
         page.upload(photo)
     address = page.wait(lambda: page.picture("heat-map"), "no heat map")
-    prediction = Predictor(DPCLIP(weights=adapters)).predict(photo, good=good)
+    prediction = Predictor(make_dpclip(weights=adapters)).predict(photo, good=good)
     region, *_ = prediction.regions(0.5)
     row = f"{region.score:.3f} {region.area:,} {region.left}, {region.top} to {region.right}, {region.bottom}"
     assert row in page.find("#regions")[0].text
@@ -174,7 +175,7 @@ def test_a_photo_that_is_fine_is_remembered(checkpoint, tmp_path):
         with page.answer(r"^Normal[^$]*7 good photos kept in the checkpoint\.$"):
             page.upload(again)
         assert "Traceback" not in log.read_text()
-    assert int(model_from_file(tmp_path / "model-corrected.ckpt").model.memory.photos) == 7
+    assert int(model_from_file(tmp_path / "model-corrected.ckpt").scorer.state.memory.photos) == 7
 
 
 def test_what_is_ignored_and_what_is_too_small(checkpoint, tmp_path):

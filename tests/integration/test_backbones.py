@@ -9,6 +9,7 @@ import torch
 from anomalib.data.utils import read_image
 from anomalib.engine import Engine
 from safetensors.torch import save_file
+from tests.arguments import make_dpclip
 from tests.tiny_towers import register, tiny_backbone
 
 from anomalib_dpclip import DPCLIP, Surfaces, save_adapters
@@ -41,7 +42,7 @@ def backbones(tmp_path_factory):
 def trained(request, backbones, surfaces_root, tmp_path_factory):
     """A briefly trained model, its engine, and what it was built with."""
     arguments = {"backbone": f"dpclip-test-{request.param}", "pretrained": backbones[request.param], "image_size": 96}
-    model = DPCLIP(
+    model = make_dpclip(
         **arguments,
         **STATISTICS,
         auxiliary="Surfaces/brick",
@@ -74,7 +75,7 @@ def answers(model, images):
 
 
 def test_training_moves_the_adapters_and_nothing_else(trained, backbones):
-    fresh = DPCLIP(**trained.arguments, class_name="weave", visualizer=False)
+    fresh = make_dpclip(**trained.arguments, class_name="weave", visualizer=False)
     before, after = fresh.model.state_dict(), trained.model.model.state_dict()
     for name, value in after.items():
         if name.startswith("backbone."):
@@ -104,7 +105,7 @@ def test_a_checkpoint_is_the_whole_model(trained, images):
 def test_an_adapter_file_carries_the_statistics(trained, images, caplog):
     path = save_adapters(trained.model, trained.root / "adapters.safetensors")
     assert Preprocessing.from_dict(read_adapters(path).provenance.preprocessing, "file") == TRAINED_WITH
-    model = DPCLIP(**trained.arguments, weights=path, class_name="weave", visualizer=False)
+    model = make_dpclip(**trained.arguments, weights=path, class_name="weave", visualizer=False)
     assert model.pre_processor.preprocessing == TRAINED_WITH
     assert "learned from images prepared with" in caplog.text
     # Calibrations differ, the target's and the auxiliary set's: compare what they calibrate.
@@ -115,7 +116,7 @@ def test_an_adapter_file_carries_the_statistics(trained, images, caplog):
     other = {"pe": "eva", "eva": "pe", "sig": "clipa", "clipa": "sig"}[trained.name]
     arguments = {"backbone": f"dpclip-test-{other}", "image_size": 96, "pretrained": "random"}
     with pytest.raises(ValueError, match=r"holds adapters of another backbone: dpclip-test-"):
-        DPCLIP(**arguments, weights=path, visualizer=False)
+        make_dpclip(**arguments, weights=path, visualizer=False)
 
 
 def test_adapters_from_before_statistics_were_kept_mean_openai_s(trained):
@@ -126,7 +127,7 @@ def test_adapters_from_before_statistics_were_kept_mean_openai_s(trained):
     path = save_adapters(trained.model, trained.root / "new.safetensors")
     content = read_adapters(path)
     write_adapters(replace(content, provenance=replace(content.provenance, preprocessing={})), path)
-    assert DPCLIP(**trained.arguments, **STATISTICS, weights=path).pre_processor.preprocessing == OPENAI
+    assert make_dpclip(**trained.arguments, **STATISTICS, weights=path).pre_processor.preprocessing == OPENAI
 
 
 @needs_openvino
@@ -165,7 +166,7 @@ def run_openvino(path, images):
 
 def test_unadapted_towers_are_tested_too(trained, make_engine, target):
     """Without a map of its own (SigLIP, PE-Core), the image score alone says something."""
-    model = DPCLIP(**trained.arguments, weights="clip", visualizer=False)
+    model = make_dpclip(**trained.arguments, weights="clip", visualizer=False)
     (metrics,) = make_engine().train(model, datamodule=target)
     assert 0 <= metrics["image_AUROC"] <= 1
     if trained.name in {"sig", "pe"}:
@@ -173,8 +174,8 @@ def test_unadapted_towers_are_tested_too(trained, make_engine, target):
 
 
 def test_the_objective_may_take_the_backbone_s_own_scale(trained):
-    own = DPCLIP(**trained.arguments, temperature="backbone").temperature
+    own = make_dpclip(**trained.arguments, temperature="backbone").temperature
     clip, _ = tiny_backbone(trained.name)
     assert own == pytest.approx(clip.logit_scale.exp().item(), rel=1e-5)
     with pytest.raises(ValueError, match="temperature must be positive, not 0"):
-        DPCLIP(**trained.arguments, temperature=0)
+        make_dpclip(**trained.arguments, temperature=0)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from anomalib.engine import Engine
 from anomalib.models import Padim
+from tests.arguments import make_dpclip
 
 from anomalib_dpclip import DPCLIP, Photos, load_adapters, save_adapters
 from anomalib_dpclip.adapter_files.command import adapters as show_adapters
@@ -21,14 +22,14 @@ def adapters(surfaces_root, tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("adapters")
     arguments = {"auxiliary": "Surfaces/brick", "auxiliary_root": str(surfaces_root), "shots": 8, "visualizer": False}
-    model = DPCLIP(backbone="mini", **arguments)
+    model = make_dpclip(backbone="mini", **arguments)
     engine = Engine(accelerator="cpu", max_epochs=1, default_root_dir=folder, logger=False, enable_progress_bar=False)
     engine.fit(model, datamodule=Surfaces(root=surfaces_root, category="weave", val_split_mode="none"))
     return save_adapters(model, folder / "adapters.safetensors")
 
 
 def loaded(adapters, **arguments):
-    return DPCLIP(backbone="mini", weights=str(adapters), class_name="weave", visualizer=False, **arguments)
+    return make_dpclip(backbone="mini", weights=str(adapters), class_name="weave", visualizer=False, **arguments)
 
 
 @pytest.fixture
@@ -144,7 +145,7 @@ class TestWithoutAdapters:
         # The advice used to be other layers, with which defects became normal.
         message = "of CLIP without adapters: say --model.weights clip beside --ckpt_path"
         for arguments in ({}, {"adapter_layers": [], "tap_layers": [6]}):
-            model = DPCLIP(backbone="mini", visualizer=False, **arguments)
+            model = make_dpclip(backbone="mini", visualizer=False, **arguments)
             with pytest.raises(ValueError, match=message):
                 make_engine().predict(model=model, datamodule=target, ckpt_path=checkpoint)
 
@@ -225,23 +226,23 @@ class TestDetection:
     @pytest.fixture
     def checkpoint(self, make_engine, target, tmp_path):
         """Calibrated with the class token in the image score."""
-        model = DPCLIP(backbone="mini", class_name="weave", detection="class_token")
+        model = make_dpclip(backbone="mini", class_name="weave", detection="class_token")
         model.provenance = replace(model.provenance, learned_from=["Surfaces/brick"])
         file = save_adapters(model, tmp_path / "class_token.safetensors")
         engine = make_engine()
-        engine.validate(model=DPCLIP(weights=file, class_name="weave", visualizer=False), datamodule=target)
+        engine.validate(model=make_dpclip(weights=file, class_name="weave", visualizer=False), datamodule=target)
         return checkpoint_of(engine)
 
     def test_a_checkpoint_s_is_followed(self, checkpoint, make_engine, photos, tmp_path):
-        model = DPCLIP(backbone="mini", visualizer=False)
+        model = make_dpclip(backbone="mini", visualizer=False)
         assert model.model.detection == "projector"
         make_engine().predict(model=model, datamodule=Photos(photos, num_workers=0), ckpt_path=checkpoint)
         assert model.model.detection == model.hparams["detection"] == "class_token"
-        assert DPCLIP(weights=save_adapters(model, tmp_path / "again.safetensors")).model.detection == "class_token"
+        assert make_dpclip(weights=save_adapters(model, tmp_path / "again.safetensors")).model.detection == "class_token"
 
     def test_another_one_than_the_checkpoint_s_is_refused(self, checkpoint, make_engine, photos):
-        model = DPCLIP(backbone="mini", detection="projector", visualizer=False)
+        model = make_dpclip(backbone="mini", detection="projector", visualizer=False)
         with pytest.raises(
-            ValueError, match=r"detection=class_token, the model has projector: set --model.detection class_token"
+            ValueError, match=r"detection=class_token, the model has projector: set --model.architecture.detection class_token"
         ):
             make_engine().predict(model=model, datamodule=Photos(photos, num_workers=0), ckpt_path=checkpoint)

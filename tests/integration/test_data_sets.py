@@ -8,6 +8,7 @@ from typing import NamedTuple
 import pytest
 import torch
 from anomalib.data import BMAD, MPDD, AnomalibDataModule, BTech, Folder, Visa
+from tests.arguments import make_dpclip
 from tests.integration import miniature_sets as miniature
 
 from anomalib_dpclip import DPCLIP, JSONLines, MVTec
@@ -113,7 +114,7 @@ def auxiliary_of(name, roots):
 
 
 def dpclip(**arguments):
-    return DPCLIP(backbone="mini", batch_size=4, visualizer=False, **arguments)
+    return make_dpclip(backbone="mini", batch_size=4, visualizer=False, **arguments)
 
 
 def available(metrics):
@@ -137,7 +138,7 @@ def test_learn_from_one_and_test_on_the_next(learned, tested, roots, make_engine
     assert len(model.provenance.learned_from) == number
     assert one in model.provenance.learned_from
     assert model.model.domain == model.post_processor.domain == ("medical" if target.medical else "industrial")
-    assert torch.equal(model.model.anchors, model.anchors_for(target.description))
+    assert torch.equal(model.model.anchors, model.target.anchors_for(target.description))
     assert available(metrics) == (IMAGE_FIGURES | PIXEL_FIGURES if target.normal else PIXEL_FIGURES)
 
 
@@ -172,7 +173,7 @@ def test_class_and_domain_can_be_chosen(roots, make_engine):
     model = dpclip(**auxiliary_of("CVC-300", roots), class_name="polyp", domain="industrial")
     make_engine(max_epochs=1).train(model=model, datamodule=target_of("Kvasir", roots))
     assert model.model.domain == "industrial"
-    assert torch.equal(model.model.anchors, model.anchors_for("polyp"))
+    assert torch.equal(model.model.anchors, model.target.anchors_for("polyp"))
 
 
 def test_all_classes_of_a_file_at_once_each_with_its_own_prompts(roots, make_engine, tmp_path, monkeypatch, caplog):
@@ -186,7 +187,7 @@ def test_all_classes_of_a_file_at_once_each_with_its_own_prompts(roots, make_eng
     assert available(metrics) == IMAGE_FIGURES | PIXEL_FIGURES
     paths_and_anchors = zip(sorted(everything.test_data.samples.image_path), torch.cat(asked), strict=True)
     of_category = {Path(path).parts[-4]: anchors for path, anchors in paths_and_anchors}
-    assert torch.equal(of_category["03"], model.anchors_for(RINGS))
+    assert torch.equal(of_category["03"], model.target.anchors_for(RINGS))
     assert len(of_category) == 3
     assert "no class name is known" not in caplog.text
 
@@ -199,7 +200,7 @@ def test_the_only_class_of_a_file_is_what_later_prompts_say(roots, make_engine, 
     engine = make_engine(max_epochs=1)
     engine.train(model=model, datamodule=JSONLines(metadata=metadata, root=root, **LOADERS))
     reloaded = DPCLIP.load_from_checkpoint(engine.best_model_path)
-    assert torch.equal(reloaded.model.anchors, reloaded.anchors_for("metal plate"))
+    assert torch.equal(reloaded.model.anchors, reloaded.target.anchors_for("metal plate"))
     assert "no class name is known" not in caplog.text
 
 

@@ -6,10 +6,11 @@ import math
 import pytest
 import torch
 from anomalib.data import ImageBatch
+from tests.arguments import make_dpclip
 from tests.data.golden.make_golden import GOLDEN
 from tests.tiny_clip import tiny_clip, tiny_model
 
-from anomalib_dpclip import DPCLIP, JSONLines
+from anomalib_dpclip import JSONLines
 from anomalib_dpclip.clip.text_tower import TextTower
 from anomalib_dpclip.method.objective import tokens_of, training_objective
 from anomalib_dpclip.method.prompting import text_anchors
@@ -42,7 +43,7 @@ def write_set(tmp_path):
 def learned():
     """A model with trained adapters."""
     architecture = {"backbone": "mini", "adapter_layers": [0], "tap_layers": [3, 6]}
-    return DPCLIP(weights=GOLDEN / "adapters-v1.safetensors", visualizer=False, **architecture)
+    return make_dpclip(weights=GOLDEN / "adapters-v1.safetensors", visualizer=False, **architecture)
 
 
 @pytest.mark.parametrize(("normal", "anomalous"), [(1, 0), (0, 1), (3, 0), (0, 3)])
@@ -136,7 +137,7 @@ LONG = "a very long name of " * 15
 
 @pytest.mark.filterwarnings("ignore:the mini backbone does not know the word")
 def test_a_class_name_of_300_characters_on_the_mini_backbone(make_engine, write_set, surfaces_root):
-    model = DPCLIP(backbone="mini", weights="clip", class_name=LONG, visualizer=False)
+    model = make_dpclip(backbone="mini", weights="clip", class_name=LONG, visualizer=False)
     assert len(LONG) == 300
     assert_anchors(model.model.anchors)
     target = JSONLines(metadata=write_set(2, 2), root=surfaces_root, num_workers=0)

@@ -3,9 +3,10 @@
 import pytest
 import torch
 from anomalib.data import Folder
+from tests.arguments import make_dpclip
 from torch.utils.data import DataLoader
 
-from anomalib_dpclip import DPCLIP, save_adapters
+from anomalib_dpclip import save_adapters
 from anomalib_dpclip.adapter_files.read_and_write import read_adapters
 
 
@@ -25,7 +26,7 @@ def test_train_with_a_checkpoint_tests_what_it_trained(make_model, make_engine, 
     )
     assert "testing the model as it was trained, not" in caplog.text
     again = make_engine(default_root_dir=tmp_path / "again").test(
-        model=DPCLIP(backbone="mini", weights=str(save_adapters(model, tmp_path / "a.safetensors")), visualizer=False),
+        model=make_dpclip(backbone="mini", weights=str(save_adapters(model, tmp_path / "a.safetensors")), visualizer=False),
         datamodule=target,
     )
     assert tested["pixel_AUROC"] == pytest.approx(again[0]["pixel_AUROC"], abs=1e-4)
@@ -59,7 +60,7 @@ def test_thresholds_are_those_of_the_adapters_that_are_kept(make_model, make_eng
     model = make_model()
     make_engine(**flags).fit(model=model, datamodule=target)
     post_processor = model.post_processor
-    assert model.is_calibrated
+    assert model.post_processor.calibration.is_set
     assert post_processor.auxiliary_calibration.is_set
     if not flags.get("val_check_interval"):
         # No validation has seen these adapters: their own thresholds are in force.
@@ -110,7 +111,7 @@ def test_bf16_weights_are_kept_and_read(make_model, make_engine, target, tmp_pat
     model = make_model()
     make_engine(precision="bf16-true", max_epochs=1).fit(model=model, datamodule=target)
     path = save_adapters(model, tmp_path / "adapters.safetensors")
-    assert DPCLIP(backbone="mini", weights=str(path), visualizer=False).is_calibrated
+    assert make_dpclip(backbone="mini", weights=str(path), visualizer=False).is_calibrated
 
 
 def test_batches_of_one_s_own_are_learned_from(make_engine, surfaces_root, caplog):
@@ -125,7 +126,7 @@ def test_batches_of_one_s_own_are_learned_from(make_engine, surfaces_root, caplo
     )
     folder.setup()
     batches = DataLoader(folder.test_data, batch_size=4, collate_fn=folder.test_data.collate_fn)
-    model = DPCLIP(backbone="mini", auxiliary="VisA", class_name="weave", visualizer=False)
+    model = make_dpclip(backbone="mini", auxiliary="VisA", class_name="weave", visualizer=False)
     before = weights_of(model)
     make_engine(max_epochs=1, limit_train_batches=2).fit(model=model, train_dataloaders=batches)
     assert any(not torch.equal(value, before[name]) for name, value in weights_of(model).items())
@@ -135,4 +136,4 @@ def test_batches_of_one_s_own_are_learned_from(make_engine, surfaces_root, caplo
 @pytest.mark.parametrize(("argument", "value"), [("seed", -1), ("seed", 2**32), ("decoupling_weight", -0.1)])
 def test_arguments_out_of_range(argument, value):
     with pytest.raises(ValueError, match=argument):
-        DPCLIP(backbone="mini", **{argument: value})
+        make_dpclip(backbone="mini", **{argument: value})

@@ -9,6 +9,7 @@ import torch
 from anomalib.cli.cli import AnomalibCLI
 from anomalib.data.utils import read_image
 from anomalib.deploy import CompressionType
+from tests.arguments import make_dpclip
 from tests.data.golden.make_golden import GOLDEN
 from tests.integration.exported import Outputs, needs_onnx, needs_openvino, run_onnx, run_openvino
 from torch import Tensor
@@ -128,7 +129,7 @@ def test_compressed_files_are_small_and_close(images, tmp_path, compression, byt
     import openvino
 
     # Two of the six layers hold every kind of weight, and take a third of the time.
-    small = DPCLIP(backbone="mini", adapter_layers=[0], tap_layers=[1, 2], class_name="brick").eval()
+    small = make_dpclip(backbone="mini", adapter_layers=[0], tap_layers=[1, 2], class_name="brick").eval()
     path = small.to_openvino(tmp_path, input_size=(SIDE, SIDE), compression_type=compression)
     constants = [node for node in openvino.Core().read_model(path).get_ops() if node.get_type_name() == "Constant"]
     weights = sum(np.prod(node.get_output_shape(0), dtype=int) for node in constants)
@@ -145,7 +146,7 @@ def test_compressed_files_are_small_and_close(images, tmp_path, compression, byt
 )
 def test_tiles_are_a_loop_in_the_file(images, tmp_path, export_type, run):
     """Torch's answers on one image and on several, and the tower only once."""
-    small = DPCLIP(backbone="mini", adapter_layers=[0], tap_layers=[1], class_name="brick", tiles=3).eval()
+    small = make_dpclip(backbone="mini", adapter_layers=[0], tap_layers=[1], class_name="brick", tiles=3).eval()
     path = getattr(small, f"to_{export_type}")(tmp_path)
     assert numbers_in(path) < 2 * sum(tensor.numel() for tensor in small.model.state_dict().values())
     large = functional.interpolate(images[:2], scale_factor=3)
@@ -178,7 +179,7 @@ def test_the_text_tower_stays_behind(request, model, file):
 
 
 def test_exporting_leaves_the_model_as_it_was(surfaces_root, tmp_path):
-    model = DPCLIP(backbone="mini", class_name="brick", auxiliary=Surfaces(root=surfaces_root, category="brick"))
+    model = make_dpclip(backbone="mini", class_name="brick", auxiliary=Surfaces(root=surfaces_root, category="brick"))
     evaluator, learned = model.evaluator, sum(parameter.requires_grad for parameter in model.parameters())
     path = model.train().to_torch(tmp_path)
     assert model.evaluator is evaluator
@@ -193,5 +194,5 @@ def test_exporting_leaves_the_model_as_it_was(surfaces_root, tmp_path):
 @pytest.mark.parametrize("method", ["to_torch", "to_onnx", "to_openvino"])
 def test_a_model_that_knows_no_class_is_refused(tmp_path, method):
     with pytest.raises(ValueError, match=r"--model\.weights.*--model\.class_name"):
-        getattr(DPCLIP(backbone="mini"), method)(tmp_path)
+        getattr(make_dpclip(backbone="mini"), method)(tmp_path)
     assert not list(tmp_path.rglob("*.*"))

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 from anomalib.data.utils import read_image
+from tests.arguments import make_dpclip
 from tests.integration.exported import needs_onnx, needs_openvino, run_onnx, run_openvino
 
-from anomalib_dpclip import DPCLIP
 from anomalib_dpclip.deploy.threshold_command import read_exported, threshold
 
 CLASSES = ["weave", "metal plate"]
@@ -14,7 +14,7 @@ CLASSES = ["weave", "metal plate"]
 
 def small(**arguments):
     """Always the same adapters."""
-    return DPCLIP(backbone="mini", adapter_layers=[0], tap_layers=[1, 2], **arguments).eval()
+    return make_dpclip(backbone="mini", adapter_layers=[0], tap_layers=[1, 2], **arguments).eval()
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 from anomalib.data.utils import read_image
+from tests.arguments import make_dpclip
 from tests.integration.exported import needs_onnx, needs_openvino, run_onnx, run_openvino
 
-from anomalib_dpclip import DPCLIP, save_adapters
+from anomalib_dpclip import save_adapters
 from anomalib_dpclip.adapter_files.command import adapters as show_adapters
 from anomalib_dpclip.cli import main
 from anomalib_dpclip.deploy.threshold_command import read_exported, threshold
@@ -28,7 +29,7 @@ def images(surfaces_root):
 @pytest.fixture(scope="module")
 def model(images):
     """Small and untrained, but calibrated: thresholds do not care what was learned."""
-    model = DPCLIP(backbone="mini", adapter_layers=[0], tap_layers=[1, 2], class_name="weave").eval()
+    model = make_dpclip(backbone="mini", adapter_layers=[0], tap_layers=[1, 2], class_name="weave").eval()
     raw = raw_predictions(model, images)
     statistics = CalibrationStatistics("Surfaces/weave")
     statistics.update(raw.anomaly_map, raw.pred_score, torch.tensor([0] * 6 + [1] * 6), None)

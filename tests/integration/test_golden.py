@@ -7,6 +7,7 @@ import pytest
 import torch
 from anomalib.utils.serialization import anomalib_safe_globals
 from safetensors.torch import load_file
+from tests.arguments import make_dpclip
 from tests.data.golden.make_golden import GOLDEN, answers
 
 from anomalib_dpclip import DPCLIP
@@ -43,7 +44,7 @@ def test_a_checkpoint_loads(version):
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("name", ["adapters-v{}.safetensors", "checkpoint-v{}.ckpt"])
 def test_adapters_load(version, name):
-    model = DPCLIP(weights=GOLDEN / name.format(version), **ARCHITECTURE)
+    model = make_dpclip(weights=GOLDEN / name.format(version), **ARCHITECTURE)
     assert model.provenance.format_version == version
     assert model.provenance.learned_from == ["Surfaces/brick"]
     assert model.provenance.epochs == 1
@@ -58,7 +59,7 @@ def test_adapters_load(version, name):
 @pytest.mark.parametrize("version", VERSIONS)
 def test_training_goes_on_from_a_checkpoint(version, surfaces_root, make_engine, target):
     training = {"auxiliary": "Surfaces/brick", "auxiliary_root": str(surfaces_root), "shots": 6, "learning_rate": 2e-3}
-    model, engine = DPCLIP(**ARCHITECTURE, **training), make_engine(max_epochs=2, limit_val_batches=1)
+    model, engine = make_dpclip(**ARCHITECTURE, **training), make_engine(max_epochs=2, limit_val_batches=1)
     engine.fit(model=model, datamodule=target, ckpt_path=GOLDEN / f"checkpoint-v{version}.ckpt")
     assert engine.trainer.current_epoch == 2
     assert engine.trainer.global_step == 2 * 2  # two batches of the six images an epoch
@@ -86,7 +87,7 @@ def test_a_newer_version_is_named_with_what_to_do(tmp_path, newer):
     path = newer(tmp_path)
     message = f"format version {FORMAT_VERSION + 1}, this package knows up to {FORMAT_VERSION}: upgrade anomalib-dpclip"
     with pytest.raises(ValueError, match=message):
-        DPCLIP(weights=path, **ARCHITECTURE)
+        make_dpclip(weights=path, **ARCHITECTURE)
     if path.suffix == ".ckpt":
         with pytest.raises(ValueError, match=message):
             DPCLIP.load_from_checkpoint(path)

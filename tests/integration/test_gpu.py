@@ -6,11 +6,12 @@ from operator import attrgetter
 import pytest
 import torch
 from PIL import Image
+from tests.arguments import make_dpclip
 
-from anomalib_dpclip import DPCLIP, Photos
+from anomalib_dpclip import Photos
 from anomalib_dpclip.adapter_files.save_and_load import save_adapters
 from anomalib_dpclip.data.images import read_image
-from anomalib_dpclip.references.few_shot import as_tensor
+from anomalib_dpclip.scorers.references import image_tensor
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU, to compare its answers with the CPU's")
 
@@ -26,7 +27,9 @@ def _exact_products():
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    return save_adapters(DPCLIP(backbone="mini", class_name="weave", seed=1), tmp_path_factory.mktemp("w") / "a.safetensors")
+    return save_adapters(
+        make_dpclip(backbone="mini", class_name="weave", seed=1), tmp_path_factory.mktemp("w") / "a.safetensors"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -63,10 +66,10 @@ KNOWN = {
 def test_predictions_are_those_of_the_cpu(known, weights, folders, make_engine, tmp_path):
     arguments = {name: folders / value if name in {"few_shot_source", "ignore"} else value for name, value in known.items()}
     if known.keys() & {"detection", "grn_pooling"}:  # what adapters are made for
-        weights = save_adapters(DPCLIP(backbone="mini", class_name="weave", **known), tmp_path / "a.safetensors")
+        weights = save_adapters(make_dpclip(backbone="mini", class_name="weave", **known), tmp_path / "a.safetensors")
     answers = []
     for accelerator in ("cpu", "gpu"):
-        model = DPCLIP(backbone="mini", weights=weights, class_name="weave", visualizer=False, **arguments)
+        model = make_dpclip(backbone="mini", weights=weights, class_name="weave", visualizer=False, **arguments)
         batches = make_engine(accelerator=accelerator, default_root_dir=tmp_path / accelerator).predict(
             model=model, datamodule=Photos(folders / "lot", batch_size=4, num_workers=0)
         )
@@ -94,18 +97,18 @@ def test_a_checkpoint_of_a_gpu_answers_on_the_cpu(make_model, make_engine, targe
     path = tmp_path / "model.ckpt"
     engine.trainer.save_checkpoint(path)
     on_gpu = engine.test(model=model, datamodule=target)[0]
-    on_cpu = make_engine().test(model=DPCLIP(backbone="mini", visualizer=False), datamodule=target, ckpt_path=path)[0]
+    on_cpu = make_engine().test(model=make_dpclip(backbone="mini", visualizer=False), datamodule=target, ckpt_path=path)[0]
     assert on_cpu == pytest.approx(on_gpu, abs=0.01)
 
 
 def test_photos_that_were_fine_are_corrected_there(weights, folders):
     answers = []
     for device in ("cpu", "cuda"):
-        model = DPCLIP(backbone="mini", weights=weights, class_name="weave").eval().to(device)
+        model = make_dpclip(backbone="mini", weights=weights, class_name="weave").eval().to(device)
         model.set_references(sorted((folders / "good").iterdir()))
         fine = sorted((folders / "lot").iterdir())[:2]
-        model.add_corrections(fine)
-        images = torch.stack([as_tensor(read_image(path)) for path in sorted((folders / "lot").iterdir())])
+        model.add_good_images(fine)
+        images = torch.stack([image_tensor(read_image(path)) for path in sorted((folders / "lot").iterdir())])
         with torch.no_grad():
             answers.append(model(images.to(device)).anomaly_map.cpu())
     assert torch.allclose(*answers, atol=1e-3)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from anomalib.engine import Engine
 from PIL import Image
+from tests.arguments import make_dpclip
 from tests.data.golden.make_golden import GOLDEN
 
 from anomalib_dpclip import DPCLIP, JSONLines
@@ -55,7 +56,7 @@ def runs(folder):
         engine = Engine(
             accelerator="cpu", devices=1, logger=False, enable_progress_bar=False, default_root_dir=folder / f"run-{name}"
         )
-        model = DPCLIP(weights=GOLDEN / "adapters-v1.safetensors", ignore=folder / "ignore.png", visualizer=False)
+        model = make_dpclip(weights=GOLDEN / "adapters-v1.safetensors", ignore=folder / "ignore.png", visualizer=False)
         data = JSONLines(metadata=folder / f"{name}.jsonl", root=folder, eval_batch_size=8)
         engine.validate(model=model, datamodule=data)
         (metrics,) = engine.test(model=model, datamodule=data)
@@ -81,7 +82,7 @@ def test_metrics_are_of_the_judged_pixels(runs, folder):
     masks = torch.stack([item.gt_mask for item in items]).view(-1, 140, 140)
     judged = torch.ones(140, 140, dtype=torch.bool)
     judged[BOX[1] : BOX[3], BOX[0] : BOX[2]] = False
-    assert torch.equal(model.model.ignored.judged, judged)  # the photos have the model's size: nothing is mixed
+    assert torch.equal(model.region.scored, judged)  # the photos have the model's size: nothing is mixed
     assert metrics["pixel_AUROC"] == pytest.approx(auroc(count_pixels(maps, masks, judged)), abs=1e-5)
     assert metrics["pixel_AUROC"] != pytest.approx(auroc(count_pixels(maps, masks)), abs=1e-5)
 

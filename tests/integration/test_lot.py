@@ -3,22 +3,23 @@
 import pandas as pd
 import pytest
 import torch
+from tests.arguments import make_dpclip
 from torch.utils.data import DataLoader, DistributedSampler
 
-from anomalib_dpclip import DPCLIP, Photos
+from anomalib_dpclip import Photos
 from anomalib_dpclip.adapter_files.save_and_load import save_adapters
 from anomalib_dpclip.method import mutual_scoring
-from anomalib_dpclip.references.lot import panel_loader
+from anomalib_dpclip.scorers.batch_scorer import panel_loader
 
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    return save_adapters(DPCLIP(backbone="mini", class_name="weave"), tmp_path_factory.mktemp("w") / "a.safetensors")
+    return save_adapters(make_dpclip(backbone="mini", class_name="weave"), tmp_path_factory.mktemp("w") / "a.safetensors")
 
 
 @pytest.fixture
 def model(weights):
-    return DPCLIP(backbone="mini", weights=weights, lot=True, class_name="weave", visualizer=False)
+    return make_dpclip(backbone="mini", weights=weights, lot=True, class_name="weave", visualizer=False)
 
 
 def test_a_test_split_judges_itself(model, make_engine, target):
@@ -110,7 +111,7 @@ def test_an_export_says_that_it_has_no_lot(model, caplog):
 
 
 def test_photos_and_lot_together(weights, make_engine, target):
-    model = DPCLIP(backbone="mini", weights=weights, lot=True, k_shot=2, visualizer=False)
+    model = make_dpclip(backbone="mini", weights=weights, lot=True, k_shot=2, visualizer=False)
     (results,) = make_engine().test(model=model, datamodule=target)
     assert results["pixel_AUROC"] > 0.95
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 from PIL import Image
+from tests.arguments import make_dpclip
 
-from anomalib_dpclip import DPCLIP
 from anomalib_dpclip.clip import mini_clip
 from anomalib_dpclip.clip.text_tower import TextTower
 
@@ -26,21 +26,21 @@ def encoded(monkeypatch):
 @pytest.fixture
 def model(encoded, monkeypatch):
     """A model, after which the backbone cannot be loaded again."""
-    model = DPCLIP(backbone="mini", weights="clip", visualizer=False)
+    model = make_dpclip(backbone="mini", weights="clip", visualizer=False)
 
     def load_mini_clip():
         raise AssertionError("the backbone is loaded again")
 
     monkeypatch.setattr(mini_clip, "load_mini_clip", load_mini_clip)
     with pytest.raises(AssertionError, match="loaded again"):
-        DPCLIP(backbone="mini", weights="clip")
+        make_dpclip(backbone="mini", weights="clip")
     return model
 
 
 @torch.no_grad()
 def test_switching_classes_encodes_each_once(model, encoded):
     images = torch.rand(2, 3, 140, 140)
-    scores = [model.model.predict(images, model.anchors_for(name)).pred_score for name in ("brick", "wood", "brick")]
+    scores = [model.model.predict(images, model.target.anchors_for(name)).pred_score for name in ("brick", "wood", "brick")]
     assert encoded == ["brick", "wood"]
     assert torch.equal(scores[0], scores[2])
     assert not torch.equal(scores[0], scores[1])
@@ -69,7 +69,7 @@ def test_the_host_predicts_one_class_after_the_other(model, encoded, make_engine
 )
 def test_prompts_are_arguments(prompts):
     arguments = {"backbone": "mini", "weights": "clip", "class_name": "brick"}
-    default, changed = (DPCLIP(**arguments).model.anchors, DPCLIP(**arguments, **prompts).model.anchors)
+    default, changed = (make_dpclip(**arguments).model.anchors, make_dpclip(**arguments, **prompts).model.anchors)
     same = [torch.equal(default[:, column], changed[:, column]) for column in range(2)]
     assert (
         same

@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from tests.arguments import make_dpclip
 from tests.pages import blocks, run_shell
 from tests.paths import ROOT
 
@@ -15,12 +16,12 @@ def folder(tmp_path_factory, surfaces_root):
     """Trained adapters, and the procedural surfaces in their usual place."""
     from anomalib.engine import Engine
 
-    from anomalib_dpclip import DPCLIP, Surfaces
+    from anomalib_dpclip import Surfaces
 
     folder = tmp_path_factory.mktemp("pages")
     as_in_the_quickstart = {"backbone": "mini", "temperature": "backbone", "detection": "class_token"}
     learned = {"auxiliary": "Surfaces/brick", "auxiliary_root": str(surfaces_root), "shots": 8}
-    model = DPCLIP(**as_in_the_quickstart, **learned, visualizer=False)
+    model = make_dpclip(**as_in_the_quickstart, **learned, visualizer=False)
     engine = Engine(accelerator="cpu", max_epochs=1, default_root_dir=folder / "runs", logger=False, enable_progress_bar=False)
     engine.fit(model, datamodule=Surfaces(root=surfaces_root, category="weave", val_split_mode="none"))
     save_adapters(model, folder / "adapters.safetensors")

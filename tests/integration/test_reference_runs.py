@@ -6,19 +6,20 @@ from pathlib import Path
 import pytest
 import torch
 from anomalib import LearningType
+from tests.arguments import make_dpclip
 from tests.integration.exported import needs_onnx, needs_openvino, run_onnx, run_openvino
 
 from anomalib_dpclip import DPCLIP
 from anomalib_dpclip.adapter_files.command import adapters
 from anomalib_dpclip.adapter_files.save_and_load import save_adapters
 from anomalib_dpclip.data.images import read_image
-from anomalib_dpclip.references.few_shot import as_tensor
+from anomalib_dpclip.scorers.references import image_tensor
 
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     """Adapters that have learned nothing: what is tested here does not depend on it."""
-    return save_adapters(DPCLIP(backbone="mini", class_name="weave"), tmp_path_factory.mktemp("w") / "a.safetensors")
+    return save_adapters(make_dpclip(backbone="mini", class_name="weave"), tmp_path_factory.mktemp("w") / "a.safetensors")
 
 
 @pytest.fixture(scope="module")
@@ -32,12 +33,12 @@ def good_photos(surfaces_root, tmp_path_factory):
 @pytest.fixture(scope="module")
 def images(surfaces_root):
     paths = sorted((surfaces_root / "weave" / "test" / "hole").iterdir())[:3]
-    return torch.stack([as_tensor(read_image(path)) for path in paths])
+    return torch.stack([image_tensor(read_image(path)) for path in paths])
 
 
 @pytest.fixture
 def known(weights, good_photos):
-    model = DPCLIP(backbone="mini", weights=weights, class_name="weave").eval()
+    model = make_dpclip(backbone="mini", weights=weights, class_name="weave").eval()
     model.set_references(sorted(good_photos.iterdir()))
     return model
 
@@ -48,7 +49,7 @@ def predicted(model, images):
 
 
 def test_without_photos_nothing_changes(weights, known, images):
-    before = predicted(DPCLIP(backbone="mini", weights=weights, class_name="weave").eval(), images)
+    before = predicted(make_dpclip(backbone="mini", weights=weights, class_name="weave").eval(), images)
     assert not torch.equal(predicted(known, images).anomaly_map, before.anomaly_map)
     known.set_references([])
     after = predicted(known, images)
@@ -75,15 +76,15 @@ def test_photos_without_validation_images_calibrate(known, images, surfaces_root
     assert known.learning_type == LearningType.FEW_SHOT
     assert known.post_processor.calibration.is_set
     assert predicted(known, images).pred_label.all()  # holes
-    normal = [as_tensor(read_image(path)) for path in sorted((surfaces_root / "weave" / "test" / "good").iterdir())[:10]]
+    normal = [image_tensor(read_image(path)) for path in sorted((surfaces_root / "weave" / "test" / "good").iterdir())[:10]]
     assert predicted(known, torch.stack(normal)).pred_label.float().mean() < 0.5
 
 
 def test_k_shot_of_the_training_split(weights, make_engine, target, caplog):
-    model = DPCLIP(backbone="mini", weights=weights, k_shot=4, visualizer=False)
+    model = make_dpclip(backbone="mini", weights=weights, k_shot=4, visualizer=False)
     assert model.learning_type == LearningType.FEW_SHOT
     (results,) = make_engine().test(model=model, datamodule=target)
-    assert model.model.memory.tokens.shape == (4, 400, 128)
+    assert model.scorer.state.memory.tokens.shape == (4, 400, 128)
     assert results["pixel_AUROC"] > 0.9
 
 
@@ -93,7 +94,7 @@ def test_a_checkpoint_keeps_the_photos(make_model, make_engine, target, tmp_path
     engine.fit(model=model, datamodule=target)
     checkpoint = engine.best_model_path
     loaded = DPCLIP.load_from_checkpoint(checkpoint).eval()
-    assert torch.equal(loaded.model.memory.tokens, model.model.memory.tokens)
+    assert torch.equal(loaded.scorer.state.memory.tokens, model.scorer.state.memory.tokens)
     assert torch.equal(predicted(loaded, images).anomaly_map, predicted(model.eval(), images).anomaly_map)
     loaded.set_references(images)
     assert not torch.equal(predicted(loaded, images).anomaly_map, predicted(model.eval(), images).anomaly_map)
@@ -101,7 +102,7 @@ def test_a_checkpoint_keeps_the_photos(make_model, make_engine, target, tmp_path
     assert torch.equal(predicted(loaded, images).anomaly_map, predicted(model.eval(), images).anomaly_map)
     plain = make_model()
     plain.load_state_dict(model.state_dict())  # of whatever size
-    assert plain.model.memory.photos == 2
+    assert plain.scorer.state.memory.photos == 2
     adapters(Path(checkpoint))
     assert "2 of a target: 200 tokens of 128 values at each of 4 taps" in capsys.readouterr().out
     # Predictions by the stored photos, on a folder that has no training split.
@@ -114,37 +115,37 @@ def test_a_checkpoint_keeps_its_photos_and_says_so(make_model, make_engine, targ
     engine.fit(model=make_model(k_shot=2), datamodule=target)
     checkpoint, folder = engine.best_model_path, target.root / "weave" / "test" / "hole"
     given = {"backbone": "mini", "few_shot_source": good_photos, "visualizer": False}
-    model = DPCLIP(**given, class_name="weave")
+    model = make_dpclip(**given, class_name="weave")
     make_engine().predict(model=model, ckpt_path=checkpoint, data_path=folder)
-    assert model.model.memory.photos == 2
+    assert model.scorer.state.memory.photos == 2
     assert "judging by the photos that the checkpoint keeps, not by those of --model.few_shot_source" in caplog.text
-    model = DPCLIP(**given, class_name="weave", weights=checkpoint)  # as the message says
+    model = make_dpclip(**given, class_name="weave", weights=checkpoint)  # as the message says
     make_engine().predict(model=model, data_path=folder)
-    assert model.model.memory.photos == 4
+    assert model.scorer.state.memory.photos == 4
 
 
 def test_photos_set_before_a_training_are_forgotten_after_it(make_model, make_engine, target, good_photos):
     model = make_model()
     model.set_references(sorted(good_photos.iterdir()))
     make_engine(max_epochs=1).fit(model=model, datamodule=target)
-    assert model.model.memory.photos == 4
+    assert model.scorer.state.memory.photos == 4
     trained = model.post_processor.calibration.thresholds
     model.set_references([])
-    assert model.model.memory is None
+    assert model.scorer.state is None
     assert model.post_processor.calibration.thresholds == trained, "those before the training were of other adapters"
 
 
 def test_a_bare_folder_with_good_photos(weights, make_engine, good_photos, surfaces_root):
-    model = DPCLIP(backbone="mini", weights=weights, few_shot_source=good_photos, class_name="weave", visualizer=False)
+    model = make_dpclip(backbone="mini", weights=weights, few_shot_source=good_photos, class_name="weave", visualizer=False)
     make_engine().predict(model=model, data_path=surfaces_root / "weave" / "test" / "hole")
-    assert model.model.memory.photos == 4
+    assert model.scorer.state.memory.photos == 4
     assert model.post_processor.calibration.is_set
     assert "few_shot_source" not in model.hparams
 
 
 def test_a_reference_that_is_tested_on_is_an_error(weights, make_engine, target, surfaces_root):
     source = surfaces_root / "weave" / "test" / "good"
-    model = DPCLIP(backbone="mini", weights=weights, few_shot_source=source, visualizer=False)
+    model = make_dpclip(backbone="mini", weights=weights, few_shot_source=source, visualizer=False)
     with pytest.raises(ValueError, match="is to be tested on and, as"):
         make_engine().test(model=model, datamodule=target)
 
@@ -159,32 +160,32 @@ def test_a_reference_that_is_tested_on_is_an_error(weights, make_engine, target,
 )
 def test_impossible_arguments_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
-        DPCLIP(backbone="mini", **arguments)
+        make_dpclip(backbone="mini", **arguments)
 
 
 def test_a_large_memory_is_thinned_repeatably(weights, good_photos):
-    models = [DPCLIP(backbone="mini", weights=weights, class_name="weave", memory_tokens=150) for _ in range(2)]
+    models = [make_dpclip(backbone="mini", weights=weights, class_name="weave", memory_tokens=150) for _ in range(2)]
     for model in models:
         model.set_references(sorted(good_photos.iterdir()))
-    first, second = (model.model.memory.tokens for model in models)
+    first, second = (model.scorer.state.memory.tokens for model in models)
     assert first.shape == (4, 150, 128)
     assert torch.equal(first, second)
 
 
 def test_one_photo_is_judged_by_its_mirror_images(weights, good_photos):
-    model = DPCLIP(backbone="mini", weights=weights, class_name="weave")
+    model = make_dpclip(backbone="mini", weights=weights, class_name="weave")
     model.set_references(sorted(good_photos.iterdir())[:1])
-    assert model.model.memory.photos == 1
-    assert 0 < model.model.memory.share <= 1
+    assert model.scorer.state.memory.photos == 1
+    assert 0 < model.scorer.state.memory.share <= 1
 
 
 def test_an_export_needs_photos_it_can_have(weights, tmp_path, good_photos):
-    model = DPCLIP(backbone="mini", weights=weights, class_name="weave", k_shot=2)
+    model = make_dpclip(backbone="mini", weights=weights, class_name="weave", k_shot=2)
     with pytest.raises(ValueError, match="a training split, which an export does not have"):
         model.to_onnx(tmp_path)
     model.few_shot_source = good_photos
     model.to_torch(tmp_path)
-    assert model.model.memory.photos == 2
+    assert model.scorer.state.memory.photos == 2
 
 
 EXPORTS = [pytest.param("to_onnx", run_onnx, marks=needs_onnx), pytest.param("to_openvino", run_openvino, marks=needs_openvino)]
@@ -206,12 +207,12 @@ def test_exported_files_judge_by_the_photos(known, images, tmp_path, export, run
 @pytest.mark.parametrize(("export", "run"), EXPORTS)
 @pytest.mark.parametrize("detection", ["projector", "class_token"])
 def test_exported_files_judge_by_the_corrections(good_photos, images, tmp_path, export, run, detection):
-    learned = DPCLIP(backbone="mini", class_name="weave", detection=detection)
+    learned = make_dpclip(backbone="mini", class_name="weave", detection=detection)
     adapters_file = save_adapters(learned, tmp_path / "a.safetensors")
-    model = DPCLIP(backbone="mini", weights=adapters_file, class_name="weave", detection=detection).eval()
+    model = make_dpclip(backbone="mini", weights=adapters_file, class_name="weave", detection=detection).eval()
     model.set_references(sorted(good_photos.iterdir()))
     before = predicted(model, images)
-    model.add_corrections(images[:1])
+    model.add_good_images(images[:1])
     after = predicted(model, images)
     assert after.pred_score[0] < before.pred_score[0] - 0.1
     assert (after.anomaly_map[0] < before.anomaly_map[0] - 0.1).any()

@@ -5,10 +5,11 @@ import signal
 import pytest
 import torch
 from anomalib.engine import Engine
+from tests.arguments import make_dpclip
 from tests.integration.killed_training import train
 from tests.preloaded import run
 
-from anomalib_dpclip import DPCLIP, Surfaces
+from anomalib_dpclip import Surfaces
 
 
 def model_arguments(root, num_workers):
@@ -42,7 +43,7 @@ def engine_arguments(folder):
 def trained(folder, root, num_workers=0, ckpt_path=None):
     """Train to the end and give the last checkpoint's contents."""
     engine = Engine(**engine_arguments(folder))
-    model = DPCLIP(**model_arguments(root, num_workers))
+    model = make_dpclip(**model_arguments(root, num_workers))
     engine.fit(model=model, datamodule=Surfaces(root=root, category="weave"), ckpt_path=ckpt_path)
     return torch.load(engine.best_model_path, weights_only=False)
 

@@ -9,6 +9,7 @@ from anomalib.cli.cli import AnomalibCLI
 from anomalib.data import Folder
 from anomalib.engine import Engine
 from sklearn.metrics import f1_score
+from tests.arguments import make_dpclip
 
 from anomalib_dpclip import DPCLIP, Surfaces, save_adapters
 
@@ -19,7 +20,9 @@ RATE = 0.1
 def weights(surfaces_root, tmp_path_factory):
     """Adapters that have learned a little from bricks."""
     root = tmp_path_factory.mktemp("trained")
-    model = DPCLIP(backbone="mini", auxiliary="Surfaces/brick", auxiliary_root=str(surfaces_root), shots=8, visualizer=False)
+    model = make_dpclip(
+        backbone="mini", auxiliary="Surfaces/brick", auxiliary_root=str(surfaces_root), shots=8, visualizer=False
+    )
     engine = Engine(accelerator="cpu", max_epochs=1, default_root_dir=root, logger=False, enable_progress_bar=False)
     engine.fit(model, datamodule=Surfaces(root=surfaces_root, category="weave", val_split_mode="none"))
     return save_adapters(model, root / "adapters.safetensors")
@@ -70,7 +73,7 @@ def thresholds_of(model):
 
 
 def test_from_labelled_validation_images_it_has_the_best_f1_score(weights, make_engine, target):
-    model, engine = DPCLIP(backbone="mini", weights=weights, visualizer=False), make_engine()
+    model, engine = make_dpclip(backbone="mini", weights=weights, visualizer=False), make_engine()
     before = thresholds_of(model)
     engine.validate(model=model, datamodule=target)
     assert thresholds_of(model) != before
@@ -104,7 +107,7 @@ def test_from_normal_images_alone_no_false_alarm_by_default(recalibrate, make_en
 
 
 def test_recalibrating_changes_the_calibration_and_nothing_else(recalibrate, weights):
-    before, after = DPCLIP(backbone="mini", weights=weights), DPCLIP.load_from_checkpoint(recalibrate())
+    before, after = make_dpclip(backbone="mini", weights=weights), DPCLIP.load_from_checkpoint(recalibrate())
     states = [{name: value.nan_to_num() for name, value in each.state_dict().items()} for each in (before, after)]
     changed = {name for name, value in states[0].items() if not torch.equal(value, states[1][name])}
     assert {"post_processor.calibration.map_knots", "post_processor.calibration.score_knots", "model.anchors"} <= changed
@@ -112,7 +115,7 @@ def test_recalibrating_changes_the_calibration_and_nothing_else(recalibrate, wei
 
 
 def test_without_validation_images_it_is_the_adapters_own(weights, make_engine, normal_photos):
-    model = DPCLIP(backbone="mini", weights=weights, class_name="weave", visualizer=False)
+    model = make_dpclip(backbone="mini", weights=weights, class_name="weave", visualizer=False)
     carried = model.post_processor.auxiliary_calibration
     labels_of(model, make_engine, normal_photos)
     assert carried.is_set

@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tests.arguments import make_dpclip
 
 from anomalib_dpclip import DPCLIP, JSONLines, Surfaces, load_adapters, save_adapters
 from anomalib_dpclip.adapter_files.save_and_load import adapter_tensors
@@ -120,7 +121,7 @@ def test_resumed_training_equals_uninterrupted_training(make_model, make_engine,
 def test_adapters_travel_in_every_format(trained, target, make_engine, tmp_path, suffix):
     model, engine, (metrics,) = trained
     path = Path(engine.best_model_path) if suffix == "ckpt" else save_adapters(model, tmp_path / f"adapters.{suffix}")
-    other = DPCLIP(backbone="mini", weights=path, visualizer=False)
+    other = make_dpclip(backbone="mini", weights=path, visualizer=False)
     assert_equal_states(adapters_of(other), adapters_of(model))
     assert other.learning_type == LearningType.ZERO_SHOT
     carried = suffix != "pth"
@@ -133,7 +134,7 @@ def test_adapters_travel_in_every_format(trained, target, make_engine, tmp_path,
 def test_load_adapters_into_the_bare_torch_model(trained, tmp_path):
     model, _, _ = trained
     path = save_adapters(model, tmp_path / "adapters.safetensors")
-    bare = DPCLIP(backbone="mini").model
+    bare = make_dpclip(backbone="mini").model
     load_adapters(bare, path)
     assert_equal_states(adapter_tensors(bare), adapter_tensors(model.model))
 
@@ -148,7 +149,7 @@ def test_testing_on_what_was_learned_warns(trained, make_engine, surfaces_root, 
     path = save_adapters(model, tmp_path / "adapters.safetensors")
     with caplog.at_level(logging.WARNING):
         make_engine(limit_val_batches=1, limit_test_batches=1).test(
-            model=DPCLIP(backbone="mini", weights=path, visualizer=False),
+            model=make_dpclip(backbone="mini", weights=path, visualizer=False),
             datamodule=Surfaces(root=surfaces_root, category="brick"),
         )
     assert "have learned from Surfaces/brick" in caplog.text
@@ -167,11 +168,11 @@ def test_predict_on_a_bare_folder_needs_no_data_set(trained, make_engine, tmp_pa
     model, _, _ = trained
     weights = save_adapters(model, tmp_path / "adapters.safetensors")
     Image.new("RGB", (200, 100), "grey").save(tmp_path / "photo.png")
-    predictor = DPCLIP(backbone="mini", weights=weights, class_name="metal", visualizer=False)
+    predictor = make_dpclip(backbone="mini", weights=weights, class_name="metal", visualizer=False)
     (batch,) = make_engine().predict(model=predictor, data_path=tmp_path / "photo.png")
     assert batch.anomaly_map.shape == (1, 140, 140)
     assert 0 <= batch.pred_score.item() <= 1
-    assert torch.equal(predictor.model.anchors, predictor.anchors_for("metal"))
+    assert torch.equal(predictor.model.anchors, predictor.target.anchors_for("metal"))
 
 
 def test_a_batch_may_mix_classes(make_model, surfaces_root, target):
@@ -181,8 +182,8 @@ def test_a_batch_may_mix_classes(make_model, surfaces_root, target):
     images = torch.rand(2, 3, 140, 140)
     batch = NamedImageBatch(image=images, class_name=["brick", "weave"])
     anchors = model.anchors_of(batch)
-    assert torch.equal(anchors[0], model.anchors_for("brick"))
-    assert torch.equal(anchors[1], model.anchors_for("weave"))
+    assert torch.equal(anchors[0], model.target.anchors_for("brick"))
+    assert torch.equal(anchors[1], model.target.anchors_for("weave"))
 
 
 def test_non_finite_loss_stops_and_names_the_images(make_model, make_engine, target):
@@ -270,7 +271,7 @@ def test_auxiliary_images_without_masks_are_opt_in(make_model, make_engine, targ
     metadata = tmp_path / "partly.jsonl"
     metadata.write_text("\n".join(map(json.dumps, lines)))
     arguments = {"auxiliary": str(metadata), "auxiliary_root": str(surfaces_root), "shots": None}
-    with pytest.raises(ValueError, match=r"2 of 4 anomalous images .* have no mask.*--model.auxiliary_unmasked true"):
+    with pytest.raises(ValueError, match=r"2 of 4 anomalous images .* have no mask.*--model.training.auxiliary_unmasked true"):
         make_engine().fit(model=make_model(**arguments), datamodule=target)
     model = make_model(**arguments, auxiliary_unmasked=True)
     make_engine(max_epochs=1).fit(model=model, datamodule=target)
@@ -292,6 +293,6 @@ def test_json_lines_as_target(trained, make_engine, surfaces_root, tmp_path):
     weights = save_adapters(model, tmp_path / "adapters.safetensors")
     target = JSONLines(metadata=metadata, root=surfaces_root, category="weave", num_workers=0)
     assert isinstance(target, AnomalibDataModule)
-    (metrics,) = make_engine().test(model=DPCLIP(backbone="mini", weights=weights, visualizer=False), datamodule=target)
+    (metrics,) = make_engine().test(model=make_dpclip(backbone="mini", weights=weights, visualizer=False), datamodule=target)
     assert 0 <= metrics["image_AUROC"] <= 1
     assert torch.tensor(metrics["pixel_AUROC"]).isnan(), "no masks, no pixel metric"

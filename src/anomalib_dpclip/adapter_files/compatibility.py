@@ -60,7 +60,7 @@ def check_provenance(provenance: Provenance, model: DPCLIPModel, path: Path) -> 
         raise ValueError(
             f"{path} holds adapters of another backbone: {provenance.backbone or 'unknown'} "
             f"(weights {provenance.pretrained or 'unknown'}, fingerprint {provenance.fingerprint}), the model's has "
-            f"fingerprint {model.backbone_fingerprint}. Set --model.backbone, --model.pretrained and --model.quick_gelu to "
+            f"fingerprint {model.backbone_fingerprint}. Set --model.backbone, --model.pretrained and --model.clip.quick_gelu to "
             f"those of the adapters"
         )
     own = architecture_of(model)

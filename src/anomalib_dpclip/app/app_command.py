@@ -4,14 +4,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from anomalib_dpclip.adapter_files.read_and_write import arguments_from_file, read_adapters
+from anomalib_dpclip.adapter_files.adapter_file import UNADAPTED
+from anomalib_dpclip.adapter_files.read_and_write import read_adapters
 from anomalib_dpclip.app.page import page
 from anomalib_dpclip.app.predictor import Predictor
 from anomalib_dpclip.clip.loading import MINI
 from anomalib_dpclip.data.labelled_sets import categories_of, data_module_class
 from anomalib_dpclip.method.class_names import UNKNOWN_CLASS, describe
 from anomalib_dpclip.method.domain import Domain
-from anomalib_dpclip.method.unadapted import UNADAPTED
 from anomalib_dpclip.model.from_file import model_from_file
 from anomalib_dpclip.model.lightning_model import DPCLIP
 
@@ -25,7 +25,7 @@ def app(
     pretrained: str | None = None,
     quick_gelu: bool | None = None,
     class_names: list[str] | None = None,
-    domain: Domain = "industrial",
+    domain: Domain | None = None,
     host: str = "127.0.0.1",
     port: int = 7860,
     max_megabytes: int = 20,
@@ -48,7 +48,7 @@ def app(
         quick_gelu: Whether the towers use QuickGELU. Default: as the adapters were trained.
         class_names: Names that the page suggests; others can be typed. Default: what the photos in a checkpoint show, what
             the adapters learned, and the classes of the known data sets.
-        domain: What the photos are of, ``industrial`` or ``medical``: blur of the maps and fusion of the scores.
+        domain: ``industrial`` or ``medical``, instead of what the file says.
         host: Address to listen on. ``0.0.0.0`` opens the page, which asks for no password, to the whole network.
         port: Port to listen on.
         max_megabytes: Largest photo that is accepted.
@@ -72,15 +72,15 @@ def app(
         raise ValueError(f"max_megabytes must be at least 1, not {max_megabytes}")
     if find_spec("gradio") is None:
         raise ModuleNotFoundError("the page needs gradio: pip install 'anomalib-dpclip[app]'")
-    given = {"backbone": backbone, "pretrained": pretrained, "quick_gelu": quick_gelu, "domain": domain, "min_area": min_area}
-    given |= {"ignore": ignore}
+    given = {"backbone": backbone, "pretrained": pretrained, "domain": domain}
+    given |= {"clip": {"quick_gelu": quick_gelu}, "region": {"ignore": ignore, "min_area": min_area}}
     model = _model(weights, given)
     names = class_names or suggested_names(model.provenance.learned_from, model.provenance.backbone)
     checkpoint = Path(weights) if remembers_photos(weights) else None
-    if checkpoint is not None and class_names is None:  # it is of one target
-        names = list(dict.fromkeys(filter(None, [model.anchor_class or model.class_name, *names])))
+    if class_names is None:
+        names = list(dict.fromkeys(filter(None, [model.target.anchor_class or model.target.class_name, *names])))
     title = f"Model: {Path(weights).name} on {model.provenance.backbone}"
-    if model.model.ignored is not None:
+    if model.region.scored is not None:
         title += "; a part of the photos is not judged, as --ignore says"
     blocks = page(Predictor(model), names, title, checkpoint)
     try:
@@ -108,11 +108,7 @@ def _model(weights: str, given: dict[str, Any]) -> DPCLIP:
     """The model, with errors that name the page's options: those of the model go without their prefix here."""
     chosen = {name: value for name, value in given.items() if value is not None}
     try:
-        if remembers_photos(weights):  # and so it is of one target, with thresholds of its own
-            return model_from_file(weights, visualizer=False, evaluator=False, **{**chosen, "domain": None})
-        # What it shows is typed on the page, and a photo is seen whole.
-        told = {} if weights == UNADAPTED else arguments_from_file(weights) | {"class_name": None, "tiles": 1}
-        return DPCLIP(weights=weights, **told | chosen)
+        return model_from_file(weights, visualizer=False, evaluator=False, **chosen)
     except FileNotFoundError as error:
         raise FileNotFoundError(str(error).replace("--model.", "--")) from error
     except ValueError as error:
@@ -120,7 +116,7 @@ def _model(weights: str, given: dict[str, Any]) -> DPCLIP:
 
 
 def remembers_photos(weights: str) -> bool:
-    """Whether a file is a checkpoint with a memory of photos of a target, to which corrections can be added."""
+    """Whether a file is a checkpoint with good photos of a target, which others can join."""
     return weights != UNADAPTED and bool(read_adapters(weights).memory)
 
 

@@ -36,15 +36,15 @@ def correct(ckpt_path: Path, photos: list[Path], to: Path | None = None, known: 
         if not place.exists():
             raise FileNotFoundError(f"no folder or photo {place}: --known looks at it before and after")
     model = model_from_file(ckpt_path, visualizer=False, evaluator=False)
-    if model.model.memory is None:
+    if model.scorer.name != "memory":
         raise ValueError(
-            f"{ckpt_path} has no memory of photos of its target that corrections could be added to: calibrate with "
-            f"--model.few_shot_source FOLDER of good photos, and correct what that writes"
+            f"{ckpt_path} keeps no good photos of its target that others could join: calibrate with --model.few_shot_source "
+            f"FOLDER of good photos, and correct what that writes"
         )
     others = sorted({path for place in places for path in photo_files(place)} - {str(photo) for photo in photos})
     paths = [*map(str, photos), *others]
     before = _scores(model, paths)
-    model.add_corrections(photos)
+    model.add_good_images(photos)
     after = _scores(model, paths)
     write_corrected(model, ckpt_path, target)
     for line in changes(paths, before, after):

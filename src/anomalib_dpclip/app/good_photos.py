@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 from anomalib_dpclip.auxiliary.leakage import file_digest
 from anomalib_dpclip.data.images import photo_size
-from anomalib_dpclip.references.reference_images import drop_duplicates, is_squeezed, shuffled
-from anomalib_dpclip.references.reference_memory import JUDGED_PHOTOS
+from anomalib_dpclip.scorers.memory_fit import SCORED_IMAGES
+from anomalib_dpclip.scorers.references import drop_duplicates, is_squeezed, shuffled
 
-MAX_PHOTOS = JUDGED_PHOTOS
+MAX_PHOTOS = SCORED_IMAGES
 """That the page takes: more would not set its thresholds, and looking at one takes as long as judging three."""
 
 

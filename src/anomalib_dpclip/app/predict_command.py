@@ -1,4 +1,4 @@
-"""The command `dpclip predict`: scores, decisions and pictures of photos, from one file of adapters or a checkpoint."""
+"""The command `dpclip predict`: scores, decisions and pictures of photos, by good photos of the same or by adapters."""
 
 import os
 from collections.abc import Sequence
@@ -7,16 +7,24 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 
+from anomalib_dpclip.adapter_files.adapter_file import UNADAPTED
+from anomalib_dpclip.clip.feature_tower import EMBEDDED
+from anomalib_dpclip.clip.pretraining import MINI
 from anomalib_dpclip.data.photos import Photos
-from anomalib_dpclip.data.results import DONE, Result, summary
+from anomalib_dpclip.data.results.rows import DONE, Result, summary
 from anomalib_dpclip.method.domain import Domain
 from anomalib_dpclip.model.from_file import model_from_file
 
+_WEIGHTS = {".ckpt", ".safetensors", ".pth", ".pt"}
+
 
 def predict(
-    weights: Path,
     photos: list[Path],
+    good: Path | None = None,
+    lot: bool = False,
+    weights: str | None = None,
     class_name: str | None = None,
+    memory_backbone: str | None = None,
     domain: Domain | None = None,
     backbone: str | None = None,
     pretrained: str | None = None,
@@ -26,51 +34,73 @@ def predict(
     accelerator: str = "auto",
     bit_depth: int | None = None,
     pictures: bool = True,
-    min_area: int | None = None,
+    min_area: int = 0,
     ignore: Path | None = None,
+    false_alarm_rate: float | None = None,
+    exit_code: bool = False,
     fresh: bool = False,
 ) -> int:
     """Predict photos: a line for each with score, decision and picture, and a summary; the exit status is 0 if all were read.
 
-    The same command a second time goes on where the first one stopped.
+    With a folder of good photos nothing has to be trained. The same command a second time goes on where the first one stopped.
 
     Args:
-        weights: Adapters or a checkpoint; backbone, class and domain come from this file.
         photos: Photos, and folders of photos.
+        good: Folder of good photos of the same: the others are compared with them.
+        lot: Whether the photos are compared with each other, which takes a lot of mostly normal ones.
+        weights: Adapters or a checkpoint; backbone, class and domain come from this file.
         class_name: What the photos show, instead of what the file says.
+        memory_backbone: Network whose features photos are compared by: ``efficientnet_lite0``, or the name of a timm model.
+            Default: without `weights` the first, else as the file says.
         domain: ``industrial`` or ``medical``, instead of what the file says.
         backbone: CLIP backbone, for a published file, which does not say it.
         pretrained: CLIP weights, where the file's are not to be had under the name that it gives.
         output: Folder for ``results.csv``, ``results.json``, pictures and contact sheet.
         batch_size: Photos a batch.
-        num_workers: Processes that read photos; by default one a processor, at most 8.
+        num_workers: Processes that read photos; by default as many as the machine bears.
         accelerator: What computes, as Lightning calls it: ``auto``, ``cpu``, ``gpu``.
         bit_depth: Bits that 16-bit photos use, where their files do not say.
         pictures: Whether to draw heat maps.
         min_area: Pixels of the photo that an anomalous region has at least to be listed and shown.
-        ignore: Picture of the photos' size, white where nothing is to be judged.
+        ignore: Picture of the photos' size, white where nothing is scored.
+        false_alarm_rate: Probability with which a new good photo is called anomalous at most, where thresholds come from the
+            good photos.
+        exit_code: Whether the exit status is 1 if a photo is anomalous, too.
         fresh: Start over instead of going on with earlier results.
 
     Returns:
-        Exit status: 1 if a photo could not be read, else 0.
+        Exit status: 1 if a photo could not be read, or with `exit_code` is anomalous, else 0.
 
     Raises:
         FileNotFoundError: If the weights, or a photo or folder, are not there.
-        ValueError: If the weights are no adapters, or an argument is out of range.
+        ModuleNotFoundError: If the weights of `memory_backbone` are not installed.
+        ValueError: If there is nothing to compare with, the weights are no adapters, or an argument is out of range.
     """
-    gone = [str(path) for path in photos if not path.exists()]
-    if gone:
-        raise FileNotFoundError(f"no photo or folder {', '.join(gone)}")
-    chosen: dict[str, Any] = {
+    _require_photos(photos)
+    if weights is None and good is None and not lot:
+        raise ValueError(
+            "say what photos are to be compared with: --good FOLDER of good photos of the same, --lot for a lot of mostly "
+            "normal ones, or --weights FILE of trained adapters or of a checkpoint"
+        )
+    arguments: dict[str, Any] = {
         "class_name": class_name,
         "domain": domain,
         "backbone": backbone,
         "pretrained": pretrained,
-        "min_area": min_area,
+        "memory_backbone": memory_backbone,
+        "few_shot_source": good,
+        "false_alarm_rate": false_alarm_rate,
+        "region": {"ignore": None if ignore is None else str(ignore), "min_area": min_area},
     }
-    chosen |= {"ignore": ignore}
-    arguments = {name: value for name, value in chosen.items() if value is not None}
-    model: Any = model_from_file(weights, visualizer=pictures, evaluator=False, **arguments)
+    if weights is None:  # comparing needs no text, so it needs no CLIP: the small one only stands in for it
+        arguments |= {
+            "backbone": backbone or MINI,
+            "memory_backbone": memory_backbone or EMBEDDED,
+            "memory": {"text_weight": 0},
+        }
+        arguments["class_name"] = class_name or "object"
+    arguments = {name: value for name, value in arguments.items() if value is not None} | {"lot": lot}
+    model: Any = model_from_file(weights or UNADAPTED, visualizer=pictures, evaluator=False, **arguments)
     if pictures and model.visualizer is None:  # a checkpoint also brings whether its training had pictures
         model.visualizer = model.configure_visualizer()
     data = Photos(_common_folder(photos), batch_size, num_workers, fresh=fresh, bit_depth=bit_depth, only=photos)
@@ -93,7 +123,19 @@ def predict(
     )
     trainer.predict(model, datamodule=data, return_predictions=False)
     print(summary(found))  # noqa: T201
-    return int(any(row.status != DONE for row in found))
+    for line in model.threshold_remarks():
+        print(line)  # noqa: T201
+    unread = any(row.status != DONE for row in found)
+    return int(unread or (exit_code and any(row.label == "anomalous" for row in found)))
+
+
+def _require_photos(photos: Sequence[Path]) -> None:
+    weights = next((path for path in photos if path.suffix in _WEIGHTS), None)
+    if weights is not None:
+        raise ValueError(f"{weights} is no photo: give it as --weights {weights}")
+    gone = [str(path) for path in photos if not path.exists()]
+    if gone:
+        raise FileNotFoundError(f"no photo or folder {', '.join(gone)}")
 
 
 def _common_folder(photos: Sequence[Path]) -> Path:
@@ -106,4 +148,4 @@ def _line(row: Result, output: Path) -> str:
     if row.status != DONE:
         return f"unread           {row.path!a}: {row.status}"
     picture = f"  {output / row.picture}" if row.picture else ""
-    return f"{float(row.score):.3f}  {row.label:9}  {os.fsencode(row.path).decode(errors='replace')}{picture}"
+    return f"{float(row.score):.3f}  {row.label:12}  {os.fsencode(row.path).decode(errors='replace')}{picture}"

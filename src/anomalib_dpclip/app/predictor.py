@@ -1,37 +1,44 @@
 """What the page of `dpclip app` shows of a photo: score, heat map and decision. It knows nothing of the page."""
 
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
+from torch import Tensor
 
 from anomalib_dpclip.app.good_photos import GoodPhotos, good_photos
 from anomalib_dpclip.data.images import read_image
 from anomalib_dpclip.data.regions import Region, find_regions
-from anomalib_dpclip.method.class_names import UNKNOWN_CLASS
+from anomalib_dpclip.method.class_names import UNKNOWN_CLASS, readable_name
+from anomalib_dpclip.model import good_images as memories
 from anomalib_dpclip.model.lightning_model import DPCLIP
-from anomalib_dpclip.references.few_shot import Knowledge
-from anomalib_dpclip.references.reference_images import as_tensor
+from anomalib_dpclip.model.settled_thresholds import calibrate_on_references
+from anomalib_dpclip.post_processing.calibration import Calibration
+from anomalib_dpclip.scorers.memory_scorer import MemoryScorer
+from anomalib_dpclip.scorers.references import image_tensor
+from anomalib_dpclip.scorers.scorer import Scorer
 from anomalib_dpclip.visualization.heat_map import boxed, color_range, heat_map, shown_map
 
 SHOWN_SIZE = 640
 """Longer side of the pictures on the page, in pixels, whatever the photo's: outlines are then as thick on all of them."""
 
 MAX_PIXELS = 50_000_000
-"""Of a photo: those of larger cameras have to be made smaller. Looking at one takes some 30 bytes a pixel."""
+"""Of a photo: those of larger cameras have to be made smaller. Scoring one takes some 30 bytes a pixel."""
 
 MAX_NAME_LENGTH = 200
 """Characters of a class name; CLIP reads no more than 77 tokens anyway."""
 
 UNCALIBRATED = (
-    "**Not calibrated:** these weights carry no thresholds. 0.5 is only the point of indifference, and the colours show "
-    "each photo's own range."
+    "**Not calibrated:** there are no thresholds of what the photo shows. 0.5 is only the point of indifference, and the "
+    "colours show each photo's own range."
 )
 
 _OUTLINE, _TEXT = 2, 16
@@ -48,7 +55,7 @@ class Prediction:
         color_range: Values of the map that get the lowest and highest colour.
         size: Width and height of the photo itself, whose pixels regions are counted in.
         min_area: Pixels that a region has at least.
-        remarks: Lines on what it was judged by.
+        remarks: Lines on what it was scored by.
     """
 
     photo: Image.Image
@@ -91,62 +98,77 @@ class Prediction:
         return self.photo.height, self.photo.width
 
 
+class Scoring(NamedTuple):
+    """How photos are scored, and what their scores mean.
+
+    Attributes:
+        scorer: How they are scored.
+        calibration: Ranges and thresholds.
+    """
+
+    scorer: Scorer
+    calibration: Calibration
+
+
 class Predictor:
     """One loaded model for photos of any class, and of any target of which good photos are given.
 
-    It keeps no state between photos but text anchors of a number of classes and what the last good photos told.
+    It keeps no state between photos but text anchors of a number of classes and the memory of the last good photos.
 
     Args:
-        model: DPCLIP with adapters, built without a ``class_name``.
+        model: DPCLIP, ready to predict.
     """
 
     def __init__(self, model: DPCLIP) -> None:
         self.model = model.eval()
-        self._own: Knowledge = model.knowledge
         self._turn = Lock()  # of those whose photos the one model is put to
-        self._told: tuple[tuple[str, tuple[bytes, ...]], Knowledge] | None = None
+        self._remembered: tuple[tuple[str, tuple[bytes, ...]], Scoring] | None = None
+
+    @property
+    def class_name(self) -> str:
+        """Class that the model is of; ``object`` if nobody has named one."""
+        return self.model.target.anchor_class or self.model.target.class_name or UNKNOWN_CLASS
 
     def score(self, path: str | Path) -> float:
-        """Image score of a photo of the class that the model is for.
+        """Image score of a photo of the class that the model is of.
 
         Raises:
             ImageReadError: If the file cannot be read as an image.
         """
         photo = self._read(path)
         with self._turn:
-            self.model.knowledge = self._own
-            return self._judge(photo, self.model.model.anchors)[1]
+            return self._predict(photo, self.model.model.anchors, self._own())[1]
 
     def predict(self, path: str | Path, class_name: str | None = None, good: Sequence[str] = ()) -> Prediction:
-        """Look at a photo: what ``anomalib predict`` does.
+        """Score a photo: what ``dpclip predict`` does.
 
         Args:
             path: Image file.
-            class_name: What it shows; ``object`` if that is empty.
+            class_name: What it shows; the model's own class if that is empty.
             good: Files of good photos of the same, as in a folder given with ``--model.few_shot_source``. What the model knows
                 itself counts again without them.
 
         Raises:
             ImageReadError: If a file cannot be read as an image, or has more than `MAX_PIXELS`.
             ValueError: If the name is longer than `MAX_NAME_LENGTH`, a photo has another size than the picture of what to
-                ignore, or the good photos are too many or include the one to judge.
+                ignore, or the good photos are too many or include the one to score.
         """
-        name = _named(class_name)
+        name = self._named(class_name)
         photo = self._read(path)
         given = good_photos(good, self.model.seed, str(path))
         with self._turn:
-            self._know(name, given)
-            heat, score = self._judge(photo, self.model.anchors_for(name))
+            known = self._scoring(name, given)
+            heat, score = self._predict(photo, self.model.target.anchors_for(name), known)
         scale = SHOWN_SIZE / max(photo.size)
         shown = photo.resize([max(1, round(scale * side)) for side in photo.size], Image.Resampling.BICUBIC)
-        remarks = self._remarks(name, given)
+        remarks = self._remarks(name, given, known)
         if min(photo.size) < min(self.model.model.backbone.grid):
             remarks.append(f"**{photo.width}x{photo.height} pixels are too few to judge:** the answer means nothing.")
-        colors = color_range(heat, self._is_calibrated(given))
+        colors = color_range(heat, bool(known.calibration.is_set))
         return Prediction(shown, heat, score, colors, photo.size, self.model.min_area, remarks)
 
     def remarks(self, class_name: str | None = None, good: Sequence[str] = ()) -> list[str]:
-        """Lines on what photos will be judged by.
+        """Lines on what photos will be scored by.
 
         Raises:
             ImageReadError: As in `predict`.
@@ -155,7 +177,8 @@ class Predictor:
         given = good_photos(good, self.model.seed)
         for path in given.paths:
             self._read(path)
-        return self._remarks(_named(class_name), given)
+        name = self._named(class_name)
+        return self._remarks(name, given, None if given.paths else self._scoring(name, given))
 
     def correct(self, path: str | Path, keep: Callable[[DPCLIP], None]) -> None:
         """Take a photo for normal from now on.
@@ -170,68 +193,79 @@ class Predictor:
         """
         photo = self._read(path)
         with self._turn:
-            self.model.knowledge = self._own
-            self.model.add_corrections([photo])
-            keep(self.model)
-            self._own = self.model.knowledge
+            before = self._own()
+            before = before._replace(calibration=deepcopy(before.calibration))
+            try:
+                self.model.add_good_images([photo])
+                keep(self.model)
+            except BaseException:
+                self.model.scorer = before.scorer
+                self.model.post_processor.calibration.copy_from(before.calibration)
+                raise
 
     @torch.inference_mode()
-    def _judge(self, photo: Image.Image, anchors: torch.Tensor) -> tuple[npt.NDArray[np.float32], float]:
+    def _predict(self, photo: Image.Image, anchors: Tensor, known: Scoring) -> tuple[npt.NDArray[np.float32], float]:
         """Normalised map ``(H, W)`` of the model's size, and score."""
-        image = self.model.pre_processor.transform(as_tensor(photo).unsqueeze(0))
-        prediction = self.model.post_processor(self.model.model.predict(image, anchors))
-        return prediction.anomaly_map[0].numpy(), prediction.pred_score.item()
+        device = self.model.model.anchors.device
+        image = self.model.pre_processor.transform(image_tensor(photo).unsqueeze(0).to(device))
+        raw = known.scorer.score(image, anchors.to(device))
+        prediction = self.model.post_processor.scaled(raw, known.calibration.scale)
+        return prediction.anomaly_map[0].cpu().numpy(), prediction.pred_score.item()
 
     def _read(self, path: str | Path) -> Image.Image:
         photo = read_image(path, MAX_PIXELS)
-        if self.model.model.ignored is not None:
-            self.model.model.ignored.require_size(*photo.size, str(path))
+        self.model.region.require_size(*photo.size, str(path))
         return photo
 
-    def _know(self, name: str, given: GoodPhotos) -> None:
-        """Let the model know what good photos tell, or what it knows itself if there are none."""
-        if not given.paths:
-            self.model.knowledge = self._own
-            return
-        photos = (name, given.digests)
-        if self._told is None or self._told[0] != photos:
-            self._told = photos, self._look_at(name, [self._read(path) for path in given.paths])
-        self.model.knowledge = self._told[1]
+    def _own(self) -> Scoring:
+        return Scoring(self.model.scorer, self.model.post_processor.calibration)
 
-    def _look_at(self, name: str, photos: Sequence[Image.Image]) -> Knowledge:
-        """What photos tell of a class, whose name weighs in their thresholds."""
-        anchors = self.model.model.anchors
-        own = anchors.clone()
-        try:
-            anchors.copy_(self.model.anchors_for(name))
-            self.model.set_references(photos)
-        finally:
-            anchors.copy_(own)
-        return self.model.knowledge
+    def _scoring(self, name: str, given: GoodPhotos) -> Scoring:
+        """By good photos, or by what the model knows itself if there are none; thresholds are of one class."""
+        own = self._own()
+        if given.paths:
+            key = (name, given.digests)
+            if self._remembered is None or self._remembered[0] != key:
+                self._remembered = key, self._remember(name, given)
+            return self._remembered[1]
+        if name == self.class_name or own.calibration.is_default:
+            return own
+        return Scoring(self.model.text_scorer(), self.model.post_processor.auxiliary_calibration)
 
-    def _remarks(self, name: str, given: GoodPhotos) -> list[str]:
+    def _remember(self, name: str, given: GoodPhotos) -> Scoring:
+        images = memories.resized_images(self.model, (image_tensor(self._read(path)) for path in given.paths))
+        fit = memories.memory_fit(self.model, self.model.target.anchors_for(name).to(self.model.model.anchors.device))
+        scorer = fit.fit(images, memories.text_weight(self.model))
+        calibration = Calibration().to(self.model.model.anchors.device)
+        processor = self.model.post_processor
+        calibrate_on_references(calibration, scorer, self.model.model.domain, processor.false_alarm_rate)
+        return Scoring(scorer, calibration)
+
+    def _remarks(self, name: str, given: GoodPhotos, known: Scoring | None) -> list[str]:
         lines = [f"Known of the target: {self._knows(name, len(given.paths))}.", *given.remarks]
-        return lines if self._is_calibrated(given) else [*lines, UNCALIBRATED]
+        if known is None:
+            return lines
+        if not known.calibration.is_set:
+            return [*lines, UNCALIBRATED]
+        if not given.paths and name != self.class_name:
+            lines.append(f"The thresholds are not of {name}: {known.calibration.threshold_basis}.")
+        return lines
 
     def _knows(self, name: str, count: int) -> str:
-        kept = 0 if self._own.memory is None else int(self._own.memory.photos)
+        own = self.model.scorer
+        kept = int(own.state.memory.photos) if isinstance(own, MemoryScorer) else 0
         if count:
             return f"**{_photos(count)}**{f', in place of the {kept} kept in the checkpoint' if kept else ''}"
         if kept:
             return f"**{_photos(kept)}** kept in the checkpoint"
         return "**nothing**, not even its name" if name == UNKNOWN_CLASS else "**nothing but its name**"
 
-    def _is_calibrated(self, given: GoodPhotos) -> bool:
-        """Whether thresholds are in force that somebody set: good photos set theirs."""
-        return bool(given.paths) or self._own.calibration is None or bool(self._own.calibration.is_set)
+    def _named(self, class_name: str | None) -> str:
+        name = readable_name(class_name) if class_name and class_name.strip() else self.class_name
+        if len(name) > MAX_NAME_LENGTH:
+            raise ValueError(f"the name of what the photo shows has {len(name)} characters, {MAX_NAME_LENGTH} are the most")
+        return name
 
 
 def _photos(count: int) -> str:
     return f"{count} good {'photo' if count == 1 else 'photos'}"
-
-
-def _named(class_name: str | None) -> str:
-    name = (class_name or "").strip() or UNKNOWN_CLASS
-    if len(name) > MAX_NAME_LENGTH:
-        raise ValueError(f"the name of what the photo shows has {len(name)} characters, {MAX_NAME_LENGTH} are the most")
-    return name

@@ -1,9 +1,12 @@
 """The images that adapters learn from, read and augmented repeatably."""
 
+from copy import copy
+
 import numpy as np
 import pandas as pd
 import torch
 from torch.utils.data import Dataset
+from torchvision.transforms.v2 import Identity
 from torchvision.transforms.v2.functional import to_dtype, to_image
 from torchvision.tv_tensors import Image as ImageTensor
 from torchvision.tv_tensors import Mask
@@ -40,6 +43,17 @@ class AuxiliaryDataset(Dataset):
         self.colour_jitter, self.geometric = colour_jitter(), geometric(preprocessing.mean)
         anomalous = samples.label_index == 1
         self.fully_masked = bool(samples.mask_path[anomalous].map(is_path).all())
+
+    def plain(self, image_size: tuple[int, int]) -> "AuxiliaryDataset":
+        """The same images as they are, not augmented.
+
+        Args:
+            image_size: Height and width of the images.
+        """
+        images = copy(self)
+        images.image_size = image_size
+        images.colour_jitter = images.geometric = Identity()
+        return images
 
     def __len__(self) -> int:
         """Number of images."""

@@ -62,7 +62,7 @@ def auxiliary_samples(
             f"{len(unmasked)} of {len(anomalous)} anomalous images of the auxiliary set {names} have no mask, the first is "
             f"{unmasked.image_path.iloc[0]}: DP-CLIP learns from masks. Add them, name another set with "
             f"--model.auxiliary, or let such images train the classification alone (where some have masks) with "
-            f"--model.auxiliary_unmasked true"
+            f"--model.training.auxiliary_unmasked true"
         )
     return samples
 

@@ -17,7 +17,7 @@ RANDOM = "random"
 
 _OPENAI_S = (
     "OpenAI's weights run with GELU here, as in the published results; they were trained with QuickGELU: "
-    "--model.quick_gelu true"
+    "--model.clip.quick_gelu true"
 )
 
 
@@ -77,7 +77,7 @@ def tell_assumptions(backbone: str, pretrained: str, tag: str | None, quick_gelu
     if is_unnamed and (is_openai or len(_entries(backbone, pretrained, tag)) > 1):
         logger.warning(
             "%s does not say how it was trained: taken for %s and OpenAI's image statistics. Name its tag with "
-            "--model.pretrained_tag (%s)%s",
+            "--model.clip.pretrained_tag (%s)%s",
             *(pretrained, "GELU" if own else "the given activation", ", ".join(tags), f". {_OPENAI_S}" if is_openai else ""),
         )
     elif is_openai:

@@ -57,5 +57,5 @@ def load_tokenizer(backbone: str, config: dict[str, Any], folder: str | None = N
             raise ValueError(f"tokenizer={folder!r} holds no tokenizer that can be read: {cause}") from error
         raise FileNotFoundError(
             f"the tokenizer of {backbone} is not on this machine and could not be downloaded ({cause}). Fetch the folder "
-            f"{repository} from Hugging Face elsewhere and pass it: --model.tokenizer /path/to/folder"
+            f"{repository} from Hugging Face elsewhere and pass it: --model.clip.tokenizer /path/to/folder"
         ) from error

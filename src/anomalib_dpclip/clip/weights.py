@@ -38,7 +38,7 @@ def read_weights(backbone: str, pretrained: str) -> dict[str, Tensor]:
         raise FileNotFoundError(
             f"the weights {pretrained!r} of {backbone} are not on this machine and could not be downloaded "
             f"({str(error).partition(chr(10))[0]}). Fetch {origin} elsewhere and pass the file: --model.pretrained "
-            f"/path/to/{name} --model.pretrained_tag {pretrained}; or try without any download: --model.backbone mini"
+            f"/path/to/{name} --model.clip.pretrained_tag {pretrained}; or try without any download: --model.backbone mini"
         ) from error
 
 

@@ -90,7 +90,7 @@ def prepare_labelled_set(name: str, root: str | Path | None = None) -> None:
         except (OSError, RuntimeError, EOFError) as error:
             raise FileNotFoundError(
                 f"the auxiliary set {name!r} is not in {_root_of(module)} and could not be downloaded ({error}). Point to "
-                f"it with --model.auxiliary_root, name another with --model.auxiliary, or use adapters that are already "
+                f"it with --model.training.auxiliary_root, name another with --model.auxiliary, or use adapters that are already "
                 f"trained: --model.weights FILE"
             ) from error
 
@@ -124,7 +124,7 @@ def read_labelled_set(name: str, root: str | Path | None = None) -> pd.DataFrame
         except (OSError, RuntimeError) as error:
             raise FileNotFoundError(
                 f"the auxiliary set {name!r}, category {module.category!r}, cannot be read from {_root_of(module)}: {error}. "
-                f"Point to it with --model.auxiliary_root, or use adapters already trained: --model.weights FILE"
+                f"Point to it with --model.training.auxiliary_root, or use adapters already trained: --model.weights FILE"
             ) from error
         frames.append(module.test_data.samples.assign(class_name=module.category, data_set=module.name))
     return pd.concat(frames, ignore_index=True)

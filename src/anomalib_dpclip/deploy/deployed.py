@@ -32,7 +32,8 @@ class Deployed(nn.Module):
 
     Args:
         pre_processor: Module that prepares images, if they do not come prepared.
-        model: Module whose ``predict(images, anchors)`` gives raw maps and scores.
+        scorer: How images are scored.
+        networks: Modules that the scorer computes with, so that they are exported.
         post_processor: Module that makes them scores, labels and masks.
         anchors: Text anchors of each class ``(C, E, 2)``.
     """
@@ -40,10 +41,16 @@ class Deployed(nn.Module):
     anchors: Tensor
 
     def __init__(
-        self, pre_processor: nn.Module | None, model: Any, post_processor: DPCLIPPostProcessor, anchors: Tensor
+        self,
+        pre_processor: nn.Module | None,
+        scorer: Any,
+        networks: list[nn.Module],
+        post_processor: DPCLIPPostProcessor,
+        anchors: Tensor,
     ) -> None:
         super().__init__()
-        self.pre_processor, self.model, self.post_processor = pre_processor, model, post_processor
+        self.pre_processor, self.scorer, self.post_processor = pre_processor, scorer, post_processor
+        self.networks = nn.ModuleList(networks)
         self.register_buffer("anchors", anchors)
 
     def forward(self, images: Tensor, scales: Tensor, chosen: Tensor | None = None) -> DeployedOutputs:
@@ -58,7 +65,7 @@ class Deployed(nn.Module):
             table[0] if chosen is None else table.index_select(0, chosen).squeeze(0) for table in (self.anchors, scales)
         )
         images = images if self.pre_processor is None else self.pre_processor(images)
-        raw = self.model.predict(images, anchors)
+        raw = self.scorer.score(images, anchors)
         scale = unpacked(packed)
         result = self.post_processor.scaled(raw, scale)
         raw_score = self.post_processor.raw_score(raw, scale)

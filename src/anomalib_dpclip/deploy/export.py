@@ -23,7 +23,6 @@ from anomalib_dpclip.deploy.onnx_file import finish_exported
 from anomalib_dpclip.deploy.openvino_file import finish_converted, save
 from anomalib_dpclip.deploy.quantisation import compressed, require_quantisable
 from anomalib_dpclip.files.measured_by import package_versions
-from anomalib_dpclip.method.anchor_cache import AnchorCache
 from anomalib_dpclip.post_processing.calibration import Calibration
 from anomalib_dpclip.pre_processing.compatibility import require_same_resize
 
@@ -46,11 +45,21 @@ class DPCLIPExport(ExportMixin):
     provenance: Provenance
     pre_processor: Any
     post_processor: Any
-    anchor_class: str
-    require_references: Any
-    has_references: bool
-    anchors_for: AnchorCache
-    export_classes: list[str]
+    target: Any
+    scorer: Any
+    region: Any
+    feature_tower: Any
+    scorer_state: Any
+    image_size: tuple[int, int]
+    configuration: Any
+    export_options: Any
+    prepare_export: Any
+
+    @property
+    def export_classes(self) -> list[str]:
+        """Classes of one file; none at all for the one class of the model."""
+        names: list[str] = self.export_options.names()
+        return names
 
     def to_torch(self, export_root: Path | str, model_file_name: str = "model") -> Path:
         """Write ``weights/torch/{model_file_name}.pt``, a pickled module.
@@ -70,7 +79,7 @@ class DPCLIPExport(ExportMixin):
         deployed: Any = deepcopy(self)
         deployed.eval().requires_grad_(False)  # anomalib's inferencer runs with gradients enabled
         deployed.evaluator = None  # its histograms take more than the adapters
-        deployed.auxiliary = None  # in Python this can be a whole data module
+        deployed.auxiliary = deployed.auxiliary_dataset = None  # in Python this can be a whole data module
         if (transform := getattr(deployed.pre_processor, "transform", None)) is not None:
             deployed.pre_processor.export_transform = transform  # torch needs no other than the model itself
         return ExportMixin.to_torch(deployed, export_root, model_file_name)
@@ -141,7 +150,7 @@ class DPCLIPExport(ExportMixin):
         del metric, task, max_drop
         import openvino
 
-        require_quantisable(compression_type, self.model.tiles)
+        require_quantisable(compression_type, self.configuration.tiles)
         self._require_exportable()
         options = dict(onnx_kwargs or {})
         raw_score = bool(options.pop(RAW_SCORE, False))
@@ -162,7 +171,7 @@ class DPCLIPExport(ExportMixin):
         # Their line for each of a thousand constants would bury what anomalib has to say.
         for each in ("onnx_ir", "onnxscript"):
             logging.getLogger(each).setLevel(logging.WARNING)
-        height, width = self.model.input_size
+        height, width = self.image_size
         require_same_resize(self.pre_processor, input_size or (height + EXAMPLE_SIDE, 2 * width))
         options = {"opset_version": OPSET, "external_data": False, **options}
         if self._calibration is None:
@@ -176,7 +185,8 @@ class DPCLIPExport(ExportMixin):
         axes = {0: "batch_size"} if input_size else {0: "batch_size", 2: "height", 3: "width"}
         shapes = ({axis: torch.export.Dim(axis_name) for axis, axis_name in axes.items()}, *[None] * len(self._other_inputs))
         names = {"input_names": list(inputs), "output_names": output_names(self.post_processor)}
-        deployed = Deployed(self.pre_processor, self.model, self.post_processor, self._anchors).eval()
+        networks = [each for each in (self.model, self.feature_tower, self.region, self.scorer_state) if each is not None]
+        deployed = Deployed(self.pre_processor, self.scorer, networks, self.post_processor, self._anchors).eval()
         with torch.no_grad():  # else torch's loop over tiles is exported for one batch size
             torch.onnx.export(
                 deployed,
@@ -195,7 +205,7 @@ class DPCLIPExport(ExportMixin):
     def _anchors(self) -> Tensor:
         """Text anchors of each class ``(C, E, 2)``."""
         current: Tensor = self.model.anchors
-        return torch.stack([self.anchors_for(name).to(current.device) for name in self.export_classes] or [current])
+        return torch.stack([self.target.anchors_for(name).to(current.device) for name in self.export_classes] or [current])
 
     @property
     def _scales(self) -> Tensor:
@@ -221,7 +231,7 @@ class DPCLIPExport(ExportMixin):
             learned_from=known.learned_from,
             domain=processor.domain,
             is_normalised=processor.enable_normalization,
-            classes=[DeployedClass(name, scale, threshold_basis) for name in self.export_classes or [self.anchor_class]],
+            classes=[DeployedClass(name, scale, threshold_basis) for name in self.export_classes or [self.target.anchor_class]],
             version=package_versions()["anomalib-dpclip"],
         )
 
@@ -232,12 +242,12 @@ class DPCLIPExport(ExportMixin):
                 "there is nothing to export, the model knows no class yet: give trained adapters with --ckpt_path or "
                 "--model.weights, and what the images show with --model.class_name"
             )
-        if self.has_references:
+        self.prepare_export()
+        if self.scorer.name == "memory":
             self._require_one_class("photos show what one target should look like; export a file for each")
         if self._calibration is None:
             self._require_one_class("classes need DPCLIP's own post-processor")
-        self.require_references()
 
     def _require_one_class(self, why: str) -> None:
         if len(self.export_classes) > 1:
-            raise ValueError(f"--model.export_classes {','.join(self.export_classes)}: {why}")
+            raise ValueError(f"--model.export.classes {','.join(self.export_classes)}: {why}")

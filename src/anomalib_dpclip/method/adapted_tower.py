@@ -6,7 +6,7 @@ DP-CLIP (Feature Decoupling and Channel Purification): F, F', blocks, projectors
 import copy
 import math
 from collections.abc import Sequence
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,20 @@ from anomalib_dpclip.clip.towers import tower_of
 from anomalib_dpclip.files.seeded import seeded
 from anomalib_dpclip.method.adapters import ChannelPurification, LayerAdapter, Pooling, Projector
 from anomalib_dpclip.method.anomaly_map import Detection, class_token_score, detection_score
-from anomalib_dpclip.method.evidence import TowerOutput
+
+
+class TowerOutput(NamedTuple):
+    """Images in the joint space.
+
+    Attributes:
+        taps: Unit tokens ``(B, L, E)``, one tensor a tap.
+        score: Of the whole image ``(B,)``, in [0, 1].
+        tokens: The taps' tokens ``(B, L, C)`` before the projectors.
+    """
+
+    taps: list[Tensor]
+    score: Tensor
+    tokens: list[Tensor]
 
 
 class AdaptedTower(nn.Module):

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn import functional
 from torchvision.transforms.v2.functional import gaussian_blur
 
+from anomalib_dpclip.files.precision import full_precision
 from anomalib_dpclip.method.domain import BLUR, Domain
-from anomalib_dpclip.method.precision import full_precision
 
 Detection = Literal["projector", "class_token"]
 """What the image score knows beside the map: the detection projector's feature, as published, or the class token."""

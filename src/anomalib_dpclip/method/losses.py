@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from anomalib_dpclip.method.precision import full_precision
+from anomalib_dpclip.files.precision import full_precision
 
 FOCAL_SMOOTHING = 1e-5
 """The one-hot target is clamped to [1e-5, 1 - 1e-5], and the same is added to the true-class probability."""

@@ -1,17 +1,24 @@
-"""Text anchors: the states and templates of the method, and their averaged embeddings.
+"""Text anchors: the states and templates of the method, their averaged embeddings, and the anchors of each class.
 
-DP-CLIP (Feature Decoupling and Channel Purification), text anchors: T_N and T_A.
+DP-CLIP (Feature Decoupling and Channel Purification), text anchors: T_N and T_A. The text tower is frozen, so the anchors
+of a class are fixed.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from anomalib_dpclip.clip.text_tower import TextTower
+
 NORMAL_STATES = ("{}", "a {}", "the {}")
 ABNORMAL_STATES = ("a damaged {}", "a broken {}", "a {} with flaw", "a {} with defect", "a {} with damage")
 TEMPLATES = ("{}.", "a photo of {}.")
+
+CLASSES_KEPT = 4096
+"""Classes whose anchors are remembered, more than a data set has; those of ViT-L take 25 MB."""
 
 
 def prompts(class_name: str, states: Sequence[str], templates: Sequence[str] = TEMPLATES) -> list[str]:
@@ -62,3 +69,46 @@ def text_anchors(
         sentences = functional.normalize(encode(prompts(class_name, states, templates)).float(), dim=-1)
         columns.append(functional.normalize(sentences.mean(0), dim=-1))
     return torch.stack(columns, dim=-1)
+
+
+class AnchorCache:
+    """Encodes a class's anchors on the CPU when they are first asked for, and remembers those of the last `CLASSES_KEPT`.
+
+    Args:
+        text: The text tower.
+        reload: Loads it again. Pickles leave the tower out, and an exported model never needs it.
+        normal_states: As in `text_anchors`.
+        abnormal_states: As in `text_anchors`.
+        templates: As in `text_anchors`.
+    """
+
+    def __init__(
+        self,
+        text: TextTower,
+        reload: Callable[[], TextTower],
+        normal_states: Sequence[str],
+        abnormal_states: Sequence[str],
+        templates: Sequence[str],
+    ) -> None:
+        self._text: TextTower | None = text
+        self._reload = reload
+        self._prompts = (tuple(normal_states), tuple(abnormal_states), tuple(templates))
+        self._anchors: dict[str, Tensor] = {}
+
+    def __call__(self, class_name: str) -> Tensor:
+        """Anchors ``(E, 2)`` of a class.
+
+        Args:
+            class_name: Readable name.
+        """
+        if class_name not in self._anchors:
+            if self._text is None:
+                self._text = self._reload()
+            if len(self._anchors) >= CLASSES_KEPT:  # names that visitors type have no end
+                del self._anchors[next(iter(self._anchors))]
+            self._anchors[class_name] = text_anchors(self._text, class_name, *self._prompts)
+        return self._anchors[class_name]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but the text tower."""
+        return {**vars(self), "_text": None}

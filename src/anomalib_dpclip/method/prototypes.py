@@ -11,7 +11,7 @@ from torch import Tensor, distributed, nn
 from torch.distributed.nn.functional import all_reduce
 from torch.nn import functional
 
-from anomalib_dpclip.method.precision import full_precision
+from anomalib_dpclip.files.precision import full_precision
 
 
 class TokenDirections(NamedTuple):

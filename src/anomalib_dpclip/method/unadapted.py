@@ -10,15 +10,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from anomalib_dpclip.clip.towers import tower_of
-from anomalib_dpclip.method.anomaly_map import detection_score
+from anomalib_dpclip.method.adapted_tower import TowerOutput
+from anomalib_dpclip.method.anomaly_map import class_token_score
 from anomalib_dpclip.method.domain import Domain
-from anomalib_dpclip.method.evidence import TowerOutput
 from anomalib_dpclip.method.torch_model import DPCLIPModel
 
 logger = logging.getLogger(__name__)
-
-UNADAPTED = "clip"
-"""Value of the model's ``weights`` for the backbone without adapters."""
 
 
 class UnadaptedCLIP(DPCLIPModel):
@@ -31,15 +28,14 @@ class UnadaptedCLIP(DPCLIPModel):
     Args:
         clip: As in `DPCLIPModel`.
         domain: As in `DPCLIPModel`; ``"medical"``, whose image score is the map's peak, needs a backbone with a map.
-        tiles: As in `DPCLIPModel`.
 
     Raises:
         ValueError: For the medical domain with a backbone that has no map.
     """
 
-    def __init__(self, clip: Any, domain: Domain = "industrial", tiles: int = 1) -> None:
+    def __init__(self, clip: Any, domain: Domain = "industrial") -> None:
         depth = tower_of(clip.visual).depth
-        super().__init__(clip, adapter_layers=(), tap_layers=(depth,), domain=domain, tiles=tiles)
+        super().__init__(clip, adapter_layers=(), tap_layers=(depth,), domain=domain)
         self.requires_grad_(False)
         if not self.backbone.places_patches:
             logger.warning(
@@ -68,7 +64,7 @@ class UnadaptedCLIP(DPCLIPModel):
     def encode(self, images: Tensor, anchors: Tensor) -> TowerOutput:
         """See `DPCLIPModel.encode`."""
         patches, image, taps = self._joint_features(images)
-        return TowerOutput(patches, detection_score(image, anchors), taps)
+        return TowerOutput(patches, class_token_score(image, anchors), taps)
 
     def _joint_features(self, images: Tensor) -> tuple[list[Tensor], Tensor, list[Tensor]]:
         taps, tokens = self.tap_tokens(images)

@@ -1,131 +1,260 @@
-"""Arguments of DPCLIP that are checked, or made into parts, before there is a model."""
+"""Arguments of DPCLIP by subject: those that few users set. `None` stands for what a file says, else for the published value.
+
+Each is a plain dataclass, which anomalib's command line shows as ``--model.training.learning_rate``. A mapping of the same
+names will do, as configurations and checkpoints have it.
+"""
 
 import math
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, TypeVar
 
-from torch import nn
-
-from anomalib_dpclip.adapter_files.hub import local_file
-from anomalib_dpclip.adapter_files.read_and_write import arguments_from_file
 from anomalib_dpclip.method.adapters import Pooling
-from anomalib_dpclip.method.anomaly_map import Detection
-from anomalib_dpclip.method.unadapted import UNADAPTED
-from anomalib_dpclip.post_processing.post_processor import DPCLIPPostProcessor
+from anomalib_dpclip.method.anomaly_map import TEMPERATURE, Detection
+from anomalib_dpclip.scorers.memory_fit import MEMORY_TOKENS
+
+Group = TypeVar("Group")
 
 
-class AdaptersArguments(NamedTuple):
-    """Arguments of `DPCLIP` that adapters only make sense with; ``None`` where one was not given, or follows from the backbone.
+@dataclass(frozen=True)
+class ClipOptions:
+    """How CLIP's weights are read.
 
     Attributes:
-        backbone: See `DPCLIP`, as the others.
+        quick_gelu: Whether the towers use QuickGELU instead of GELU. Default: as the CLIP weights were trained; ``openai``
+            weights run with GELU, as in the published results, though they were trained with QuickGELU.
+        pretrained_tag: Open_clip tag that says how the weights of a local file were trained.
+        image_mean: Mean of the three image channels, instead of that of the weights.
+        image_std: Standard deviation of the three image channels, instead of that of the weights.
+        tokenizer: Folder of the text tower's tokenizer, for backbones whose tokenizer is not part of open_clip (SigLIP, CLIPA).
     """
 
-    backbone: str | None
-    pretrained: str | None
-    quick_gelu: bool | None
-    adapter_layers: Sequence[int] | None
-    tap_layers: Sequence[int] | None
-    adapter_weight: float | None
-    projector_activation: bool | None
-    grn_pooling: Pooling | None
-    detection: Detection | None
+    quick_gelu: bool | None = None
+    pretrained_tag: str | None = None
+    image_mean: list[float] | None = None
+    image_std: list[float] | None = None
+    tokenizer: str | None = None
 
-    @property
-    def architecture(self) -> dict[str, Any]:
-        """The arguments of `DPCLIPModel` among them."""
-        return {name: value for name, value in self._asdict().items() if name not in {"backbone", "pretrained", "quick_gelu"}}
 
-    def resolved(self, file: Path | None) -> "AdaptersArguments":
-        """As they were given, else as a file of adapters says, else the published ones.
+@dataclass(frozen=True)
+class Architecture:
+    """What adapters only make sense with.
+
+    Attributes:
+        adapter_layers: Layers (0-based) followed by an adapter. Default: the first quarter.
+        tap_layers: Layers (1-based) after which patch tokens are tapped. Default: the quarter points of the depth.
+        adapter_weight: Share of the adapted tokens after an adapted layer, in [0, 1]. Default: 0.1.
+        projector_activation: Whether the projectors end with a LeakyReLU too. Default: false.
+        grn_pooling: Axis that the layer adapters' GRN pools over: ``tokens`` of the image (default), ``batch`` (as published:
+            predictions then depend on the batch), or ``none`` for no GRN at all.
+        detection: What the image score takes beside the map's peak: ``projector``, the detection projector as published
+            (default), or ``class_token``, CLIP's own zero-shot score of the whole image.
+    """
+
+    adapter_layers: list[int] | None = None
+    tap_layers: list[int] | None = None
+    adapter_weight: float | None = None
+    projector_activation: bool | None = None
+    grn_pooling: Pooling | None = None
+    detection: Detection | None = None
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Sentences that stand for a class. Default of each: the published ones.
+
+    Attributes:
+        normal_states: Phrases for a normal object, each with one ``{}`` for the class name.
+        abnormal_states: Phrases for an anomalous object.
+        templates: Sentences around the phrases.
+    """
+
+    normal_states: list[str] | None = None
+    abnormal_states: list[str] | None = None
+    templates: list[str] | None = None
+
+
+@dataclass(frozen=True)
+class Training:
+    """How adapters learn.
+
+    Attributes:
+        auxiliary_root: Folder of the auxiliary set, or a list of one folder a set. Default: the data module's own.
+        auxiliary_unmasked: Whether anomalous auxiliary images without masks are allowed; they train the classification loss
+            only.
+        num_workers: Number of processes that read auxiliary images. Default: by the machine.
+        decoupling_weight: Weight of the decoupling loss; 0 leaves it out.
+        prototype_momentum: Momentum of the global prototypes, in [0, 1].
+        checkpointing: Whether layers are computed again in the backward pass instead of remembered: less memory, more time.
+        learning_rate: Learning rate of Adam.
+        milestones: Optimiser steps at which the learning rate is halved.
+        temperature: Factor on the similarities in the segmentation loss; ``backbone`` for the one that the backbone learned.
+    """
+
+    auxiliary_root: str | list[str] | None = None
+    auxiliary_unmasked: bool = False
+    num_workers: int | None = None
+    decoupling_weight: float = 0.1
+    prototype_momentum: float = 0.999
+    checkpointing: bool = False
+    learning_rate: float = 5e-4
+    milestones: list[int] | tuple[int, ...] = (16000, 32000)
+    temperature: float | Literal["backbone"] = TEMPERATURE
+
+    def __post_init__(self) -> None:
+        """Check ranges.
 
         Raises:
-            FileNotFoundError: If there is no such file.
-            ValueError: If it holds no adapters, or is damaged.
+            ValueError: If a number is out of range; names the argument.
         """
-        told = {} if file is None else arguments_from_file(file)
-        if self.backbone not in {None, told.get("backbone")}:
-            told = {}  # of another backbone: they will be refused, and nothing that they say holds
-        pretrained = Path(told.get("pretrained", ""))
-        if pretrained.suffix and not pretrained.is_file():
-            del told["pretrained"]  # the name of a file that is not here: the fingerprint tells whether the default is the same
-        told = {name: value for name, value in told.items() if name in self._fields}
-        given = {name: value for name, value in self._asdict().items() if value is not None}
-        return self._replace(**{**_PUBLISHED, **told, **given})
+        for name in ("learning_rate", "temperature"):
+            value = getattr(self, name)
+            if not isinstance(value, str) and value <= 0:
+                raise ValueError(f"{name} must be positive, not {value}")
+        if not 0 <= self.decoupling_weight < math.inf:
+            raise ValueError(f"decoupling_weight must be at least 0 and finite, not {self.decoupling_weight}")
 
 
-_PUBLISHED = {
-    "backbone": "ViT-L-14-336",
-    "pretrained": "openai",
-    "adapter_weight": 0.1,
-    "projector_activation": False,
-    "grn_pooling": "tokens",
-    "detection": "projector",
-}
+@dataclass(frozen=True)
+class MemoryOptions:
+    """How good images and an unlabelled batch are compared.
 
-
-def file_of(weights: str | Path | None) -> Path | None:
-    """File of the adapters that the argument `weights` of `DPCLIP` names; ``None`` where it names none.
-
-    Raises:
-        FileNotFoundError: If it is on the hub, and cannot be fetched.
-        ValueError: If it names no file on the hub, or a pickle there.
+    Attributes:
+        text_weight: Weight of the text beside the distances, both standardised; 0 for the distances alone. Default: as learned
+            from the auxiliary set, where the adapters' file has it, else 1.
+        tokens: Most tokens of a layer that the memory keeps; of more, so many are chosen.
+        weights: Local file of `memory_backbone`'s weights.
+        image_size: Side of `memory_backbone`'s images in pixels. Default: as it was trained (``efficientnet_lite0``: 256).
+        layers: Depths of the feature maps of `memory_backbone`, as shares of its stages or blocks in (0, 1].
     """
-    return None if weights is None or weights == UNADAPTED else local_file(weights)
+
+    text_weight: float | None = None
+    tokens: int = MEMORY_TOKENS
+    weights: str | None = None
+    image_size: int | None = None
+    layers: list[float] | None = None
+
+    def __post_init__(self) -> None:
+        """Check ranges.
+
+        Raises:
+            ValueError: If a number is out of range; names the argument.
+        """
+        if self.tokens <= 0:
+            raise ValueError(f"memory.tokens must be positive, not {self.tokens}")
+        if self.text_weight is not None and not 0 <= self.text_weight < math.inf:
+            raise ValueError(f"memory.text_weight must be at least 0 and finite, not {self.text_weight}")
 
 
-def check_ranges(
-    batch_size: int, learning_rate: float, decoupling_weight: float, seed: int, temperature: float | str, min_area: int
-) -> None:
-    """Check numbers that nothing else would complain of in time.
+@dataclass(frozen=True)
+class RegionOptions:
+    """What is scored and shown of an image.
 
-    Raises:
-        ValueError: If one is out of range; names the argument.
+    Attributes:
+        ignore: Picture of the photos' size, white where nothing is scored (a fixture, a timestamp): what lies there counts
+            neither for maps, scores and thresholds nor for metrics, in exported files as well.
+        min_area: Pixels of the photo that an anomalous region has at least to be listed and shown; smaller ones are specks.
     """
-    for name, value in (("batch_size", batch_size), ("learning_rate", learning_rate), ("temperature", temperature)):
-        if not isinstance(value, str) and value <= 0:
-            raise ValueError(f"{name} must be positive, not {value}")
-    if not 0 <= decoupling_weight < math.inf:
-        raise ValueError(f"decoupling_weight must be at least 0 and finite, not {decoupling_weight}")
-    if min_area < 0:
-        raise ValueError(f"min_area must be at least 0, not {min_area}: it is a number of pixels")
-    if not 0 <= seed < 2**32:
-        raise ValueError(f"seed must lie in 0..{2**32 - 1}, not {seed}")
+
+    ignore: str | None = None
+    min_area: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the range.
+
+        Raises:
+            ValueError: If the area is negative.
+        """
+        if self.min_area < 0:
+            raise ValueError(f"min_area must be at least 0, not {self.min_area}: it is a number of pixels")
 
 
-def class_list(names: str | Sequence[str] | None) -> list[str]:
-    """Names of classes, from one text or from a list.
+@dataclass(frozen=True)
+class ExportOptions:
+    """What goes into an exported file.
+
+    Attributes:
+        classes: Classes of one file, ``"metal nut,bolt,screw"`` or a list, of which it takes the number as a second, optional
+            input. Default: the one class.
+    """
+
+    classes: str | list[str] | None = None
+
+    def names(self) -> list[str]:
+        """The classes; none at all for the one class of the model.
+
+        Raises:
+            ValueError: If a name is empty, or two are the same.
+
+        Example:
+            >>> ExportOptions("metal nut, bolt").names()
+            ['metal nut', 'bolt']
+        """
+        given = self.classes.split(",") if isinstance(self.classes, str) else self.classes or []
+        found = [" ".join(name.split()) for name in given]
+        if not all(found):
+            raise ValueError(
+                f"export.classes has a class without a name: {self.classes!r}. Give names with a comma between two"
+            )
+        folded = [name.casefold() for name in found]
+        twice = [name for index, name in enumerate(found) if name.casefold() in folded[:index]]
+        if twice:
+            raise ValueError(f"export.classes names {twice[0]!r} twice: a file tells its classes apart by their names")
+        return found
+
+
+def group(kind: type[Group], value: Group | Mapping[str, Any] | None) -> Group:
+    """A group of arguments from an object, from a mapping, or the default one.
 
     Args:
-        names: As ``"metal nut,bolt,screw"``, or a list; none at all for ``None``.
+        kind: The dataclass.
+        value: An object of it, or a mapping of its names, as YAML files and checkpoints have it.
 
     Raises:
-        ValueError: If a name is empty, or two are the same.
-
-    Example:
-        >>> class_list("metal nut, bolt")
-        ['metal nut', 'bolt']
+        ValueError: If the mapping has a name that the group does not have.
     """
-    if names is None:
-        return []
-    found = [" ".join(name.split()) for name in (names.split(",") if isinstance(names, str) else names)]
-    if not all(found):
-        raise ValueError(f"export_classes has a class without a name: {names!r}. Give names with a comma between two")
-    twice = [name for index, name in enumerate(found) if name.casefold() in {each.casefold() for each in found[:index]}]
-    if twice:
-        raise ValueError(f"export_classes names {twice[0]!r} twice: a file tells its classes apart by their names")
-    return found
+    if value is None:
+        return kind()
+    if isinstance(value, kind):
+        return value
+    given = {name: list(each) if _is_list(each) else each for name, each in value.items()}  # type: ignore[union-attr]
+    names = {item.name for item in fields(kind)}  # type: ignore[arg-type]  # groups are dataclasses
+    unknown = sorted(given.keys() - names)
+    if unknown:
+        raise ValueError(f"{kind.__name__} has no argument {unknown[0]!r}: it has {', '.join(sorted(names))}")
+    return kind(**given)
 
 
-def chosen_post_processor(given: nn.Module | bool, false_alarm_rate: float | None) -> nn.Module | bool:
-    """The post-processor that was given, or with a false-alarm rate the default one at that rate.
+def given_values(*groups: Any) -> dict[str, Any]:
+    """What was given of groups of arguments, by name: everything that is not ``None``."""
+    return {name: value for each in groups for name, value in asdict(each).items() if value is not None}
+
+
+def check_flat(batch_size: int, seed: int, k_shot: int, tiles: int | None, reads_target: bool) -> None:
+    """Check numbers that nothing else would complain of in time.
+
+    Args:
+        batch_size: Auxiliary images a training step.
+        seed: Seed of everything random.
+        k_shot: Number of good images.
+        tiles: Times the backbone's size; ``None`` for one.
+        reads_target: Whether good images or an unlabelled batch count too.
 
     Raises:
-        ValueError: If both a rate and another post-processor were given.
+        ValueError: If one is out of range, or they do not go together; names the argument.
     """
-    if false_alarm_rate is None:
-        return given
-    if given is not True:
-        raise ValueError("false_alarm_rate belongs to the default post-processor: give your own one its rate itself")
-    return DPCLIPPostProcessor(false_alarm_rate=false_alarm_rate)
+    if batch_size <= 0:
+        raise ValueError(f"batch_size must be positive, not {batch_size}")
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed must lie in 0..{2**32 - 1}, not {seed}")
+    if k_shot < 0:
+        raise ValueError(f"k_shot must be at least 0, not {k_shot}: it is the number of good images of the target")
+    if tiles is not None and tiles < 1:
+        raise ValueError(f"tiles must be at least 1, not {tiles}")
+    if (tiles or 1) > 1 and reads_target:
+        raise ValueError("k_shot, few_shot_source and lot score whole images: set --model.tiles 1")
+
+
+def _is_list(value: Any) -> bool:
+    """Whether a value is a list of any kind; configurations of benchmarks bring OmegaConf's."""
+    return isinstance(value, Sequence) and not isinstance(value, str)

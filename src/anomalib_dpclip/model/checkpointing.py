@@ -1,159 +1,143 @@
-"""What DPCLIP's checkpoints hold: adapters, prototypes, calibration and provenance, without the frozen backbone."""
+"""What DPCLIP's checkpoints hold: adapters, prototypes, calibration and provenance, without the frozen networks."""
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from lightning.pytorch.trainer.states import TrainerFn
+from torch import nn
 
-from anomalib_dpclip.adapter_files.adapter_file import PROVENANCE_KEY, THRESHOLD_BASIS_KEY, Provenance
+from anomalib_dpclip.adapter_files.adapter_file import PROVENANCE_KEY, UNADAPTED, Provenance
 from anomalib_dpclip.adapter_files.compatibility import check_provenance
-from anomalib_dpclip.adapter_files.read_and_write import threshold_basis_in
-from anomalib_dpclip.method.anomaly_map import Detection
-from anomalib_dpclip.method.domain import DEFAULT_DOMAIN, Domain
-from anomalib_dpclip.method.unadapted import UNADAPTED
+from anomalib_dpclip.method.domain import DEFAULT_DOMAIN
+from anomalib_dpclip.model import good_images
+from anomalib_dpclip.model.configuration import resolve
+from anomalib_dpclip.model.parts import same_tensors
 from anomalib_dpclip.post_processing.calibration import Calibration
-from anomalib_dpclip.post_processing.post_processor import DPCLIPPostProcessor
-from anomalib_dpclip.references.few_shot import KnowsReferences
 
 logger = logging.getLogger(__name__)
 
-BACKBONE_PREFIX = "model.backbone."
+FROZEN = ("model.backbone.", "feature_tower.")
+"""Beginnings of the names of frozen networks, which come from weights of their own."""
+
+REGION = "region."
+"""Beginning of the names of an ignored region's state."""
 
 CHECKPOINT = Path("the checkpoint")
 """What messages call it: Lightning does not tell the hooks its path."""
 
-DOMAIN_KEY = "domain"
-"""Beside the provenance in a checkpoint: the domain of the thresholds in force."""
-
-CLASS_KEY = "anchor_class"
-"""Beside it too: what the text anchors in force are of."""
+DOMAIN_KEY, CLASS_KEY = "domain", "anchor_class"
+"""Beside the provenance in a checkpoint: the domain of the thresholds in force, and what the text anchors are of."""
 
 # None of these belongs to the model, and a path of one machine would keep a checkpoint from being loaded on another.
-_NOT_OF_THE_MODEL = ("weights", "auxiliary", "auxiliary_root", "few_shot_source", "ignore", "export_classes")
+_NOT_OF_THE_MODEL = ("weights", "auxiliary", "few_shot_source", "export")
 
 
-class SavesAdapters(KnowsReferences):
-    """Lightning's hooks of `DPCLIP` for saving and loading."""
+def portable_arguments(arguments: Mapping[str, Any], resolved: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of the constructor as plain data that another machine can build the model from.
 
-    pre_processor: Any
-    chosen_detection: Detection | None
-    is_trained_here = False
-    _went_on_from: Any = None
+    Args:
+        arguments: As they were given, groups as objects or mappings.
+        resolved: Values of flat arguments that stand for what was left to a file or to the defaults.
+    """
+    kept = dict(arguments) | {name: resolved[name] for name in arguments if name in resolved}
+    plain = {}
+    for name, value in kept.items():
+        if name in _NOT_OF_THE_MODEL and value != UNADAPTED:
+            continue
+        plain[name] = _plain(asdict(value) if hasattr(value, "__dataclass_fields__") else value)
+    for group, path in (("training", "auxiliary_root"), ("region", "ignore")):
+        if isinstance(plain.get(group), dict):
+            plain[group].pop(path, None)
+    return plain
 
-    def on_train_end(self) -> None:
-        """Remember that there is something to test that no earlier checkpoint holds."""
-        self.is_trained_here = True
 
-    def keep_hyper_parameters(self, resolved: Mapping[str, Any]) -> None:
-        """Keep, as hyper-parameters, what another machine can build the model from.
+def _plain(value: Any) -> Any:
+    """Tuples, and the lists and mappings of benchmark configs, which are OmegaConf's, as lists and dicts."""
+    if isinstance(value, Mapping):
+        return {str(name): _plain(each) for name, each in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_plain(each) for each in value]
+    return str(value) if isinstance(value, Path) else value
 
-        Args:
-            resolved: Values that stand for what was left to a file or to the defaults.
-        """
-        self.hparams.update(resolved)
-        for name in _NOT_OF_THE_MODEL:
-            if self.hparams.get(name) != UNADAPTED:
-                self.hparams.pop(name, None)
-        for name, value in self.hparams.items():
-            # Tuples, and the lists of benchmark configs, which are OmegaConf's.
-            if isinstance(value, Sequence) and not isinstance(value, str):
-                self.hparams[name] = list(value)
-        self.save_hyperparameters(self.hparams)  # renews the copy that loggers are given
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Everything but the frozen backbone, which comes from its own weights."""
-        state = super().state_dict(*args, **kwargs)
-        prefix = kwargs.get("prefix", args[1] if len(args) > 1 else "") + BACKBONE_PREFIX
-        for name in [name for name in state if name.startswith(prefix)]:
-            del state[name]
-        return state
+def without_frozen(state: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A state dict without the frozen networks.
 
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Load a state that has no backbone; anything else that is missing or too much is an error."""
-        self.fit_memory_to(state_dict)
-        self.fit_corrections_to(state_dict)
-        ignored = self.fit_ignored_to(state_dict)
-        backbone = {BACKBONE_PREFIX + name: value for name, value in self.model.backbone.state_dict().items()}
-        return super().load_state_dict({**backbone, **state_dict, **ignored}, strict=strict, assign=assign)
+    Args:
+        state: The state dict, changed in place.
+        prefix: Beginning of all its names.
+    """
+    beginnings = tuple(prefix + each for each in FROZEN)
+    for name in [name for name in state if name.startswith(beginnings)]:
+        del state[name]
+    return state
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add where the adapters come from, and of the thresholds in force the domain and what they rest on."""
-        super().on_save_checkpoint(checkpoint)
-        beside: dict[str, str] = {DOMAIN_KEY: self.model.domain, CLASS_KEY: self.anchor_class}
-        if isinstance(self.post_processor, DPCLIPPostProcessor):
-            beside[THRESHOLD_BASIS_KEY] = self.post_processor.calibration.threshold_basis
-        checkpoint[PROVENANCE_KEY] = asdict(self.provenance) | beside
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take over provenance, calibration and domain.
+def provenance_entry(module: Any) -> dict[str, Any]:
+    """What a checkpoint says beside its tensors: where the adapters come from, and what the thresholds in force are of."""
+    entry: dict[str, Any] = {DOMAIN_KEY: module.model.domain, CLASS_KEY: module.target.anchor_class}
+    calibration = getattr(module.post_processor, "calibration", None)
+    if calibration is not None:
+        entry |= calibration.description()
+    return asdict(replace(module.provenance, arguments=module.prediction_arguments)) | entry
 
-        Raises:
-            ValueError: If the checkpoint is not DP-CLIP's, was made with another backbone, architecture, image size or
-                domain, or is damaged.
-        """
-        trainer = self._trainer
-        if trainer is not None and trainer.state.fn == TrainerFn.FITTING:
-            self._went_on_from = trainer.ckpt_path
-        elif trainer is not None and self.is_trained_here and trainer.ckpt_path == self._went_on_from:
-            self._keep_what_was_trained(checkpoint)
-            return
-        saved = checkpoint.get(PROVENANCE_KEY)
-        if saved is None:
-            raise ValueError("the checkpoint is not one of DPCLIP: it lacks its provenance. Which model wrote it?")
-        super().on_load_checkpoint(checkpoint)
-        self._check_unadapted(checkpoint)
-        provenance = Provenance.from_dict(saved, CHECKPOINT)
-        self._follow_detection(provenance.architecture.get("detection", "projector"))
-        check_provenance(provenance, self.model, CHECKPOINT)
-        self._check_image_size()
-        self._check_domain(saved.get(DOMAIN_KEY, DEFAULT_DOMAIN), checkpoint.get("state_dict", {}))
-        self.provenance = provenance
-        self.set_domain(saved.get(DOMAIN_KEY, DEFAULT_DOMAIN))
-        self.anchor_class = str(saved.get(CLASS_KEY, ""))
-        if isinstance(self.post_processor, DPCLIPPostProcessor):
-            self.post_processor.calibration.threshold_basis = threshold_basis_in(saved, CHECKPOINT)
-            self.post_processor.auxiliary_calibration.threshold_basis = provenance.calibration_basis
 
-    def _keep_what_was_trained(self, checkpoint: dict[str, Any]) -> None:
-        """`anomalib train --ckpt_path X` goes on from X and then tests X: test what has been trained instead."""
-        logger.warning("testing the model as it was trained, not %s, which the training went on from", self._went_on_from)
-        checkpoint["state_dict"] = self.state_dict()
-        checkpoint["callbacks"] = {}
+def restore_provenance(module: Any, checkpoint: Mapping[str, Any]) -> None:
+    """Take over provenance, class, domain, and what the thresholds are of.
 
-    def _check_unadapted(self, checkpoint: Mapping[str, Any]) -> None:
-        is_unadapted = checkpoint.get("hyper_parameters", {}).get("weights") == UNADAPTED
-        if is_unadapted and self.weights != UNADAPTED:
-            raise ValueError(f"the checkpoint is of CLIP without adapters: say --model.weights {UNADAPTED} beside --ckpt_path")
-        if self.weights == UNADAPTED and not is_unadapted:
-            raise ValueError(f"the checkpoint holds adapters: leave --model.weights {UNADAPTED} out")
+    Raises:
+        ValueError: If the checkpoint is not DP-CLIP's, was made with another backbone, architecture, image size or domain, or
+            is damaged.
+    """
+    saved = checkpoint.get(PROVENANCE_KEY)
+    if saved is None:
+        raise ValueError("the checkpoint is not one of DPCLIP: it lacks its provenance. Which model wrote it?")
+    _check_unadapted(module, checkpoint)
+    provenance = Provenance.from_dict(saved, CHECKPOINT)
+    check_provenance(provenance, module.model, CHECKPOINT)
+    _check_image_size(module)
+    domain = saved.get(DOMAIN_KEY, DEFAULT_DOMAIN)
+    _check_calibrations(module, domain, checkpoint.get("state_dict", {}))
+    module.provenance = provenance
+    module.set_domain(domain)
+    module.target.anchor_class = str(saved.get(CLASS_KEY, ""))
+    calibration = getattr(module.post_processor, "calibration", None)
+    if calibration is not None:
+        calibration.restore_description(saved, CHECKPOINT)
+        module.post_processor.auxiliary_calibration.threshold_basis = provenance.calibration_basis
 
-    def _follow_detection(self, saved: Any) -> None:
-        """Nobody has to say again what the image score looks at: there are no weights that it depends on."""
-        if self.chosen_detection is None and self.weights != UNADAPTED and saved in get_args(Detection):
-            self.model.detection = saved
-            self.keep_hyper_parameters({"detection": saved})
 
-    def _check_image_size(self) -> None:
-        size = getattr(self.pre_processor, "image_size", self.model.input_size)
-        if size != self.model.input_size:
-            raise ValueError(
-                f"the checkpoint is calibrated on images of {size}, the model takes {self.model.input_size}: give it as "
-                f"--model.weights instead of --ckpt_path to calibrate anew, or set --model.image_size and --model.tiles as in "
-                f"training"
-            )
+def _check_unadapted(module: Any, checkpoint: Mapping[str, Any]) -> None:
+    is_unadapted = checkpoint.get("hyper_parameters", {}).get("weights") == UNADAPTED
+    if is_unadapted and module.weights != UNADAPTED:
+        raise ValueError(f"the checkpoint is of CLIP without adapters: say --model.weights {UNADAPTED} beside --ckpt_path")
+    if module.weights == UNADAPTED and not is_unadapted:
+        raise ValueError(f"the checkpoint holds adapters: leave --model.weights {UNADAPTED} out")
 
-    def _check_domain(self, domain: Domain, state: Mapping[str, Any]) -> None:
-        calibrations = {name: _calibration_in(state, name) for name in ("calibration", "auxiliary_calibration")}
-        for calibration in calibrations.values():
-            calibration.require_valid(CHECKPOINT)
-        if calibrations["calibration"].is_set and self.chosen_domain not in {None, domain}:
-            raise ValueError(
-                f"the checkpoint's thresholds were set with domain={domain}: leave --model.domain out, or give the file as "
-                f"--model.weights instead of --ckpt_path to calibrate anew with {self.chosen_domain}"
-            )
+
+def _check_image_size(module: Any) -> None:
+    size = tuple(getattr(module.pre_processor, "image_size", module.image_size))
+    if size != tuple(module.image_size):
+        raise ValueError(
+            f"the checkpoint is calibrated on images of {size}, the model takes {module.image_size}: give it as "
+            f"--model.weights instead of --ckpt_path to calibrate anew, or set --model.image_size and --model.tiles as in "
+            f"training"
+        )
+
+
+def _check_calibrations(module: Any, domain: str, state: Mapping[str, Any]) -> None:
+    calibrations = {name: _calibration_in(state, name) for name in ("calibration", "auxiliary_calibration")}
+    for calibration in calibrations.values():
+        calibration.require_valid(CHECKPOINT)
+    chosen = module.target.chosen_domain
+    if calibrations["calibration"].is_set and chosen not in {None, domain}:
+        raise ValueError(
+            f"the checkpoint's thresholds were set with domain={domain}: leave --model.domain out, or give the file as "
+            f"--model.weights instead of --ckpt_path to calibrate anew with {chosen}"
+        )
 
 
 def _calibration_in(state: Mapping[str, Any], name: str) -> Calibration:
@@ -166,7 +150,61 @@ def _calibration_in(state: Mapping[str, Any], name: str) -> Calibration:
     return calibration
 
 
-def plain_hyper_parameters(hyper_parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """What an adapter file can tell of arguments: a component given as an object stays behind."""
-    plain = str | int | float | bool | list | None
-    return {name: value for name, value in hyper_parameters.items() if isinstance(value, plain)}
+def make_room(module: Any, state: dict[str, Any]) -> dict[str, Any]:
+    """Make room in a model for the memory and the region that a state dict holds, of whatever size.
+
+    Args:
+        module: `DPCLIP`.
+        state: The state dict.
+
+    Returns:
+        The state dict with the frozen networks, and with the model's own region where an argument has named one.
+    """
+    module.before_references = None
+    module.scorer = good_images.stored_memory(module, state) or module.text_scorer()
+    full = nn.Module.state_dict(module)
+    stored = {name: value for name, value in state.items() if name.startswith(REGION)}
+    if module.region_options.ignore is not None:
+        own = {name: value for name, value in full.items() if name.startswith(REGION)}
+        if own.keys() != stored.keys() or not same_tensors(own, {name: value.cpu() for name, value in stored.items()}):
+            logger.warning(
+                "the thresholds of the checkpoint were set without this --model.region.ignore: calibrate with `anomalib "
+                "validate`"
+            )
+        state = {name: value for name, value in state.items() if name not in stored} | own
+    else:
+        module.region.fit_to(state, REGION)
+    return {name: value for name, value in full.items() if name.startswith(FROZEN)} | state
+
+
+def follow_checkpoint(module: Any, path: Any) -> None:
+    """Before a checkpoint is loaded: become what it is of, as far as no argument says otherwise.
+
+    Args:
+        module: `DPCLIP`.
+        path: The checkpoint, if there is one.
+    """
+    if path is None or not Path(path).is_file() or module.is_trained_here:
+        return
+    configuration = resolve(module.given, Path(path))
+    if configuration != module.configuration:
+        module.use_parts(configuration, module.build(configuration))
+
+
+def keep_what_was_trained(module: Any, checkpoint: dict[str, Any]) -> bool:
+    """`anomalib train --ckpt_path X` goes on from X and then tests X: test what has been trained instead.
+
+    Returns:
+        Whether the model stays as it is.
+    """
+    trainer = module.attached_trainer
+    if trainer is None:
+        return False
+    if trainer.state.fn == TrainerFn.FITTING:
+        module.went_on_from = trainer.ckpt_path
+        return False
+    if not module.is_trained_here or trainer.ckpt_path != module.went_on_from:
+        return False
+    logger.warning("testing the model as it was trained, not %s, which the training went on from", module.went_on_from)
+    checkpoint["state_dict"], checkpoint["callbacks"] = module.state_dict(), {}
+    return True

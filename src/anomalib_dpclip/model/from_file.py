@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from anomalib_dpclip.adapter_files.adapter_file import UNADAPTED
 from anomalib_dpclip.adapter_files.hub import local_file
 from anomalib_dpclip.adapter_files.read_and_write import arguments_from_file
 from anomalib_dpclip.model.lightning_model import DPCLIP
@@ -23,9 +24,11 @@ def model_from_file(path: str | Path, **arguments: Any) -> DPCLIP:
         FileNotFoundError: If the file, or the CLIP weights that it names, are not there.
         ValueError: If it is none of these files, damaged, or does not fit the arguments.
     """
+    if path == UNADAPTED:
+        return DPCLIP(**arguments | {"weights": UNADAPTED})
     file = local_file(path)
-    told = arguments_from_file(file)
-    if file.suffix == ".safetensors" or not told:
-        return DPCLIP(**{**told, "weights": file, **arguments})
+    known = arguments_from_file(file)
+    if file.suffix == ".safetensors" or not known:
+        return DPCLIP(**arguments | {"weights": file})
     model: Any = DPCLIP.load_from_checkpoint(file, map_location="cpu", weights_only=True, **arguments)
     return model

@@ -1,48 +1,61 @@
-"""DP-CLIP as an anomalib model: its arguments, and the parts it is made of. The hooks are in the classes it inherits from."""
+"""DP-CLIP as an anomalib model: its arguments, its parts, and Lightning's hooks."""
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from anomalib import LearningType
-from anomalib.data import AnomalibDataModule, AnomalibDataset
+from anomalib.data import AnomalibDataModule, AnomalibDataset, ImageBatch, InferenceBatch
 from anomalib.metrics import Evaluator
 from anomalib.models.components import AnomalibModule
 from anomalib.visualization import Visualizer
-from torch import nn
+from lightning.pytorch import Callback
+from lightning.pytorch.trainer.states import TrainerFn
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
-from anomalib_dpclip.adapter_files.adapter_file import Provenance
-from anomalib_dpclip.adapter_files.compatibility import architecture_of
+from anomalib_dpclip.adapter_files.adapter_file import PROVENANCE_KEY, UNADAPTED
 from anomalib_dpclip.adapter_files.save_and_load import load_adapters
 from anomalib_dpclip.auxiliary.auxiliary_set import AuxiliarySet
-from anomalib_dpclip.clip.loading import load_clip, load_text_tower
-from anomalib_dpclip.clip.preprocessing import Preprocessing
-from anomalib_dpclip.clip.pretraining import pretraining_of
+from anomalib_dpclip.auxiliary.dataset import AuxiliaryDataset
+from anomalib_dpclip.callbacks.default_callbacks import default_callbacks
+from anomalib_dpclip.clip.feature_tower import TowerOptions
+from anomalib_dpclip.data.image_checks import require_evaluation_images
 from anomalib_dpclip.deploy.export import DPCLIPExport
-from anomalib_dpclip.files.measured_by import package_versions
-from anomalib_dpclip.files.seeded import seeded
-from anomalib_dpclip.method.adapters import Pooling
-from anomalib_dpclip.method.anchor_cache import AnchorCache
-from anomalib_dpclip.method.anomaly_map import TEMPERATURE, Detection
-from anomalib_dpclip.method.class_names import UNKNOWN_CLASS
 from anomalib_dpclip.method.domain import DEFAULT_DOMAIN, Domain
-from anomalib_dpclip.method.prompting import ABNORMAL_STATES, NORMAL_STATES, TEMPLATES
-from anomalib_dpclip.method.prototypes import Prototypes
-from anomalib_dpclip.method.torch_model import DPCLIPModel
-from anomalib_dpclip.method.unadapted import UNADAPTED, UnadaptedCLIP
-from anomalib_dpclip.model.arguments import AdaptersArguments, check_ranges, chosen_post_processor, class_list, file_of
-from anomalib_dpclip.model.checkpointing import SavesAdapters
-from anomalib_dpclip.model.default_parts import DefaultParts
-from anomalib_dpclip.model.evaluation import EvaluatesTarget
-from anomalib_dpclip.model.learning import LearnsAdapters
+from anomalib_dpclip.method.prototypes import Prototypes, TokenDirections
+from anomalib_dpclip.metrics import field_metrics
+from anomalib_dpclip.model import checkpointing, good_images, learning, settled_thresholds
+from anomalib_dpclip.model.arguments import (
+    Architecture,
+    ClipOptions,
+    ExportOptions,
+    MemoryOptions,
+    Prompts,
+    RegionOptions,
+    Training,
+    check_flat,
+    given_values,
+    group,
+)
+from anomalib_dpclip.model.auxiliary_data import AuxiliaryCalibration, LearnFromAuxiliary
+from anomalib_dpclip.model.configuration import Configuration, file_of, resolve
+from anomalib_dpclip.model.parts import Parts, build_parts, chosen_post_processor, untrained_provenance
+from anomalib_dpclip.model.scoring import PrepareScorer
 from anomalib_dpclip.model.seed import seed_or_global
+from anomalib_dpclip.model.target import Target, target_name
+from anomalib_dpclip.post_processing.post_processor import DPCLIPPostProcessor
+from anomalib_dpclip.pre_processing.compatibility import require_whole_images
 from anomalib_dpclip.pre_processing.pre_processor import CLIPPreProcessor
-from anomalib_dpclip.references.reference_images import check_references
-from anomalib_dpclip.references.reference_memory import MEMORY_TOKENS
+from anomalib_dpclip.scorers.references import References, image_tensor
+from anomalib_dpclip.scorers.region import Region
+from anomalib_dpclip.scorers.scorer import Scorer
+from anomalib_dpclip.scorers.text_scorer import TextScorer
+from anomalib_dpclip.visualization.visualizer import PictureVisualizer
 
 
-class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, DefaultParts, AnomalibModule):  # type: ignore[misc]
+class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]
     """Zero-shot anomaly detection with a frozen CLIP, channel purification and feature decoupling (DP-CLIP).
 
     Without `weights` it learns its adapters on an auxiliary labelled set, never on the target given by ``--data``, which is
@@ -54,70 +67,52 @@ class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, Defau
         pretrained: CLIP weights: an open_clip tag, downloaded on first use, or a local file (``.pt`` TorchScript archive or
             state dict, ``.safetensors``). ``random`` leaves them untrained (speed measurements only). Default: as the file
             given as `weights` says, else ``openai``.
-        quick_gelu: Whether the towers use QuickGELU instead of GELU. Default: as the file given as `weights` says, else as the
-            CLIP weights were trained; ``openai`` weights run with GELU, as in the published results, though they were trained
-            with QuickGELU.
-        image_size: Side of the input in pixels, a multiple of the patch size. Default: 518 or the nearest multiple (mini: 140).
-        tiles: For small defects on large images: validate, test and predict on images of so many times `image_size`, seen in
-            overlapping tiles of `image_size`, (2 tiles - 1)^2 of them. Learning is not affected.
         weights: Trained adapters: ``.safetensors`` of this package, a Lightning ``.ckpt``, or a published ``.pth``;
             ``hf://owner/name[@revision][/file.safetensors]`` on the Hugging Face hub; ``clip`` for CLIP without adapters, the
             baseline.
-        k_shot: Judge also by so many normal images of the target's training split, chosen by chance (or of `few_shot_source`).
-            Then the target's normal images are known: no zero-shot result.
-        few_shot_source: Folder of photos of what the target should look like; without `k_shot` all of them are taken.
-        memory_tokens: Patch tokens of those photos to remember at each tap; of more, so many are chosen.
-        lot: Let the images that are tested or predicted judge each other (no normal photo and no label is needed, but a lot of
-            mostly normal images). All of them are seen before the first is judged.
         class_name: What the images show, for the prompts, e.g. ``metal nut``. Default: from the data set and its category.
         domain: ``industrial`` or ``medical``: blur of the maps and fusion of the scores. Default: from the data set.
-        min_area: Pixels of the photo that an anomalous region has at least to be listed and shown; smaller ones are specks.
-        ignore: Picture of the photos' size, white where nothing is to be judged (a fixture, a timestamp): what lies there
-            counts neither for maps, scores and thresholds nor for metrics, in exported files as well.
+        image_size: Side of the input in pixels, a multiple of the patch size. Default: as the file given as `weights` says,
+            else 518 or the nearest multiple (mini: 140).
+        tiles: Times `image_size` of the images that are validated, tested and predicted, for small defects on large images:
+            they are seen in overlapping tiles of `image_size`, (2 tiles - 1)^2 of them. Learning is not affected. Default: as
+            the file given as `weights` says, else 1.
+        k_shot: Number of good images of the target's training split (or of `few_shot_source`) to score by too, chosen by
+            chance. Then the target's normal images are known: no zero-shot result.
+        few_shot_source: Folder of good photos of the target; without `k_shot` all of them are taken.
+        lot: Whether the images that are tested or predicted are compared with each other (no good photo and no label is
+            needed, but a lot of mostly normal images). All of them are seen before the first is scored.
+        memory_backbone: Network whose features good photos and the lot are compared by: ``efficientnet_lite0`` (in the extra
+            ``photos``, no download), or the timm name of another one. Default: the backbone's own.
         auxiliary: Labelled set to learn from: the name of one of anomalib's image data modules, with ``/category`` for one
             category only; the path of a JSON-lines file; a list of these; in Python also a data set or data module.
             Default: VisA, or MVTecAD when VisA is the target, or the six auxiliary materials when Surfaces is.
             ``synthetic`` needs no labelled set: it learns from the target's own normal training images, half of them with
             synthetic defects put in. Then the results are one-class, not zero-shot: the target's normal images are known.
-        auxiliary_root: Folder of the auxiliary set, or a list of one folder a set. Default: the data module's own.
-        auxiliary_unmasked: Allow anomalous auxiliary images without masks; they train the classification loss only.
-        shots: Learn from so many images of each category only, half of them anomalous where there are enough.
-        batch_size: Auxiliary images a training step (and device).
-        num_workers: Processes that read auxiliary images.
-        adapter_layers: Layers (0-based) followed by an adapter. This and the next four: by default as the file given as
-            `weights` says, else the first quarter.
-        tap_layers: Layers (1-based) after which patch tokens are tapped, else the quarter points of the depth.
-        adapter_weight: Share of the adapted tokens after an adapted layer, in [0, 1], else 0.1.
-        projector_activation: End the projectors with a LeakyReLU too, else they do not.
-        grn_pooling: What the layer adapters' GRN pools over: ``tokens`` of the image, ``batch`` (as published: predictions
-            then depend on the batch), or ``none`` for no GRN at all, else ``tokens``.
-        detection: What the image score knows beside the map's peak: ``projector``, the detection projector as published, or
-            ``class_token``, CLIP's own zero-shot score of the whole image, which every pass has computed anyway. Default: as
-            the file given as `weights` says, else ``projector``.
-        decoupling_weight: Weight of the decoupling loss; 0 leaves it out.
-        prototype_momentum: Momentum of the global prototypes, in [0, 1].
-        checkpointing: Compute layers again in the backward pass instead of remembering them: less memory, more time.
-        learning_rate: Of Adam.
-        milestones: Optimiser steps at which the learning rate is halved.
-        normal_states: Phrases for a normal object, each with one ``{}`` for the class name.
-        abnormal_states: Phrases for an anomalous object.
-        templates: Sentences around the phrases.
-        seed: Of initialisation, shuffling and augmentation. Default: the global seed, if one other than 0 was set
-            (``--seed_everything 7``, or the seeds of ``anomalib benchmark``), else 111.
-        temperature: Factor on the similarities in the segmentation loss; ``backbone`` for the one that the backbone learned.
-        pretrained_tag: What a local file given as `pretrained` is: the open_clip tag that says how its weights were trained.
-        image_mean: Mean of the three image channels, instead of what the weights were trained with.
-        image_std: Standard deviation, likewise.
-        tokenizer: Folder of the text tower's tokenizer, for backbones whose tokenizer is not part of open_clip (SigLIP, CLIPA).
-        false_alarm_rate: Set thresholds from normal validation images alone, so that a new normal image of the same source is
-            called anomalous with at most this probability, in [0, 1); 0.01 takes 99 images, 0.05 takes 19. Default: thresholds
-            of the best F1 score.
-        export_classes: Classes of one exported file, ``"metal nut,bolt,screw"``, of which it takes the number as a second,
-            optional input. Default: the one class.
+        shots: Number of images of each auxiliary category to learn from, half of them anomalous where there are enough.
+        batch_size: Number of auxiliary images a training step (and device).
+        false_alarm_rate: Probability, in [0, 1), with which a new normal image of the same source is called anomalous at most:
+            thresholds are then set from normal images alone; 0.01 takes 99 images, 0.05 takes 19. Default: thresholds of the
+            best F1 score.
+        seed: Seed of initialisation, shuffling, augmentation and choices. Default: the global seed, if one other than 0 was
+            set (``--seed_everything 7``, or the seeds of ``anomalib benchmark``), else 111.
+        clip: How CLIP's weights are read, see `ClipOptions`.
+        architecture: What adapters only make sense with, see `Architecture`.
+        prompts: Sentences that stand for a class, see `Prompts`.
+        training: How adapters learn, see `Training`.
+        memory: How good photos and the lot are compared, see `MemoryOptions`.
+        region: What is scored and shown of an image, see `RegionOptions`.
+        export: What goes into an exported file, see `ExportOptions`.
         pre_processor: Pre-processor, or whether to use the default one.
         post_processor: Post-processor, or whether to use the default one.
         evaluator: Evaluator, or whether to use the default one (image AUROC, AP, F1-max; pixel AUROC, AP, AUPRO, F1-max).
         visualizer: Visualizer, or whether to use the default one.
+
+    Attributes:
+        target: What the images show.
+        references: Good images of the target, if any are named.
+        scorer: How images are scored. Another way is a class of its own, see `Scorer`.
+        region: What is scored of an image.
 
     Raises:
         ValueError: For arguments out of range, or weights that do not fit the backbone.
@@ -133,111 +128,345 @@ class DPCLIP(LearnsAdapters, EvaluatesTarget, SavesAdapters, DPCLIPExport, Defau
         self,
         backbone: str | None = None,
         pretrained: str | None = None,
-        quick_gelu: bool | None = None,
-        image_size: int | None = None,
-        tiles: int = 1,
         weights: str | Path | None = None,
-        k_shot: int = 0,
-        few_shot_source: str | Path | None = None,
-        memory_tokens: int = MEMORY_TOKENS,
-        lot: bool = False,
         class_name: str | None = None,
         domain: Domain | None = None,
-        min_area: int = 0,
-        ignore: str | Path | None = None,
+        image_size: int | None = None,
+        tiles: int | None = None,
+        k_shot: int = 0,
+        few_shot_source: str | Path | None = None,
+        lot: bool = False,
+        memory_backbone: str | None = None,
         auxiliary: str | list[str] | AnomalibDataModule | AnomalibDataset | None = None,
-        auxiliary_root: str | list[str] | None = None,
-        auxiliary_unmasked: bool = False,
         shots: int | None = None,
         batch_size: int = 3,
-        num_workers: int = 0,
-        adapter_layers: list[int] | None = None,
-        tap_layers: list[int] | None = None,
-        adapter_weight: float | None = None,
-        projector_activation: bool | None = None,
-        grn_pooling: Pooling | None = None,
-        detection: Detection | None = None,
-        decoupling_weight: float = 0.1,
-        prototype_momentum: float = 0.999,
-        checkpointing: bool = False,
-        learning_rate: float = 5e-4,
-        milestones: Sequence[int] = (16000, 32000),
-        normal_states: Sequence[str] = NORMAL_STATES,
-        abnormal_states: Sequence[str] = ABNORMAL_STATES,
-        templates: Sequence[str] = TEMPLATES,
-        seed: int | None = None,
-        temperature: float | Literal["backbone"] = TEMPERATURE,
-        pretrained_tag: str | None = None,
-        image_mean: Sequence[float] | None = None,
-        image_std: Sequence[float] | None = None,
-        tokenizer: str | None = None,
         false_alarm_rate: float | None = None,
-        export_classes: str | list[str] | None = None,
+        seed: int | None = None,
+        clip: ClipOptions | None = None,
+        architecture: Architecture | None = None,
+        prompts: Prompts | None = None,
+        training: Training | None = None,
+        memory: MemoryOptions | None = None,
+        region: RegionOptions | None = None,
+        export: ExportOptions | None = None,
         pre_processor: nn.Module | bool = True,
         post_processor: nn.Module | bool = True,
         evaluator: Evaluator | bool = True,
         visualizer: Visualizer | bool = True,
     ) -> None:
-        current_seed = seed_or_global(seed)
-        check_ranges(batch_size, learning_rate, decoupling_weight, current_seed, temperature, min_area)
-        check_references(k_shot, few_shot_source, memory_tokens, lot, tiles)
-        layers = (adapter_layers, tap_layers)
-        given = AdaptersArguments(
-            backbone, pretrained, quick_gelu, *layers, adapter_weight, projector_activation, grn_pooling, detection
-        )
+        clip_options = group(ClipOptions, clip)
+        self.training_options, self.memory_options = group(Training, training), group(MemoryOptions, memory)
+        self.region_options, self.export_options = group(RegionOptions, region), group(ExportOptions, export)
+        self.chosen_seed, self.seed = seed, seed_or_global(seed)
+        self.weights, self.lot, self.batch_size = weights, lot, batch_size
+        check_flat(batch_size, self.seed, k_shot, tiles, reads_target=bool(k_shot or few_shot_source or lot))
+        flat = {"backbone": backbone, "pretrained": pretrained, "class_name": class_name, "domain": domain}
+        flat |= {"image_size": image_size, "tiles": tiles, "memory_backbone": memory_backbone}
+        groups = given_values(clip_options, group(Architecture, architecture), group(Prompts, prompts))
+        self.given = {name: value for name, value in flat.items() if value is not None} | groups
         file = file_of(weights)
-        chosen = given.resolved(file)
-        clip_name: tuple[Any, Any] = (chosen.backbone, chosen.pretrained)
-        preprocessing = pretraining_of(*clip_name, pretrained_tag).preprocessing.replaced(image_mean, image_std)
-        tower = (*clip_name, image_size, chosen.quick_gelu, pretrained_tag, tokenizer)
-        clip, text = load_clip(*tower)
-        # Whoever calls the constructor must not find the global random state moved.
-        with seeded(current_seed):
-            if weights == UNADAPTED:
-                model: DPCLIPModel = UnadaptedCLIP(clip, domain=domain or DEFAULT_DOMAIN, tiles=tiles)
-            else:
-                model = DPCLIPModel(clip, domain=domain or DEFAULT_DOMAIN, tiles=tiles, **chosen.architecture)
+        configuration = resolve(self.given, file)
+        parts = self.build(configuration)
         super().__init__(
-            pre_processor=CLIPPreProcessor(model.input_size, preprocessing) if pre_processor is True else pre_processor,
+            pre_processor=CLIPPreProcessor(parts.image_size, parts.preprocessing) if pre_processor is True else pre_processor,
             post_processor=chosen_post_processor(post_processor, false_alarm_rate),
             evaluator=evaluator,
             visualizer=visualizer,
         )
-        self.keep_hyper_parameters(chosen._asdict())
-        self.model = model
-        self.model.checkpointing = checkpointing
-        self.prototypes = Prototypes(model.backbone.embed_dim, prototype_momentum)
-        self.anchors_for = AnchorCache(text, partial(load_text_tower, *tower), normal_states, abnormal_states, templates)
-        self.class_name, self.chosen_domain, self.chosen_detection = class_name, domain, detection
-        self.weights, self.min_area = weights, min_area
-        self.auxiliary = AuxiliarySet(auxiliary, auxiliary_root, shots, auxiliary_unmasked, current_seed)
-        self.batch_size, self.num_workers = batch_size, num_workers
-        self.k_shot, self.few_shot_source, self.memory_tokens, self.lot = k_shot, few_shot_source, memory_tokens, lot
-        self.chosen_seed, self.seed, self.export_classes = seed, current_seed, class_list(export_classes)
-        self.decoupling_weight, self.learning_rate, self.milestones = decoupling_weight, learning_rate, tuple(milestones)
-        self.temperature = clip.logit_scale.exp().item() if temperature == "backbone" else temperature
-        self.provenance = self._untrained(*clip_name, getattr(self.pre_processor, "preprocessing", preprocessing))
-        self.set_domain(domain or DEFAULT_DOMAIN)
+        unmasked = self.training_options.auxiliary_unmasked
+        self.auxiliary = AuxiliarySet(auxiliary, self.training_options.auxiliary_root, shots, unmasked, self.seed)
+        self.auxiliary_dataset: AuxiliaryDataset | None = None
+        self.references = References(k_shot, few_shot_source, self.seed)
+        self.before_references: Any = None
+        self.is_trained_here, self.went_on_from = False, None
+        self.region = Region()
+        self.use_parts(configuration, parts)
         if file is not None:
-            load_adapters(self, file)
-        self.ignore_region(ignore)
+            load_adapters(self, file, overridden=self.given)
         if weights is not None or class_name is not None:
-            self.set_class(class_name or UNKNOWN_CLASS)
+            self.target.resolve_class(None)
 
-    def _untrained(self, backbone: str, pretrained: str, preprocessing: Preprocessing) -> Provenance:
-        """Provenance of adapters that have learned nothing yet."""
-        return Provenance(
-            backbone=backbone,
-            pretrained=Path(pretrained).name,
-            fingerprint=self.model.backbone_fingerprint,
-            preprocessing=preprocessing.as_dict(),
-            architecture=architecture_of(self.model),
-            versions=package_versions(),
-        )
+    def build(self, configuration: Configuration) -> Parts:
+        """Networks of a configuration, with this model's other arguments."""
+        memory = self.memory_options
+        options = TowerOptions(memory.weights, memory.image_size, memory.layers)
+        return build_parts(configuration, self.seed, options, is_adapted=self.weights != UNADAPTED)
+
+    def use_parts(self, configuration: Configuration, parts: Parts) -> None:
+        """Become what a configuration is: the networks are new, and have learned nothing.
+
+        Args:
+            configuration: The configuration.
+            parts: What was built of it.
+        """
+        self.configuration, self.image_size = configuration, parts.image_size
+        self.model, self.feature_tower = parts.model, parts.feature_tower
+        self.model.checkpointing = self.training_options.checkpointing
+        self.prototypes = Prototypes(self.model.backbone.embed_dim, self.training_options.prototype_momentum)
+        temperature = self.training_options.temperature
+        self.temperature = parts.logit_scale if temperature == "backbone" else temperature
+        known = configuration
+        chosen: Any = self.given.get("domain")
+        self.target = Target(self.model, parts.anchors_for, self.given.get("class_name"), known.class_name, chosen)
+        self.provenance = untrained_provenance(configuration, parts)
+        portable = checkpointing.portable_arguments(self.hparams, configuration.as_dict())
+        self.hparams.clear()
+        self.hparams.update(portable)
+        self.save_hyperparameters(self.hparams)  # renews the copy that loggers are given
+        if self.region_options.ignore is not None:
+            self.region.ignore(
+                self.region_options.ignore, self.image_size, self.text_scorer().grid, parts.preprocessing.interpolation
+            )
+        if isinstance(self.pre_processor, CLIPPreProcessor):
+            self.pre_processor.configure(parts.image_size, parts.preprocessing)
+        require_whole_images(self.pre_processor, parts.image_size, parts.preprocessing)
+        self.scorer = self.text_scorer()
+        self.set_domain(chosen or known.domain or DEFAULT_DOMAIN)
+
+    def text_scorer(self) -> TextScorer:
+        """A scorer by the text alone, as the model is now."""
+        return TextScorer(self.model, self.region, self.configuration.tiles, self.image_size)
+
+    @property
+    def scorer(self) -> Scorer:
+        """How images are scored; what it has learned is kept in checkpoints."""
+        return self._scorer
+
+    @scorer.setter
+    def scorer(self, scorer: Scorer) -> None:
+        self._scorer = scorer
+        self.scorer_state = None if scorer.state is None else scorer.state.to(self.model.anchors.device)
+
+    @property
+    def attached_trainer(self) -> Any:
+        """The trainer of a run; ``None`` outside of one."""
+        try:
+            return self.trainer
+        except RuntimeError:  # Lightning's word for a model without one
+            return None
+
+    @property
+    def datamodule(self) -> AnomalibDataModule | None:
+        """The user's data module, if there is one."""
+        datamodule = getattr(self.attached_trainer, "datamodule", None)
+        return datamodule if isinstance(datamodule, AnomalibDataModule) else None
+
+    @property
+    def min_area(self) -> int:
+        """Pixels of the photo that an anomalous region has at least to be listed and shown."""
+        return self.region_options.min_area
+
+    @property
+    def target_name(self) -> str:
+        """What the images are of, such as ``Surfaces/weave``."""
+        return target_name(self.datamodule, self.target.class_name or "")
 
     @property
     def learning_type(self) -> LearningType:
         """ONE_CLASS while there is something to learn (anomalib only fits those), then ZERO_SHOT, or FEW_SHOT with photos."""
         if self.weights is None:
             return LearningType.ONE_CLASS
-        return LearningType.FEW_SHOT if self.has_references else LearningType.ZERO_SHOT
+        return LearningType.FEW_SHOT if self.references.are_named or self.scorer.name == "memory" else LearningType.ZERO_SHOT
+
+    @property
+    def prediction_arguments(self) -> dict[str, Any]:
+        """Arguments that predictions depend on, plain data by name."""
+        return self.configuration.as_dict()
+
+    @property
+    def trainer_arguments(self) -> dict[str, Any]:
+        """No sanity check: its few batches would set thresholds. Everything else is the user's."""
+        return {"num_sanity_val_steps": 0}
+
+    @staticmethod
+    def configure_pre_processor(image_size: tuple[int, int] | None = None) -> CLIPPreProcessor:
+        """Bicubic resize (default 518 x 518) and OpenAI's normalisation."""
+        return CLIPPreProcessor(image_size or (518, 518))
+
+    def configure_post_processor(self) -> DPCLIPPostProcessor:
+        """Score fusion, normalisation and thresholds of the method."""
+        return DPCLIPPostProcessor()
+
+    @staticmethod
+    def configure_evaluator() -> Evaluator:
+        """The metrics that the field reports."""
+        return Evaluator(test_metrics=field_metrics())
+
+    @classmethod
+    def configure_visualizer(cls) -> Visualizer:
+        """Photo and heat map in the photo's own proportions, with score and decision."""
+        return PictureVisualizer()
+
+    def configure_callbacks(self) -> Sequence[Callback]:
+        """Anomalib's components, and what watches a run."""
+        watching = [
+            LearnFromAuxiliary(),
+            AuxiliaryCalibration(),
+            PrepareScorer(),
+            *default_callbacks(self.attached_trainer),
+        ]
+        callbacks = [*super().configure_callbacks(), *watching]
+        if self.visualizer is not None:
+            from anomalib_dpclip.visualization.contact_sheet import ContactSheet
+
+            callbacks.append(ContactSheet())
+        return callbacks
+
+    @property
+    def is_uncalibrated(self) -> bool:
+        """Whether the thresholds in force, if any, are of something else than what the images show."""
+        return settled_thresholds.is_uncalibrated(self)
+
+    def threshold_remarks(self) -> list[str]:
+        """What decisions rest on, as lines to print below predictions."""
+        return settled_thresholds.remarks(self)
+
+    def prepare_export(self) -> None:
+        """Have the good images that the arguments ask for, and no other images of a run, before an export."""
+        good_images.prepare_export(self)
+
+    def prediction_digest(self, images: Sequence[str]) -> str:
+        """Identifies everything that predictions depend on, before a run starts.
+
+        Args:
+            images: Files of the run, which depend on each other in an unlabelled batch.
+        """
+        return good_images.prediction_digest(self, images)
+
+    # Parts
+
+    def set_domain(self, domain: Domain) -> None:
+        """Make a domain's blur and score fusion the current ones."""
+        self.model.domain = domain
+        if hasattr(self.post_processor, "domain"):
+            self.post_processor.domain = domain
+
+    def set_references(self, images: Sequence[str | Path | Image.Image | Tensor] | Tensor) -> None:
+        """Score by these good images of the target, until others are set.
+
+        Args:
+            images: Files, PIL images, or tensors ``(3, H, W)`` in [0, 1]; none at all forgets those set before, with their
+                thresholds.
+
+        Raises:
+            ImageReadError: If a file cannot be read; names it.
+            ValueError: If an image has another shape.
+        """
+        self.references.set(images)
+        if not len(images):
+            good_images.forget_references(self)
+        elif self.model.anchors.any():
+            good_images.fit_memory_now(self)
+
+    def add_good_images(self, images: Sequence[str | Path | Image.Image | Tensor]) -> None:
+        """Score by more good images than before, such as ones that were called anomalous wrongly; thresholds are set anew.
+
+        Args:
+            images: As in `set_references`.
+
+        Raises:
+            ImageReadError: If a file cannot be read; names it.
+            ValueError: If there is no memory of good images that they could join.
+        """
+        good_images.extend_memory(self, [image_tensor(image) for image in images])
+
+    def adopt_adapters(self, source: str) -> None:
+        """Take adapters, which somebody has put into the model, for trained: nothing is learned any more.
+
+        Args:
+            source: Where they come from.
+        """
+        self.weights = source
+        settled_thresholds.restore_adapters_calibration(self, source)
+
+    # Learning
+
+    def prepare_data(self) -> None:
+        """Download the auxiliary set before it is learned from."""
+        require_evaluation_images(self.datamodule)
+        if self.trainer.state.fn == TrainerFn.FITTING and self.datamodule is not None:
+            self.auxiliary.prepare(self.datamodule)
+
+    def setup(self, stage: str) -> None:
+        """Become what a checkpoint that is about to be loaded is of; train as the method does."""
+        super().setup(stage)
+        checkpointing.follow_checkpoint(self, self.trainer.ckpt_path)
+        if stage == "fit":
+            learning.prepare_trainer(self.trainer)
+            learning.follow_global_seed(self)
+
+    def train_dataloader(self) -> DataLoader:
+        """Batches of the auxiliary set."""
+        return learning.auxiliary_batches(self)
+
+    def val_dataloader(self) -> list:
+        """None: lets anomalib predict on bare folders, where it would validate a zero-shot model first."""
+        return []
+
+    def configure_optimizers(self) -> Any:
+        """Adam over adapters and projectors, with the published schedule."""
+        return learning.optimizer_and_schedule(self)
+
+    def training_step(self, batch: ImageBatch, batch_idx: int) -> Mapping[str, Any]:
+        """``L = L_cls + sum over taps (L_seg) + 0.1 sum over taps (L_dec)``."""
+        del batch_idx
+        return learning.training_step(self, batch)
+
+    def on_train_end(self) -> None:
+        """Remember that there is something to test that no earlier checkpoint holds."""
+        self.is_trained_here = True
+
+    def on_train_batch_end(self, outputs: Mapping[str, Any], batch: ImageBatch, batch_idx: int) -> None:
+        """Move the prototypes, once a batch, after the optimiser's step."""
+        del batch, batch_idx
+        self.prototypes.update(TokenDirections(*outputs["directions"]))
+
+    # Scoring
+
+    def validation_step(self, batch: ImageBatch, batch_idx: int) -> ImageBatch:
+        """Raw maps and image scores, each image against the anchors of its class."""
+        del batch_idx
+        self.region.require_sizes(batch.image_path)
+        anchors = self.target.anchors_of(batch, self.device, follow_images=False)
+        return batch.update(**self.scorer.score(batch.image, anchors, batch.image_path)._asdict())
+
+    def test_step(self, batch: ImageBatch, batch_idx: int, *args: Any, **kwargs: Any) -> ImageBatch:
+        """As `validation_step`."""
+        del args, kwargs
+        return self.validation_step(batch, batch_idx)
+
+    def predict_step(self, batch: ImageBatch, batch_idx: int, dataloader_idx: int = 0) -> ImageBatch:
+        """As `validation_step`."""
+        del dataloader_idx
+        return self.validation_step(batch, batch_idx)
+
+    def forward(self, batch: Tensor, *args: Any, **kwargs: Any) -> InferenceBatch:
+        """Images ``(B, 3, H, W)`` in [0, 1] to scores, labels and maps, of the current class."""
+        del args, kwargs
+        images = self.pre_processor(batch) if self.pre_processor else batch
+        raw = self.scorer.score(images, self.model.anchors)
+        return self.post_processor(raw) if self.post_processor else raw
+
+    # Checkpoints
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Everything but the frozen networks, which come from weights of their own."""
+        prefix = kwargs.get("prefix", args[1] if len(args) > 1 else "")
+        return checkpointing.without_frozen(super().state_dict(*args, **kwargs), prefix)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Load a state without frozen networks; anything else that is missing or too much is an error."""
+        state = checkpointing.make_room(self, dict(state_dict))
+        return super().load_state_dict(state, strict=strict, assign=assign)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add where the adapters come from, and what the thresholds in force are of."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint[PROVENANCE_KEY] = checkpointing.provenance_entry(self)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take over provenance, calibration and domain."""
+        if checkpointing.keep_what_was_trained(self, checkpoint):
+            return
+        super().on_load_checkpoint(checkpoint)
+        checkpointing.restore_provenance(self, checkpoint)

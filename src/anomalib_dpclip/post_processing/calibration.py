@@ -1,23 +1,28 @@
 """What raw maps and detection scores mean on a data set: ranges for the image score, normalisation, thresholds."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from anomalib_dpclip.files.plain_data import printable
 from anomalib_dpclip.method.domain import Domain
-from anomalib_dpclip.method.image_score import DETECTION_WEIGHT
 from anomalib_dpclip.post_processing.calibration_statistics import CalibrationStatistics, ImageStatistics
+from anomalib_dpclip.post_processing.image_score import DETECTION_WEIGHT
 from anomalib_dpclip.post_processing.normalisation import NORMALISED_CONTROL_POINTS, separate_control_points
 from anomalib_dpclip.post_processing.scale import Scale
 from anomalib_dpclip.post_processing.thresholds import APPROXIMATE, Thresholds, choose_thresholds, fused_by_others, goes_by_rate
 
-MOST_RAISED = 0.2
-"""Share of the way from a threshold to the highest value seen that corrections raise it at most."""
-
-RAISED = "; raised by corrections since"
-"""What is said of thresholds that have been."""
+_DESCRIPTION: dict[str, Any] = {
+    "threshold_basis": str,
+    "false_alarm_rate": (float, int, type(None)),
+    "scorer": str,
+    "is_default": bool,
+    "class_name": str,
+}
+"""What a calibration says of itself beside its buffers, and of which type it is."""
 
 
 class Calibration(nn.Module):
@@ -43,6 +48,7 @@ class Calibration(nn.Module):
         super().__init__()
         self.threshold_basis = ""
         self.false_alarm_rate: float | None = None
+        self.scorer, self.is_default, self.class_name = "", False, ""
         self.register_buffer("map_range", torch.tensor([0.0, 1.0]))
         self.register_buffer("detection_range", torch.tensor([0.0, 1.0]))
         self.register_buffer("map_knots", torch.tensor(NORMALISED_CONTROL_POINTS))
@@ -104,6 +110,37 @@ class Calibration(nn.Module):
         """Take over another calibration's state."""
         self.load_state_dict(other.state_dict())
         self.threshold_basis, self.false_alarm_rate = other.threshold_basis, other.false_alarm_rate
+        self.belongs_to(other.scorer, is_default=other.is_default, class_name=other.class_name)
+
+    def belongs_to(self, scorer: str, *, is_default: bool, class_name: str = "") -> None:
+        """Note which scores the thresholds are of.
+
+        Args:
+            scorer: Name of the way that images are scored.
+            is_default: Whether the thresholds came with the scores, and no validation has set them.
+            class_name: Class of the images that they are of; empty for several, or if nobody knows.
+        """
+        self.scorer, self.is_default, self.class_name = scorer, is_default, class_name
+
+    def description(self) -> dict[str, Any]:
+        """What the thresholds are of, as plain data beside the buffers."""
+        return {name: getattr(self, name) for name in _DESCRIPTION}
+
+    def restore_description(self, values: Mapping[str, Any], source: Path | str) -> None:
+        """Take over what `description` gave; what is missing is unknown.
+
+        Args:
+            values: Plain data.
+            source: Where it comes from, for the message.
+
+        Raises:
+            ValueError: If a value is of another type.
+        """
+        for name, kinds in _DESCRIPTION.items():
+            value = values.get(name, getattr(self, name))
+            if not isinstance(value, kinds):
+                raise ValueError(f"{source}: its provenance has a wrong {name!r}; is the file damaged?")
+            setattr(self, name, printable(value) if isinstance(value, str) else value)
 
     @torch.no_grad()
     def set_from(
@@ -152,22 +189,6 @@ class Calibration(nn.Module):
         """Image score of each of these images ``(N,)``, on the CPU."""
         device = self.map_range.device
         return self.fuse(seen.map_max.to(device), seen.detection.to(device), domain).cpu()
-
-    @torch.no_grad()
-    def raise_thresholds(self, image: float, pixel: float, first_image: float, first_pixel: float) -> None:
-        """Let thresholds rise to what normal images scored, but only so far that what is plainly anomalous stays above them.
-
-        Args:
-            image: Fused score of a normal image.
-            pixel: Peak of a normal image's raw map.
-            first_image: Image threshold before they first rose, from which `MOST_RAISED` counts.
-            first_pixel: The same of the pixel threshold.
-        """
-        before = self.thresholds
-        for knots, value, first in ((self.score_knots, image, first_image), (self.map_knots, pixel, first_pixel)):
-            knots[2] = max(knots[2].item(), min(value, first + MOST_RAISED * (knots[3].item() - first)))
-        if self.threshold_basis and self.thresholds != before:
-            self.threshold_basis = self.threshold_basis.removesuffix(RAISED) + RAISED
 
     @torch.no_grad()
     def set_thresholds(self, thresholds: Thresholds, seen: ImageStatistics, domain: Domain) -> None:

@@ -1,6 +1,5 @@
 """Statistics of a data set that a calibration needs, in the same memory however large it is, but for four numbers an image."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -65,10 +64,6 @@ class CalibrationStatistics(nn.Module):
         kind = torch.full_like(detection, UNKNOWN_LABEL) if label is None else label
         self.rows.update(torch.stack([part.float() for part in (*values.aminmax(dim=1), detection, kind)], dim=1))
         self.pixels.update(anomaly_map, mask, has_mask)
-
-    def update_all(self, batches: Sequence[tuple[Tensor, Tensor, Tensor, Tensor]]) -> None:
-        """Add several batches, each as `update` takes it, with label and mask, at once."""
-        self.update(*(torch.cat(parts) for parts in zip(*batches, strict=True)))
 
     def images(self) -> ImageStatistics:
         """The values of each image, of all processes, on the CPU."""

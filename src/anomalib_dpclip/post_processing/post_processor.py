@@ -110,8 +110,7 @@ class DPCLIPPostProcessor(PostProcessor):
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start with empty statistics."""
         del trainer
-        ignored = getattr(getattr(pl_module, "model", None), "ignored", None)
-        judged = None if ignored is None else ignored.judged
+        judged = getattr(getattr(pl_module, "region", None), "scored", None)
         self._statistics = CalibrationStatistics(getattr(pl_module, "target_name", ""), judged).to(pl_module.device)
 
     def on_validation_batch_end(
@@ -131,10 +130,14 @@ class DPCLIPPostProcessor(PostProcessor):
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Calibrate on the validation images."""
-        del pl_module
         statistics, self._statistics = self._statistics, None
         if statistics is not None and not trainer.sanity_checking:
-            self.calibration.set_from(statistics, self.domain, self.false_alarm_rate, self.auxiliary_calibration)
+            scorer = getattr(getattr(pl_module, "scorer", None), "name", "")
+            # Ranges that adapters carry are of scores by the text.
+            carried = self.auxiliary_calibration if scorer == "text" else None
+            self.calibration.set_from(statistics, self.domain, self.false_alarm_rate, carried)
+            class_name = getattr(getattr(pl_module, "target", None), "anchor_class", "")
+            self.calibration.belongs_to(scorer, is_default=False, class_name=class_name)
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse a false-alarm rate that nothing has been calibrated with.

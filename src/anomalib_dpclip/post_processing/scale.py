@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from anomalib_dpclip.method.domain import Domain
-from anomalib_dpclip.method.image_score import image_score
+from anomalib_dpclip.post_processing.image_score import image_score
 from anomalib_dpclip.post_processing.normalisation import piecewise_linear, separate_control_points
 
 

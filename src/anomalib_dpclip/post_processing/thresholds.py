@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from anomalib_dpclip.method.domain import Domain
-from anomalib_dpclip.method.image_score import image_score
 from anomalib_dpclip.metrics.functional import f1_curve, f1_threshold
 from anomalib_dpclip.metrics.image_metrics import count_scores
 from anomalib_dpclip.post_processing.calibration_statistics import CalibrationStatistics, ImageStatistics
 from anomalib_dpclip.post_processing.conformal import false_alarm_threshold, guarantee_of, too_few
+from anomalib_dpclip.post_processing.image_score import image_score
 from anomalib_dpclip.post_processing.normalisation import MIN_GAP
 
 logger = logging.getLogger(__name__)

@@ -60,9 +60,10 @@ class CLIPPreProcessor(PreProcessor):
 
     def __init__(self, image_size: tuple[int, int], preprocessing: Preprocessing = OPENAI) -> None:
         super().__init__()
-        self._set(image_size, preprocessing)
+        self.configure(image_size, preprocessing)
 
-    def _set(self, image_size: tuple[int, int], preprocessing: Preprocessing) -> None:
+    def configure(self, image_size: tuple[int, int], preprocessing: Preprocessing) -> None:
+        """Prepare images of another size, or for other weights."""
         self.image_size, self.preprocessing = image_size, preprocessing
         self.normalize = Normalize(preprocessing)
         exportable = ExportableResize(image_size, preprocessing.interpolation)
@@ -76,7 +77,7 @@ class CLIPPreProcessor(PreProcessor):
 
     def use_preprocessing(self, preprocessing: Preprocessing) -> None:
         """Prepare images as other weights, or adapters, ask for."""
-        self._set(self.image_size, preprocessing)
+        self.configure(self.image_size, preprocessing)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: ImageBatch, batch_idx: int) -> None:
         """Normalise only: images to learn from come in the backbone's size, augmented, also where larger ones are tiled."""
@@ -95,7 +96,7 @@ class CLIPPreProcessor(PreProcessor):
         """
         if "image_size" in config:
             height, width = config["image_size"]
-            self._set((int(height), int(width)), Preprocessing.from_dict(config, "the checkpoint's pre-processor"))
+            self.configure((int(height), int(width)), Preprocessing.from_dict(config, "the checkpoint's pre-processor"))
             return
         super().load_checkpoint_config(config)
         if self.transform is None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from anomalib.engine import Engine
 from safetensors.torch import save_file
+from tests.arguments import make_dpclip
 
 from anomalib_dpclip import DPCLIP, Surfaces, save_adapters
 from anomalib_dpclip.adapter_files.adapter_file import FORMAT_VERSION
@@ -47,7 +48,7 @@ def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         # Few adapters, so that the files are small.
-        model = DPCLIP(
+        model = make_dpclip(
             backbone="mini",
             class_name="weave",
             auxiliary="Surfaces/brick",

@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tests.arguments import make_dpclip
 from tests.paths import DATA
 from tests.tiny_clip import tiny_clip, tiny_model
 
-from anomalib_dpclip import DPCLIP
 from anomalib_dpclip.adapter_files.adapter_file import AdapterFile, Provenance
 from anomalib_dpclip.adapter_files.read_and_write import arguments_from_file, read_adapters, write_adapters
 from anomalib_dpclip.adapter_files.save_and_load import adapter_tensors, load_adapters, save_adapters
@@ -123,7 +123,7 @@ def test_adapters_of_another_image_size_fit(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"adapter_weight": 0.2}, "adapter_weight=0.1, the model has 0.2: set --model.adapter_weight 0.1"),
+        ({"adapter_weight": 0.2}, "adapter_weight=0.1, the model has 0.2: set --model.architecture.adapter_weight 0.1"),
         ({"projector_activation": True}, "projector_activation=False, the model has True"),
         ({"grn_pooling": "batch"}, "grn_pooling=tokens, the model has batch"),
         ({"detection": "class_token"}, "detection=projector, the model has class_token"),
@@ -210,7 +210,7 @@ def test_arguments_of_another_type(tmp_path, arguments):
 
 @pytest.fixture
 def lightning_model():
-    return DPCLIP(backbone="mini")
+    return make_dpclip(backbone="mini")
 
 
 def set_calibration(model):
@@ -224,7 +224,7 @@ def test_calibration_and_provenance_travel_with_the_adapters(tmp_path, lightning
     lightning_model.provenance = replace(lightning_model.provenance, learned_from=["VisA/candle"], epochs=7)
     path = save_adapters(lightning_model, tmp_path / "a.safetensors")
 
-    loaded = DPCLIP(backbone="mini", weights=path)
+    loaded = make_dpclip(backbone="mini", weights=path)
     for calibration in (loaded.post_processor.calibration, loaded.post_processor.auxiliary_calibration):
         assert calibration.is_set
         assert calibration.thresholds.pixel == 0.5
@@ -233,7 +233,7 @@ def test_calibration_and_provenance_travel_with_the_adapters(tmp_path, lightning
     again = read_adapters(save_adapters(loaded, tmp_path / "b.safetensors"))
     assert again.provenance.learned_from == ["VisA/candle"]
 
-    without = DPCLIP(backbone="mini", weights=path, post_processor=False)
+    without = make_dpclip(backbone="mini", weights=path, post_processor=False)
     assert without.provenance.epochs == 7
 
 
@@ -249,12 +249,12 @@ def test_adapters_without_calibration_do_not_keep_that_of_others(tmp_path, light
 
 def test_published_adapters_belong_to_the_backbone_they_were_put_on(tmp_path, lightning_model):
     """Saved again they must be loadable, and refused elsewhere."""
-    loaded = DPCLIP(backbone="mini", weights=save_adapters(lightning_model, tmp_path / "a.pth"))
+    loaded = make_dpclip(backbone="mini", weights=save_adapters(lightning_model, tmp_path / "a.pth"))
     assert loaded.provenance.fingerprint == lightning_model.model.backbone_fingerprint
     assert loaded.provenance.backbone == "mini"
     checkpoint = {}
     loaded.on_save_checkpoint(checkpoint)
-    DPCLIP(backbone="mini").on_load_checkpoint(checkpoint)
+    make_dpclip(backbone="mini").on_load_checkpoint(checkpoint)
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,11 @@ import pytest
 import torch
 from anomalib.engine import Engine
 from PIL import Image
+from tests.arguments import make_dpclip
 from tests.data.golden.make_golden import GOLDEN
 from tests.spotted import soft_photo
 
-from anomalib_dpclip import DPCLIP, save_adapters
+from anomalib_dpclip import save_adapters
 from anomalib_dpclip.app.answers import Answers, regions_table
 from anomalib_dpclip.app.app_command import app, suggested_names
 from anomalib_dpclip.app.correct_command import write_corrected
@@ -25,7 +26,7 @@ from anomalib_dpclip.visualization.heat_map import color_range
 
 @pytest.fixture(scope="module")
 def predictor():
-    return Predictor(DPCLIP(backbone="mini", weights="clip"))
+    return Predictor(make_dpclip(backbone="mini", weights="clip"))
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ def photo(tmp_path):
 
 def test_prediction_is_that_of_the_anomalib_s_predict(predictor, photo, tmp_path):
     engine = Engine(accelerator="cpu", devices=1, logger=False, enable_progress_bar=False, default_root_dir=tmp_path)
-    model = DPCLIP(backbone="mini", weights="clip", class_name="weave", visualizer=False)
+    model = make_dpclip(backbone="mini", weights="clip", class_name="weave", visualizer=False)
     (expected,) = engine.predict(model=model, data_path=photo)
 
     prediction = predictor.predict(photo, " weave ")
@@ -106,8 +107,8 @@ def test_too_long_a_name_is_answered(predictor, photo):
 
 
 def test_what_visitors_type_is_forgotten(predictor, photo, monkeypatch):
-    monkeypatch.setattr("anomalib_dpclip.method.anchor_cache.CLASSES_KEPT", 3)
-    cache = predictor.model.anchors_for
+    monkeypatch.setattr("anomalib_dpclip.method.prompting.CLASSES_KEPT", 3)
+    cache = predictor.model.target.anchors_for
     cache._anchors.clear()
     first = cache("weave").clone()
     for name in ("wood", "brick", "mesh", "red mesh"):
@@ -147,7 +148,7 @@ def launched(monkeypatch, _gradio_is_there):
 
 def test_the_page_takes_backbone_architecture_and_prompts_from_the_file(launched, tmp_path):
     trained = {"adapter_layers": [0], "grn_pooling": "none", "image_size": 126, "templates": ["a picture of {}."]}
-    model = DPCLIP(backbone="mini", **trained)
+    model = make_dpclip(backbone="mini", **trained)
     model.provenance = replace(model.provenance, hyper_parameters=plain_hyper_parameters(model.hparams))
     path = save_adapters(model, tmp_path / "mini.safetensors")
     predictor, names, title, checkpoint = launched(weights=str(path))
@@ -156,7 +157,7 @@ def test_the_page_takes_backbone_architecture_and_prompts_from_the_file(launched
     assert "brushed metal" in names
     assert predictor.model.model.grn_pooling == "none"
     assert predictor.model.model.input_size == (126, 126)
-    assert torch.equal(predictor.model.anchors_for("brick"), model.anchors_for("brick"))
+    assert torch.equal(predictor.model.target.anchors_for("brick"), model.target.anchors_for("brick"))
 
 
 def test_the_page_of_a_checkpoint_with_photos_suggests_what_they_show(launched, tmp_path):
@@ -171,7 +172,7 @@ def test_the_page_of_a_checkpoint_with_photos_suggests_what_they_show(launched, 
 
 @pytest.mark.usefixtures("_gradio_is_there")
 def test_the_page_names_its_own_options(tmp_path):
-    path = save_adapters(DPCLIP(backbone="mini"), tmp_path / "mini.safetensors")
+    path = save_adapters(make_dpclip(backbone="mini"), tmp_path / "mini.safetensors")
     with pytest.raises(ValueError, match=r"holds adapters of another backbone.*Set --backbone, --pretrained and --quick_gelu"):
         app(weights=str(path), pretrained="random")
     with pytest.raises(FileNotFoundError, match="no adapter file"):
@@ -180,7 +181,7 @@ def test_the_page_names_its_own_options(tmp_path):
 
 @pytest.mark.usefixtures("_gradio_is_there")
 def test_a_provenance_that_no_model_can_be_built_from_is_named(tmp_path):
-    model = DPCLIP(backbone="mini")
+    model = make_dpclip(backbone="mini")
     model.provenance = replace(model.provenance, architecture={"adapter_layers": "abc"})
     path = save_adapters(model, tmp_path / "bad.safetensors")
     with pytest.raises(ValueError, match=r"bad\.safetensors.*provenance"):
@@ -188,7 +189,7 @@ def test_a_provenance_that_no_model_can_be_built_from_is_named(tmp_path):
 
 
 def test_colors_of_an_uncalibrated_model_span_the_photo_s_own_range(photo):
-    model = DPCLIP(backbone="mini", weights="clip")
+    model = make_dpclip(backbone="mini", weights="clip")
     prediction = Predictor(model).predict(photo, "weave")
     assert prediction.color_range == (prediction.anomaly_map.min(), prediction.anomaly_map.max())
     assert UNCALIBRATED in prediction.remarks

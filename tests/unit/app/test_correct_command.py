@@ -53,7 +53,7 @@ def test_what_comes_again_is_called_normal_and_what_is_elsewhere_stays(folder, c
     }
     assert count == "6 of 8 decisions have changed"
     corrected = model_from_file(folder / "model-corrected.ckpt")
-    assert int(corrected.model.memory.photos) == 10
+    assert int(corrected.scorer.state.memory.photos) == 10
     assert len(corrected.model.corrections.blame) == 4
     with pytest.raises(SystemExit, match=r"model-corrected\.ckpt is there already"):
         main(["correct", "--ckpt_path", str(folder / "model.ckpt"), *fine])
@@ -87,7 +87,7 @@ def test_known_photos_in_several_places(folder, tmp_path, capsys):
 
 def test_a_corrected_checkpoint_says_so(folder, tmp_path, capsys):
     model = model_from_file(folder / "model.ckpt")
-    model.add_corrections([soft_photo(tmp_path / "a.png", 20, (30, 60))])
+    model.add_good_images([soft_photo(tmp_path / "a.png", 20, (30, 60))])
     model.post_processor.calibration.raise_thresholds(9.0, 9.0, *model.post_processor.calibration.thresholds[:2])
     write_corrected(model, folder / "model.ckpt", tmp_path / "new.ckpt")
     main(["adapters", str(tmp_path / "new.ckpt")])
@@ -101,22 +101,22 @@ def test_a_corrected_checkpoint_says_so(folder, tmp_path, capsys):
 
 def test_a_corrected_checkpoint_is_corrected_again(folder, tmp_path):
     model = model_from_file(folder / "model.ckpt")
-    model.add_corrections([soft_photo(tmp_path / "a.png", 20, (30, 60))])
+    model.add_good_images([soft_photo(tmp_path / "a.png", 20, (30, 60))])
     write_corrected(model, folder / "model.ckpt", tmp_path / "once.ckpt")
     again = model_from_file(tmp_path / "once.ckpt")
     assert len(again.model.corrections.nuisances) == 1
-    again.add_corrections([soft_photo(tmp_path / "b.png", 21, (90, 10))])
+    again.add_good_images([soft_photo(tmp_path / "b.png", 21, (90, 10))])
     assert len(again.model.corrections.nuisances) == 2
-    assert int(again.model.memory.photos) == 8
+    assert int(again.scorer.state.memory.photos) == 8
     again.set_references([tmp_path / "a.png"])  # another memory, which has not been corrected
     assert again.model.corrections is None
 
 
 def test_photos_that_were_not_called_anomalous_only_join_the_memory(folder, tmp_path):
     model = model_from_file(folder / "model.ckpt")
-    model.add_corrections([soft_photo(tmp_path / "plain.png", 3)])
+    model.add_good_images([soft_photo(tmp_path / "plain.png", 3)])
     assert model.model.corrections is None
-    assert int(model.model.memory.photos) == 7
+    assert int(model.scorer.state.memory.photos) == 7
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_exported_and_predicted_maps_leave_out_what_is_explained(folder, tmp_pat
     image = torch.from_numpy(np.asarray(Image.open(path), np.float32)).permute(2, 0, 1)[None] / 255
     with torch.no_grad():
         before = model(image)
-        model.add_corrections([path])
+        model.add_good_images([path])
         after = model(image)
     assert before.pred_mask[..., 60:90, 30:70].any()
     assert not after.pred_mask.any()

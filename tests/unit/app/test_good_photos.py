@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from anomalib.engine import Engine
 from PIL import Image
+from tests.arguments import make_dpclip
 from tests.data.golden.make_golden import GOLDEN
 from tests.spotted import soft_photo
 
-from anomalib_dpclip import DPCLIP, Photos
+from anomalib_dpclip import Photos
 from anomalib_dpclip.app.answers import Answers
 from anomalib_dpclip.app.app_command import _model
 from anomalib_dpclip.app.correct_command import write_corrected
@@ -62,7 +63,7 @@ def uploaded(paths, folder):
 def test_the_answer_is_that_of_a_folder_of_the_same_photos(answers, good, judged, tmp_path, count):
     for path in good[count:]:
         (tmp_path / "good" / path).unlink()
-    model = DPCLIP(weights=ADAPTERS, class_name="weave", few_shot_source=tmp_path / "good", visualizer=False)
+    model = make_dpclip(weights=ADAPTERS, class_name="weave", few_shot_source=tmp_path / "good", visualizer=False)
     engine = Engine(accelerator="cpu", devices=1, logger=False, enable_progress_bar=False, default_root_dir=tmp_path)
     (expected,) = engine.predict(model=model, datamodule=Photos(tmp_path / "judged", num_workers=0))
 

@@ -31,7 +31,7 @@ def test_a_model_from_its_file(name):
     assert model.model.adapter_layers == (0,)
     assert model.model.tap_layers == (3, 6)
     assert model.class_name == "weave"
-    assert model.is_calibrated
+    assert model.post_processor.calibration.is_set
     assert model_from_file(GOLDEN / name, class_name="brick").class_name == "brick"
 
 

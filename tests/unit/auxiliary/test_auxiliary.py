@@ -92,7 +92,7 @@ def test_shots(folder):
         ("normal.jsonl", {}, "has no anomalous image: DP-CLIP learns what damage looks like"),
         ("unmasked.jsonl", {}, r"1 of 1 anomalous images .* have no mask, the first is .*1.png"),
         ("unmasked.jsonl", {"allow_unmasked": True}, "1 of 1 anomalous images"),
-        ("half.jsonl", {}, r"1 of 2 anomalous images .*--model.auxiliary_unmasked true"),
+        ("half.jsonl", {}, r"1 of 2 anomalous images .*--model.training.auxiliary_unmasked true"),
         ("parts.jsonl", {"shots": 0}, "shots must be at least 1, not 0"),
     ],
 )

@@ -149,7 +149,7 @@ def test_openai_s_weights_in_a_file_are_warned_of(tmp_path, told, kind):
     (tmp_path / f"clip.{kind}").touch()
     (message,) = told("ViT-L-14-336", file, None, None)
     assert message.startswith(f"WARNING: {file} does not say how it was trained: taken for GELU and OpenAI's image statistics")
-    assert "they were trained with QuickGELU: --model.quick_gelu true" in message
+    assert "they were trained with QuickGELU: --model.clip.quick_gelu true" in message
     assert not told("ViT-L-14-336", file, None, True)
     assert not told("ViT-L-14-336", file, None, False)
     assert [each[:5] for each in told("ViT-L-14-336", file, "openai", None)] == ["INFO:"]
@@ -168,7 +168,7 @@ def test_a_file_can_name_its_tag(tmp_path, told):
     assert not told("ViT-L-14", file, "laion2b_s32b_b82k", None)
     assert pretraining_of("ViT-L-14", file) == (OPENAI, False)
     (message,) = told("ViT-L-14", file, None, None)
-    assert "taken for GELU and OpenAI's image statistics. Name its tag with --model.pretrained_tag (openai, " in message
+    assert "taken for GELU and OpenAI's image statistics. Name its tag with --model.clip.pretrained_tag (openai, " in message
     assert told("ViT-L-14", file, None, False), "the statistics are still a guess"
 
 

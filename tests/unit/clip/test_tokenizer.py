@@ -55,7 +55,9 @@ def test_a_folder_of_something_else(tmp_path):
 def test_offline_the_error_names_the_remedy(monkeypatch, tmp_path):
     pytest.importorskip("transformers")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(FileNotFoundError, match=r"the tokenizer of ViT-B-16-SigLIP is not on this machine.*--model.tokenizer"):
+    with pytest.raises(
+        FileNotFoundError, match=r"the tokenizer of ViT-B-16-SigLIP is not on this machine.*--model.clip.tokenizer"
+    ):
         load_clip("ViT-B-16-SigLIP", "webli")
 
 

@@ -87,7 +87,8 @@ def test_one_category(root):
 def test_a_category_that_is_not_there(tmp_path):
     png(tmp_path / "cable" / "test" / "good" / "000.png")
     with pytest.raises(
-        FileNotFoundError, match=rf"auxiliary set 'MVTecAD/bottle'.*{tmp_path}.*--model.auxiliary_root.*--model.weights"
+        FileNotFoundError,
+        match=rf"auxiliary set 'MVTecAD/bottle'.*{tmp_path}.*--model.training.auxiliary_root.*--model.weights",
     ):
         read_labelled_set("MVTecAD/bottle", tmp_path)
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from PIL import Image
+from tests.arguments import make_dpclip
 from torchvision.transforms.v2 import Resize
 
-from anomalib_dpclip import DPCLIP
 from anomalib_dpclip.data.photos import Photos, PhotosDataset
 from anomalib_dpclip.data.results import RESULTS, RESULTS_JSON
 from anomalib_dpclip.data.results.rows import read_results
@@ -254,7 +254,7 @@ def test_fewer_photos_than_devices(root, tmp_path):
 def test_with_the_model_itself(root, tmp_path):
     for name in ("0.png", "a/1.png"):
         (root / name).write_bytes(b"")
-    predict(root, tmp_path, DPCLIP(backbone="mini", weights="clip", class_name="brick", visualizer=False), batch_size=2)
+    predict(root, tmp_path, make_dpclip(backbone="mini", weights="clip", class_name="brick", visualizer=False), batch_size=2)
     found = rows(tmp_path, root)
     assert [status == "ok" for *_, status in found] == [False, False, True, True]
     assert all(0 <= float(score) <= 1 and label in {"normal", "anomalous"} for _, score, label, _ in found[2:])

@@ -3,10 +3,11 @@
 from dataclasses import replace
 
 import pytest
+from tests.arguments import make_dpclip
 from tests.data.golden.make_golden import GOLDEN
 from tests.paths import DATA
 
-from anomalib_dpclip import DPCLIP, save_adapters
+from anomalib_dpclip import save_adapters
 from anomalib_dpclip.model.arguments import AdaptersArguments, file_of
 from anomalib_dpclip.model.from_file import model_from_file
 
@@ -16,7 +17,7 @@ NOTHING_GIVEN = AdaptersArguments(*[None] * 9)
 
 @pytest.fixture(scope="module")
 def model():
-    return DPCLIP(weights=ADAPTERS, visualizer=False)
+    return make_dpclip(weights=ADAPTERS, visualizer=False)
 
 
 def test_the_file_says_what_to_build(model):
@@ -47,7 +48,7 @@ def test_what_is_given_is_not_taken_from_the_file():
         "mini", "openai", False, [0, 1], [3, 6], 0.1, False, "none", "projector"
     )
     with pytest.raises(ValueError, match=r"trained with adapter_layers=\[0\], the model has \[1\]: set --model"):
-        DPCLIP(weights=ADAPTERS, adapter_layers=[1])
+        make_dpclip(weights=ADAPTERS, adapter_layers=[1])
 
 
 def test_nothing_of_a_file_for_another_backbone_is_taken():
@@ -58,19 +59,19 @@ def test_nothing_of_a_file_for_another_backbone_is_taken():
 
 
 def test_a_file_of_clip_weights_that_is_not_here_is_the_fingerprint_s_to_judge(model, tmp_path):
-    changed = DPCLIP(weights=ADAPTERS, visualizer=False)
+    changed = make_dpclip(weights=ADAPTERS, visualizer=False)
     changed.provenance = replace(model.provenance, pretrained="elsewhere.pt")
     path = save_adapters(changed, tmp_path / "a.safetensors")
     assert NOTHING_GIVEN.resolved(path).pretrained == "openai"
-    assert DPCLIP(weights=path).model.tap_layers == (3, 6)
+    assert make_dpclip(weights=path).model.tap_layers == (3, 6)
 
 
 def test_a_file_that_is_not_there_is_told_of_before_clip_is_fetched(tmp_path):
     with pytest.raises(FileNotFoundError, match="there is no adapter file"):
-        DPCLIP(weights=tmp_path / "gone.safetensors")
+        make_dpclip(weights=tmp_path / "gone.safetensors")
 
 
-@pytest.mark.parametrize("build", [model_from_file, lambda path: DPCLIP(weights=path)])
+@pytest.mark.parametrize("build", [model_from_file, lambda path: make_dpclip(weights=path)])
 @pytest.mark.parametrize(
     "told",
     [
@@ -83,7 +84,7 @@ def test_a_file_that_is_not_there_is_told_of_before_clip_is_fetched(tmp_path):
     ],
 )
 def test_a_provenance_that_no_model_can_be_built_from_is_named(model, tmp_path, build, told):
-    changed = DPCLIP(weights=ADAPTERS, visualizer=False)
+    changed = make_dpclip(weights=ADAPTERS, visualizer=False)
     changed.provenance = replace(model.provenance, **told)
     path = save_adapters(changed, tmp_path / "bad.safetensors")
     (name,) = next(iter(told.values()))

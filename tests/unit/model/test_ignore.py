@@ -1,4 +1,4 @@
-"""`--model.ignore`: what lies there changes nothing, by whatever the model judges, and it stays with the checkpoint."""
+"""`--model.region.ignore`: what lies there changes nothing, by whatever the model judges, and it stays with the checkpoint."""
 
 from types import SimpleNamespace
 
@@ -7,13 +7,13 @@ import pytest
 import torch
 from anomalib.data import ImageBatch
 from PIL import Image
+from tests.arguments import make_dpclip
 from tests.data.golden.make_golden import GOLDEN
 
-from anomalib_dpclip import DPCLIP
 from anomalib_dpclip.app.predictor import Predictor
 from anomalib_dpclip.metrics import PixelMetric, auroc, count_pixels
 from anomalib_dpclip.post_processing.calibration_statistics import CalibrationStatistics
-from anomalib_dpclip.references.reference_memory import build_memory
+from anomalib_dpclip.scorers.memory_fit import build_memory
 
 SIZE = (200, 150)
 
@@ -46,7 +46,7 @@ def changed(images):
 
 def model_with(picture, **arguments):
     defaults = {"weights": GOLDEN / "adapters-v1.safetensors", "class_name": "weave", "visualizer": False}
-    return DPCLIP(**defaults | arguments, ignore=picture).eval()
+    return make_dpclip(**defaults | arguments, ignore=picture).eval()
 
 
 @torch.no_grad()
@@ -62,7 +62,7 @@ def test_what_is_ignored_changes_nothing(picture, arguments):
     one, other = raw(model, photos()), raw(model, changed(photos()))
     assert torch.equal(one.anomaly_map, other.anomaly_map)
     assert torch.equal(one.pred_score, other.pred_score)
-    judged = model.model.ignored.judged
+    judged = model.region.scored
     assert (one.anomaly_map[:, ~judged] == 0).all()
     assert (one.anomaly_map[:, judged] > 0).all()
     assert 0.9 < judged.float().mean() / (1 - 70 * 50 / (SIZE[0] * SIZE[1])) <= 1
@@ -74,8 +74,8 @@ def test_a_memory_of_photos_ignores_it_too(picture):
     seen = []
     for references in (photos(4, seed=1), changed(photos(4, seed=1))):
         model.set_references(references)
-        memory = model.model.memory
-        assert memory.tokens.shape[1] == 4 * int(model.model.ignored.tokens.sum())
+        memory = model.scorer.state.memory
+        assert memory.tokens.shape[1] == 4 * int(model.region.tokens.sum())
         knots = model.post_processor.calibration.map_knots.clone()
         seen += [(memory.share, knots, raw(model, images).anomaly_map) for images in (photos(), changed(photos()))]
     for other in seen[1:]:
@@ -116,16 +116,16 @@ def test_it_stays_with_the_checkpoint(picture, tmp_path, caplog):
     assert "ignore" not in model.hparams
     state = model.state_dict()
     plain.load_state_dict(state)
-    assert torch.equal(plain.model.ignored.judged, model.model.ignored.judged)
-    assert plain.model.ignored.photo_size.tolist() == list(SIZE)
+    assert torch.equal(plain.region.scored, model.region.scored)
+    assert plain.region.photo_size.tolist() == list(SIZE)
     plain.load_state_dict(model_with(None).state_dict())  # one without it
-    assert plain.model.ignored is None
+    assert plain.region is None
     other = model_with(draw(tmp_path / "other.png", (100, 80, 190, 140)))
-    kept = other.model.ignored.judged.clone()
+    kept = other.region.scored.clone()
     assert "calibrate" not in caplog.text
     other.load_state_dict(state)  # what was named comes first
-    assert torch.equal(other.model.ignored.judged, kept)
-    assert "set without this --model.ignore: calibrate with `anomalib validate`" in caplog.text
+    assert torch.equal(other.region.scored, kept)
+    assert "set without this --model.region.ignore: calibrate with `anomalib validate`" in caplog.text
 
 
 def test_photos_of_another_size_are_named(picture, tmp_path):
@@ -144,8 +144,8 @@ def test_photos_of_another_size_are_named(picture, tmp_path):
 @pytest.mark.parametrize(
     ("drawn", "message"),
     [
-        ({"box": None, "background": 255}, r"--model.ignore .*ignore\.png: it leaves nothing to judge"),
-        ({"box": None}, r"--model.ignore .*ignore\.png: it is black all over"),
+        ({"box": None, "background": 255}, r"--model.region.ignore .*ignore\.png: it leaves nothing to judge"),
+        ({"box": None}, r"--model.region.ignore .*ignore\.png: it is black all over"),
     ],
 )
 def test_pictures_that_say_nothing(tmp_path, drawn, message):
@@ -169,6 +169,6 @@ def test_a_resized_pixel_is_judged_only_if_it_is_of_judged_ones_alone(tmp_path):
     other = images.clone()
     other[..., 301:352, 301:333] = 1
     resized = [model.pre_processor.resize_only(each) for each in (images, other)]
-    judged = model.model.ignored.judged
+    judged = model.region.scored
     assert torch.equal(resized[0][..., judged], resized[1][..., judged])
     assert np.count_nonzero(~judged) < 1.5 * (32 / 5 + 4) * (51 / 5 + 4)

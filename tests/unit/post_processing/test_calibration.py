@@ -5,11 +5,11 @@ import logging
 import numpy as np
 import pytest
 import torch
+from anomalib_dpclip.method.image_score import image_score
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from anomalib_dpclip.method.image_score import image_score
 from anomalib_dpclip.post_processing.calibration import MOST_RAISED, Calibration
 from anomalib_dpclip.post_processing.calibration_statistics import CalibrationStatistics, ImageStatistics
 from anomalib_dpclip.post_processing.conformal import false_alarm_threshold

@@ -10,8 +10,8 @@ import pytest
 import torch
 from anomalib.data import ImageBatch
 from PIL import Image, ImageOps
+from tests.arguments import make_dpclip
 
-from anomalib_dpclip import DPCLIP
 from anomalib_dpclip.data.regions import Region
 from anomalib_dpclip.visualization.captions import font, printable, wrapped
 from anomalib_dpclip.visualization.heat_map import boxed
@@ -132,7 +132,7 @@ def test_pictures_are_drawn_while_the_next_batch_is_judged(tmp_path, monkeypatch
 
 
 def test_the_model_draws_them_by_default():
-    assert isinstance(DPCLIP(backbone="mini", class_name="brick").visualizer, PictureVisualizer)
+    assert isinstance(make_dpclip(backbone="mini", class_name="brick").visualizer, PictureVisualizer)
 
 
 def test_captions_are_whole_and_fit():

@@ -21,6 +21,9 @@ PICTURES = "images"
 
 CONTACT_SHEET = "contact_sheet.png"
 DONE = "ok"
+
+UNCALIBRATED = "uncalibrated"
+"""Label of an image that nothing has set a threshold for."""
 SHOWN = 10
 """Photos that a summary names."""
 

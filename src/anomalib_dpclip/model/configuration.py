@@ -1,0 +1,96 @@
+"""One way from arguments and a file to what a model is: whoever loads a file takes the same from it.
+
+Used by the constructor, `--ckpt_path`, `--model.weights`, `dpclip predict`, `dpclip correct` and the page.
+"""
+
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from anomalib_dpclip.adapter_files.adapter_file import UNADAPTED
+from anomalib_dpclip.adapter_files.hub import local_file
+from anomalib_dpclip.adapter_files.read_and_write import arguments_from_file
+from anomalib_dpclip.method.adapters import Pooling
+from anomalib_dpclip.method.anomaly_map import Detection
+from anomalib_dpclip.method.prompting import ABNORMAL_STATES, NORMAL_STATES, TEMPLATES
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """Everything that predictions depend on beside learned values. Defaults are the published ones.
+
+    Attributes:
+        backbone: See `DPCLIP`, as the others.
+    """
+
+    backbone: str = "ViT-L-14-336"
+    pretrained: str = "openai"
+    image_size: int | list[int] | None = None
+    tiles: int = 1
+    class_name: str | None = None
+    domain: str | None = None
+    memory_backbone: str | None = None
+    quick_gelu: bool | None = None
+    pretrained_tag: str | None = None
+    image_mean: list[float] | None = None
+    image_std: list[float] | None = None
+    tokenizer: str | None = None
+    adapter_layers: list[int] | None = None
+    tap_layers: list[int] | None = None
+    adapter_weight: float = 0.1
+    projector_activation: bool = False
+    grn_pooling: Pooling = "tokens"
+    detection: Detection = "projector"
+    normal_states: list[str] | tuple[str, ...] = NORMAL_STATES
+    abnormal_states: list[str] | tuple[str, ...] = ABNORMAL_STATES
+    templates: list[str] | tuple[str, ...] = TEMPLATES
+
+    @property
+    def architecture(self) -> dict[str, Any]:
+        """Arguments of the paper's model."""
+        names = ("adapter_layers", "tap_layers", "adapter_weight", "projector_activation", "grn_pooling", "detection")
+        return {name: getattr(self, name) for name in names}
+
+    @property
+    def prompts(self) -> tuple[Any, ...]:
+        """Normal states, abnormal states and templates."""
+        return self.normal_states, self.abnormal_states, self.templates
+
+    def as_dict(self) -> dict[str, Any]:
+        """As plain data, for files."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+
+_NAMES = {item.name for item in fields(Configuration)}
+
+
+def resolve(given: dict[str, Any], file: Path | None = None) -> Configuration:
+    """What a model is: as it was given, else as a file of adapters says, else as published.
+
+    Args:
+        given: Arguments that somebody named.
+        file: Adapters or a checkpoint.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it holds no adapters, or is damaged.
+    """
+    from_file = {} if file is None else arguments_from_file(file)
+    if given.get("backbone") not in {None, from_file.get("backbone")}:
+        from_file = {}  # of another backbone: its adapters will be refused, and nothing that it says holds
+    pretrained = Path(from_file.get("pretrained", ""))
+    if pretrained.suffix and not pretrained.is_file():
+        # The name of a file that is not here: the fingerprint tells whether the default is the same.
+        del from_file["pretrained"]
+    known = {name: value for name, value in (from_file | given).items() if name in _NAMES and value is not None}
+    return replace(Configuration(), **known)
+
+
+def file_of(weights: str | Path | None) -> Path | None:
+    """File of the adapters that the argument `weights` of `DPCLIP` names; ``None`` where it names none.
+
+    Raises:
+        FileNotFoundError: If it is on the hub, and cannot be fetched.
+        ValueError: If it names no file on the hub, or a pickle there.
+    """
+    return None if weights is None or weights == UNADAPTED else local_file(weights)

@@ -1,0 +1,197 @@
+"""The memory of good images of a model: made, extended, forgotten, kept in checkpoints, and ready for an export."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from anomalib_dpclip.model.settled_thresholds import settle_thresholds
+from anomalib_dpclip.pre_processing.pre_processor import CLIPPreProcessor
+from anomalib_dpclip.scorers.batch_scorer import BatchScorer
+from anomalib_dpclip.scorers.comparison import Comparison
+from anomalib_dpclip.scorers.fusion import Fusion, Usual
+from anomalib_dpclip.scorers.memory_fit import MemoryFit
+from anomalib_dpclip.scorers.memory_scorer import MemoryScorer, MemoryState, TokenMemory
+from anomalib_dpclip.scorers.token_source import OwnTokens, TowerTokens
+
+logger = logging.getLogger(__name__)
+
+
+def fit_references(module: Any, paths: list[str] | None = None) -> MemoryScorer:
+    """Remember good images, seen with the adapters as they are now.
+
+    Args:
+        module: `DPCLIP`.
+        paths: Their files; ``None`` for those that were given.
+    """
+    images = resized_images(module, module.references.images(paths, module.datamodule))
+    scorer = memory_fit(module, module.model.anchors).fit(images, text_weight(module))
+    logger.info("scoring by %d photos of the target: %d tokens a layer", len(images), len(scorer.state.memory.layers[0]))
+    return scorer
+
+
+def memory_fit(module: Any, anchors: Tensor) -> MemoryFit:
+    """Makes memories of good images as the model sees them.
+
+    Args:
+        module: `DPCLIP`.
+        anchors: Text anchors ``(E, 2)`` of what they show.
+    """
+    normalize = _preparation(module).normalize
+    return MemoryFit(comparison_of(module), normalize, anchors, limit=module.memory_options.tokens, seed=module.seed)
+
+
+def resized_images(module: Any, images: Iterable[Tensor]) -> Tensor:
+    """Images as a memory takes them ``(K, 3, H, W)``, 8-bit, of the scorer's size; each is let go before the next is read.
+
+    Args:
+        module: `DPCLIP`.
+        images: ``(3, H, W)`` in [0, 1].
+
+    Raises:
+        ValueError: If an image has another size than the region was drawn for.
+    """
+    resize, resized = _preparation(module).resize_only, []
+    for number, image in enumerate(images):
+        module.region.require_size(image.shape[2], image.shape[1], f"photo {number} of the target")
+        resized.append((resize(image) * 255).round().byte())
+    return torch.stack(resized)
+
+
+def comparison_of(module: Any) -> Comparison:
+    """How the model compares images: by its second network's features, or by the backbone's own tokens."""
+    text = module.text_scorer()
+    if module.feature_tower is None:
+        return Comparison(text, OwnTokens(module.model.backbone.grid, len(module.model.tap_layers)))
+    normalize = _preparation(module).normalize
+    return Comparison(text, TowerTokens(module.feature_tower, normalize.mean, normalize.std))
+
+
+def text_weight(module: Any) -> float:
+    """Weight of the text beside distances: as asked for, else as learned, else the plain sum."""
+    chosen = module.memory_options.text_weight
+    return 1.0 if chosen is None else chosen
+
+
+def _preparation(module: Any) -> CLIPPreProcessor:
+    """How photos are prepared: as scored images are, or as they would be without a pre-processor switched off."""
+    own = module.pre_processor
+    return own if isinstance(own, CLIPPreProcessor) else CLIPPreProcessor(module.image_size)
+
+
+def fit_memory_now(module: Any) -> None:
+    """Score by the good images that were given, from now on, with thresholds of theirs."""
+    if module.before_references is None:
+        module.before_references = module.scorer, deepcopy(getattr(module.post_processor, "calibration", None))
+    module.scorer = fit_references(module)
+    settle_thresholds(module)
+
+
+def forget_references(module: Any) -> None:
+    """Score as before any good images were given, with the thresholds of then."""
+    if module.before_references is None:
+        return
+    module.scorer, calibration = module.before_references
+    module.before_references = None
+    if calibration is not None:
+        module.post_processor.calibration.copy_from(calibration)
+
+
+def stored_memory(module: Any, state: Mapping[str, Any]) -> MemoryScorer | None:
+    """A scorer with room for the memory that a state dict holds, of whatever size; ``None`` where it holds none.
+
+    Args:
+        module: `DPCLIP`.
+        state: The state dict.
+    """
+    prefix = "scorer_state.memory."
+    stored = {name.removeprefix(prefix): torch.zeros_like(value) for name, value in state.items() if name.startswith(prefix)}
+    layers = [stored[f"layer{number}"] for number in range(len(stored)) if f"layer{number}" in stored]
+    if not layers:
+        return None
+    nothing = Usual(torch.zeros(()), torch.ones(()))
+    fusion = Fusion(nothing, nothing, nothing, float(state["scorer_state.fusion.text_weight"]))
+    memory = TokenMemory(layers, stored["spread"], stored.get("joint"), stored.get("joint_spread"))
+    scores = torch.zeros_like(state["scorer_state.scores"])
+    return MemoryScorer(comparison_of(module), MemoryState(memory, fusion, scores), is_stored=True)
+
+
+def extend_memory(module: Any, images: list[Tensor]) -> None:
+    """Have more good images join the memory, and set thresholds anew where no validation has set them.
+
+    Args:
+        module: `DPCLIP`.
+        images: ``(3, H, W)`` in [0, 1].
+
+    Raises:
+        ValueError: If there is no memory that they could join.
+    """
+    scorer = module.scorer
+    if not isinstance(scorer, MemoryScorer):
+        raise ValueError(
+            "there is no memory of good photos that others could join: give good photos with --model.few_shot_source "
+            "FOLDER, or --model.k_shot, when you calibrate"
+        )
+    fit = memory_fit(module, module.model.anchors)
+    module.scorer = fit.extend(scorer.state, resized_images(module, images))
+    module.scorer.is_stored = scorer.is_stored
+    settle_thresholds(module)
+
+
+def prediction_digest(module: Any, images: Sequence[str]) -> str:
+    """Identifies everything that predictions depend on: arguments, learned values, good images, and the images of a lot.
+
+    What a run sets itself (thresholds of a memory or of a lot) follows from these, and is left out.
+
+    Args:
+        module: `DPCLIP`.
+        images: Files of the run.
+    """
+    processor = module.post_processor
+    settings: list[Any] = [module.configuration.as_dict(), getattr(processor, "checkpoint_config", dict)(), module.min_area]
+    scorer = module.scorer
+    stored = isinstance(scorer, MemoryScorer) and scorer.is_stored
+    if module.references.are_named and not stored:
+        settings.append(module.references.digest(module.datamodule))
+    if module.lot:
+        settings.append(sorted(images))
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=lambda value: type(value).__name__).encode())
+    left_out = ["prototypes."] if stored else ["prototypes.", "scorer_state."]
+    calibration = getattr(processor, "calibration", None)
+    if calibration is not None and calibration.is_default:
+        left_out.append("post_processor.calibration.")
+    for name, value in module.state_dict().items():
+        if isinstance(value, Tensor) and not name.startswith((*left_out, "model.anchors")):
+            digest.update(name.encode() + value.cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+    digest.update((module.target.class_name or module.target.anchor_class).encode())
+    return digest.hexdigest()[:12]
+
+
+def prepare_export(module: Any) -> None:
+    """Have the good images that the arguments ask for before an export, and say that no lot goes into a file.
+
+    Args:
+        module: `DPCLIP`.
+
+    Raises:
+        ValueError: If only a data module could bring the images.
+    """
+    if module.lot:
+        logger.warning("an exported file sees one image at a time: it scores without the lot, as with --model.lot false")
+    scorer = module.scorer
+    if isinstance(scorer, BatchScorer):
+        module.scorer = module.text_scorer() if scorer.state is None else MemoryScorer(scorer.comparison, scorer.state)
+    if module.scorer.name == "memory" or not module.references.are_named:
+        return
+    if module.references.source is None and module.references.k_shot:
+        raise ValueError(
+            f"--model.k_shot {module.references.k_shot} takes photos of a training split, which an export does not have: "
+            f"give a folder with --model.few_shot_source, or a checkpoint of a run with --ckpt_path"
+        )
+    module.scorer = fit_references(module, module.references.paths(None))
+    settle_thresholds(module)

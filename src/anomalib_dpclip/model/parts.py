@@ -1,0 +1,107 @@
+"""The frozen networks and the pre-processor that a configuration asks for, and the default post-processor."""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from anomalib_dpclip.adapter_files.adapter_file import Provenance
+from anomalib_dpclip.adapter_files.compatibility import architecture_of
+from anomalib_dpclip.clip.feature_tower import FeatureTower, TowerOptions, load_feature_tower
+from anomalib_dpclip.clip.loading import load_clip, load_text_tower
+from anomalib_dpclip.clip.preprocessing import Preprocessing
+from anomalib_dpclip.clip.pretraining import pretraining_of
+from anomalib_dpclip.files.measured_by import package_versions
+from anomalib_dpclip.files.seeded import seeded
+from anomalib_dpclip.method.domain import DEFAULT_DOMAIN
+from anomalib_dpclip.method.prompting import AnchorCache
+from anomalib_dpclip.method.torch_model import DPCLIPModel
+from anomalib_dpclip.method.unadapted import UnadaptedCLIP
+from anomalib_dpclip.model.configuration import Configuration
+from anomalib_dpclip.post_processing.post_processor import DPCLIPPostProcessor
+
+
+class Parts(NamedTuple):
+    """What a configuration is built into.
+
+    Attributes:
+        model: The paper's model, with adapters that have learned nothing.
+        anchors_for: Text anchors by class name.
+        feature_tower: Second network for good photos and the lot, if there is one.
+        preprocessing: Statistics and interpolation of the images.
+        image_size: Height and width of the images that are scored.
+        logit_scale: Factor on the similarities that the backbone learned.
+    """
+
+    model: DPCLIPModel
+    anchors_for: AnchorCache
+    feature_tower: FeatureTower | None
+    preprocessing: Preprocessing
+    image_size: tuple[int, int]
+    logit_scale: float
+
+
+def build_parts(configuration: Configuration, seed: int, tower_options: TowerOptions, *, is_adapted: bool) -> Parts:
+    """Build the networks.
+
+    Args:
+        configuration: What they are.
+        seed: Seed of the adapters' initialisation.
+        tower_options: How the second network is built, if there is one.
+        is_adapted: Whether the model has adapters; else it is CLIP as it is.
+
+    Raises:
+        ValueError: If a part of the configuration does not exist or does not fit another.
+        FileNotFoundError: If weights are not there.
+    """
+    known = configuration
+    tower = (known.backbone, known.pretrained, known.image_size, known.quick_gelu, known.pretrained_tag, known.tokenizer)
+    preprocessing = pretraining_of(known.backbone, known.pretrained, known.pretrained_tag).preprocessing
+    clip, text = load_clip(*tower)
+    domain: Any = known.domain or DEFAULT_DOMAIN
+    with seeded(seed):  # whoever calls a constructor must not find the global random state moved
+        model = DPCLIPModel(clip, domain=domain, **known.architecture) if is_adapted else UnadaptedCLIP(clip, domain=domain)
+    feature_tower = None if known.memory_backbone is None else load_feature_tower(known.memory_backbone, tower_options)
+    height, width = (known.tiles * side for side in model.backbone.image_size)
+    if feature_tower is not None:  # photos are resized once, for whichever network wants the larger ones
+        height, width = max(height, feature_tower.image_size[0]), max(width, feature_tower.image_size[1])
+    return Parts(
+        model,
+        AnchorCache(text, partial(load_text_tower, *tower), *known.prompts),
+        feature_tower,
+        preprocessing.replaced(known.image_mean, known.image_std),
+        (height, width),
+        clip.logit_scale.exp().item(),
+    )
+
+
+def untrained_provenance(configuration: Configuration, parts: Parts) -> Provenance:
+    """Provenance of adapters that have learned nothing yet."""
+    return Provenance(
+        backbone=configuration.backbone,
+        pretrained=configuration.pretrained.rpartition("/")[2],
+        fingerprint=parts.model.backbone_fingerprint,
+        preprocessing=parts.preprocessing.as_dict(),
+        architecture=architecture_of(parts.model),
+        hyper_parameters=configuration.as_dict(),
+        versions=package_versions(),
+    )
+
+
+def chosen_post_processor(given: nn.Module | bool, false_alarm_rate: float | None) -> nn.Module | bool:
+    """The post-processor that was given, or with a false-alarm rate the default one at that rate.
+
+    Raises:
+        ValueError: If both a rate and another post-processor were given.
+    """
+    if false_alarm_rate is None:
+        return given
+    if given is not True:
+        raise ValueError("false_alarm_rate belongs to the default post-processor: give your own one its rate itself")
+    return DPCLIPPostProcessor(false_alarm_rate=false_alarm_rate)
+
+
+def same_tensors(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    """Whether two sets of tensors of the same names are equal to the last bit."""
+    return all(torch.equal(value, second[name]) for name, value in first.items())

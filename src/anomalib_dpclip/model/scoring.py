@@ -1,0 +1,137 @@
+"""Which way images are scored in a run, and which thresholds hold for it: decided once, before the first image is scored."""
+
+import logging
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+
+from anomalib_dpclip.auxiliary.leakage import require_untested, warn_if_learned_from
+from anomalib_dpclip.data.image_checks import image_paths, require_sound_images
+from anomalib_dpclip.metrics.pixel_metrics import PixelMetric
+from anomalib_dpclip.model.good_images import comparison_of, fit_references, text_weight
+from anomalib_dpclip.model.settled_thresholds import settle_thresholds
+from anomalib_dpclip.scorers.batch_scorer import BatchScorer
+from anomalib_dpclip.scorers.memory_scorer import MemoryScorer
+
+logger = logging.getLogger(__name__)
+
+
+class PrepareScorer(Callback):
+    """Resolves class, domain and region of a run, fetches good images, sees an unlabelled batch, and sees to the thresholds."""
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Before the target is calibrated on."""
+        self._prepare(trainer, pl_module, trainer.val_dataloaders, calibrates=bool(sum(trainer.num_val_batches)))
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Before the target is tested; warn if the adapters have learned from it."""
+        self._prepare(trainer, pl_module, trainer.test_dataloaders, calibrates=False)
+        module: Any = pl_module
+        if module.datamodule is not None:
+            warn_if_learned_from(module.provenance.learned_from, module.datamodule)
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Before photos are predicted."""
+        self._prepare(trainer, pl_module, trainer.predict_dataloaders, calibrates=False)
+
+    def _prepare(self, trainer: Trainer, module: Any, loaders: Any, *, calibrates: bool) -> None:
+        fits = trainer.state.fn == TrainerFn.FITTING
+        if not fits:
+            require_scorable(module)
+        for loader in _as_list(loaders):
+            require_sound_images(loader.dataset)
+        module.target.resolve_class(module.datamodule)
+        is_calibrated = not calibrates and is_set(module)
+        module.set_domain(module.target.resolve_domain(module.datamodule, is_calibrated=is_calibrated))
+        leave_out_of_metrics(module)
+        # Lightning's precision holds in its steps alone: what images are compared with must be seen in the same.
+        with trainer.precision_plugin.forward_context():
+            choose_scorer(module, loaders, fits=fits)
+            if not calibrates:
+                settle_thresholds(module)
+
+
+def require_scorable(module: Any) -> None:
+    """Make sure that there is something to score by.
+
+    Raises:
+        ValueError: If the adapters are untrained.
+    """
+    if module.weights is None and not module.provenance.learned_from:
+        raise ValueError(
+            "there is nothing to judge with, the adapters are untrained: give trained ones with --model.weights FILE or "
+            "--ckpt_path FILE, or say --model.weights clip for CLIP without adapters"
+        )
+
+
+def is_set(module: Any) -> bool:
+    """Whether thresholds are in force that somebody set."""
+    calibration = getattr(module.post_processor, "calibration", None)
+    return calibration is not None and bool(calibration.is_set)
+
+
+def leave_out_of_metrics(module: Any) -> None:
+    """Leave ignored pixels out of the pixel metrics of a run."""
+    evaluator = module.evaluator
+    for metric in [*evaluator.val_metrics, *evaluator.test_metrics] if evaluator else []:
+        if isinstance(metric, PixelMetric):
+            metric.histogram.judged = module.region.scored
+
+
+def choose_scorer(module: Any, loaders: Any, *, fits: bool) -> None:
+    """Score by good images and the unlabelled batch where the arguments ask for them, else by the text.
+
+    Args:
+        module: `DPCLIP`.
+        loaders: Loaders of the run.
+        fits: Whether adapters are still learning: what they have seen before is of other ones.
+    """
+    known = module.scorer
+    if isinstance(known, BatchScorer):  # of an earlier run
+        known = None if known.state is None else MemoryScorer(known.comparison, known.state)
+    memory = known if isinstance(known, MemoryScorer) and not fits else None
+    memory = _follow_references(module, loaders, memory)
+    if module.lot:
+        scorer = BatchScorer(
+            comparison_of(module),
+            None if memory is None else memory.state,
+            text_weight=text_weight(module),
+            ready=lambda batch: _ready(module, batch),
+            seed=module.seed,
+        )
+        scorer.prepare(loaders)
+        if scorer.is_prepared:
+            module.scorer = scorer
+            return
+    module.scorer = module.text_scorer() if memory is None else memory
+
+
+def _follow_references(module: Any, loaders: Any, memory: MemoryScorer | None) -> MemoryScorer | None:
+    """The memory that a run scores by: the stored one, a new one of the good images that are named, or none."""
+    references = module.references
+    if memory is not None and memory.is_stored:
+        if references.source is not None:
+            logger.warning(
+                "scoring by the photos that the checkpoint keeps, not by those of --model.few_shot_source %s: to score by "
+                "others, name the checkpoint with --model.weights in the place of --ckpt_path",
+                references.source,
+            )
+        return memory
+    has_training_split = getattr(module.datamodule, "train_data", None) is not None
+    if not references.are_named or (memory is not None and references.source is None and not has_training_split):
+        return memory
+    paths = references.paths(module.datamodule)
+    if paths is not None:
+        require_untested(paths, [path for loader in _as_list(loaders) for path in image_paths(loader.dataset)])
+    return fit_references(module, paths)
+
+
+def _ready(module: Any, batch: Any) -> tuple[Any, Any]:
+    images = batch.image.to(module.device)
+    images = images if module.pre_processor is None else module.pre_processor.transform(images)
+    return images, module.target.anchors_of(batch, module.device, follow_images=False)
+
+
+def _as_list(loaders: Any) -> list[Any]:
+    return list(loaders) if isinstance(loaders, list | tuple) else [loaders]

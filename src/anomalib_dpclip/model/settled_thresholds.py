@@ -1,0 +1,138 @@
+"""Which thresholds hold for the way that images are scored: of a validation, good images, an unlabelled batch, or adapters."""
+
+import logging
+from typing import Any
+
+from anomalib_dpclip.post_processing.calibration import Calibration
+from anomalib_dpclip.post_processing.calibration_statistics import ImageStatistics
+from anomalib_dpclip.post_processing.thresholds import NO_GUARANTEE, Thresholds, thresholds_by_rate
+from anomalib_dpclip.scorers.batch_scorer import MAX_DEVIATIONS, BatchScorer, mad_threshold
+from anomalib_dpclip.scorers.memory_scorer import MemoryScorer
+
+logger = logging.getLogger(__name__)
+
+
+def settle_thresholds(module: Any) -> None:
+    """Make sure that the thresholds in force belong to the way that images are scored; else set those that it knows itself."""
+    calibration: Calibration | None = getattr(module.post_processor, "calibration", None)
+    if calibration is None:
+        return
+    scorer = module.scorer
+    if calibration.is_set and calibration.scorer == scorer.name and not calibration.is_default:
+        return
+    if calibration.is_set and not calibration.is_default:
+        logger.warning(
+            "the thresholds in force (%s) are of scores by the %s, and images are scored by the %s now: others are set",
+            *(calibration.threshold_basis, calibration.scorer, scorer.name),
+        )
+    if isinstance(scorer, BatchScorer):
+        calibrate_on_batch(calibration, scorer, module.model.domain)
+    elif isinstance(scorer, MemoryScorer):
+        calibrate_on_references(calibration, scorer, module.model.domain, module.post_processor.false_alarm_rate)
+    elif calibration.scorer != scorer.name:
+        calibration.copy_from(module.post_processor.auxiliary_calibration)
+    if not calibration.is_set:
+        logger.warning(
+            "nothing has been calibrated, neither the adapters nor on this target: the threshold is 0.5, the point of "
+            "indifference. Run `anomalib validate` on images of the target for a better one"
+        )
+
+
+def calibrate_on_batch(calibration: Calibration, scorer: BatchScorer, domain: Any) -> None:
+    """Set ranges and thresholds from an unlabelled batch: some deviations above what most of its images score."""
+    seen = scorer.image_statistics()
+    calibration.set_ranges(seen)
+    image, pixel = (mad_threshold(scores) for scores in (calibration.fused(seen, domain), seen.map_max))
+    basis = f"{MAX_DEVIATIONS:g} deviations above the median of {len(seen.map_max)} images of an unlabelled lot; {NO_GUARANTEE}"
+    calibration.set_thresholds(Thresholds(image, pixel, basis), seen, domain)
+    calibration.belongs_to(scorer.name, is_default=True)
+
+
+def calibrate_on_references(calibration: Calibration, scorer: MemoryScorer, domain: Any, rate: float | None) -> None:
+    """Set ranges and thresholds from good images scored by one another, as they are and with synthetic defects.
+
+    A threshold lies in the middle between the mean score of the one and of the other. That of the best F1 score, as on
+    validation images, would lie at the weakest synthetic defect, and some of those hardly show.
+
+    Args:
+        calibration: Calibration that is set.
+        scorer: Scorer by the good images.
+        domain: Domain that decides how scores are fused.
+        rate: False-alarm rate, if one is asked for: the scores of the good images as they are then decide.
+    """
+    seen = ImageStatistics(*scorer.state.scores.cpu().unbind(1))
+    calibration.set_ranges(seen)
+    fused = calibration.fused(seen, domain)
+    if rate is not None:
+        thresholds = thresholds_by_rate(fused, seen, rate, " of the good photos, each scored by the others")
+    else:
+        image, pixel = (
+            ((each[seen.label == 0].mean() + each[seen.label == 1].mean()) / 2).item() for each in (fused, seen.map_max)
+        )
+        count = int((seen.label == 0).sum())
+        basis = f"halfway between {count} good photos, each scored by the others, and the same with synthetic defects"
+        thresholds = Thresholds(image, pixel, f"{basis}; {NO_GUARANTEE}")
+    calibration.set_thresholds(thresholds, seen, domain)
+    calibration.false_alarm_rate = rate
+    calibration.belongs_to(scorer.name, is_default=True)
+
+
+def restore_adapters_calibration(module: Any, source: str) -> None:
+    """Put the calibration that adapters carry in force, unless it was made in another domain than the user's choice.
+
+    Args:
+        module: `DPCLIP`.
+        source: Where the adapters come from.
+    """
+    domain = module.provenance.calibration_domain
+    module.set_domain(module.target.chosen_domain or domain or module.model.domain)
+    processor = module.post_processor
+    if not hasattr(processor, "auxiliary_calibration"):
+        return
+    if domain in {"", module.model.domain}:
+        processor.use_auxiliary_calibration()
+    else:
+        logger.warning(
+            "%s has thresholds of %s images, which do not hold with domain=%s: calibrate with `anomalib validate` on images of "
+            "the target",
+            *(source, domain, module.target.chosen_domain),
+        )
+
+
+def is_uncalibrated(module: Any) -> bool:
+    """Whether the thresholds in force are of something else than what the images show, or there are none.
+
+    Good photos and a lot show it themselves. A validation was of a class; adapters carry thresholds of the auxiliary set.
+
+    Args:
+        module: `DPCLIP`.
+    """
+    calibration: Calibration | None = getattr(module.post_processor, "calibration", None)
+    if calibration is None:
+        return False
+    if not calibration.is_set:
+        return True
+    if calibration.is_default:
+        return calibration.scorer == "text"
+    shown = module.target.class_name
+    return bool(shown and calibration.class_name and shown != calibration.class_name)
+
+
+def remarks(module: Any) -> list[str]:
+    """What decisions rest on, as lines to print below predictions.
+
+    Args:
+        module: `DPCLIP`.
+    """
+    calibration: Calibration | None = getattr(module.post_processor, "calibration", None)
+    if calibration is None:
+        return []
+    basis = calibration.threshold_basis or "nobody knows what they are of"
+    if not is_uncalibrated(module):
+        return [f"Thresholds: {basis}."]
+    found = f"the thresholds at hand are of something else: {basis}" if calibration.is_set else "there are no thresholds"
+    advice = (
+        f"Uncalibrated: {found}. Scores rank the photos; for decisions give good photos of the same (`dpclip predict --good "
+        f"FOLDER`), or calibrate with `anomalib validate` on images of the target."
+    )
+    return [advice]

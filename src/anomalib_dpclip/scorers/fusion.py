@@ -1,0 +1,97 @@
+"""One evidence from two: what the text says of a token, and how far it is from what good images show.
+
+Both are standardised by what is usual on normal tokens of the target and added, as UniADet and APRIL-GAN add a text map and a
+distance map; their weights can be learned from labels of the auxiliary set.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+GAUSSIAN_MAD = 1.4826
+"""Standard deviation of a normal distribution over its median absolute deviation."""
+
+MIN_DEVIATION = 1e-6
+"""Least spread of an evidence: good images that are all alike have none."""
+
+TOP_SHARE = 0.005
+"""Share of an image's tokens, the highest, whose mean stands beside the map's peak in the image score."""
+
+SATURATION = 20.0
+"""Standardised evidence that becomes three quarters of the map's range."""
+
+
+class Usual(NamedTuple):
+    """What is usual of an evidence on normal tokens: robust centre and spread, scalars."""
+
+    median: Tensor
+    deviation: Tensor
+
+
+def usual(values: Tensor) -> Usual:
+    """Median and spread (by the median absolute deviation) of values of any shape."""
+    flat = values.flatten().float()
+    median = flat.median()
+    return Usual(median, (GAUSSIAN_MAD * (flat - median).abs().median()).clamp_min(MIN_DEVIATION))
+
+
+def standardised(values: Tensor, of: Usual) -> Tensor:
+    """Values of any shape in deviations from what is usual."""
+    return (values - of.median) / of.deviation
+
+
+def unit_interval(evidence: Tensor) -> Tensor:
+    """Standardised evidence of any shape to (0, 1), strictly increasing: 0.5 is usual, and nothing saturates."""
+    return 0.5 + 0.5 * evidence / (SATURATION + evidence.abs())
+
+
+class Fusion(nn.Module):
+    """What fuses text and distances: what is usual of each on normal tokens, and the text's weights.
+
+    Args:
+        text: What is usual of the text's margins.
+        distance: What is usual of the distances.
+        score: What is usual of detection scores.
+        text_weight: Weight of the text beside the distance, both standardised.
+
+    Attributes:
+        uses_text: Whether the text counts at all.
+    """
+
+    text: Tensor
+    distance: Tensor
+    score: Tensor
+    text_weight: Tensor
+
+    def __init__(self, text: Usual, distance: Usual, score: Usual, text_weight: float) -> None:
+        super().__init__()
+        for name, value in (("text", text), ("distance", distance), ("score", score)):
+            self.register_buffer(name, torch.stack(list(value)).float())
+        self.uses_text = text_weight != 0
+        self.register_buffer("text_weight", torch.tensor(float(text_weight), device=self.text.device))
+
+    def map_evidence(self, margin: Tensor | None, distance: Tensor) -> Tensor:
+        """Evidence of tokens ``(B, rows, columns)``, in deviations.
+
+        Args:
+            margin: The text's margins, blurred, of the same shape; ``None`` where the text counts nothing.
+            distance: Distances, smoothed.
+        """
+        evidence = standardised(distance, Usual(*self.distance))
+        return (
+            evidence
+            if margin is None or not self.uses_text
+            else evidence + self.text_weight * standardised(margin, Usual(*self.text))
+        )
+
+    def image_evidence(self, evidence: Tensor, score: Tensor | None) -> Tensor:
+        """Evidence of whole images ``(B,)``: the mean of the highest tokens, and the class token's.
+
+        Args:
+            evidence: `map_evidence`.
+            score: Detection scores ``(B,)``; ``None`` where they count nothing.
+        """
+        flat = evidence.flatten(1)
+        top = flat.topk(max(1, round(TOP_SHARE * flat.shape[1])), dim=1).values.mean(dim=1)
+        return top if score is None or not self.uses_text else top + self.text_weight * standardised(score, Usual(*self.score))

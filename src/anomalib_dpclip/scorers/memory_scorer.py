@@ -1,0 +1,193 @@
+"""Scoring by good images of the target: how far each token is from its nearest neighbour among theirs.
+
+PatchCore (Roth et al., CVPR 2022): a memory bank of patch features, thinned to a coreset, and distances to the nearest.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from anomalib.data import InferenceBatch
+from torch import Tensor, nn
+
+from anomalib_dpclip.files.precision import full_precision
+from anomalib_dpclip.scorers.comparison import Comparison
+from anomalib_dpclip.scorers.fusion import Fusion
+from anomalib_dpclip.scorers.scorer import Scorer
+from anomalib_dpclip.scorers.token_source import Tokens
+
+CHUNK = 4096
+"""Tokens of the memory that one matrix product compares with: it bounds what a comparison takes, whatever the memory."""
+
+MIN_SPARSE_GRID = 24
+"""Rows of a grid from which neighbouring tokens are so much alike that one in four is enough."""
+
+MIN_SPREAD = 1e-6
+"""Least spread of tokens: those of an image of one colour have none."""
+
+
+def nearest_distance(tokens: Tensor, memory: Tensor) -> Tensor:
+    """Euclidean distance of each token to the nearest one of a memory.
+
+    Args:
+        tokens: ``(N, C)`` in full precision.
+        memory: ``(M, C)`` in any precision.
+
+    Returns:
+        Distances ``(N,)``.
+    """
+    nearest = lowest = tokens.new_empty(0)
+    for number, chunk in enumerate(memory.split(CHUNK)):
+        known = chunk.to(tokens.dtype)
+        with full_precision(tokens):
+            # |x - m|^2 less |x|^2, which is the same for every m, in one pass.
+            distances = torch.addmm(known.square().sum(1), tokens, known.T, alpha=-2)
+        least, index = distances.min(dim=1)
+        if number == 0:
+            nearest, lowest = known[index], least
+        else:
+            nearest = torch.where((least < lowest).unsqueeze(1), known[index], nearest)
+            lowest = torch.minimum(least, lowest)
+    # Measured again: the expanded square is inexact where a token is very close to its neighbour.
+    return (tokens - nearest).norm(dim=1)
+
+
+class Distances(NamedTuple):
+    """Distances of tokens, in units of how widely good images' tokens are spread.
+
+    Attributes:
+        separate: Distances ``(B, L)``, one tensor a layer.
+        joint: Distances ``(B, L)`` of all layers together, on the finest grid; ``None`` for none.
+    """
+
+    separate: list[Tensor]
+    joint: Tensor | None
+
+
+class TokenMemory(nn.Module):
+    """Tokens of good images in half precision, and how widely they are spread.
+
+    Args:
+        separate: Tokens ``(M, C)`` that are compared layer by layer, one tensor a layer.
+        spread: Mean distance of good images' tokens from their mean at each of these layers ``(T,)``.
+        joint: Tokens ``(M, C)`` that are compared all together, each layer in units of its spread; ``None`` for none.
+        joint_spread: Mean distance of tokens from their mean at each of the joint layers ``(T,)``.
+        photos: Number of images that the tokens are of.
+    """
+
+    spread: Tensor
+    joint: Tensor | None
+    joint_spread: Tensor | None
+    photos: Tensor
+
+    def __init__(
+        self,
+        separate: Sequence[Tensor],
+        spread: Tensor,
+        joint: Tensor | None = None,
+        joint_spread: Tensor | None = None,
+        photos: int = 0,
+    ) -> None:
+        super().__init__()
+        self.count = len(separate)
+        for number, tokens in enumerate(separate):
+            self.register_buffer(f"layer{number}", tokens.half())
+        self.register_buffer("spread", spread)
+        self.register_buffer("joint", None if joint is None else joint.half())
+        self.register_buffer("joint_spread", joint_spread)
+        self.register_buffer("photos", torch.tensor(photos, device=spread.device))
+
+    @property
+    def layers(self) -> list[Tensor]:
+        """Tokens ``(M, C)`` that are compared layer by layer, one tensor a layer."""
+        return [getattr(self, f"layer{number}") for number in range(self.count)]
+
+    def forward(self, tokens: Tokens) -> Distances:
+        """Distances of tokens to the nearest ones of the memory."""
+        separate = [
+            _distances(each, known) / spread
+            for each, known, spread in zip(tokens.separate, self.layers, self.spread, strict=True)
+        ]
+        if self.joint is None or self.joint_spread is None:
+            return Distances(separate, None)
+        return Distances(separate, _distances(joined(tokens.joint, self.joint_spread), self.joint))
+
+
+def sparse_numbers(numbers: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Numbers of the tokens of an image that a memory keeps: of a fine grid those of every second row and column.
+
+    Args:
+        numbers: Numbers of the tokens that are scored ``(L,)``.
+        grid: Rows and columns of the tokens.
+    """
+    if min(grid) < MIN_SPARSE_GRID:
+        return numbers
+    sparse = numbers[(numbers // grid[1] % 2 == 0) & (numbers % grid[1] % 2 == 0)]
+    return sparse if len(sparse) else numbers
+
+
+def joined(layers: Sequence[Tensor], spread: Tensor) -> Tensor:
+    """Tokens ``(..., C)`` of layers, one tensor a layer, as one vector each: every layer in units of its spread ``(T,)``."""
+    return torch.cat([each / scale for each, scale in zip(layers, spread, strict=True)], dim=-1) / len(layers) ** 0.5
+
+
+def spread_of(tokens: Tensor) -> Tensor:
+    """Mean distance of tokens ``(..., C)`` from their mean ``()``."""
+    flat = tokens.flatten(0, -2).float()
+    return (flat - flat.mean(dim=0)).norm(dim=-1).mean().clamp_min(MIN_SPREAD)
+
+
+def _distances(tokens: Tensor, memory: Tensor) -> Tensor:
+    """`nearest_distance` of tokens ``(B, L, C)``, ``(B, L)``."""
+    return nearest_distance(tokens.flatten(0, 1).float(), memory).view(tokens.shape[:2])
+
+
+class MemoryState(nn.Module):
+    """All that a checkpoint keeps of a `MemoryScorer`.
+
+    Args:
+        memory: Tokens of the good images.
+        fusion: How distances and text are fused.
+        scores: Statistics of good images scored by the others, as they are (label 0) and damaged (label 1), the columns of
+            `ImageStatistics` ``(N, 4)``: thresholds can be set from them.
+    """
+
+    scores: Tensor
+
+    def __init__(self, memory: TokenMemory, fusion: Fusion, scores: Tensor) -> None:
+        super().__init__()
+        self.memory, self.fusion = memory, fusion
+        self.register_buffer("scores", scores.float())
+
+
+class MemoryScorer(Scorer):
+    """Distances to a memory of good images, and the text beside them.
+
+    Args:
+        comparison: Compares images by tokens.
+        state: The memory, and how it is fused.
+        is_stored: Whether a checkpoint brought it: it then stays, with the thresholds that belong to it.
+    """
+
+    name = "memory"
+
+    def __init__(self, comparison: Comparison, state: MemoryState, *, is_stored: bool = False) -> None:
+        self.comparison = comparison
+        self.state: MemoryState = state
+        self.is_stored = is_stored
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of the images that `score` takes."""
+        return self.comparison.text.image_size
+
+    def score(self, images: Tensor, anchors: Tensor, paths: Sequence[str] | None = None) -> InferenceBatch:
+        """See `Scorer.score`."""
+        del paths
+        fusion = self.state.fusion
+        tokens = None if fusion.uses_text else self.comparison.tokens_alone(images)
+        if tokens is not None:  # the backbone need not run
+            return self.comparison.predict(fusion, None, None, self.comparison.combined(*self.state.memory(tokens)))
+        evidence, tokens = self.comparison.encode(images, anchors)
+        distance = self.comparison.combined(*self.state.memory(tokens))
+        return self.comparison.predict(fusion, self.comparison.margin(evidence), evidence.score, distance)

@@ -1,0 +1,47 @@
+"""What every way to score images has in common."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+from anomalib.data import InferenceBatch
+from torch import Tensor, nn
+
+
+class Scorer(ABC):
+    """A way to score images.
+
+    Attributes:
+        name: Which way it is. Thresholds belong to the way that they were set with.
+        state: What a checkpoint keeps of it; ``None`` where nothing is learned.
+    """
+
+    name: str
+    state: nn.Module | None = None
+
+    @property
+    @abstractmethod
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of the images that `score` takes."""
+
+    def prepare(self, loaders: Any) -> None:
+        """Look at the images of a run before the first of them is scored; most ways have no need to.
+
+        Args:
+            loaders: One data loader, or a list.
+        """
+        del loaders
+
+    @abstractmethod
+    def score(self, images: Tensor, anchors: Tensor, paths: Sequence[str] | None = None) -> InferenceBatch:
+        """Raw anomaly maps and image scores.
+
+        Args:
+            images: Normalised images ``(B, 3, H, W)`` of `image_size`.
+            anchors: Text anchors ``(E, 2)``, or ``(B, E, 2)`` where each image has its own class.
+            paths: Files of the images, where they are known.
+
+        Returns:
+            ``anomaly_map`` ``(B, H, W)`` and ``pred_score`` ``(B,)``, both in [0, 1]: what the image score takes beside the
+            map.
+        """

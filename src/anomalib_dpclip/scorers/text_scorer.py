@@ -1,0 +1,83 @@
+"""Scoring by the text alone, as the paper does; large images tile by tile, and nothing where a region is ignored."""
+
+from collections.abc import Sequence
+
+from anomalib.data import InferenceBatch
+from torch import Tensor
+from torch.nn import functional
+
+from anomalib_dpclip.method.adapted_tower import require_size
+from anomalib_dpclip.method.anomaly_map import anomaly_map, resize_map
+from anomalib_dpclip.method.torch_model import DPCLIPModel, TextEvidence
+from anomalib_dpclip.scorers.region import Region
+from anomalib_dpclip.scorers.scorer import Scorer
+from anomalib_dpclip.scorers.tiling import TILES_AT_ONCE, predict_tiled
+
+
+class TextScorer(Scorer):
+    """The paper's scores.
+
+    Args:
+        model: The paper's model.
+        region: What is scored of an image.
+        tiles: Times the backbone's height and width that images have; they are seen in overlapping tiles.
+        image_size: Height and width of the images that `score` takes, where a second network wants larger ones than this.
+    """
+
+    name = "text"
+
+    def __init__(self, model: DPCLIPModel, region: Region, tiles: int = 1, image_size: tuple[int, int] | None = None) -> None:
+        self.model, self.region, self.tiles = model, region, tiles
+        height, width = model.backbone.image_size
+        self._own_size = (tiles * height, tiles * width)
+        self._image_size = image_size or self._own_size
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of the images that `score` takes."""
+        return self._image_size
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of the tokens of an image."""
+        rows, columns = self.model.backbone.grid
+        return self.tiles * rows, self.tiles * columns
+
+    def evidence(self, images: Tensor, anchors: Tensor) -> TextEvidence:
+        """What the text says of each token of images ``(B, 3, H, W)``, seen whole and painted over, before the blur."""
+        return self.model.evidence(self._resized(images), anchors)
+
+    def blurred(self, margin: Tensor) -> Tensor:
+        """Margins ``(B, rows, columns)``, blurred without what is ignored."""
+        return self.region.smooth(margin, self.model.blur)
+
+    def full_map(self, margin: Tensor) -> Tensor:
+        """Anomaly maps ``(B, H, W)`` in [0, 1] of blurred margins ``(B, rows, columns)`` in [-2, 2]."""
+        return self.region.hide(anomaly_map(resize_map(margin, self.image_size)))
+
+    def score(self, images: Tensor, anchors: Tensor, paths: Sequence[str] | None = None) -> InferenceBatch:
+        """See `Scorer.score`.
+
+        Raises:
+            ValueError: If the images have another size.
+        """
+        del paths
+        require_size(images, self.image_size, "image_size or tiles")
+        painted = self._resized(self.region.paint_over(images))
+        if self.tiles == 1:  # tiling would give the same; exported models keep the simpler graph
+            margin, score = self._score_tile(painted, anchors)
+        else:
+            # Where the GRN pools over the batch, a tile may only see the same tile of the other images.
+            at_once = 1 if self.model.grn_pooling == "batch" else TILES_AT_ONCE
+            margin, score = predict_tiled(self._score_tile, painted, anchors, self.model.backbone.grid, self.tiles, at_once)
+        return InferenceBatch(anomaly_map=self.full_map(self.blurred(margin)), pred_score=score)
+
+    def _resized(self, images: Tensor) -> Tensor:
+        """Images of the backbone's size, where they have another."""
+        if tuple(images.shape[-2:]) == self._own_size:
+            return images
+        return functional.interpolate(images, self._own_size, mode="bilinear", antialias=True)
+
+    def _score_tile(self, images: Tensor, anchors: Tensor) -> tuple[Tensor, Tensor]:
+        evidence = self.model.evidence(images, anchors)
+        return evidence.margin, evidence.score

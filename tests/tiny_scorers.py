@@ -1,0 +1,27 @@
+"""Scorers on a tiny CLIP, and photos for them."""
+
+import torch
+from torch import Tensor
+
+from anomalib_dpclip.scorers.comparison import Comparison
+from anomalib_dpclip.scorers.memory_fit import MemoryFit
+from anomalib_dpclip.scorers.region import Region
+from anomalib_dpclip.scorers.text_scorer import TextScorer
+from anomalib_dpclip.scorers.token_source import OwnTokens
+from tests.tiny_clip import tiny_model
+
+
+def tiny_comparison() -> Comparison:
+    """By the backbone's own tokens."""
+    return Comparison(TextScorer(tiny_model(), Region()), OwnTokens((6, 6)))
+
+
+def soft_images(count: int, seed: int = 0) -> Tensor:
+    """Photos ``(count, 3, 24, 24)`` in 0..255 that show nothing in particular."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(90, 110, (count, 3, 24, 24), generator=generator, dtype=torch.uint8)
+
+
+def tiny_fit(comparison: Comparison, limit: int = 1000) -> MemoryFit:
+    """What makes memories of such photos."""
+    return MemoryFit(comparison, lambda images: images, comparison.text.model.anchors, limit=limit, seed=0)

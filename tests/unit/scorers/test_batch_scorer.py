@@ -1,0 +1,144 @@
+"""Scoring an unlabelled batch by its own images."""
+
+import numpy as np
+import pytest
+import torch
+from anomalib.data import ImageBatch, ImageItem
+from sklearn.neighbors import NearestNeighbors
+from tests.tiny_scorers import tiny_comparison
+from torch.utils.data import DataLoader, DistributedSampler
+
+from anomalib_dpclip.scorers import batch_scorer
+from anomalib_dpclip.scorers.batch_scorer import (
+    BatchScorer,
+    choose_panel,
+    mad_threshold,
+    mostly_anomalous,
+    mutual_distances,
+    panel_loader,
+    random_projection,
+)
+
+
+@pytest.mark.parametrize("images", [2, 5, 12])
+def test_distances_are_the_lowest_of_the_nearest_neighbours_in_each_other_image(images):
+    tokens = np.random.default_rng(0).normal(size=(images, 6, 8))
+    batch = torch.tensor(tokens).float()
+    found = mutual_distances(batch, batch, range(images))
+    counted = max(1, round(0.3 * (images - 1)))
+    for i in range(images):
+        others = [
+            NearestNeighbors(n_neighbors=1).fit(tokens[j]).kneighbors(tokens[i])[0][:, 0] for j in range(images) if j != i
+        ]
+        assert np.abs(found[i].numpy() - np.sort(others, axis=0)[:counted].mean(0)).max() < 1e-5
+
+
+def test_a_defect_that_a_few_images_share_is_found():
+    tokens = 0.1 * torch.randn(20, 9, 8, generator=torch.Generator().manual_seed(0))
+    tokens[:4, 5] += 3
+    distances = mutual_distances(tokens, tokens, range(20))
+    assert distances[:4, 5].min() > 2 * distances[4:].max()
+
+
+def test_an_image_outside_the_panel_is_compared_with_all_of_it():
+    batch = torch.randn(9, 6, 8, generator=torch.Generator().manual_seed(0))
+    found = mutual_distances(batch[8:], batch[:8], [None])
+    expected = torch.cdist(batch[8:], batch[:8]).amin(-1).sort(dim=0).values[: round(0.3 * 8)].mean(0)
+    torch.testing.assert_close(found[0], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_panel_is_repeatable_bounded_and_from_everywhere():
+    panel = choose_panel(401, seed=1, size=200)
+    assert len(set(panel)) == 200
+    assert panel == sorted(panel) == choose_panel(401, seed=1, size=200)
+    assert panel != choose_panel(401, seed=2, size=200)
+    assert 150 < sum(panel) / 200 < 250
+    assert choose_panel(3, seed=1) == [0, 1, 2]
+
+
+def test_every_process_sees_the_same_panel():
+    data, panels = list(range(500)), []
+    for rank in (0, 1):
+        loader = DataLoader(data, 8, sampler=DistributedSampler(data, num_replicas=2, rank=rank))
+        panels.append(torch.cat(list(panel_loader(loader, seed=1))).tolist())
+    assert panels[0] == panels[1]
+    assert len(set(panels[0])) == 200
+
+
+def test_a_random_projection_keeps_distances():
+    assert random_projection(128, 0) is None
+    tokens = torch.randn(100, 1024, generator=torch.Generator().manual_seed(0))
+    ratio = (tokens @ random_projection(1024, 0)).norm(dim=1) / tokens.norm(dim=1)
+    assert ratio.mean() == pytest.approx(1, abs=0.02)
+    assert ratio.std() < 0.1
+
+
+def test_a_batch_of_two_kinds_most_of_them_anomalous_is_noticed():
+    normal, damaged = torch.linspace(0.1, 0.12, 30), torch.linspace(0.3, 0.33, 50)
+    assert mostly_anomalous(torch.cat([normal, damaged]))
+    assert not mostly_anomalous(torch.cat([normal, damaged[:20]]))
+    assert not mostly_anomalous(torch.linspace(0, 1, 50).square())
+    assert not mostly_anomalous(torch.ones(10))
+
+
+def test_the_threshold_is_far_above_most_scores():
+    scores = torch.randn(10_000, generator=torch.Generator().manual_seed(0))
+    assert mad_threshold(scores) == pytest.approx(3, abs=0.1), "of a normal distribution it is three standard deviations"
+    assert mad_threshold(torch.ones(5)) > 1, "identical scores are normal"
+
+
+def photos(count):
+    """Soft photos, the last of them with a defect if there are enough."""
+    generator = torch.Generator().manual_seed(0)
+    images = 0.4 + 0.05 * torch.rand(count, 3, 24, 24, generator=generator)
+    if count > 2:
+        images[-1, :, 8:16, 8:16] = torch.tensor([1.0, 0, 1]).view(3, 1, 1)
+    return [ImageItem(image=image, image_path=f"{number}.png") for number, image in enumerate(images)]
+
+
+def prepared(items, batch_size=2):
+    comparison = tiny_comparison()
+    anchors = comparison.text.model.anchors
+    scorer = BatchScorer(comparison, None, text_weight=0, ready=lambda batch: (batch.image, anchors), seed=1)
+    scorer.prepare(DataLoader(items, batch_size, collate_fn=ImageBatch.collate))
+    return scorer
+
+
+@torch.no_grad()
+def score(scorer, items):
+    batch = ImageBatch.collate(items)
+    return scorer.score(batch.image, scorer.comparison.text.model.anchors, batch.image_path)
+
+
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_a_batch_of_few_images_has_finite_scores(count):
+    prediction = score(prepared(photos(count)), photos(count))
+    for values in prediction.anomaly_map, prediction.pred_score:
+        assert values.isfinite().all()
+        assert values.min() > 0
+        assert values.max() < 1
+    if count > 2:
+        assert prediction.pred_score.argmax() == count - 1
+
+
+def test_one_image_cannot_be_compared(caplog):
+    scorer = prepared(photos(1))
+    assert not scorer.is_prepared
+    assert "a lot of less than two images cannot be compared with itself" in caplog.text
+    with pytest.raises(RuntimeError, match="prepare the scorer with its loaders first"):
+        score(scorer, photos(1))
+
+
+def test_an_image_of_the_panel_has_the_score_of_its_own_wherever_it_is_scored(monkeypatch):
+    items = photos(9)
+    scorer = prepared(items)
+    together = score(scorer, items)
+    alone = torch.cat([score(scorer, [item]).pred_score for item in items])
+    torch.testing.assert_close(alone, together.pred_score, atol=1e-6, rtol=0)
+    torch.testing.assert_close(scorer.image_statistics().detection, together.pred_score, atol=1e-6, rtol=0)
+    monkeypatch.setattr(batch_scorer.choose_panel, "__defaults__", (5,))
+    some = prepared(items)
+    assert len(some.image_statistics().map_max) == 5
+    torch.testing.assert_close(
+        torch.cat([score(some, [item]).pred_score for item in items]), score(some, items).pred_score, atol=1e-5, rtol=0
+    )

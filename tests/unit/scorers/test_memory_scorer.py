@@ -1,0 +1,92 @@
+"""Distances to a memory of good images, and what is kept of it."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.neighbors import NearestNeighbors
+from tests.tiny_scorers import soft_images, tiny_comparison, tiny_fit
+
+from anomalib_dpclip.scorers import memory_scorer
+from anomalib_dpclip.scorers.memory_scorer import TokenMemory, layer_distances, nearest_distance
+
+
+def nearest_neighbours(tokens, known):
+    return NearestNeighbors(n_neighbors=1).fit(known).kneighbors(tokens)[0][:, 0]
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 4096])
+def test_distances_are_those_of_scikit_learn(monkeypatch, chunk):
+    monkeypatch.setattr(memory_scorer, "CHUNK", chunk)
+    rng = np.random.default_rng(0)
+    tokens, known = rng.normal(size=(50, 16)) / 4, rng.normal(size=(40, 16)) / 4
+    tokens[:5] = known[:5] + 1e-6  # where the expanded square would cancel
+    found = nearest_distance(torch.tensor(tokens).float(), torch.tensor(known).float())
+    assert np.abs(found.numpy() - nearest_neighbours(tokens, known)).max() < 1e-5
+
+
+def test_layers_and_images_are_independent():
+    rng = np.random.default_rng(1)
+    tokens, known = (rng.normal(size=(2, 3, 5, 4)), rng.normal(size=(2, 11, 4)))
+    found = layer_distances(torch.tensor(tokens).float().unbind(), torch.tensor(known).float().unbind())
+    assert found.shape == (3, 2, 5)
+    for layer in range(2):
+        for image in range(3):
+            expected = nearest_neighbours(tokens[layer, image], known[layer])
+            assert np.abs(found[image, layer].numpy() - expected).max() < 1e-5
+
+
+def test_a_memory_is_kept_in_half_precision():
+    memory = TokenMemory([torch.randn(3, 4), torch.randn(5, 4)], torch.tensor([0.5, 0.0]), photos=7)
+    assert [layer.dtype for layer in memory.layers] == [torch.float16] * 2
+    assert set(memory.state_dict()) == {"layer0", "layer1", "scale", "photos"}
+    assert memory.scale[1] > 0, "good images that are all alike have no typical distance"
+
+
+@pytest.fixture(scope="module")
+def comparison():
+    return tiny_comparison()
+
+
+@pytest.mark.parametrize("text_weight", [0, 1])
+@torch.no_grad()
+def test_an_image_is_scored_alike_in_any_batch(comparison, text_weight):
+    scorer = tiny_fit(comparison).fit(soft_images(4), text_weight)
+    images, anchors = soft_images(3, seed=1).float() / 255, comparison.text.model.anchors
+    together = scorer.score(images, anchors)
+    assert together.anomaly_map.shape == (3, 24, 24)
+    for values in together.anomaly_map, together.pred_score:
+        assert 0 < values.min() < values.max() < 1
+    for index in range(3):
+        alone = scorer.score(images[index : index + 1], anchors)
+        torch.testing.assert_close(alone.anomaly_map[0], together.anomaly_map[index], atol=1e-5, rtol=0)
+        torch.testing.assert_close(alone.pred_score[0], together.pred_score[index], atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_what_no_good_image_shows_is_hot_and_what_joins_them_is_not(comparison):
+    images, anchors = soft_images(2, seed=1), comparison.text.model.anchors
+    images[0, :, 8:16, 8:16] = torch.tensor([255, 0, 255]).view(3, 1, 1)
+    maker = tiny_fit(comparison)
+    scorer = maker.fit(soft_images(4), 0)
+    before = scorer.score(images.float() / 255, anchors)
+    defect = before.anomaly_map[0, 8:16, 8:16]
+    assert defect.mean() > before.anomaly_map[1].max()
+    assert before.pred_score[0] > before.pred_score[1]
+    extended = maker.extend(scorer.state, images[:1])
+    after = extended.score(images.float() / 255, anchors)
+    assert int(extended.state.memory.photos) == 5
+    assert after.anomaly_map[0, 8:16, 8:16].max() < defect.max()
+    assert after.pred_score[0] < before.pred_score[0]
+    assert len(extended.state.scores) > len(scorer.state.scores)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("limit", [1, 1000])
+@torch.no_grad()
+def test_a_memory_of_few_photos_and_of_one_token_is_finite(comparison, count, limit):
+    scorer = tiny_fit(comparison, limit=limit).fit(soft_images(count), 1)
+    assert all(len(layer) == min(limit, 36 * count) for layer in scorer.state.memory.layers)
+    assert all(value.isfinite().all() for value in scorer.state.state_dict().values())
+    prediction = scorer.score(soft_images(2, seed=1).float() / 255, comparison.text.model.anchors)
+    assert prediction.anomaly_map.isfinite().all()
+    assert prediction.pred_score.isfinite().all()
