@@ -11,11 +11,11 @@ from anomalib.data.utils import read_image
 from anomalib.deploy import CompressionType
 from tests.arguments import make_dpclip
 from tests.data.golden.make_golden import GOLDEN
-from tests.integration.exported import Outputs, needs_onnx, needs_openvino, run_onnx, run_openvino
+from tests.integration.exported import Outputs, needs_onnx, needs_openvino, predicted, run_onnx, run_openvino
 from torch import Tensor
 from torch.nn import functional
 
-from anomalib_dpclip import DPCLIP, Surfaces
+from anomalib_dpclip import Surfaces
 from anomalib_dpclip.model.from_file import model_from_file
 
 CHECKPOINT, ADAPTERS = GOLDEN / "checkpoint-v1.ckpt", GOLDEN / "adapters-v1.safetensors"
@@ -75,13 +75,6 @@ RUNTIMES = [
     pytest.param("onnx_file", run_onnx, marks=needs_onnx, id="onnxruntime"),
     pytest.param("openvino_file", run_openvino, marks=needs_openvino, id="openvino"),
 ]
-
-
-@torch.no_grad()
-def predicted(model: DPCLIP, images: Tensor) -> Outputs:
-    """What the model says while it is tested: resized by its pre-processor, not by what is exported in its place."""
-    outputs = model.post_processor(model.model(model.pre_processor.transform(images)))
-    return {name: value.numpy() for name, value in outputs._asdict().items()}
 
 
 def assert_same(actual: Outputs, expected: Outputs, tolerance: float = TOLERANCE) -> None:
@@ -170,10 +163,10 @@ def numbers_in(path) -> int:
     ["torch_file", pytest.param("onnx_file", marks=needs_onnx), pytest.param("openvino_file", marks=needs_openvino)],
 )
 def test_the_text_tower_stays_behind(request, model, file):
-    model.anchors_for("brick")
+    model.target.anchors_for("brick")
     vision = sum(tensor.numel() for tensor in model.model.state_dict().values())
-    clip = sum(parameter.numel() for parameter in model.anchors_for._text.clip.parameters())
-    text = clip - sum(parameter.numel() for parameter in model.anchors_for._text.clip.visual.parameters())
+    clip = sum(parameter.numel() for parameter in model.target.anchors_for._text.clip.parameters())
+    text = clip - sum(parameter.numel() for parameter in model.target.anchors_for._text.clip.visual.parameters())
     numbers = numbers_in(request.getfixturevalue(file))
     assert 0.9 * vision < numbers < vision + text / 2
 

@@ -11,6 +11,7 @@ from anomalib.data import PredictDataset
 from anomalib.deploy import OpenVINOInferencer, TorchInferencer
 from anomalib.engine import Engine
 from PIL import Image
+from tests.arguments import grouped
 from tests.data.golden.make_golden import GOLDEN
 from tests.integration.exported import F32, needs_onnx, needs_openvino, run_onnx
 from torchvision.transforms.v2.functional import to_dtype, to_image
@@ -57,8 +58,8 @@ def predicted(model, **source):
     }
 
 
-def quiet(**arguments):
-    return model_from_file(arguments.pop("path", CHECKPOINT), visualizer=False, **arguments)
+def quiet(path=CHECKPOINT, **arguments):
+    return model_from_file(path, visualizer=False, **grouped(**arguments))
 
 
 def with_photos(folder, batch_size=1, **arguments):
@@ -111,7 +112,18 @@ def test_the_engine(route, folder, expected):
 
 
 def test_dpclip_predict(folder, expected, tmp_path):
-    command = ["predict", str(CHECKPOINT), str(folder), "--output", str(tmp_path), "--num_workers", "0", "--pictures", "false"]
+    command = [
+        "predict",
+        str(folder),
+        "--weights",
+        str(CHECKPOINT),
+        "--output",
+        str(tmp_path),
+        "--num_workers",
+        "0",
+        "--pictures",
+        "false",
+    ]
     main([*command, "--accelerator", "cpu"])
     rows = json.loads((tmp_path / RESULTS_JSON).read_text())
     assert_same({Path(row["path"]).name: (row["score"], row["label"] == "anomalous") for row in rows}, expected)
