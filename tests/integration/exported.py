@@ -37,7 +37,7 @@ def run_openvino(path, images: Tensor, **inputs: np.ndarray) -> Outputs:
 
 @torch.no_grad()
 def raw_predictions(model: DPCLIP, images: Tensor) -> InferenceBatch:
-    """What the model answers in a test run before post-processing: images are resized by its pre-processor, as in prediction."""
+    """What the model answers in a test run before post-processing: images are resized by its own pre-processor."""
     return model.scorer.score(model.pre_processor.transform(images), model.model.anchors)
 
 
