@@ -8,9 +8,9 @@ import torch
 from scipy import ndimage
 from tqdm import trange
 
-from anomalib_dpclip.benchmark.peak_memory import PeakMemory
 from anomalib_dpclip.metrics import PixelHistogram, aupro, auroc, average_precision, f1_max
 from benchmarks.command import run
+from benchmarks.peak_memory import PeakMemory
 
 
 def evaluation(images: int = 1700, image_size: int = 518, batch_size: int = 16) -> pd.DataFrame:

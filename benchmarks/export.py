@@ -14,10 +14,10 @@ from lightning import seed_everything
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from anomalib_dpclip.benchmark.peak_memory import PeakMemory
 from anomalib_dpclip.data.surfaces.data_module import Surfaces
 from anomalib_dpclip.model.lightning_model import DPCLIP
 from benchmarks.command import run
+from benchmarks.peak_memory import PeakMemory
 from benchmarks.timing import alternating_seconds, in_new_process, medians
 
 Run = Callable[[Tensor], np.ndarray]

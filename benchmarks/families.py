@@ -6,9 +6,9 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from anomalib_dpclip.benchmark.peak_memory import PeakMemory
 from benchmarks.command import run
 from benchmarks.inference import model_and_images
+from benchmarks.peak_memory import PeakMemory
 from benchmarks.timing import alternating_seconds, in_new_process, medians
 
 FAMILIES = {

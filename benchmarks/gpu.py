@@ -8,10 +8,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from anomalib_dpclip.benchmark.peak_memory import PeakMemory
 from anomalib_dpclip.metrics import PixelHistogram, aupro, auroc
 from benchmarks.command import run
 from benchmarks.inference import flops_of, model_and_images
+from benchmarks.peak_memory import PeakMemory
 from benchmarks.timing import alternating_seconds, medians
 from benchmarks.training import VARIANTS, TrainingStep
 

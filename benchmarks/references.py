@@ -12,19 +12,19 @@ from tempfile import TemporaryDirectory
 
 import pandas as pd
 import torch
+from anomalib_dpclip.scorers.evidence_fusion import memory_weight
+from anomalib_dpclip.scorers.mutual_scoring import mutual_distances
+from anomalib_dpclip.scorers.token_memory import smooth_distance
 from torch import Tensor
 
 from anomalib_dpclip import Surfaces
 from anomalib_dpclip.method.class_names import describe
-from anomalib_dpclip.scorers.evidence_fusion import memory_weight
-from anomalib_dpclip.scorers.token_memory import smooth_distance
-from anomalib_dpclip.scorers.mutual_scoring import mutual_distances
 from anomalib_dpclip.metrics.functional import auroc, average_precision
 from anomalib_dpclip.metrics.pixel_histogram import count_pixels
 from anomalib_dpclip.model.from_file import model_from_file
 from anomalib_dpclip.pre_processing.pre_processor import CLIPPreProcessor
-from anomalib_dpclip.scorers.references import read_references, resized, training_references
 from anomalib_dpclip.scorers.memory_fit import MEMORY_TOKENS, build_memory
+from anomalib_dpclip.scorers.references import read_references, resized, training_references
 from benchmarks.results import write_results
 from benchmarks.surfaces_adapters import learn_surfaces
 

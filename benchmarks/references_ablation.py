@@ -15,17 +15,17 @@ from tempfile import TemporaryDirectory
 
 import pandas as pd
 import torch
+from anomalib_dpclip.scorers.mutual_scoring import mutual_distances
+from anomalib_dpclip.scorers.token_memory import tap_mean_distance
 from torch import Tensor
 from torchvision.transforms.v2.functional import gaussian_blur
 
 from anomalib_dpclip.method import evidence_fusion
 from anomalib_dpclip.method.adapters import unit
 from anomalib_dpclip.method.anomaly_map import resize_map
-from anomalib_dpclip.scorers.token_memory import tap_mean_distance
-from anomalib_dpclip.scorers.mutual_scoring import mutual_distances
 from anomalib_dpclip.pre_processing.pre_processor import CLIPPreProcessor
-from anomalib_dpclip.scorers.references import read_references, resized, training_references
 from anomalib_dpclip.scorers.memory_fit import MEMORY_TOKENS, build_memory
+from anomalib_dpclip.scorers.references import read_references, resized, training_references
 from benchmarks.references import Target, lot_share, text_alone
 from benchmarks.results import write_results
 from benchmarks.surfaces_adapters import learn_surfaces

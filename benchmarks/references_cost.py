@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from anomalib_dpclip.method.memory import TokenMemory
+from anomalib_dpclip.method.mutual_scoring import PANEL, PROJECTED_WIDTH, mutual_distances, random_projection
 
 from anomalib_dpclip import DPCLIP
-from anomalib_dpclip.benchmark.peak_memory import PeakMemory
-from anomalib_dpclip.scorers.token_memory import TokenMemory
-from anomalib_dpclip.scorers.mutual_scoring import PANEL, PROJECTED_WIDTH, mutual_distances, random_projection
+from benchmarks.peak_memory import PeakMemory
 from benchmarks.results import write_results
 from benchmarks.timing import alternating_seconds, medians
 

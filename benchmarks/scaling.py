@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import torch
-
-from anomalib_dpclip.scorers.token_memory import TokenMemory
 from anomalib_dpclip.scorers.mutual_scoring import mutual_distances
+from anomalib_dpclip.scorers.token_memory import TokenMemory
+
 from anomalib_dpclip.method.torch_model import DPCLIPModel
 from anomalib_dpclip.model.lightning_model import DPCLIP
 from benchmarks.command import run

@@ -7,11 +7,11 @@ import torch
 from lightning import seed_everything
 from tqdm import trange
 
-from anomalib_dpclip.benchmark.peak_memory import PeakMemory
 from anomalib_dpclip.method.objective import training_objective
 from anomalib_dpclip.model.lightning_model import DPCLIP
 from benchmarks import baseline
 from benchmarks.command import run
+from benchmarks.peak_memory import PeakMemory
 from benchmarks.timing import alternating_seconds, device, in_new_process, medians
 
 

@@ -6,11 +6,21 @@ Run `python -m scripts.arguments_page` after changing either; a test compares th
 import inspect
 import re
 from collections.abc import Sequence
+from dataclasses import is_dataclass
 from pathlib import Path
 
 from docstring_parser import DocstringStyle, parse
 
 from anomalib_dpclip import DPCLIP, DPCLIPPostProcessor, JSONLines, Photos, Surfaces
+from anomalib_dpclip.model.arguments import (
+    Architecture,
+    ClipOptions,
+    ExportOptions,
+    MemoryOptions,
+    Prompts,
+    RegionOptions,
+    Training,
+)
 
 PAGE = Path(__file__).parents[1] / "docs" / "arguments.md"
 
@@ -20,7 +30,9 @@ INTRODUCTION = """\
 <!-- Made by `python -m scripts.arguments_page` from signatures and docstrings: change those. -->
 
 A model's argument is `--model.NAME VALUE` on anomalib's command line, `init_args` in a YAML file, and `DPCLIP(NAME=VALUE)` in
-Python; a data module's is `--data.NAME VALUE`. The command line says the same:
+Python; a data module's is `--data.NAME VALUE`. Those that few set are grouped by subject:
+`--model.training.learning_rate 1e-3`, in YAML `training: {learning_rate: 1e-3}`, in Python
+`DPCLIP(training={"learning_rate": 1e-3})`. The command line says the same:
 
 ```bash
 anomalib train --model.help DPCLIP
@@ -32,6 +44,13 @@ from what.
 
 SECTIONS = {
     "--model DPCLIP": DPCLIP,
+    "--model.training": Training,
+    "--model.memory": MemoryOptions,
+    "--model.region": RegionOptions,
+    "--model.prompts": Prompts,
+    "--model.architecture": Architecture,
+    "--model.clip": ClipOptions,
+    "--model.export": ExportOptions,
     "--model.post_processor DPCLIPPostProcessor": DPCLIPPostProcessor,
     "--data JSONLines": JSONLines,
     "--data Photos": Photos,
@@ -57,7 +76,8 @@ def arguments_table(described: type) -> str:
         LookupError: If the docstring and the signature do not name the same arguments in the same order.
     """
     entries = parse(described.__doc__ or "", DocstringStyle.GOOGLE).params
-    descriptions = {each.arg_name: each.description or "" for each in entries if each.args[0] == "param"}  # not attributes
+    kind = "attribute" if is_dataclass(described) else "param"  # a dataclass describes its arguments as attributes
+    descriptions = {each.arg_name: each.description or "" for each in entries if each.args[0] == kind}
     defaults = {name: each.default for name, each in inspect.signature(described).parameters.items()}
     if list(descriptions) != list(defaults):
         differing = sorted(set(descriptions) ^ set(defaults)) or "their order"

@@ -41,15 +41,23 @@ BOXES = {
     "learning": Box(
         4, "training", "Optimiser step", ("model/learning", "moves adapters, projectors", "and then the prototypes")
     ),
-    "tower": Box(1, "shared", "Frozen tower, adapters", ("clip/towers", "method/adapters", "four taps (B, L, C)")),
+    "tower": Box(1, "shared", "Frozen tower, adapters", ("clip/tower", "method/adapters", "four taps (B, L, C)")),
     "projectors": Box(2, "shared", "Projectors", ("method/adapters", "tap tokens (B, L, E)", "detection feature (B, E)")),
     "anchors": Box(3, "shared", "Text anchors T_N, T_A", ("method/prompting", "clip/text_tower", "(E, 2), of the class name")),
     "calibration": Box(
-        4, "shared", "Calibration", ("model/calibration", "ranges and thresholds of", "validation images"), "prediction"
+        4,
+        "shared",
+        "Calibration",
+        ("post_processing/calibration", "ranges and thresholds of", "validation images"),
+        "prediction",
     ),
-    "target": Box(0, "prediction", "Target", ("data/ or anomalib's own", "model/pre_processor", "images (B, 3, H, W)")),
-    "maps": Box(3, "prediction", "Raw maps and scores", ("method/anomaly_map", "maps (B, H, W), scores (B),", "in [0, 1]")),
-    "post": Box(4, "prediction", "Post-processor", ("model/post_processor", "fused scores, labels, masks", "threshold at 0.5")),
+    "target": Box(
+        0, "prediction", "Target", ("data/ or anomalib's own", "pre_processing/pre_processor", "images (B, 3, H, W)")
+    ),
+    "maps": Box(3, "prediction", "Raw maps and scores", ("scorers/scorer", "maps (B, H, W), scores (B),", "in [0, 1]")),
+    "post": Box(
+        4, "prediction", "Post-processor", ("post_processing/post_processor", "fused scores, labels, masks", "threshold at 0.5")
+    ),
 }
 
 ARROWS = (

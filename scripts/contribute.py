@@ -34,7 +34,7 @@ def contribute(auxiliary: str, folder: Path = OUT) -> Path:
     rows = folder / f"{auxiliary}.csv"
     if benchmark(Path("configs/benchmark") / f"{CONFIGS[auxiliary]}.yaml", rows):
         raise RuntimeError(f"not everything could be tested: {rows} says why")
-    (trained,) = rows.with_suffix(".adapters").glob("*.safetensors")
+    (trained,) = rows.with_suffix(".jobs").glob("*.safetensors")
     file = rows.with_suffix(".safetensors")
     adapters(trained, to=file, card=True, metrics=rows)
     return file

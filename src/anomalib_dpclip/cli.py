@@ -2,6 +2,7 @@
 
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from inspect import signature
@@ -42,9 +43,13 @@ COMMANDS = {
     "benchmark": Command(
         "benchmark.command:benchmark", "compare models over categories and seeds, resuming where it stopped", False
     ),
-    "report": Command("benchmark.report:report", "turn benchmark rows into tables and charts", several="files"),
+    "report": Command("benchmark.report.command:report", "turn benchmark rows into tables and charts", several="files"),
     "app": Command("app.app_command:app", "try the model on photos in a browser"),
 }
+
+
+FOREIGN = r"(anomalib|lightning|timm|torch)(\.|$)"
+"""Modules whose warnings of their own future no user of these commands can do anything about."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -66,6 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     from jsonargparse import ArgumentParser
 
+    warnings.filterwarnings("ignore", category=FutureWarning, module=FOREIGN)
     command = COMMANDS[name]
     module, _, function_name = command.function.partition(":")
     function = getattr(import_module(f"anomalib_dpclip.{module}"), function_name)

@@ -64,7 +64,7 @@ def test_offline_with_and_without_a_cached_file(hub, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     for address in ("hf://someone/weave", f"hf://someone/weave@{commit}"):
         assert local_file(address).read_bytes() == ADAPTERS.read_bytes()
-    message = r"^hf://someone/else/adapters\.safetensors is not on this machine and cannot be fetched \(.*give the file as"
+    message = r"^hf://someone/else/adapters\.safetensors: it is not on this machine and cannot be fetched \(.*give the file"
     with pytest.raises(FileNotFoundError, match=message):
         local_file("hf://someone/else")
 

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import warnings
 from importlib import import_module
 
 import pytest
@@ -16,10 +17,10 @@ def _restore_the_program_s_name(monkeypatch):
 
 def command(monkeypatch, function):
     """Make `function` the only command, called ``try``."""
-    import anomalib_dpclip.benchmark.published as module  # any light module
+    import anomalib_dpclip.benchmark.report.published as module  # any light module
 
     monkeypatch.setattr(module, "tried", function, raising=False)
-    monkeypatch.setattr(cli, "COMMANDS", {"try": cli.Command("benchmark.published:tried", "try it")})
+    monkeypatch.setattr(cli, "COMMANDS", {"try": cli.Command("benchmark.report.published:tried", "try it")})
 
 
 @pytest.mark.parametrize("name", cli.COMMANDS)
@@ -90,6 +91,37 @@ def test_a_mistake_of_ours_keeps_its_stack_trace(monkeypatch):
     command(monkeypatch, function)
     with pytest.raises(KeyError):
         cli.main(["try"])
+
+
+def test_warnings_of_other_packages_future_are_not_the_user_s(monkeypatch):
+    def function() -> None:
+        """Try."""
+        for module in ("timm.models.layers", "anomalib_dpclip.clip"):
+            warnings.warn_explicit(f"from {module}", FutureWarning, "file.py", 1, module)
+
+    command(monkeypatch, function)
+    with pytest.warns(FutureWarning) as caught:
+        cli.main(["try"])
+    assert [str(each.message) for each in caught] == ["from anomalib_dpclip.clip"]
+
+
+def test_what_is_missing_is_said_without_anomalib_s_import():
+    code = """
+import sys
+from anomalib_dpclip.cli import main
+for arguments in (["adapters", "gone"], ["predict", "gone", "."], ["predict", "gone", "gone.png"], ["metadata", "gone"]):
+    try:
+        main(arguments)
+    except SystemExit as error:
+        print(error)
+print("anomalib.data" in sys.modules)
+"""
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    *said, imported = process.stdout.splitlines()
+    assert [line.partition(":")[2].split(" gone")[0] for line in said] == [
+        " there is no adapter file", " there is no adapter file", " no photo or folder", " no folder"
+    ]  # fmt: skip
+    assert imported == "False", process.stderr
 
 
 def test_exit_status(monkeypatch):

@@ -1,8 +1,10 @@
 """What a file of adapters holds, whatever its format: tensors, and where they come from."""
 
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 from itertools import groupby
 from pathlib import Path
+from types import UnionType
 from typing import Any, TypeGuard, get_args, get_origin
 
 import torch
@@ -36,7 +38,7 @@ _ARGUMENT_TYPES: dict[str, Any] = {
     "projector_activation": bool,
     "grn_pooling": str,
     "detection": str,
-    "image_size": int,
+    "image_size": int | list[int],
     "tiles": int,
     "class_name": str,
     "domain": str,
@@ -45,6 +47,9 @@ _ARGUMENT_TYPES: dict[str, Any] = {
     "templates": list[str],
 }
 """Of arguments that every prediction depends on."""
+
+_SAID_ELSEWHERE = frozenset({"backbone", "pretrained", "tokenizer"})
+"""Arguments that `Provenance` has in other words, or that are a path of one machine."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +135,16 @@ class Provenance:
                 raise ValueError(f"{path}: its provenance has a wrong {name!r}; is the file damaged?")
         return cls(**known)
 
+    def with_arguments(self, arguments: Mapping[str, Any]) -> "Provenance":
+        """With arguments of the model that predictions depend on; those that are ``None`` follow the file or the data.
+
+        Args:
+            arguments: Plain data by name.
+        """
+        left_out = _SAID_ELSEWHERE | self.architecture.keys()
+        kept = {name: value for name, value in arguments.items() if value is not None and name not in left_out}
+        return replace(self, arguments=plain_data(kept))
+
     def model_arguments(self, path: Path) -> dict[str, Any]:
         """Arguments of `DPCLIP` that give the model that these adapters are of, as far as they are known.
 
@@ -139,9 +154,10 @@ class Provenance:
         Raises:
             ValueError: If a value is of another type than the argument; names both.
         """
-        trained_with = {name: value for name, value in self.hyper_parameters.items() if name in _ARGUMENT_TYPES}
+        # Files from before arguments were kept have them among those of the training.
+        kept = self.arguments or {name: self.hyper_parameters.get(name) for name in _ARGUMENT_TYPES}
         named = {name: value for name in ("backbone", "pretrained") if (value := getattr(self, name))}
-        found = trained_with | self.arguments | named | self.architecture
+        found = kept | named | self.architecture
         found = {name: value for name, value in found.items() if value is not None}
         for name, value in found.items():
             if name in _ARGUMENT_TYPES and not _is_of_type(value, _ARGUMENT_TYPES[name]):
@@ -172,6 +188,8 @@ class AdapterFile:
 
 
 def _is_of_type(value: Any, kind: Any) -> bool:
+    if isinstance(kind, UnionType):
+        return any(_is_of_type(value, each) for each in get_args(kind))
     if get_origin(kind) is list:
         return isinstance(value, list) and all(_is_of_type(each, *get_args(kind)) for each in value)
     return type(value) in ((float, int) if kind is float else (kind,))  # exactly: to isinstance, true is a whole number

@@ -60,8 +60,8 @@ def check_provenance(provenance: Provenance, model: DPCLIPModel, path: Path) -> 
         raise ValueError(
             f"{path} holds adapters of another backbone: {provenance.backbone or 'unknown'} "
             f"(weights {provenance.pretrained or 'unknown'}, fingerprint {provenance.fingerprint}), the model's has "
-            f"fingerprint {model.backbone_fingerprint}. Set --model.backbone, --model.pretrained and --model.clip.quick_gelu to "
-            f"those of the adapters"
+            f"fingerprint {model.backbone_fingerprint}. Set --model.backbone, --model.pretrained and --model.clip.quick_gelu "
+            f"to those of the adapters"
         )
     own = architecture_of(model)
     earlier = {"detection": "projector"} if provenance.architecture else {}  # files from before it could be chosen
@@ -87,12 +87,13 @@ def other_arguments(provenance: Provenance, own: Mapping[str, Any], path: Path, 
     Raises:
         ValueError: If any other argument differs; names it and both values.
     """
-    values = plain_data({name: value for name, value in own.items() if name in provenance.arguments.keys() - _OF_THE_TARGET})
-    differing = {name: value for name, value in values.items() if value not in (None, provenance.arguments[name])}
+    known = {name: value for name, value in provenance.arguments.items() if value is not None and name not in _OF_THE_TARGET}
+    values = plain_data({name: own[name] for name in known if own.get(name) is not None})
+    differing = {name: value for name, value in values.items() if value != known[name]}
     for name, value in differing.items():
         if name not in overridden:
             raise ValueError(
-                f"{path} holds adapters of a model with {name}={provenance.arguments[name]!r}, the model has {value!r}: give "
-                f"the model the same, or none and the file as --model.weights"
+                f"{path} holds adapters of a model with {name}={known[name]!r}, the model has {value!r}: give the model the "
+                f"same, or none and the file as --model.weights"
             )
-    return [f"{name}={provenance.arguments[name]!r} (now {value!r})" for name, value in differing.items()]
+    return [f"{name}={known[name]!r} (now {value!r})" for name, value in differing.items()]

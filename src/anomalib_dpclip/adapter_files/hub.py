@@ -84,44 +84,26 @@ def local_file(path: str | Path) -> Path:
 
 
 def _fetched(wanted: HubFile) -> Path:
-    from huggingface_hub import hf_hub_download, try_to_load_from_cache
-    from huggingface_hub.errors import (
-        EntryNotFoundError,
-        GatedRepoError,
-        HfHubHTTPError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
+    from huggingface_hub import errors, hf_hub_download, try_to_load_from_cache
 
     try:
         if not isinstance(try_to_load_from_cache(wanted.repository, wanted.name, revision=wanted.revision), str):
             require_hub(wanted.repository)
         return Path(hf_hub_download(wanted.repository, wanted.name, revision=wanted.revision))
-    except GatedRepoError as error:
-        raise FileNotFoundError(
-            f"{wanted}: its owner gives access on request: ask on its page, then `hf auth login`"
-        ) from error
-    except RepositoryNotFoundError as error:
-        raise FileNotFoundError(
-            f"{wanted}: there is no model {wanted.repository} on the Hugging Face hub, or it is private: `hf auth login`"
-        ) from error
-    except RevisionNotFoundError as error:
-        raise FileNotFoundError(f"{wanted}: {wanted.repository} has no revision {wanted.revision}") from error
-    except LocalEntryNotFoundError as error:
-        raise FileNotFoundError(_out_of_reach(wanted, error)) from error
-    except EntryNotFoundError as error:
-        raise FileNotFoundError(f"{wanted}: {wanted.repository} has no file {wanted.name}") from error
-    except (HfHubHTTPError, OSError) as error:
-        raise FileNotFoundError(_out_of_reach(wanted, error)) from error
-
-
-def _out_of_reach(wanted: HubFile, error: Exception) -> str:
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return (
-        f"{wanted} is not on this machine and cannot be fetched ({reason}). Fetch it elsewhere, and give the file as "
-        f"--model.weights"
-    )
+    except (errors.HfHubHTTPError, errors.EntryNotFoundError, OSError) as error:
+        reasons = {  # the first that fits: some are kinds of others
+            errors.GatedRepoError: "its owner gives access on request: ask on its page, then `hf auth login`",
+            errors.RepositoryNotFoundError: f"there is no model {wanted.repository} on the Hugging Face hub, or it is private: "
+            "`hf auth login`",
+            errors.RevisionNotFoundError: f"{wanted.repository} has no revision {wanted.revision}",
+            errors.LocalEntryNotFoundError: None,
+            errors.EntryNotFoundError: f"{wanted.repository} has no file {wanted.name}",
+        }
+        reason = next((text for kind, text in reasons.items() if isinstance(error, kind)), None)
+        if reason is None:
+            cause = str(error).strip().partition("\n")[0] or type(error).__name__
+            reason = f"it is not on this machine and cannot be fetched ({cause}). Fetch it elsewhere, and give the file"
+        raise FileNotFoundError(f"{wanted}: {reason}") from error
 
 
 def push(file: Path, card: str, repository: str) -> str:

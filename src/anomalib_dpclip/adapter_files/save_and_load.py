@@ -14,7 +14,6 @@ from anomalib_dpclip.adapter_files.hub import local_file
 from anomalib_dpclip.adapter_files.read_and_write import read_adapters, write_adapters
 from anomalib_dpclip.clip.preprocessing import Preprocessing
 from anomalib_dpclip.files.measured_by import package_versions
-from anomalib_dpclip.files.plain_data import plain_data
 from anomalib_dpclip.method.torch_model import DPCLIPModel
 
 logger = logging.getLogger(__name__)
@@ -63,8 +62,8 @@ def save_adapters(model: AdapterHolder | DPCLIPModel, path: str | Path) -> Path:
     """
     torch_model, calibration, provenance = _parts(model)
     stored = {} if calibration is None else calibration.state_dict()
-    arguments = {name: value for name, value in _arguments(model).items() if value is not None}
-    return write_adapters(AdapterFile(adapter_tensors(torch_model), stored, replace(provenance, arguments=arguments)), path)
+    provenance = provenance.with_arguments(_arguments(model))
+    return write_adapters(AdapterFile(adapter_tensors(torch_model), stored, provenance), path)
 
 
 def load_adapters(
@@ -130,9 +129,8 @@ def _prepare_images_as(learned_with: Preprocessing, pre_processor: Any, path: Pa
         pre_processor.use_preprocessing(learned_with)
 
 
-def _arguments(model: AdapterHolder | DPCLIPModel) -> dict[str, Any]:
-    arguments: dict[str, Any] = plain_data(dict(getattr(model, "prediction_arguments", {})))
-    return arguments
+def _arguments(model: AdapterHolder | DPCLIPModel) -> Mapping[str, Any]:
+    return getattr(model, "prediction_arguments", {})
 
 
 def _parts(model: AdapterHolder | DPCLIPModel) -> tuple[DPCLIPModel, Any, Provenance]:

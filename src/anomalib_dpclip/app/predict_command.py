@@ -3,17 +3,17 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-from lightning.pytorch import Trainer
+from typing import TYPE_CHECKING, Any
 
 from anomalib_dpclip.adapter_files.adapter_file import UNADAPTED
+from anomalib_dpclip.adapter_files.read_and_write import arguments_from_file
 from anomalib_dpclip.clip.feature_tower import EMBEDDED
 from anomalib_dpclip.clip.pretraining import MINI
-from anomalib_dpclip.data.photos import Photos
-from anomalib_dpclip.data.results.rows import DONE, Result, summary
 from anomalib_dpclip.method.domain import Domain
-from anomalib_dpclip.model.from_file import model_from_file
+from anomalib_dpclip.post_processing.score_text import score_text
+
+if TYPE_CHECKING:
+    from anomalib_dpclip.data.results.rows import Result
 
 _WEIGHTS = {".ckpt", ".safetensors", ".pth", ".pt"}
 
@@ -82,6 +82,16 @@ def predict(
             "say what photos are to be compared with: --good FOLDER of good photos of the same, --lot for a lot of mostly "
             "normal ones, or --weights FILE of trained adapters or of a checkpoint"
         )
+    if weights not in {None, UNADAPTED}:
+        arguments_from_file(weights)  # what is wrong with the file is said before anomalib's import, which takes seconds
+
+    from lightning.pytorch import Trainer
+
+    from anomalib_dpclip.data.photos import Photos
+    from anomalib_dpclip.data.results.rows import DONE, summary
+    from anomalib_dpclip.model.from_file import model_from_file
+    from anomalib_dpclip.visualization.visualizer import PictureVisualizer
+
     arguments: dict[str, Any] = {
         "class_name": class_name,
         "domain": domain,
@@ -102,14 +112,14 @@ def predict(
     arguments = {name: value for name, value in arguments.items() if value is not None} | {"lot": lot}
     model: Any = model_from_file(weights or UNADAPTED, visualizer=pictures, evaluator=False, **arguments)
     if pictures and model.visualizer is None:  # a checkpoint also brings whether its training had pictures
-        model.visualizer = model.configure_visualizer()
+        model.visualizer = PictureVisualizer()
     data = Photos(_common_folder(photos), batch_size, num_workers, fresh=fresh, bit_depth=bit_depth, only=photos)
     found: list[Result] = []
 
-    def show(rows: Sequence[Result]) -> None:
+    def show(rows: "Sequence[Result]") -> None:
         found.extend(rows)
         for row in rows:
-            print(_line(row, output), flush=True)  # noqa: T201  (what was asked for)
+            print(_line(row, Path(trainer.default_root_dir)), flush=True)  # noqa: T201  (what was asked for)
 
     data.listener = show
     trainer = Trainer(
@@ -140,12 +150,14 @@ def _require_photos(photos: Sequence[Path]) -> None:
 
 def _common_folder(photos: Sequence[Path]) -> Path:
     """The folder that all are in, below which pictures are laid out as the photos are."""
-    folders = [path.resolve() if path.is_dir() else path.resolve().parent for path in photos]
+    folders = [path.resolve() if path.is_dir() else path.parent.resolve() for path in photos]
     return Path(os.path.commonpath(folders))
 
 
-def _line(row: Result, output: Path) -> str:
+def _line(row: "Result", output: Path) -> str:
+    from anomalib_dpclip.data.results import DONE
+
     if row.status != DONE:
         return f"unread           {row.path!a}: {row.status}"
     picture = f"  {output / row.picture}" if row.picture else ""
-    return f"{float(row.score):.3f}  {row.label:12}  {os.fsencode(row.path).decode(errors='replace')}{picture}"
+    return f"{score_text(float(row.score))}  {row.label:12}  {os.fsencode(row.path).decode(errors='replace')}{picture}"

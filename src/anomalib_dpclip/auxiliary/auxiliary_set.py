@@ -20,11 +20,11 @@ class AuxiliarySet:
     """The set or sets to learn from.
 
     Args:
-        sources: A set or a list of sets; see `DPCLIP`. Default: by the target.
+        sources: A set or a list of sets, see `AuxiliarySource`. Default: by the target, see `default_auxiliary`.
         roots: Folder of each set, or one for all. Default: the data modules' own.
-        shots: As in `DPCLIP`.
-        unmasked: As in `DPCLIP`.
-        seed: Of the choice of shots, and of augmentation.
+        shots: Number of images of each category, half of them anomalous where there are enough. Default: all.
+        unmasked: Whether anomalous images may lack a mask; they then train the classification loss only.
+        seed: Seed of the choice of shots, and of augmentation.
     """
 
     def __init__(self, sources: Any, roots: Any, shots: int | None, unmasked: bool, seed: int) -> None:
@@ -87,8 +87,8 @@ class AuxiliarySet:
         Args:
             target: What is validated and tested on, if anything is.
             class_name: What the target shows; only for `synthetic`.
-            image_size: Of the model.
-            preprocessing: Of the backbone.
+            image_size: Height and width of the model's input.
+            preprocessing: Preprocessing of the backbone.
 
         Raises:
             ImageReadError: If images or masks cannot be read; names all of them, before the first step.

@@ -31,7 +31,7 @@ class AuxiliaryDataset(Dataset):
     Args:
         samples: As `auxiliary_samples` gives them.
         image_size: Height and width of the images.
-        preprocessing: Of the backbone: the interpolation of the resize, and the mean colour, which uncovered pixels get.
+        preprocessing: Preprocessing of the backbone: interpolation of the resize, and mean colour, which uncovered pixels get.
         seed: Seed of the augmentation.
     """
 

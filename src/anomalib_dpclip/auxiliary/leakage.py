@@ -35,7 +35,7 @@ def require_disjoint(auxiliary: pd.DataFrame, target: AnomalibDataModule | None)
 
 
 def require_untested(references: Sequence[str], tested: Sequence[str]) -> None:
-    """Make sure that no image is judged by itself, under the same path or as a copy: in a test and in a prediction alike.
+    """Make sure that no image is scored by itself, under the same path or as a copy: in a test and in a prediction alike.
 
     Args:
         references: Paths of images of what the target should look like.
@@ -46,10 +46,10 @@ def require_untested(references: Sequence[str], tested: Sequence[str]) -> None:
     """
     twins = find_duplicate(references, tested)
     if twins is not None:
-        judged, reference = twins
+        scored, reference = twins
         raise ValueError(
-            f"{judged} is to be judged and, as {reference}, a photo of what the target should look like: it would be "
-            f"compared with itself. Choose other photos with --model.few_shot_source, or other ones to judge (a Folder without "
+            f"{scored} is to be scored and, as {reference}, a photo of what the target should look like: it would be "
+            f"compared with itself. Choose other photos with --model.few_shot_source, or other ones to score (a Folder without "
             f"normal_test_dir tests on some of its normal_dir)"
         )
 
@@ -100,7 +100,7 @@ def learned_and_tested(learned_from: Sequence[str], target: AnomalibDataModule) 
     """The first source that adapters have learned from and that is the very class of the data set to be tested.
 
     Args:
-        learned_from: As in the adapters' provenance, ``"VisA/candle"``.
+        learned_from: Data sets and classes, as in the adapters' provenance, ``"VisA/candle"``.
         target: Data module that is tested on, after its ``setup``.
     """
     tested = classes_of(target)

@@ -69,7 +69,7 @@ class SyntheticAuxiliaryDataset(AuxiliaryDataset):
     Args:
         samples: As `synthetic_samples` gives them.
         image_size: Height and width of the images.
-        preprocessing: Of the backbone: the interpolation of the resize, and the mean colour, which uncovered pixels get.
+        preprocessing: Preprocessing of the backbone: interpolation of the resize, and mean colour, which uncovered pixels get.
         seed: Seed of defects and augmentation.
     """
 

@@ -1,165 +1,243 @@
-"""Compare anomalib models on any data sets: anomalib's benchmark, with jobs that fail alone and rows that last.
+"""Compare anomalib models on any data sets: jobs that fail alone, rows that last, and a run that goes on where it stopped.
 
-The config is that of `anomalib benchmark`, whose grid and runners (serial, or one process a GPU) do the work. Beyond
-it, models may differ in their arguments, zero-shot models run, DP-CLIP is trained once for all categories, and a run
-that was interrupted goes on where it stopped.
+The config is that of `anomalib benchmark`. Beyond it, models may differ in their arguments, zero-shot models run, DP-CLIP is
+trained once for all categories, and each job has a process, and its peak memory, of its own.
 """
 
+import json
 import shlex
-import shutil
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Any
+from queue import SimpleQueue
+from threading import Lock
+from typing import Any, NamedTuple
 
-from anomalib.pipelines import Benchmark
-from anomalib.pipelines.benchmark.generator import BenchmarkJobGenerator
-from anomalib.pipelines.components.base import Runner
-from jsonargparse import Namespace
+import pandas as pd
+import torch
+from tqdm import tqdm
 
-from anomalib_dpclip.benchmark.config import SECTION, JobConfig, accelerators_of, job_configs, read_config
-from anomalib_dpclip.benchmark.jobs import AdaptersJob, RowJob, TrainedAdapters
-from anomalib_dpclip.benchmark.rows import DONE, open_rows, read_provenance, read_rows, set_aside
-from anomalib_dpclip.benchmark.short_table import short_table
+from anomalib_dpclip.benchmark.config import SECTION, accelerators_of, job_configs, read_config
+from anomalib_dpclip.benchmark.draws import Draws
+from anomalib_dpclip.benchmark.measure import check_model, measure, train_adapters
+from anomalib_dpclip.benchmark.own_process import in_own_process
+from anomalib_dpclip.benchmark.plan import Job, check_weights, plan, reason_of
+from anomalib_dpclip.benchmark.report.short_table import short_table
+from anomalib_dpclip.benchmark.rows import (
+    DONE,
+    FAILED,
+    Result,
+    identity_of,
+    jobs_folder,
+    read_beside,
+    read_provenance,
+    set_aside,
+    write_result,
+    write_tables,
+)
 from anomalib_dpclip.files.measured_by import measured_by
 
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as shells have it."""
 
-def benchmark(config: Path, out: Path | None = None, fresh: bool = False) -> int:
-    """Run every job of a benchmark config that has not been done yet, and append its row to a CSV.
+
+def benchmark(
+    config: Path, out: Path | None = None, fresh: bool = False, shift: str | None = None, image_scores: bool = True
+) -> int:
+    """Run every job of a benchmark config that has not been done yet, and write its row to a CSV.
 
     Args:
-        config: YAML in the schema of `anomalib benchmark`. A model or data entry may have a ``label`` for the tables,
-            and ``benchmark.trainer`` arguments for Lightning's Trainer; `anomalib benchmark` passes over both.
-        out: The CSV. By default runs/benchmark/ and the config's name; trained adapters go beside it.
-        fresh: Start over: set the CSV aside under another name, and delete its adapters.
+        config: YAML in the schema of `anomalib benchmark`. A model or data entry may have a ``label`` for the tables, and
+            ``benchmark`` has ``trainer`` (arguments of Lightning's Trainer), ``draws`` (of good images where a model is shown
+            some of them: a number, by default 3, or a JSON file) and ``shift``.
+        out: The CSV. By default runs/benchmark/ and the config's name; what belongs to it lies beside.
+        fresh: Start over: set the CSV, and all that lies beside it, aside under another name.
+        shift: Corruptions of the test images to measure as well, with commas between: light, jpeg, blur, noise, move.
+        image_scores: Keep the score of each image, for intervals, tests and pictures.
 
     Returns:
         Exit status: 0 if every job of the config has succeeded, in this run or an earlier one, else 1.
 
     Raises:
-        FileNotFoundError: The config is not there.
-        ValueError: The config is not one of benchmarks, or the CSV has other columns.
+        FileNotFoundError: The config, adapters or draws that it names are not there.
+        ValueError: The config is not one of benchmarks, its adapters are none, or the CSV is not one of results.
     """
     results = out or Path("runs") / "benchmark" / f"{config.stem}.csv"
-    pipeline = FieldBenchmark(read_config(config), results)
-    jobs = [job for accelerator in pipeline.accelerators for job in pipeline.jobs(accelerator)]
+    settings = read_config(config)
+    if shift is not None:
+        settings[SECTION]["shift"] = shift.split(",")
+    draws = Draws(settings[SECTION].get("draws", 3))
+    configs = [job for accelerator in accelerators_of(settings) for job in job_configs(settings, accelerator, draws)]
+    check_weights(configs)
     if fresh:
         set_aside(results)
-        shutil.rmtree(pipeline.adapters_folder, ignore_errors=True)
-    open_rows(results, measured_by(shlex.join(["dpclip", "benchmark", "--config", str(config), "--out", str(results)])))
-    print(_what_comes(jobs, pipeline), flush=True)  # noqa: T201
-    keys = {job.key for job in jobs}
-    if not pipeline.done() >= keys:
-        pipeline.run()
-    done = len(pipeline.done() & keys)
-    rows = read_rows(results)
-    print(f"{done} of {len(keys)} jobs done: {results}\n\n{short_table(rows[rows['key'].isin(keys)])}")  # noqa: T201  the answer
-    return 0 if done == len(keys) else 1
+    jobs = plan(configs, draws)
+    command = ["dpclip", "benchmark", "--config", str(config), "--out", str(results), *(["--shift", shift] if shift else [])]
+    run = _Run(results, jobs, measured_by(shlex.join(command)), image_scores)
+    draws.write(results.with_suffix(".draws.json"))
+    print(run.what_comes(), flush=True)  # noqa: T201
+    try:
+        run.all()
+    except KeyboardInterrupt:
+        print(f"Interrupted; what is done is in {results}, and the same command goes on from there")  # noqa: T201
+        return INTERRUPTED
+    rows = run.rows[run.rows["key"].isin([job.config.key for job in jobs])]
+    done = int((rows["status"] == DONE).sum())
+    print(f"{done} of {len(jobs)} jobs done: {results}\n\n{short_table(rows)}")  # noqa: T201  the answer
+    return 0 if done == len(jobs) else 1
 
 
-def _what_comes(jobs: list[JobConfig], pipeline: "FieldBenchmark") -> str:
-    """How much there is to run, before minutes without a word; and where the rows come from that are there already."""
-    done = pipeline.done()
-    pending = [job for job in jobs if job.key not in done]
-    source = "; ".join(line for line in read_provenance(pipeline.out) if line.startswith(("commit", "machine")))
-    before = f" ({len(jobs) - len(pending)} were done before and stay as they are; the file's head: {source})"
-    if not pending:
-        return (
-            f"Nothing is measured: all {len(jobs)} jobs are in {pipeline.out} already, made by {source}. Measure anew with "
-            f"another --out, or with --fresh, which sets this file aside"
-        )
-    trainings = len({job.training_key for job in pending} - {None})
-    return f"{len(pending)} of {len(jobs)} jobs to run{before if len(pending) < len(jobs) else ''}, {trainings} trainings first"
+class _Training(NamedTuple):
+    """Outcome of a training: its file, how long it took, and why there is none."""
+
+    path: Path
+    minutes: float
+    reason: str = ""
 
 
-class FieldBenchmark(Benchmark):
-    """anomalib's benchmark in two stages: train what is trained once, then measure row by row.
+class _Run:
+    """A run of jobs.
 
     Args:
-        config: As `read_config` gives it.
-        out: CSV to append to; see `open_rows`.
+        results: The CSV.
+        jobs: All jobs of the config.
+        provenance: Comments of a new CSV.
+        image_scores: Whether scores of images are kept.
     """
 
-    def __init__(self, config: dict[str, Any], out: Path) -> None:
-        self.config = config
-        self.out = out
-        self.accelerators: list[str] = accelerators_of(config)
+    def __init__(self, results: Path, jobs: list[Job], provenance: Mapping[str, str], image_scores: bool) -> None:
+        self._results, self._jobs, self._image_scores = results, jobs, image_scores
+        current = {identity_of(job.config.identity): job.config.key for job in jobs}
+        self._write = partial(write_tables, results, provenance, current)
+        self._lock = Lock()
+        self.rows: pd.DataFrame = self._write()
 
-    @property
-    def adapters_folder(self) -> Path:
-        """Where trained adapters are kept."""
-        return self.out.with_suffix(".adapters")
-
-    def jobs(self, accelerator: str) -> list[JobConfig]:
-        """The whole grid."""
-        return job_configs(self.config, accelerator)
-
-    def done(self) -> set[str]:
-        """Keys of the jobs that have succeeded."""
-        rows = read_rows(self.out)
-        return set(rows["key"][rows["status"] == DONE])
-
-    def _get_args(self, args: Namespace | None) -> dict[str, Any]:
-        del args
-        return {**self.config, AdaptersJob.name: self.config[SECTION]}  # both stages read the one section
-
-    def _setup_runners(self, args: dict[str, Any]) -> list[Runner]:  # type: ignore[override]  # static in anomalib
-        """The runner that anomalib chooses for an accelerator, once for the trainings and once for the rows."""
-        del args
-        runners: list[Runner] = []
-        for accelerator in self.accelerators:
-            for generator in (AdaptersGenerator(accelerator, self), RowGenerator(accelerator, self)):
-                (runner,) = super()._setup_runners({"accelerator": accelerator})
-                runner.generator = generator
-                runners.append(runner)
-        return runners
-
-
-class _PendingJobs(BenchmarkJobGenerator):
-    """Jobs of the rows left to do. They are given as a list, so that the runner's progress bar knows their number."""
-
-    def __init__(self, accelerator: str, pipeline: FieldBenchmark) -> None:
-        super().__init__(accelerator)
-        self.pipeline = pipeline
-
-    def pending(self) -> list[JobConfig]:
-        """Rows left to do."""
-        done = self.pipeline.done()
-        return [config for config in self.pipeline.jobs(self.accelerator) if config.key not in done]
-
-
-class AdaptersGenerator(_PendingJobs):
-    """One training for each distinct DP-CLIP, auxiliary set and seed among the rows left to do."""
-
-    job_class = AdaptersJob
-
-    def generate_jobs(  # type: ignore[override]  # a generator in anomalib, which hides how many there are
-        self,
-        args: dict,
-        previous_stage_result: Any,
-    ) -> list[AdaptersJob]:
-        """The trainings."""
-        del args, previous_stage_result
-        first: dict[str, JobConfig] = {}
-        for config in self.pending():
-            if config.training_key:
-                first.setdefault(config.training_key, config)
-        return [AdaptersJob(config, key, self.pipeline.adapters_folder) for key, config in first.items()]
-
-
-class RowGenerator(_PendingJobs):
-    """One job for each row left to do, with the adapters of the stage before."""
-
-    job_class = RowJob
-
-    def generate_jobs(  # type: ignore[override]  # as above
-        self,
-        args: dict,
-        previous_stage_result: dict[str, TrainedAdapters] | None,
-    ) -> list[RowJob]:
-        """The measurements."""
-        del args
-        trained = previous_stage_result or {}
-        lost = TrainedAdapters("", float("nan"), "the training of its adapters ended early; see runs/pipeline.log")
+    def _pending(self) -> list[Job]:
+        done = set(self.rows["key"][self.rows["status"] == DONE])
+        shift = read_beside(self._results, "shift")
+        corrupted = set(zip(shift["key"], shift["corruption"], strict=True)) if len(shift) else set()
         return [
-            RowJob(config, self.pipeline.out, trained.get(config.training_key, lost) if config.training_key else None)
-            for config in self.pending()
+            job
+            for job in self._jobs
+            if job.config.key not in done or not {(job.config.key, name) for name in job.config.shift} <= corrupted
         ]
+
+    def what_comes(self) -> str:
+        """How much there is to run, before minutes without a word; and where the rows come from that are there already."""
+        jobs, pending = self._jobs, self._pending()
+        source = "; ".join(line for line in read_provenance(self._results) if line.startswith(("commit", "machine")))
+        before = f" ({len(jobs) - len(pending)} were done before and stay as they are; the file's head: {source})"
+        if not pending:
+            return (
+                f"Nothing is measured: all {len(jobs)} jobs are in {self._results} already, made by {source}. Measure anew "
+                f"with another --out, or with --fresh, which sets this file aside"
+            )
+        trainings, before = len({job.training for job in pending} - {""}), before if len(pending) < len(jobs) else ""
+        return f"{len(pending)} of {len(jobs)} jobs to run{before}, {trainings} trainings first"
+
+    def all(self) -> None:
+        """Tell what cannot run, train, and measure, on each device one job at a time."""
+        ready = []
+        for job in self._pending():
+            if job.reason:
+                self._keep(_failure(job, job.reason))
+            else:
+                ready.append(job)
+        for accelerator in dict.fromkeys(job.config.accelerator for job in ready):
+            here = self._buildable([job for job in ready if job.config.accelerator == accelerator], accelerator)
+            devices = range(torch.cuda.device_count()) if accelerator == "cuda" else [None]
+            first = {job.training: job for job in here if job.training}
+            trained = dict(zip(first, _on(devices, self._train, first.values(), "trainings"), strict=True))
+            _on(devices, partial(self._measure, trained=trained), here, "jobs")
+
+    def _buildable(self, jobs: list[Job], accelerator: str) -> list[Job]:
+        """Jobs whose models can be built here; the others fail at once."""
+        if accelerator == "cuda" and not torch.cuda.is_available():
+            reasons = dict.fromkeys(map(_model_of, jobs), "there is no GPU here: set `accelerator: cpu` in the config")
+        else:
+            models = {_model_of(job): job for job in jobs}
+            reasons = {model: _error_of(check_model, job.config) for model, job in models.items()}
+        for job in jobs:
+            if reasons[_model_of(job)]:
+                self._keep(_failure(job, reasons[_model_of(job)]))
+        return [job for job in jobs if not reasons[_model_of(job)]]
+
+    def _train(self, job: Job, device: int | None) -> _Training:
+        """Train, unless done before."""
+        path = jobs_folder(self._results) / f"{job.training}.safetensors"
+        reason = "" if path.exists() else _error_of(train_adapters, job.config, device, path)
+        if reason:
+            return _Training(path, 0.0, f"training of the adapters: {reason}")
+        return _Training(path, json.loads(path.with_suffix(".minutes").read_text(encoding="utf-8")))
+
+    def _measure(self, job: Job, device: int | None, trained: Mapping[str, _Training]) -> None:
+        training = trained.get(job.training)
+        if training is not None and training.reason:
+            self._keep(_failure(job, training.reason))
+            return
+        adapters = (training.path, training.minutes) if training else (None, 0.0)
+        try:
+            self._keep(in_own_process(measure, job.config, device, *adapters))
+        except RuntimeError as error:
+            self._keep(_failure(job, reason_of(error)))
+
+    def _keep(self, result: Result) -> None:
+        """Write a job's file and the tables, and say what came out."""
+        with self._lock:
+            write_result(self._results, result if self._image_scores else result._replace(images=()))
+            self.rows = self._write()
+        row = result.row
+        name = " / ".join(str(row[each]) for each in ("label", "data_set", "category"))
+        draw = f" / draw {row['draw']}" if row["draw"] else ""
+        tqdm.write(f"{name} / seed {row['seed']}{draw}: {_outcome(row)}")
+
+
+def _outcome(row: Mapping[str, Any]) -> str:
+    if row["status"] != DONE:
+        return f"{row['status']}: {row['reason']}"
+    known = [
+        f"{what} {row[name]:.3f}"
+        for name, what in (("image_AUROC", "image AUROC"), ("pixel_AUROC", "pixel AUROC"))
+        if row[name]
+    ]
+    return ", ".join([*known, *([row["reason"]] if row["reason"] else [])])
+
+
+def _failure(job: Job, reason: str) -> Result:
+    config = job.config
+    return Result({**config.identity, "model": config.model_name, "key": config.key, "status": FAILED, "reason": reason})
+
+
+def _model_of(job: Job) -> str:
+    return json.dumps([job.config.model, job.config.accelerator, len(job.config.references)], sort_keys=True)
+
+
+def _error_of(check: Callable[..., str], *arguments: Any) -> str:
+    try:
+        return in_own_process(check, *arguments)
+    except RuntimeError as error:
+        return reason_of(error)
+
+
+def _on(devices: Iterable[int | None], work: Callable[[Job, int | None], Any], jobs: Iterable[Job], what: str) -> list[Any]:
+    """Results of jobs in their order, on each device one at a time."""
+    free: SimpleQueue[int | None] = SimpleQueue()
+    chosen = list(devices)
+    for device in chosen:
+        free.put(device)
+
+    def on_a_free_one(job: Job) -> Any:
+        device = free.get()
+        try:
+            return work(job, device)
+        finally:
+            free.put(device)
+
+    waiting = list(jobs)
+    with ThreadPoolExecutor(len(chosen)) as pool:
+        try:
+            return list(tqdm(pool.map(on_a_free_one, waiting), desc=what, total=len(waiting), disable=not waiting))
+        except KeyboardInterrupt:
+            pool.shutdown(cancel_futures=True)
+            raise

@@ -1,5 +1,7 @@
 """Benchmark configs: anomalib's schema, taken apart into one plain description a job."""
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -11,7 +13,9 @@ from anomalib.utils.config import flatten_dict
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from anomalib_dpclip.benchmark.rows import ALL, row_key
+from anomalib_dpclip.benchmark.corruptions import chosen_corruptions
+from anomalib_dpclip.benchmark.draws import Draws
+from anomalib_dpclip.benchmark.rows import ALL, IDENTITY
 
 SECTION = "benchmark"
 
@@ -24,8 +28,8 @@ _SHOWN_ANYWAY = {
     *("data.init_args.category", "data.init_args.name", "data.init_args.metadata"),
 }
 
-_ONLY_JUDGING = {"tiles", "k_shot", "few_shot_source", "memory_tokens", "lot", "false_alarm_rate"}
-"""Arguments of DP-CLIP that learning does not see: models that differ in these share a training."""
+_SCORING_ARGUMENTS = {"tiles", "k_shot", "few_shot_source", "memory_tokens", "lot", "false_alarm_rate"}
+"""Arguments of DP-CLIP that training does not depend on: models that differ in these share a training."""
 
 HIGHEST_SEED = 2**32 - 1
 """That `lightning.seed_everything` takes."""
@@ -41,6 +45,10 @@ class JobConfig:
         model: As `anomalib.models.get_model` takes it, and an optional ``label`` for the tables.
         data: As `anomalib.data.get_datamodule` takes it, and an optional ``label`` for the tables.
         trainer: Arguments of Lightning's Trainer.
+        shift: Corruptions to test on as well.
+        draw: Number of the draw of good images; ``None`` where none are drawn.
+        references: Names of the images of this draw, once it is known.
+        contents: Digest of the files that the job reads, once it is known.
     """
 
     accelerator: str
@@ -48,11 +56,37 @@ class JobConfig:
     model: dict[str, Any]
     data: dict[str, Any]
     trainer: dict[str, Any] = field(default_factory=dict)
+    shift: tuple[str, ...] = ()
+    draw: int | None = None
+    references: tuple[str, ...] = ()
+    contents: str = ""
 
     @property
     def key(self) -> str:
-        """Identity of the job's row."""
-        return row_key(asdict(self))
+        """Short hash of what the job runs and reads: the same in a later run, another once any of it has changed.
+
+        Corruptions are measured beside the row, which is the same with and without them.
+        """
+        return _hash({name: value for name, value in asdict(self).items() if name != "shift"})
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What the job's row is of, whatever its settings: cells by their columns."""
+        values = (self.label, self.data_set, self.category, self.seed, self.draw, self.accelerator)
+        return {name: "" if value is None else str(value) for name, value in zip(IDENTITY, values, strict=True)}
+
+    @property
+    def k_shot(self) -> int | str:
+        """How many good images the model is shown, ``"all"``, or 0 for what it takes by itself.
+
+        A model that has no such argument has it beside its class_path, and learns from these images alone.
+        """
+        return self.model.get("k_shot") or self.model.get("init_args", {}).get("k_shot") or 0
+
+    @property
+    def target(self) -> str:
+        """``"data set/category"``."""
+        return f"{self.data_set}/{self.category}"
 
     @property
     def label(self) -> str:
@@ -106,14 +140,19 @@ class JobConfig:
         if self.auxiliary["auxiliary"] == "synthetic":  # made from the target's own images
             return None
         learned = self.training.model.get("init_args", {})
-        return row_key(self.accelerator, self.seed, self.trainer, learned | self.auxiliary)
+        return _hash([self.accelerator, self.seed, self.trainer, learned | self.auxiliary])
 
     @property
     def training(self) -> "JobConfig":
         """The same model as far as learning sees it."""
         init_args = self.model.get("init_args", {})
-        learned = {name: value for name, value in init_args.items() if name not in _ONLY_JUDGING}
+        learned = {name: value for name, value in init_args.items() if name not in _SCORING_ARGUMENTS}
         return replace(self, model=self.model | {"init_args": learned})
+
+
+def _hash(value: Any) -> str:
+    """Short hash of JSON-like values."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -151,8 +190,13 @@ def accelerators_of(config: Mapping[Any, Any]) -> list[Any]:
     return accelerator if isinstance(accelerator, list) else [accelerator]
 
 
-def job_configs(config: dict[str, Any], accelerator: str) -> list[JobConfig]:
-    """Every combination of a config's grid.
+def job_configs(config: dict[str, Any], accelerator: str, draws: Draws | None = None) -> list[JobConfig]:
+    """Every combination of a config's grid, models that are shown some good images once for each draw.
+
+    Args:
+        config: As `read_config` gives it.
+        accelerator: One of `ACCELERATORS`.
+        draws: Of good images; by default one.
 
     Raises:
         ValueError: A part of the config is of another kind than it must be, or two different models, or two different
@@ -177,7 +221,15 @@ def job_configs(config: dict[str, Any], accelerator: str) -> list[JobConfig]:
                 f"beside its class_path"
             )
             raise ValueError(msg)
-    return jobs
+    return [drawn for job in jobs for drawn in _drawn(job, draws or Draws(1))]
+
+
+def _drawn(job: JobConfig, draws: Draws) -> list[JobConfig]:
+    """A job for each draw of the good images that its model is shown."""
+    if not job.k_shot or job.model.get("init_args", {}).get("few_shot_source"):
+        return [job]
+    count = draws.count(job.target) if isinstance(job.k_shot, int) else 1
+    return [replace(job, draw=draw) for draw in range(count)]
 
 
 def _job(combination: dict[str, Any], accelerator: str, grids: tuple[str, ...]) -> JobConfig:
@@ -197,7 +249,10 @@ def _job(combination: dict[str, Any], accelerator: str, grids: tuple[str, ...]) 
     }
     of_data = {name: value for name, value in varied.items() if name.startswith("data.")}
     of_model = {name: value for name, value in varied.items() if name not in of_data}
-    job = JobConfig(accelerator, seed, model, data, trainer)
+    job = JobConfig(accelerator, seed, model, data, trainer, chosen_corruptions(combination.get("shift")))
+    if job.k_shot != "all" and (not isinstance(job.k_shot, int) or isinstance(job.k_shot, bool) or job.k_shot < 0):
+        msg = f"`{SECTION}.model` {job.label}: k_shot must be a number of images from 0, or all, got {job.k_shot!r}"
+        raise ValueError(msg)
     if of_model:
         job = replace(job, model=model | {"label": _with_arguments(job.label, of_model)})
     if of_data:

@@ -3,6 +3,7 @@
 import re
 
 from anomalib import LearningType
+from anomalib.data import AnomalibDataModule
 from anomalib.models import AnomalibModule
 
 NOTHING = "nothing"
@@ -10,33 +11,56 @@ LOT = "the unlabelled lot"
 ALL_NORMAL = "all normal photos"
 
 
-def knowledge_of(model: AnomalibModule) -> str:
+_GUARANTEE = re.compile(r"exceeds the image threshold with a probability of at most ([\d.]+) %")
+"""In DP-CLIP's words: the rate that holds may be another than was asked for, where there are few images."""
+
+
+def knowledge_of(model: AnomalibModule, references: int | str | None = None) -> str:
     """What a model that has been tested knew of its target: normal photos, the other images tested, or nothing.
 
     Args:
         model: Any of anomalib's. By its learning type it has learned from the normal training images, has been given some of
             them, or knows nothing.
+        references: How many normal training images it was left to learn from or was shown, or ``"all"``; ``None`` where the
+            model says so itself.
     """
-    if model.learning_type == LearningType.ONE_CLASS:
+    if references == "all":
         return ALL_NORMAL
+    if model.learning_type == LearningType.ONE_CLASS:
+        return _counted(references) if isinstance(references, int) and references else ALL_NORMAL
     known = [_photos(model)] if model.learning_type == LearningType.FEW_SHOT else []
     known += [LOT] if getattr(model, "lot", False) else []
     return " and ".join(known) or NOTHING
 
 
-def _photos(model: AnomalibModule) -> str:
-    memory = getattr(model.model, "memory", None)  # DP-CLIP's: of a folder the number of photos is known only when it is read
-    count = int(getattr(memory, "photos", 0)) or getattr(model, "k_shot", 0)
-    return f"{count or 'some'} normal {'photo' if count == 1 else 'photos'}"
-
-
-def assumed_knowledge(model: str) -> str:
-    """What a model of rows from before it was kept knew: at that time DP-CLIP nothing, and others had learned.
+def thresholds_of(model: AnomalibModule, datamodule: AnomalibDataModule) -> tuple[str, float | None]:
+    """What a model's thresholds were set on, in words, and the false-alarm rate that they guarantee, if they do.
 
     Args:
-        model: Its class.
+        model: Any of anomalib's, after a test.
+        datamodule: What it was tested on.
     """
-    return NOTHING if model == "DPCLIP" else ALL_NORMAL
+    calibration = getattr(model.post_processor, "calibration", None)  # DP-CLIP's, which knows
+    basis = getattr(calibration, "threshold_basis", "") or "best F1 score of the validation images"
+    validation, tested = (_paths(datamodule, split) for split in ("val_data", "test_data"))
+    if validation and validation <= tested:
+        basis += " (the validation images are those tested)"
+    guarantee = _GUARANTEE.search(basis)
+    return basis, float(guarantee[1]) / 100 if guarantee else None
+
+
+def _paths(datamodule: AnomalibDataModule, split: str) -> set[str]:
+    samples = getattr(getattr(datamodule, split, None), "samples", None)
+    return set() if samples is None else set(samples.image_path)
+
+
+def _photos(model: AnomalibModule) -> str:
+    memory = getattr(model.model, "memory", None)  # DP-CLIP's: of a folder the number of photos is known only when it is read
+    return _counted(int(getattr(memory, "photos", 0)) or getattr(model, "k_shot", 0))
+
+
+def _counted(count: int) -> str:
+    return f"{count or 'some'} normal {'photo' if count == 1 else 'photos'}"
 
 
 def knowledge_order(knows: str) -> tuple[int, int]:

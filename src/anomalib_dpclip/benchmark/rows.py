@@ -1,55 +1,55 @@
-"""Benchmark results on disk: one CSV row a job, appended when the job ends, safe to interrupt and to go on with.
+"""Benchmark results on disk: one JSON file a job, and the CSV files that are made of them.
 
-A row is a line. One that was cut short, by a full disk or a killed process, stays a line of its own: it is passed over,
-and its job counts as not done.
+Beside ``NAME.csv`` lie ``NAME.images.csv`` (the score of each image), ``NAME.shift.csv`` (metrics of corrupted images) and
+``NAME.jobs/``, from which the three are made and by which an interrupted run goes on.
 """
 
-import csv
-import hashlib
-import io
 import itertools
 import json
-import logging
-import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
-from anomalib_dpclip.benchmark.knowledge import assumed_knowledge
 from anomalib_dpclip.files.atomic_write import atomic_write
 
-logger = logging.getLogger(__name__)
-
-METRICS = ("image_AUROC", "image_AP", "image_F1Max", "pixel_AUROC", "pixel_AP", "pixel_AUPRO", "pixel_F1Max")
+METRICS = (
+    *("image_AUROC", "image_AP", "image_F1Max"),
+    *("pixel_AUROC", "pixel_AP", "pixel_AUPRO", "pixel_AUPRO_5", "pixel_F1Max"),
+)
 """The field's metrics, in [0, 1]; left empty where undefined."""
 
-LINE_METRICS = ("overkill_at_2", "overkill_at_5", "overkill_at_10", "escape_at_2", "escape_at_5", "escape_at_10")
-"""Figures of a line, in [0, 1], lower is better; left empty where undefined, and in rows from before they were measured."""
+OPERATING_POINTS = (
+    *("fpr_at_fnr_2", "fpr_at_fnr_5", "fpr_at_fnr_10"),
+    *("fnr_at_fpr_2", "fnr_at_fpr_5", "fnr_at_fpr_10"),
+)
+"""False-positive rate where at most 2, 5, 10 % are missed, and the reverse, in [0, 1]; lower is better."""
 
-COSTS = ("images_per_second", "training_minutes", "peak_memory_mb")
-"""Throughput of the test run, wall time of training, and peak memory in MiB as `PeakMemory` has it."""
+AT_THRESHOLDS = ("class_F1", "seg_F1", "false_alarm_rate")
+"""ClassF1, SegF1 and the share of normal images called anomalous, in [0, 1], at the thresholds in force."""
+
+COSTS = ("images_per_second", "latency_ms", "training_minutes", "peak_memory_mb")
+"""Throughput of the test run, milliseconds an image at batch 1, wall time of training, peak memory in MiB of this job alone."""
+
+COUNTS = ("normal_images", "anomalous_images")
+
+NUMBERS = (*METRICS, *OPERATING_POINTS, *AT_THRESHOLDS, "guaranteed_rate", *COUNTS, *COSTS)
+
+IDENTITY = ("label", "data_set", "category", "seed", "draw", "accelerator")
+"""What a row is of; ``draw`` is empty where no good images are drawn."""
 
 COLUMNS = (
-    "label",
-    "model",
-    "knows",
-    "data_set",
-    "category",
-    "seed",
-    "accelerator",
-    *METRICS,
-    *LINE_METRICS,
+    *("label", "model", "knows", "data_set", "category", "seed", "draw", "accelerator"),
+    *COUNTS,
+    *("mask_resolution", *METRICS, *OPERATING_POINTS, *AT_THRESHOLDS, "guaranteed_rate", "threshold_basis", "by_defect"),
     *COSTS,
-    "status",
-    "reason",
-    "key",
+    *("status", "reason", "key"),
 )
 
-ADDED_LATER = {"knows", *LINE_METRICS}
-"""Columns that files of earlier versions lack."""
+IMAGE_COLUMNS = ("key", "image", "defect", "label", "score", "called", "true_pixels", "false_pixels", "missed_pixels")
+
+REQUIRED = {"label", "model", "knows", "data_set", "category", "seed", "status", "key", "image_AUROC"}
 
 ALL = "all"
 """Category of a data set that is tested as a whole."""
@@ -58,132 +58,137 @@ DONE = "ok"
 FAILED = "failed"
 LEAK = "leak"
 """Status of a row that tested what its model has learned from: measured, and worth nothing."""
+SUPERSEDED = "superseded"
+"""Status of a row of a job whose weights, data or settings are others now."""
 
 COMMENT = "# "
 
-# Behind a row that was cut: it then has too many columns wherever the cut is, or ends within quotes.
-_CUT_MARK = "," * len(COLUMNS) + "\n"
+
+class Result(NamedTuple):
+    """What a job has to say.
+
+    Attributes:
+        row: Cells of its row by their columns.
+        images: One dictionary an image, of `IMAGE_COLUMNS` without the key.
+        shift: One dictionary a corruption and strength.
+        root: Folder that the images' paths are relative to.
+        log: Traceback of a failure.
+    """
+
+    row: dict[str, Any]
+    images: Sequence[Mapping[str, Any]] = ()
+    shift: Sequence[Mapping[str, Any]] = ()
+    root: str = ""
+    log: str = ""
 
 
-def row_key(*parts: Any) -> str:
-    """Short hash of what a job runs (JSON-like values): the same in a later run, another once the job has changed."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
+def jobs_folder(results: Path) -> Path:
+    """Where the jobs of a CSV leave their files."""
+    return results.with_suffix(".jobs")
 
 
-def open_rows(path: Path, provenance: Mapping[str, str]) -> None:
-    """Make a results file ready to append to: start it, or take out what is left of rows that were cut short.
+def beside(results: Path, what: str) -> Path:
+    """A further CSV of the same results: ``"images"`` or ``"shift"``."""
+    return results.with_suffix(f".{what}.csv")
 
-    A file of an earlier version is given the columns that it lacks, empty.
+
+def write_result(results: Path, result: Result) -> None:
+    """Write a job's file, whole or not at all; corruptions that were measured before stay in it."""
+    path = jobs_folder(results) / f"{result.row['key']}.json"
+    measured = {each["corruption"] for each in result.shift}
+    earlier = _read_result(path).shift if path.exists() else []
+    shift = [*(each for each in earlier if each["corruption"] not in measured), *result.shift]
+    with atomic_write(path) as unfinished:
+        unfinished.write_text(json.dumps(result._replace(shift=shift)._asdict(), indent=1), encoding="utf-8")
+
+
+def read_results(results: Path) -> list[Result]:
+    """All jobs that have left a file."""
+    return [_read_result(path) for path in sorted(jobs_folder(results).glob("*.json"))]
+
+
+def _read_result(path: Path) -> Result:
+    return Result(**json.loads(path.read_text(encoding="utf-8")))
+
+
+def write_tables(results: Path, provenance: Mapping[str, str], current: Mapping[tuple[str, ...], str]) -> pd.DataFrame:
+    """Write the CSV files of all jobs so far, those of a CSV whose jobs' files are gone included.
 
     Args:
-        path: The file.
-        provenance: How its rows are made, written as comments above the columns of a new file.
-
-    Raises:
-        ValueError: The file has other columns.
-    """
-    if not path.exists() or not path.stat().st_size:
-        comments = [f"{COMMENT}{name}: {' '.join(value.split())}\n" for name, value in provenance.items()]
-        _write(path, [*comments, _line(COLUMNS)])
-        return
-    lines = path.read_bytes().decode(errors="replace").splitlines(keepends=True)
-    heading = list(itertools.takewhile(_is_comment, lines))
-    columns, rows = lines[len(heading) : len(heading) + 1], lines[len(heading) + 1 :]
-    names = _names("".join(columns))
-    if not _are_ours(names):
-        msg = (
-            f"{path}: not the columns of benchmark results; name another --out, or start over with --fresh, which sets this "
-            f"file aside"
-        )
-        raise ValueError(msg)
-    whole = [row for row in rows if _is_whole(row, len(names))]
-    if len(whole) < len(rows):
-        logger.warning("%s: took out %d rows that were cut short; their jobs are run again", path, len(rows) - len(whole))
-    if len(whole) < len(rows) or names != list(COLUMNS):
-        cells = (dict(zip(names, next(csv.reader([row])), strict=True)) for row in whole)
-        _write(path, [*heading, _line(COLUMNS), *(_line([row.get(name, "") for name in COLUMNS]) for row in cells)])
-
-
-def _names(line: str) -> list[str]:
-    return next(csv.reader([line]), [])
-
-
-def _are_ours(names: Sequence[str]) -> bool:
-    """Whether names are the columns, or those of an earlier version, in any order."""
-    return len(set(names)) == len(names) and set(COLUMNS) - ADDED_LATER <= set(names) <= set(COLUMNS)
-
-
-def set_aside(path: Path) -> Path | None:
-    """Give a file another name, the first of ``name-1.csv``, ``name-2.csv``, ... that is free.
+        results: The CSV.
+        provenance: How rows are made, as comments above the columns of a new file.
+        current: Key of each job of the config, in its order, by its `identity_of`; a row of the same identity and another key
+            is superseded.
 
     Returns:
-        The new path; ``None`` if there was no such file.
-    """
-    if not path.exists():
-        return None
-    names = (path.with_name(f"{path.stem}-{number}{path.suffix}") for number in itertools.count(1))
-    return path.rename(next(name for name in names if not name.exists()))
-
-
-def append_row(path: Path, row: Mapping[str, Any]) -> None:
-    """Append one row; columns that it lacks stay empty.
+        The rows, as `read_rows` gives them.
 
     Raises:
-        ValueError: The row has a column that the file has not.
+        ValueError: The CSV that is there is not one of benchmark results.
     """
-    unknown = set(row) - set(COLUMNS)
-    if unknown:
-        msg = f"no such columns in benchmark results: {sorted(unknown)}"
-        raise ValueError(msg)
-    _append(path, _line([_cell(row.get(name)) for name in COLUMNS]))
+    head = (
+        read_provenance(results) if results.exists() else [f"{name}: {' '.join(v.split())}" for name, v in provenance.items()]
+    )
+    jobs = read_results(results)
+    earlier = read_rows(results) if results.exists() else _typed(pd.DataFrame(columns=list(COLUMNS)))
+    # Only the CSV knows which rows another config has superseded.
+    left = set(earlier["key"][earlier["status"] == SUPERSEDED]) - set(current.values())
+    new = pd.DataFrame([job.row for job in jobs if job.row["key"] not in left], columns=list(COLUMNS), dtype=object)
+    rows = pd.concat([earlier, _typed(new)], ignore_index=True).drop_duplicates("key", keep="last", ignore_index=True)
+    order = {key: place for place, key in enumerate(current.values())}
+    rows = _superseded(rows, current).sort_values("key", key=lambda keys: keys.map(order).fillna(-1), kind="stable")
+    rows = rows.reset_index(drop=True)
+    _write_csv(results, rows, head)
+    for what, columns in (("images", IMAGE_COLUMNS), ("shift", None)):
+        records = [{"key": job.row["key"], **record} for job in jobs for record in getattr(job, what)]
+        table = pd.DataFrame(records, columns=None if columns is None else list(columns))
+        path = beside(results, what)
+        if path.exists():
+            kept = read_beside(results, what)
+            table = pd.concat([kept[~kept["key"].isin([job.row["key"] for job in jobs])], table], ignore_index=True)
+        if len(table):
+            _write_csv(path, table, [])
+    return rows
 
 
-def _cell(value: Any) -> Any:
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return ""
-    # A row is a line, also one with a reason of several: a cut-off one can then be told by its missing end.
-    return " ".join(value.split()) if isinstance(value, str) else value
+def identity_of(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """What a row is of, as text."""
+    return tuple(str(row[name]) for name in IDENTITY)
 
 
-def _line(cells: Sequence[Any]) -> str:
-    line = io.StringIO()
-    csv.writer(line, lineterminator="\n").writerow(cells)
-    return line.getvalue()
+def _superseded(rows: pd.DataFrame, current: Mapping[tuple[str, ...], str]) -> pd.DataFrame:
+    """Rows of an earlier state of a job marked; failures are left out where the job has succeeded."""
+    identities = [identity_of(row) for row in rows.to_dict("records")]
+    owners = [current.get(identity, key) for identity, key in zip(identities, rows["key"], strict=True)]
+    old, is_current = rows["key"] != owners, rows["key"].isin(current.values())
+    measured = rows["status"].isin([DONE, SUPERSEDED])
+    reasons = [f"its weights, data or settings have changed since; the job is now {owner}" for owner in owners]
+    status = rows["status"].mask(old & measured, SUPERSEDED).mask(is_current & measured, DONE)
+    rows = rows.assign(status=status, reason=rows["reason"].mask(old & measured, pd.Series(reasons, index=rows.index)))
+    done = {identity for identity, is_done in zip(identities, status == DONE, strict=True) if is_done}
+    kept = [is_measured or identity not in done for is_measured, identity in zip(measured, identities, strict=True)]
+    return rows[pd.Series(kept, index=rows.index, dtype=bool)].reset_index(drop=True)
 
 
-def _write(path: Path, lines: Sequence[str]) -> None:
+def _write_csv(path: Path, table: pd.DataFrame, head: Sequence[str]) -> None:
     with atomic_write(path) as unfinished:
-        unfinished.write_text("".join(lines), encoding="utf-8", newline="")
+        comments = "".join(f"{COMMENT}{line}\n" for line in head)
+        unfinished.write_text(comments + table.to_csv(index=False, lineterminator="\n"), encoding="utf-8", newline="")
 
 
-def _append(path: Path, text: str) -> None:
-    """Append a line, flushed to disk: parallel jobs do not mix, and a crash or a full disk costs this line at most."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-    try:
-        if os.fstat(descriptor).st_size:
-            os.lseek(descriptor, -1, os.SEEK_END)
-            text = text if os.read(descriptor, 1) == b"\n" else _CUT_MARK + text
-        left = text.encode()
-        while left:  # a disk that is nearly full takes a part, and raises when it is asked to take the rest
-            left = left[os.write(descriptor, left) :]
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _is_whole(line: str, columns: int) -> bool:
-    """Whether a line is a whole row."""
-    try:
-        (cells,) = csv.reader([line], strict=True)
-    except csv.Error:  # it ends within quotes
-        return False
-    return line.endswith("\n") and len(cells) == columns
+def set_aside(results: Path) -> None:
+    """Give a CSV and all that lies beside it another name, the first of ``name-1``, ``name-2``, ... that is free."""
+    suffixes = (".csv", ".images.csv", ".shift.csv", ".draws.json", ".jobs")
+    stems = (f"{results.stem}-{number}" for number in itertools.count(1))
+    free = next(stem for stem in stems if not any(results.with_name(stem + suffix).exists() for suffix in suffixes))
+    for suffix in suffixes:
+        path = results.with_name(results.stem + suffix)
+        if path.exists():
+            path.rename(results.with_name(free + suffix))
 
 
 def read_rows(*paths: Path) -> pd.DataFrame:
-    """Rows of one or more results files, the last one of each job (a repaired job follows its failure).
-
-    Of files of earlier versions the metrics that they lack are undefined, and what models know is what they did know then.
+    """Rows of one or more results files, the last one of each job; what a file lacks is empty.
 
     Raises:
         FileNotFoundError: A file is not there.
@@ -193,39 +198,48 @@ def read_rows(*paths: Path) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True).drop_duplicates("key", keep="last", ignore_index=True)
 
 
+def read_beside(results: Path, what: str) -> pd.DataFrame:
+    """Rows of ``NAME.images.csv`` or ``NAME.shift.csv``; none where there is no such file."""
+    path = beside(results, what)
+    if not path.exists():
+        return pd.DataFrame(columns=list(IMAGE_COLUMNS) if what == "images" else ["key"])
+    return pd.read_csv(path, dtype={"key": str, "image": str, "defect": str}, keep_default_na=False, na_values=[""])
+
+
 def read_provenance(path: Path) -> list[str]:
     """The comments above a file's columns: command, commit, versions and machine of the run that started it."""
-    with path.open(encoding="utf-8") as file:
-        return [line.removeprefix(COMMENT).strip() for line in itertools.takewhile(_is_comment, file)]
-
-
-def _is_comment(line: str) -> bool:
-    return line.startswith(COMMENT)
+    with path.open(encoding="utf-8", errors="replace") as file:
+        return [line.removeprefix(COMMENT).strip() for line in itertools.takewhile(lambda line: line.startswith(COMMENT), file)]
 
 
 def _read(path: Path) -> pd.DataFrame:
     if not path.is_file():
         msg = f"{path}: no such results file; `dpclip benchmark --config CONFIG --out {path}` writes one"
         raise FileNotFoundError(msg)
-    numbers = (*METRICS, *LINE_METRICS, *COSTS)
     try:
-        text = path.read_text(encoding="utf-8")
-        columns, *rows = itertools.dropwhile(_is_comment, text.splitlines(keepends=True))
-        # Whole lines only: others were cut short, or the last row is being written just now.
-        number = len(_names(columns))
         table = pd.read_csv(
-            io.StringIO("".join([columns, *(row for row in rows if _is_whole(row, number))])),
-            dtype={name: str for name in COLUMNS if name not in numbers},
-            keep_default_na=False,  # only an empty metric is undefined: a category may well be called "NA"
-            na_values=dict.fromkeys(numbers, ""),
+            path,
+            skiprows=len(read_provenance(path)),
+            dtype={name: str for name in COLUMNS if name not in NUMBERS},
+            keep_default_na=False,  # only an empty cell is undefined: a category may well be called "NA"
+            na_values=dict.fromkeys(NUMBERS, ""),
         )
-    except ValueError as error:  # of pandas, of decoding, or no line at all
+    except ValueError as error:  # of pandas, or of decoding
         msg = f"{path}: not a CSV of benchmark results ({error})"
         raise ValueError(msg) from error
-    missing = set(COLUMNS) - ADDED_LATER - set(table.columns)
+    missing = REQUIRED - set(table.columns)
     if missing:
-        msg = f"{path}: not a CSV of benchmark results, it lacks the columns {sorted(missing)}"
+        msg = (
+            f"{path}: not a CSV of benchmark results, it lacks the columns {sorted(missing)}; `dpclip benchmark` writes to "
+            f"another --out, or with --fresh sets this file aside"
+        )
         raise ValueError(msg)
-    table = table.reindex(columns=COLUMNS)
-    known = table["knows"].astype(object)
-    return table.assign(knows=known.where(known.notna() & (known != ""), table["model"].map(assumed_knowledge)))
+    return _typed(table)
+
+
+def _typed(table: pd.DataFrame) -> pd.DataFrame:
+    """All columns, numbers as numbers and everything else as text."""
+    table = table.reindex(columns=list(COLUMNS))
+    text = [name for name in COLUMNS if name not in NUMBERS]
+    numbers = table[list(NUMBERS)].astype(float)
+    return pd.concat([table[text].astype(object).where(table[text].notna(), "").astype(str), numbers], axis=1)[list(COLUMNS)]

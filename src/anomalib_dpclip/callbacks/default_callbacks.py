@@ -3,11 +3,10 @@
 from lightning.pytorch import Callback, Trainer
 
 from anomalib_dpclip.callbacks.checkpoint_io import write_checkpoints_whole
-from anomalib_dpclip.callbacks.decision_report import DecisionReport
+from anomalib_dpclip.callbacks.decision_report import DecisionReport, PredictionReport
 from anomalib_dpclip.callbacks.expected_time import ExpectedTime
 from anomalib_dpclip.callbacks.finite_loss import RequireFiniteLoss
 from anomalib_dpclip.callbacks.missing_target import MissingTarget
-from anomalib_dpclip.callbacks.prediction_report import PredictionReport
 from anomalib_dpclip.callbacks.results_folder import ResultsFolder, prepare_folder
 from anomalib_dpclip.callbacks.resuming import Resuming
 from anomalib_dpclip.callbacks.threads import ChooseThreads

@@ -47,6 +47,7 @@ class ExpectedTime(Callback):
         del pl_module
         self._count(sum(trainer.num_predict_batches))
 
+    @rank_zero_only
     def _count(self, total: float) -> None:
         """Count a step of so many in all."""
         self._steps += 1
@@ -55,12 +56,7 @@ class ExpectedTime(Callback):
         if self._steps == WARM_UP + COUNTED:
             seconds = (time.monotonic() - self._start) / COUNTED * total
             if WORTH_SAYING < seconds < math.inf:
-                _say(f"This will take about {in_words(seconds)}: {total:.0f} steps of {seconds / total:.2g} s.")
-
-
-@rank_zero_only
-def _say(line: str) -> None:
-    print(line, flush=True)  # noqa: T201  (what the user waits for)
+                print(f"This will take about {in_words(seconds)}: {total:.0f} steps of {seconds / total:.2g} s.", flush=True)  # noqa: T201
 
 
 def in_words(seconds: float) -> str:

@@ -38,21 +38,15 @@ class Resuming(Callback):
                 "%s holds no state of a training: a new one starts from its adapters, at the first epoch", trainer.ckpt_path
             )
 
+    @rank_zero_only
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say that the adapters are of an unfinished training."""
         del trainer
         known: Any = pl_module.provenance
         if known.epochs < known.max_epochs:
-            _say(f"These adapters are of an unfinished training: {known.epochs} of {known.max_epochs} epochs.")
+            print(f"These adapters are of an unfinished training: {known.epochs} of {known.max_epochs} epochs.")  # noqa: T201
 
-    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say that the adapters are of an unfinished training."""
-        self.on_test_start(trainer, pl_module)
-
-
-@rank_zero_only
-def _say(line: str) -> None:
-    print(line)  # noqa: T201  (what the answers rest on)
+    on_predict_start = on_test_start
 
 
 def resuming_command(arguments: Sequence[str], checkpoint: str) -> str:

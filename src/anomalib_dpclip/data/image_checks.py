@@ -36,7 +36,7 @@ def image_paths(dataset: Any) -> list[str]:
     """Images of a data set: of photos all, also those that have results already; none of what has no files.
 
     Args:
-        dataset: Of anomalib or this package.
+        dataset: Data set of anomalib or of this package.
     """
     if isinstance(dataset, PhotosDataset):
         return dataset.whole.paths
@@ -104,7 +104,7 @@ def require_evaluation_images(target: AnomalibDataModule | None) -> None:
     """Before a data module is set up: make sure that anomalib's `Folder` can be, and brings something to validate and test on.
 
     Raises:
-        ValueError: For a folder of good photos alone, of which anomalib is told to test none, and for one in which some
+        ValueError: For a folder of good photos alone, of which none is to be tested, and for one in which some
             anomalous images have no mask.
     """
     if not isinstance(target, Folder):
@@ -112,7 +112,7 @@ def require_evaluation_images(target: AnomalibDataModule | None) -> None:
     if target.test_split_mode == TestSplitMode.NONE and target.abnormal_dir is None and target.normal_test_dir is None:
         raise ValueError(
             f"{target.name} has good photos only and test_split_mode none, so there is nothing to validate, test or predict. "
-            f"To judge other photos by these: `dpclip predict --good {target.normal_dir} PHOTOS`, or --data Photos with "
+            f"To score other photos by these: `dpclip predict --good {target.normal_dir} PHOTOS`, or --data Photos with "
             f"--model.few_shot_source; to test on synthetic defects: --data.test_split_mode synthetic"
         )
     if target.mask_dir is not None:

@@ -105,7 +105,7 @@ def load_image(path: str | Path, max_pixels: int = MAX_PIXELS, side: int | None 
 
     Args:
         path: Image file in one of `FORMATS`.
-        max_pixels: As in `read_image`.
+        max_pixels: Pixels of the largest image that is opened.
         side: Least length of the shorter side that is wanted, in pixels; all by default.
 
     Raises:
@@ -130,7 +130,7 @@ def open_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> Iterator[Image
 
     Args:
         path: Image file in one of `FORMATS`.
-        max_pixels: As in `read_image`.
+        max_pixels: Pixels of the largest image that is opened.
 
     Raises:
         ImageReadError: If the file is missing, empty, no image or too large, or cannot be read in the block.

@@ -12,13 +12,14 @@ from anomalib import TaskType
 from anomalib.data.datamodules.base.image import AnomalibDataModule
 from anomalib.data.datasets.base.image import AnomalibDataset
 from anomalib.data.utils import TestSplitMode, ValSplitMode
+from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.data import DataLoader
 from torchvision.transforms.v2.functional import to_dtype, to_image
 from torchvision.tv_tensors import Mask
 
 from anomalib_dpclip.data.items import NamedImageBatch, NamedImageItem
 from anomalib_dpclip.data.listing.metadata import RootFolder, read_lines, read_metadata
-from anomalib_dpclip.data.readers import MaskReader, PhotoReader
+from anomalib_dpclip.data.readers import ImageReader, MaskReader
 from anomalib_dpclip.data.workers import default_num_workers
 from anomalib_dpclip.method.class_names import describe
 
@@ -37,7 +38,7 @@ class JSONLinesDataset(AnomalibDataset):
     def __init__(self, samples: pd.DataFrame, name: str, bit_depth: int | None = None) -> None:
         super().__init__()
         self._name = name
-        self._read_photo, self._read_mask = PhotoReader(bit_depth), MaskReader()
+        self._read_image, self._read_mask = ImageReader(bit_depth), MaskReader()
         self._fully_masked = bool(samples.mask_path[samples.label_index == 1].notna().all())
         self.samples = samples
 
@@ -56,7 +57,7 @@ class JSONLinesDataset(AnomalibDataset):
             ImageReadError: If image or mask cannot be read, or differ in size; names the file.
         """
         sample = self.samples.iloc[index]
-        picture = self._read_photo(sample.image_path)
+        picture = self._read_image(sample.image_path)
         image = to_dtype(to_image(picture), torch.float32, scale=True)
         mask = self._mask(sample, picture.size) if self.task == TaskType.SEGMENTATION else None
         if self.augmentations:
@@ -215,18 +216,31 @@ class JSONLines(AnomalibDataModule):
         self._require_training_images("training on it")
         return super().train_dataloader()
 
+    def val_dataloader(self) -> DataLoader:
+        """Validation images, of which a training may do without.
+
+        Raises:
+            ValueError: If there are none, and they are all that was asked for.
+        """
+        if self.trainer is not None and self.trainer.state.fn == TrainerFn.VALIDATING and len(self.val_data) == 0:
+            raise self._nothing_to("validate")
+        return super().val_dataloader()
+
     def test_dataloader(self) -> DataLoader:
-        """Test images.
+        """Test images, which are predicted too.
 
         Raises:
             ValueError: If the file lists none.
         """
         if len(self.test_data) == 0:
-            raise ValueError(
-                f'{self.metadata} has only lines with "split": "train", so there is nothing to test or predict: to judge '
-                f"photos by these use --data Photos with --model.few_shot_source, or `dpclip predict --good`"
-            )
+            raise self._nothing_to("test or predict")
         return super().test_dataloader()
+
+    def _nothing_to(self, purpose: str) -> ValueError:
+        return ValueError(
+            f'{self.metadata} has only lines with "split": "train", so there is nothing to {purpose}: to score photos by these '
+            f"use --data Photos with --model.few_shot_source, or `dpclip predict --good`"
+        )
 
     def _require_training_images(self, purpose: str) -> None:
         if len(self.train_data) == 0:

@@ -75,8 +75,8 @@ def prepare_labelled_set(name: str, root: str | Path | None = None) -> None:
     """Make sure that a set is on disk, downloading it where anomalib can.
 
     Args:
-        name: As in `read_labelled_set`.
-        root: Its folder; by default the data module's own.
+        name: Name of a data module or path of a JSON-lines file, see `read_labelled_set`.
+        root: Folder of the set; by default the data module's own.
 
     Raises:
         FileNotFoundError: If it is not there and cannot be had; says where it was looked for and what to do.
@@ -90,8 +90,8 @@ def prepare_labelled_set(name: str, root: str | Path | None = None) -> None:
         except (OSError, RuntimeError, EOFError) as error:
             raise FileNotFoundError(
                 f"the auxiliary set {name!r} is not in {_root_of(module)} and could not be downloaded ({error}). Point to "
-                f"it with --model.training.auxiliary_root, name another with --model.auxiliary, or use adapters that are already "
-                f"trained: --model.weights FILE"
+                f"it with --model.training.auxiliary_root, name another with --model.auxiliary, or use adapters that are "
+                f"already trained: --model.weights FILE"
             ) from error
 
 
@@ -101,7 +101,7 @@ def read_labelled_set(name: str, root: str | Path | None = None) -> pd.DataFrame
     Args:
         name: A data module's name, optionally with one category (``"VisA"``, ``"MVTecAD/bottle"``), or the path of a JSON-lines
             file.
-        root: Its folder; by default the data module's own, or the metadata file's.
+        root: Folder of the set; by default the data module's own, or the metadata file's.
 
     Returns:
         One row an image: ``image_path``, ``mask_path`` (``None`` where there is none), ``label_index``, ``class_name`` (as the

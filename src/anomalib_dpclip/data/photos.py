@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from anomalib.data import AnomalibDataModule
@@ -16,7 +16,7 @@ from torchvision.transforms.v2.functional import to_dtype, to_image
 from anomalib_dpclip.data.images import FORMATS, ImageReadError
 from anomalib_dpclip.data.items import NamedImageBatch, NamedImageItem
 from anomalib_dpclip.data.photo_files import photo_files
-from anomalib_dpclip.data.readers import PhotoReader
+from anomalib_dpclip.data.readers import ImageReader
 from anomalib_dpclip.data.results import RESULTS, Result
 from anomalib_dpclip.data.results.resume import EarlierResults, prediction_digest
 from anomalib_dpclip.data.results.rows import read_rows
@@ -40,7 +40,7 @@ class PhotosDataset(Dataset[NamedImageItem | None]):
         paths: The files.
         class_names: What each image shows, or ``None`` to leave it to the model.
         resize: Brings images to one size.
-        read_photo: Reads a file.
+        read_image: Reads a file.
 
     Attributes:
         whole: All that these are a part of: the photos that have results already, too.
@@ -53,10 +53,10 @@ class PhotosDataset(Dataset[NamedImageItem | None]):
         paths: list[str],
         class_names: list[str] | None = None,
         resize: Transform | None = None,
-        read_photo: PhotoReader | None = None,
+        read_image: ImageReader | None = None,
     ) -> None:
         self.paths, self.class_names, self.resize = paths, class_names, resize
-        self.read_photo = read_photo or PhotoReader()
+        self.read_image = read_image or ImageReader()
         self.whole = self
 
     def __len__(self) -> int:
@@ -66,7 +66,7 @@ class PhotosDataset(Dataset[NamedImageItem | None]):
     def __getitem__(self, index: int) -> NamedImageItem | None:
         """Read an image (3, H, W) in [0, 1]; ``None`` if it cannot be read."""
         try:
-            photo = to_image(self.read_photo(self.paths[index]))
+            photo = to_image(self.read_image(self.paths[index]))
         except ImageReadError:
             return None  # one bad file must not end a run of thousands; the results say which and why
         return NamedImageItem(
@@ -101,7 +101,7 @@ class Photos(AnomalibDataModule):
 
     After each batch the results are added to ``results.csv``, beside the heat maps: path, score, label, picture, and for an
     image without results the reason. The same command a second time goes on where the first one stopped: images that have a
-    score are left out. Results of another model, of other settings or good photos, or of another lot, whose images are judged
+    score are left out. Results of another model, of other settings or good photos, or of another lot, whose images are scored
     by each other, are set aside in a file named by their digest. With ``--return_predictions false`` no prediction stays in
     memory, only the list of the images.
 
@@ -148,7 +148,7 @@ class Photos(AnomalibDataModule):
         self.reduced_jpeg = reduced_jpeg
         self.only = only
         self.listener: Callable[[Sequence[Result]], None] | None = None
-        self._read_photo = PhotoReader(bit_depth)
+        self._read_image = ImageReader(bit_depth)
 
     @property
     def name(self) -> str:  # type: ignore[override]  # Lightning declares an attribute, anomalib makes it a property
@@ -162,18 +162,10 @@ class Photos(AnomalibDataModule):
             ValueError: If labels would be needed.
         """
         if stage in {"fit", "test"}:
-            self._refuse()
+            raise ValueError("Photos have no labels: use `anomalib predict`, or another data module to train or test")
 
     def _setup(self, _stage: str | None = None) -> None:
         """Nothing; the base class asks for it."""
-
-    def train_dataloader(self) -> NoReturn:
-        """Refuse: photos have no labels."""
-        self._refuse()
-
-    def test_dataloader(self) -> NoReturn:
-        """Refuse: photos have no labels."""
-        self._refuse()
 
     def val_dataloader(self) -> list:
         """None: anomalib then predicts with the calibration that the weights carry."""
@@ -191,7 +183,7 @@ class Photos(AnomalibDataModule):
         left = paths if outputs is None else self._without_results(paths, outputs)
         resize = self._resize()
         if self.reduced_jpeg and resize is not None:
-            self._read_photo.side = _REDUCED * max(resize.size)
+            self._read_image.side = _REDUCED * max(resize.size)
         dataset = self._dataset(left, resize)
         dataset.whole = self._dataset(paths, resize)
         return DataLoader(dataset, batch_size=self.eval_batch_size, num_workers=self.num_workers, collate_fn=dataset.collate_fn)
@@ -207,7 +199,7 @@ class Photos(AnomalibDataModule):
 
     def _dataset(self, paths: list[str], resize: Resize | None) -> PhotosDataset:
         class_names = [self._class_of(path) for path in paths] if self.class_from_folder else None
-        return PhotosDataset(paths, class_names, resize, self._read_photo)
+        return PhotosDataset(paths, class_names, resize, self._read_image)
 
     def _resize(self) -> Resize | None:
         """The model's resize: done by the workers, before images of different sizes are put together."""
@@ -233,7 +225,7 @@ class Photos(AnomalibDataModule):
             logger.info("%d of %d photos to predict, the others have results in %s", len(left), len(paths), outputs)
         # Last, so that a row says that the heat map is there too.
         callbacks = [each for each in trainer.callbacks if not isinstance(each, ResultsWriter)]
-        trainer.callbacks = [*callbacks, ResultsWriter(outputs, left, model, self._read_photo, self.listener)]
+        trainer.callbacks = [*callbacks, ResultsWriter(outputs, left, model, self._read_image, self.listener)]
         if self.listener is not None:
             asked = set(paths)
             self.listener([row for row in read_rows(outputs / RESULTS) if row.path in asked])
@@ -249,6 +241,3 @@ class Photos(AnomalibDataModule):
     def _class_of(self, path: str) -> str:
         folder, *file = Path(path).relative_to(self.root.resolve()).parts
         return readable_name(folder if file else None)
-
-    def _refuse(self) -> NoReturn:
-        raise ValueError("Photos have no labels: use `anomalib predict`, or another data module to train or test")

@@ -23,8 +23,8 @@ NARROW_DEPTH = 12
 _SHALLOWEST = 10
 
 
-class PhotoReader:
-    """Reads the photos of a data set alike, and says once if they look darker than they can be meant.
+class ImageReader:
+    """Reads the images of a data set alike, and says once if they look darker than they can be meant.
 
     Args:
         bit_depth: Bits that 16-bit photos use, whatever their files say; white is then ``2 ** bit_depth - 1``.

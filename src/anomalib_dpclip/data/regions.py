@@ -1,17 +1,14 @@
 """Connected regions of a mask as boxes, in pixels of the photo, with their scores and areas."""
 
 import logging
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from anomalib.data import ImageBatch
 from scipy import ndimage
 
 from anomalib_dpclip.data.images import ImageReadError, photo_size
-
-if TYPE_CHECKING:  # `dpclip metadata` does without anomalib's import, which takes seconds
-    from anomalib.data import ImageBatch
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +25,7 @@ class Region(NamedTuple):
         right: Column after its last one.
         bottom: Row after its last one.
         score: Highest value of the anomaly map in it.
-        area: Its pixels.
+        area: Number of its pixels.
     """
 
     left: int
@@ -43,6 +40,10 @@ class Region(NamedTuple):
         left, top = int(self.left * x), int(self.top * y)
         right, bottom = max(left + 1, round(self.right * x)), max(top + 1, round(self.bottom * y))
         return Region(left, top, right, bottom, self.score, round(self.area * x * y))
+
+    def as_json(self) -> dict[str, Any]:
+        """The same for a file of JSON."""
+        return {"box": [*self[:4]], "score": round(self.score, 4), "area": self.area}
 
 
 def find_regions(
@@ -84,7 +85,7 @@ def find_regions(
     return sorted(found, key=lambda region: -region.score), kept[labels]
 
 
-def batch_regions(batch: "ImageBatch", min_area: int = 0) -> list[list[Region]]:
+def batch_regions(batch: ImageBatch, min_area: int = 0) -> list[list[Region]]:
     """Regions of each image of a batch that has paths; none without maps and masks."""
     paths = batch.image_path or []
     if batch.anomaly_map is None or batch.pred_mask is None:
@@ -101,24 +102,3 @@ def _file_regions(path: str, heat: npt.NDArray[np.float32], mask: npt.NDArray[np
     except ImageReadError as error:  # it has gone since it was predicted; its score is not lost
         logger.warning("no regions: %s", error)
         return []
-
-
-def regions_as_text(regions: Sequence[Region]) -> str:
-    """Regions in a cell of a table: ``left top right bottom score area``, with semicolons between them."""
-    return "; ".join(f"{left} {top} {right} {bottom} {score:.4f} {area}" for left, top, right, bottom, score, area in regions)
-
-
-def regions_from_text(text: str) -> list[Region]:
-    """What `regions_as_text` wrote.
-
-    Raises:
-        ValueError: If it did not.
-    """
-    regions = []
-    for part in filter(None, text.split(";")):
-        values = part.split()
-        if len(values) != len(Region._fields):
-            raise ValueError(f"{part.strip()!r} is no region: it should be left, top, right, bottom, score and area")
-        left, top, right, bottom, score, area = values
-        regions.append(Region(int(left), int(top), int(right), int(bottom), float(score), int(area)))
-    return regions

@@ -104,7 +104,7 @@ def classes_of(datamodule: "AnomalibDataModule") -> set[str]:
     """Readable names of all classes that a data module tests, empty where none is known.
 
     Args:
-        datamodule: Of one category, or one whose images carry each the name of its own, as those of JSON lines.
+        datamodule: Data module of one category, or one whose images carry each the name of its own, as those of JSON lines.
     """
     samples = getattr(getattr(datamodule, "test_data", None), "samples", None)
     if samples is not None and "class_name" in samples:

@@ -1,11 +1,17 @@
-"""The seven metrics that the field reports, ready for anomalib's `Evaluator`."""
+"""The metrics that the field reports, ready for anomalib's `Evaluator`."""
+
+from functools import partial
 
 from anomalib.metrics import AnomalibMetric
 from torchmetrics.functional.classification import binary_auroc, binary_average_precision
 
 from anomalib_dpclip.metrics.functional import aupro, auroc, average_precision, f1_max
 from anomalib_dpclip.metrics.image_metrics import ImageMetric, image_f1_max
+from anomalib_dpclip.metrics.operating_points import operating_point_metrics
 from anomalib_dpclip.metrics.pixel_metrics import PixelMetric
+
+STRICT_FPR_LIMIT = 0.05
+"""Upper false positive rate of the stricter AUPRO (MVTec AD 2)."""
 
 
 def field_metrics() -> list[AnomalibMetric]:
@@ -28,3 +34,11 @@ def field_metrics() -> list[AnomalibMetric]:
         PixelMetric("pixel_AUPRO", aupro, reads=pixel_auroc),
         PixelMetric("pixel_F1Max", f1_max, reads=pixel_auroc),
     ]
+
+
+def benchmark_metrics() -> list[AnomalibMetric]:
+    """`field_metrics`, ``pixel_AUPRO_5`` (false positive rates up to 0.05), and `operating_point_metrics`."""
+    metrics = field_metrics()
+    pixel_auroc = next(metric for metric in metrics if isinstance(metric, PixelMetric))
+    strict = PixelMetric("pixel_AUPRO_5", partial(aupro, fpr_limit=STRICT_FPR_LIMIT), reads=pixel_auroc)
+    return [*metrics, strict, *operating_point_metrics()]

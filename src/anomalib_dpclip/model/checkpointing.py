@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ from anomalib_dpclip.adapter_files.adapter_file import PROVENANCE_KEY, UNADAPTED
 from anomalib_dpclip.adapter_files.compatibility import check_provenance
 from anomalib_dpclip.method.domain import DEFAULT_DOMAIN
 from anomalib_dpclip.model import good_images
-from anomalib_dpclip.model.configuration import resolve
+from anomalib_dpclip.model.arguments import Architecture, ClipOptions, Prompts
+from anomalib_dpclip.model.configuration import Configuration, resolve
 from anomalib_dpclip.model.parts import same_tensors
 from anomalib_dpclip.post_processing.calibration import Calibration
 
@@ -40,7 +41,7 @@ def portable_arguments(arguments: Mapping[str, Any], resolved: Mapping[str, Any]
 
     Args:
         arguments: As they were given, groups as objects or mappings.
-        resolved: Values of flat arguments that stand for what was left to a file or to the defaults.
+        resolved: Values that stand for what was left to a file or to the defaults, those of groups among them.
     """
     kept = dict(arguments) | {name: resolved[name] for name in arguments if name in resolved}
     plain = {}
@@ -48,10 +49,27 @@ def portable_arguments(arguments: Mapping[str, Any], resolved: Mapping[str, Any]
         if name in _NOT_OF_THE_MODEL and value != UNADAPTED:
             continue
         plain[name] = _plain(asdict(value) if hasattr(value, "__dataclass_fields__") else value)
+    published = Configuration().as_dict()
+    for group, kind in (("clip", ClipOptions), ("architecture", Architecture), ("prompts", Prompts)):
+        names = [item.name for item in fields(kind) if resolved.get(item.name) != published[item.name]]
+        plain[group] = {name: resolved[name] for name in names if name in resolved} or plain.get(group)
     for group, path in (("training", "auxiliary_root"), ("region", "ignore")):
         if isinstance(plain.get(group), dict):
             plain[group].pop(path, None)
     return plain
+
+
+def keep_arguments(module: Any, resolved: Mapping[str, Any]) -> None:
+    """Keep, as hyper-parameters, what another machine can build the model from.
+
+    Args:
+        module: `DPCLIP`.
+        resolved: As in `portable_arguments`.
+    """
+    portable = portable_arguments(module.hparams, resolved)
+    module.hparams.clear()
+    module.hparams.update(portable)
+    module.save_hyperparameters(module.hparams)  # renews the copy that loggers are given
 
 
 def _plain(value: Any) -> Any:
@@ -100,6 +118,7 @@ def restore_provenance(module: Any, checkpoint: Mapping[str, Any]) -> None:
     check_provenance(provenance, module.model, CHECKPOINT)
     _check_pre_processor(module, checkpoint.get("anomalib_pre_processor_config") or {})
     _check_image_size(module)
+    _check_memory(module, provenance, checkpoint.get("state_dict", {}))
     domain = saved.get(DOMAIN_KEY, DEFAULT_DOMAIN)
     _check_calibrations(module, domain, checkpoint.get("state_dict", {}))
     module.provenance = provenance
@@ -134,6 +153,16 @@ def _check_image_size(module: Any) -> None:
             f"the checkpoint is calibrated on images of {size}, the model takes {module.image_size}: give it as "
             f"--model.weights instead of --ckpt_path to calibrate anew, or set --model.image_size and --model.tiles as in "
             f"training"
+        )
+
+
+def _check_memory(module: Any, provenance: Provenance, state: Mapping[str, Any]) -> None:
+    made_with, own = provenance.arguments.get("memory_backbone"), module.configuration.memory_backbone
+    if made_with != own and any(name.startswith("scorer_state.memory.") for name in state):
+        named, asked = (each or "the backbone itself" for each in (made_with, own))
+        raise ValueError(
+            f"the checkpoint's good photos are remembered by the features of {named}, the model compares by {asked}: leave "
+            f"--model.memory_backbone out, or give the photos anew with --model.weights in the place of --ckpt_path"
         )
 
 

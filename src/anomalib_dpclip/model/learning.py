@@ -68,6 +68,8 @@ def auxiliary_batches(module: Any) -> DataLoader:
     """
     preprocessing = getattr(module.pre_processor, "preprocessing", OPENAI)
     target = module.datamodule
+    if target is None:  # else Lightning has asked the model for it before
+        module.auxiliary.prepare(None)
     dataset = module.auxiliary.dataset(target, module.target.class_name, module.model.backbone.image_size, preprocessing)
     module.auxiliary_dataset = dataset
     sources = learned_from(dataset.samples)

@@ -19,7 +19,6 @@ from anomalib_dpclip.adapter_files.adapter_file import PROVENANCE_KEY, UNADAPTED
 from anomalib_dpclip.adapter_files.save_and_load import load_adapters
 from anomalib_dpclip.auxiliary.auxiliary_set import AuxiliarySet
 from anomalib_dpclip.auxiliary.dataset import AuxiliaryDataset
-from anomalib_dpclip.callbacks.default_callbacks import default_callbacks
 from anomalib_dpclip.clip.feature_tower import TowerOptions
 from anomalib_dpclip.data.image_checks import require_evaluation_images
 from anomalib_dpclip.deploy.export import DPCLIPExport
@@ -39,13 +38,11 @@ from anomalib_dpclip.model.arguments import (
     given_values,
     group,
 )
-from anomalib_dpclip.model.auxiliary_data import AuxiliaryCalibration, LearnFromAuxiliary
 from anomalib_dpclip.model.configuration import Configuration, file_of, resolve
-from anomalib_dpclip.model.parts import Parts, build_parts, chosen_post_processor, untrained_provenance
-from anomalib_dpclip.model.scoring import PrepareScorer
+from anomalib_dpclip.model.parts import Parts, build_parts, chosen_post_processor
 from anomalib_dpclip.model.seed import seed_or_global
 from anomalib_dpclip.model.target import Target, target_name
-from anomalib_dpclip.post_processing.post_processor import DPCLIPPostProcessor
+from anomalib_dpclip.model.watching import watching_callbacks
 from anomalib_dpclip.pre_processing.compatibility import require_whole_images
 from anomalib_dpclip.pre_processing.pre_processor import CLIPPreProcessor
 from anomalib_dpclip.scorers.references import References, image_tensor
@@ -170,8 +167,8 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]
         super().__init__(
             pre_processor=CLIPPreProcessor(parts.image_size, parts.preprocessing) if pre_processor is True else pre_processor,
             post_processor=chosen_post_processor(post_processor, false_alarm_rate),
-            evaluator=evaluator,
-            visualizer=visualizer,
+            evaluator=Evaluator(test_metrics=field_metrics()) if evaluator is True else evaluator,
+            visualizer=PictureVisualizer() if visualizer is True else visualizer,
         )
         unmasked = self.training_options.auxiliary_unmasked
         self.auxiliary = AuxiliarySet(auxiliary, self.training_options.auxiliary_root, shots, unmasked, self.seed)
@@ -199,29 +196,22 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]
             configuration: The configuration.
             parts: What was built of it.
         """
-        self.configuration, self.image_size = configuration, parts.image_size
+        options, domain = self.training_options, self.given.get("domain")
+        self.configuration, self.image_size, self.provenance = configuration, parts.image_size, parts.provenance
         self.model, self.feature_tower = parts.model, parts.feature_tower
-        self.model.checkpointing = self.training_options.checkpointing
-        self.prototypes = Prototypes(self.model.backbone.embed_dim, self.training_options.prototype_momentum)
-        temperature = self.training_options.temperature
-        self.temperature = parts.logit_scale if temperature == "backbone" else temperature
-        known = configuration
-        chosen: Any = self.given.get("domain")
-        self.target = Target(self.model, parts.anchors_for, self.given.get("class_name"), known.class_name, chosen)
-        self.provenance = untrained_provenance(configuration, parts)
-        portable = checkpointing.portable_arguments(self.hparams, configuration.as_dict())
-        self.hparams.clear()
-        self.hparams.update(portable)
-        self.save_hyperparameters(self.hparams)  # renews the copy that loggers are given
+        self.model.checkpointing = options.checkpointing
+        self.prototypes = Prototypes(self.model.backbone.embed_dim, options.prototype_momentum)
+        self.temperature = parts.logit_scale if options.temperature == "backbone" else options.temperature
+        self.target = Target(self.model, parts.anchors_for, self.given.get("class_name"), configuration.class_name, domain)
+        checkpointing.keep_arguments(self, configuration.as_dict())
+        interpolation = parts.preprocessing.interpolation
         if self.region_options.ignore is not None:
-            self.region.ignore(
-                self.region_options.ignore, self.image_size, self.text_scorer().grid, parts.preprocessing.interpolation
-            )
+            self.region.ignore(self.region_options.ignore, self.image_size, self.text_scorer().grid, interpolation)
         if isinstance(self.pre_processor, CLIPPreProcessor):
             self.pre_processor.configure(parts.image_size, parts.preprocessing)
         require_whole_images(self.pre_processor, parts.image_size, parts.preprocessing)
         self.scorer = self.text_scorer()
-        self.set_domain(chosen or known.domain or DEFAULT_DOMAIN)
+        self.set_domain(domain or configuration.domain or DEFAULT_DOMAIN)
 
     def text_scorer(self) -> TextScorer:
         """A scorer by the text alone, as the model is now."""
@@ -278,39 +268,9 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]
         """No sanity check: its few batches would set thresholds. Everything else is the user's."""
         return {"num_sanity_val_steps": 0}
 
-    @staticmethod
-    def configure_pre_processor(image_size: tuple[int, int] | None = None) -> CLIPPreProcessor:
-        """Bicubic resize (default 518 x 518) and OpenAI's normalisation."""
-        return CLIPPreProcessor(image_size or (518, 518))
-
-    def configure_post_processor(self) -> DPCLIPPostProcessor:
-        """Score fusion, normalisation and thresholds of the method."""
-        return DPCLIPPostProcessor()
-
-    @staticmethod
-    def configure_evaluator() -> Evaluator:
-        """The metrics that the field reports."""
-        return Evaluator(test_metrics=field_metrics())
-
-    @classmethod
-    def configure_visualizer(cls) -> Visualizer:
-        """Photo and heat map in the photo's own proportions, with score and decision."""
-        return PictureVisualizer()
-
     def configure_callbacks(self) -> Sequence[Callback]:
-        """Anomalib's components, and what watches a run."""
-        watching = [
-            LearnFromAuxiliary(),
-            AuxiliaryCalibration(),
-            PrepareScorer(),
-            *default_callbacks(self.attached_trainer),
-        ]
-        callbacks = [*super().configure_callbacks(), *watching]
-        if self.visualizer is not None:
-            from anomalib_dpclip.visualization.contact_sheet import ContactSheet
-
-            callbacks.append(ContactSheet())
-        return callbacks
+        """Components that are callbacks, and what watches a run."""
+        return [*super().configure_callbacks(), *watching_callbacks(self)]
 
     @property
     def is_uncalibrated(self) -> bool:

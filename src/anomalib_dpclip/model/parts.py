@@ -1,6 +1,7 @@
 """The frozen networks and the pre-processor that a configuration asks for, and the default post-processor."""
 
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -32,6 +33,7 @@ class Parts(NamedTuple):
         preprocessing: Statistics and interpolation of the images.
         image_size: Height and width of the images that are scored.
         logit_scale: Factor on the similarities that the backbone learned.
+        provenance: Provenance of adapters that have learned nothing yet.
     """
 
     model: DPCLIPModel
@@ -40,6 +42,7 @@ class Parts(NamedTuple):
     preprocessing: Preprocessing
     image_size: tuple[int, int]
     logit_scale: float
+    provenance: Provenance
 
 
 def build_parts(configuration: Configuration, seed: int, tower_options: TowerOptions, *, is_adapted: bool) -> Parts:
@@ -66,40 +69,41 @@ def build_parts(configuration: Configuration, seed: int, tower_options: TowerOpt
     height, width = (known.tiles * side for side in model.backbone.image_size)
     if feature_tower is not None:  # photos are resized once, for whichever network wants the larger ones
         height, width = max(height, feature_tower.image_size[0]), max(width, feature_tower.image_size[1])
+    preprocessing = preprocessing.replaced(known.image_mean, known.image_std)
     return Parts(
         model,
         AnchorCache(text, partial(load_text_tower, *tower), *known.prompts),
         feature_tower,
-        preprocessing.replaced(known.image_mean, known.image_std),
+        preprocessing,
         (height, width),
         clip.logit_scale.exp().item(),
+        _untrained(known, model, preprocessing),
     )
 
 
-def untrained_provenance(configuration: Configuration, parts: Parts) -> Provenance:
-    """Provenance of adapters that have learned nothing yet."""
+def _untrained(configuration: Configuration, model: DPCLIPModel, preprocessing: Preprocessing) -> Provenance:
     return Provenance(
         backbone=configuration.backbone,
-        pretrained=configuration.pretrained.rpartition("/")[2],
-        fingerprint=parts.model.backbone_fingerprint,
-        preprocessing=parts.preprocessing.as_dict(),
-        architecture=architecture_of(parts.model),
+        pretrained=Path(configuration.pretrained).name,
+        fingerprint=model.backbone_fingerprint,
+        preprocessing=preprocessing.as_dict(),
+        architecture=architecture_of(model),
         hyper_parameters=configuration.as_dict(),
         versions=package_versions(),
     )
 
 
 def chosen_post_processor(given: nn.Module | bool, false_alarm_rate: float | None) -> nn.Module | bool:
-    """The post-processor that was given, or with a false-alarm rate the default one at that rate.
+    """The post-processor that was given, or the default one at a false-alarm rate.
 
     Raises:
         ValueError: If both a rate and another post-processor were given.
     """
-    if false_alarm_rate is None:
-        return given
-    if given is not True:
+    if given is True:
+        return DPCLIPPostProcessor(false_alarm_rate=false_alarm_rate)
+    if false_alarm_rate is not None:
         raise ValueError("false_alarm_rate belongs to the default post-processor: give your own one its rate itself")
-    return DPCLIPPostProcessor(false_alarm_rate=false_alarm_rate)
+    return given
 
 
 def same_tensors(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:

@@ -1,6 +1,7 @@
 """Which way images are scored in a run, and which thresholds hold for it: decided once, before the first image is scored."""
 
 import logging
+from dataclasses import replace
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -10,6 +11,7 @@ from anomalib_dpclip.auxiliary.leakage import require_untested, warn_if_learned_
 from anomalib_dpclip.data.image_checks import image_paths, require_sound_images
 from anomalib_dpclip.metrics.pixel_metrics import PixelMetric
 from anomalib_dpclip.model.good_images import comparison_of, fit_references, text_weight
+from anomalib_dpclip.model.learning import UNNAMED
 from anomalib_dpclip.model.settled_thresholds import settle_thresholds
 from anomalib_dpclip.scorers.batch_scorer import BatchScorer
 from anomalib_dpclip.scorers.memory_scorer import MemoryScorer
@@ -19,6 +21,22 @@ logger = logging.getLogger(__name__)
 
 class PrepareScorer(Callback):
     """Resolves class, domain and region of a run, fetches good images, sees an unlabelled batch, and sees to the thresholds."""
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Before the first step, not after hours of them: all faults of the images that are validated and tested on."""
+        del trainer
+        module: Any = pl_module
+        module.set_domain(module.target.resolve_domain(module.datamodule, is_calibrated=False))
+        for split in ("val_data", "test_data"):
+            require_sound_images(getattr(module.datamodule, split, None))
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Where the user gives batches of his own, which may not say what they show."""
+        del trainer
+        module: Any = pl_module
+        if module.auxiliary_dataset is None:
+            module.provenance = replace(module.provenance, learned_from=[UNNAMED])
+            module.target.resolve_class(module.datamodule)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Before the target is calibrated on."""

@@ -3,6 +3,8 @@
 import logging
 from typing import Any
 
+from torch import Tensor
+
 from anomalib_dpclip.post_processing.calibration import Calibration
 from anomalib_dpclip.post_processing.calibration_statistics import ImageStatistics
 from anomalib_dpclip.post_processing.thresholds import NO_GUARANTEE, Thresholds, thresholds_by_rate
@@ -10,6 +12,9 @@ from anomalib_dpclip.scorers.batch_scorer import MAX_DEVIATIONS, BatchScorer, ma
 from anomalib_dpclip.scorers.memory_scorer import MemoryScorer
 
 logger = logging.getLogger(__name__)
+
+SINGLE_SHARE = 0.75
+"""Share of the way from a single good image to the same with synthetic defects, where its threshold lies."""
 
 
 def settle_thresholds(module: Any) -> None:
@@ -49,32 +54,38 @@ def calibrate_on_batch(calibration: Calibration, scorer: BatchScorer, domain: An
 
 
 def calibrate_on_references(calibration: Calibration, scorer: MemoryScorer, domain: Any, rate: float | None) -> None:
-    """Set ranges and thresholds from good images scored by one another, as they are and with synthetic defects.
+    """Set ranges and thresholds from good images scored by one another.
 
-    A threshold lies in the middle between the mean score of the one and of the other. That of the best F1 score, as on
-    validation images, would lie at the weakest synthetic defect, and some of those hardly show.
+    The default threshold is the highest of their scores. A single image has nothing to be scored by but its own mirror images,
+    which are too much like it: then it lies `SINGLE_SHARE` of the way to the mean score of the image with synthetic defects.
 
     Args:
         calibration: Calibration that is set.
         scorer: Scorer by the good images.
         domain: Domain that decides how scores are fused.
-        rate: False-alarm rate, if one is asked for: the scores of the good images as they are then decide.
+        rate: False-alarm rate, if one is asked for.
     """
     seen = ImageStatistics(*scorer.state.scores.cpu().unbind(1))
     calibration.set_ranges(seen)
-    fused = calibration.fused(seen, domain)
+    fused, normal = calibration.fused(seen, domain), seen.label == 0
+    count = int(normal.sum())
     if rate is not None:
         thresholds = thresholds_by_rate(fused, seen, rate, " of the good photos, each scored by the others")
+    elif count > 1:
+        image, pixel = (each[normal].max().item() for each in (fused, seen.map_max))
+        thresholds = Thresholds(image, pixel, f"the highest of {count} good photos, each scored by the others; {NO_GUARANTEE}")
     else:
-        image, pixel = (
-            ((each[seen.label == 0].mean() + each[seen.label == 1].mean()) / 2).item() for each in (fused, seen.map_max)
-        )
-        count = int((seen.label == 0).sum())
-        basis = f"halfway between {count} good photos, each scored by the others, and the same with synthetic defects"
+        image, pixel = (_between(each, normal) for each in (fused, seen.map_max))
+        basis = f"{SINGLE_SHARE:.0%} of the way from one good photo to the same with synthetic defects"
         thresholds = Thresholds(image, pixel, f"{basis}; {NO_GUARANTEE}")
     calibration.set_thresholds(thresholds, seen, domain)
     calibration.false_alarm_rate = rate
     calibration.belongs_to(scorer.name, is_default=True)
+
+
+def _between(scores: Tensor, normal: Tensor) -> float:
+    low, high = scores[normal].mean().item(), scores[~normal].mean().item()
+    return low + SINGLE_SHARE * (high - low)
 
 
 def restore_adapters_calibration(module: Any, source: str) -> None:

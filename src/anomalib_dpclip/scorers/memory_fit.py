@@ -22,9 +22,6 @@ SCORED_IMAGES = 16
 DEFECTS = 2
 """Synthetic defects put into each scored image."""
 
-SHIFTS = ((4, 4), (-4, 4), (4, -4), (-4, -4))
-"""Pixels, down and to the right, by which a single image is moved to stand in for others."""
-
 
 class Encoded(NamedTuple):
     """What is kept of images.
@@ -140,11 +137,11 @@ class MemoryFit:
         return TokenMemory(separate, known.spread, together, known.joint_spread, count)
 
     def _others(self, keys: Sequence[Tokens], index: int, images: Tensor) -> list[Tokens]:
-        """Tokens of all images but one; of a single image its own, moved by some pixels, stand in for the others'."""
+        """Tokens of all images but one; of a single image those of its mirror images stand in for the others'."""
         if len(keys) > 1:
             return [*keys[:index], *keys[index + 1 :]]
-        moved = torch.cat([torch.roll(images, shift, (-2, -1)) for shift in SHIFTS])
-        return [self._keys(each, self.limit) for each in self._encoded(moved)]
+        mirrored = torch.cat([images.flip(-1), images.flip(-2), images.flip(-1, -2)])
+        return [self._keys(each, self.limit) for each in self._encoded(mirrored)]
 
     def _distance(self, memory: TokenMemory, encoded: Encoded) -> Tensor:
         tokens = Tokens([each.float() for each in encoded.tokens.separate], [each.float() for each in encoded.tokens.joint])

@@ -150,9 +150,7 @@ class ContactSheet(Callback):
             return
         logger.info("contact sheet: %s", path)
 
-    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw the sheet and write it, all or nothing, beside the other results."""
-        self.on_test_end(trainer, pl_module)
+    on_predict_end = on_test_end
 
     def _add(self, trainer: Trainer, module: LightningModule, batch: ImageBatch, truths: Iterable[bool | None]) -> None:
         needed = (batch.image_path, batch.anomaly_map, batch.pred_score, batch.pred_label)

@@ -59,13 +59,17 @@ class PictureVisualizer(Visualizer):
         # Decoding and encoding release the interpreter's lock.
         self._pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
 
-    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forget an earlier run."""
-        self.on_test_start(trainer, pl_module)
-
-    def on_test_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: ImageBatch, *_: Any) -> None:
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: ImageBatch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
         """Have the pictures of a batch written, after those of the batch before."""
-        del outputs
+        del outputs, batch_idx, dataloader_idx
         self._finish()
         datamodule = getattr(trainer, "datamodule", None)
         folder, root = Path(trainer.default_root_dir) / PICTURES, _root_of(trainer)
@@ -86,12 +90,6 @@ class PictureVisualizer(Visualizer):
                 target = picture_path(item.image_path, folder, root)
                 self._drawn.append((str(item.image_path), target, self._pool.submit(write, item, target)))
 
-    def on_predict_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: ImageBatch, *_: Any
-    ) -> None:
-        """Have the pictures of a batch written, after those of the batch before."""
-        self.on_test_batch_end(trainer, pl_module, outputs, batch)
-
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Wait for the last pictures."""
         del trainer, pl_module
@@ -100,14 +98,12 @@ class PictureVisualizer(Visualizer):
             self._pool.shutdown()
             self._pool = None
 
-    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Wait for the last pictures."""
-        self.on_test_end(trainer, pl_module)
-
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Wait for the pictures of what was predicted before a run was stopped."""
         del exception
         self.on_test_end(trainer, pl_module)
+
+    on_predict_start, on_predict_batch_end, on_predict_end = on_test_start, on_test_batch_end, on_test_end
 
     def _finish(self) -> None:
         """Wait for the pictures of the last batch."""

@@ -10,6 +10,7 @@ from tests.paths import DATA
 from tests.tiny_clip import tiny_clip, tiny_model
 
 from anomalib_dpclip.adapter_files.adapter_file import AdapterFile, Provenance
+from anomalib_dpclip.adapter_files.compatibility import architecture_of
 from anomalib_dpclip.adapter_files.read_and_write import arguments_from_file, read_adapters, write_adapters
 from anomalib_dpclip.adapter_files.save_and_load import adapter_tensors, load_adapters, save_adapters
 from anomalib_dpclip.method.unadapted import UnadaptedCLIP
@@ -154,7 +155,8 @@ class Holder:
     def __init__(self, model, **arguments):
         self.model, self.prediction_arguments = model, arguments
         self.pre_processor = self.post_processor = None
-        self.provenance, self.adopted = Provenance(fingerprint=model.backbone_fingerprint), None
+        self.provenance = Provenance(fingerprint=model.backbone_fingerprint, architecture=architecture_of(model))
+        self.adopted = None
 
     def adopt_adapters(self, source):
         self.adopted = source
@@ -167,17 +169,26 @@ ARGUMENTS = {
     "domain": "medical",
     "prompts": {"templates": ("a close-up of a {}.",)},
     "min_area": None,
+    "backbone": "mini",
+    "pretrained": "/home/somebody/clip.pt",
+    "detection": "projector",
 }
-PLAIN = {name: value for name, value in ARGUMENTS.items() if value is not None} | {
-    "prompts": {"templates": ["a close-up of a {}."]}
+"""One has no value, and three are in the provenance by other names."""
+
+PLAIN = {
+    "image_size": 112,
+    "tiles": 2,
+    "class_name": "metal nut",
+    "domain": "medical",
+    "prompts": {"templates": ["a close-up of a {}."]},
 }
 
 
 def test_what_predictions_depend_on_is_stored_of_untrained_models_too(tmp_path):
     path = save_adapters(Holder(tiny_model(), **ARGUMENTS), tmp_path / "a.safetensors")
     assert read_adapters(path).provenance.arguments == PLAIN
-    assert arguments_from_file(path) == PLAIN
     holder = Holder(tiny_model(seed=2), **ARGUMENTS)
+    assert arguments_from_file(path) == PLAIN | holder.provenance.architecture
     assert load_adapters(holder, path).arguments == PLAIN
     assert holder.adopted == str(path)
     assert read_adapters(save_adapters(holder, tmp_path / "b.safetensors")).provenance.arguments == PLAIN
@@ -201,7 +212,9 @@ def test_other_arguments_are_refused_by_name_or_said(tmp_path, caplog):
     assert not torch.equal(adapter_tensors(other.model)["det_proj.fc.weight"], before)
 
 
-@pytest.mark.parametrize("arguments", [{"image_size": "112"}, {"tiles": True}, {"templates": ["a {}", 3]}])
+@pytest.mark.parametrize(
+    "arguments", [{"image_size": "112"}, {"tiles": True}, {"templates": ["a {}", 3]}, {"image_size": [1.5]}]
+)
 def test_arguments_of_another_type(tmp_path, arguments):
     path = write_adapters(AdapterFile({}, {}, Provenance(arguments=arguments)), tmp_path / "a.safetensors")
     with pytest.raises(ValueError, match=rf"{path}: no model can be built as its provenance says \({next(iter(arguments))}="):

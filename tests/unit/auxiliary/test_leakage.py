@@ -74,7 +74,7 @@ def test_good_photos_are_not_judged(tmp_path):
     copy = shutil.copy(good[1], tmp_path / "renamed.png")
     for judged in (good[1], str(copy)):
         with pytest.raises(
-            ValueError, match=rf"{judged} is to be judged and, as {good[1]}, a photo .* --model.few_shot_source"
+            ValueError, match=rf"{judged} is to be scored and, as {good[1]}, a photo .* --model.few_shot_source"
         ):
             require_untested(good, [*others, judged])
 

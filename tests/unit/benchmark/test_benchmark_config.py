@@ -1,8 +1,16 @@
 """Benchmark configs: what they expand to, and which of their jobs share one training."""
 
+import inspect
+import json
+
+import anomalib.data
+import pytest
+from anomalib.data.datasets.image import btech, mpdd, mvtecad, visa
 from tests import paths
 
+from anomalib_dpclip import DPCLIP, Surfaces
 from anomalib_dpclip.benchmark.config import job_configs, read_config
+from anomalib_dpclip.benchmark.draws import Draws
 
 CONFIGS = paths.CONFIGS / "benchmark"
 
@@ -32,3 +40,160 @@ def test_what_is_known_of_the_target_does_not_change_what_is_learned():
 def test_given_adapters_need_no_training(monkeypatch):
     monkeypatch.setenv("DPCLIP_WEIGHTS", "adapters.safetensors")
     assert all(job.training_key is None for job in job_configs(read_config(CONFIGS / "large_images.yaml"), "cpu"))
+
+
+def test_trainings_are_shared_by_what_they_learn_from():
+    def key(seed=1, data="MVTecAD", root=None, name=None, metadata=None, **init_args):
+        target = {"category": "x", "root": root, "name": name, "metadata": metadata}
+        entry = {"grid": [{"class_path": "DPCLIP", "init_args": init_args}]}
+        section = {"seed": seed, "model": entry, "data": {"class_path": data, "init_args": target}}
+        return job_configs({"benchmark": section}, "cpu")[0].training_key
+
+    assert key() == key(data="MPDD")  # both learn from VisA
+    assert key() != key(data="Visa")  # which learns from MVTec AD
+    assert key(data="JSONLines", name="VisA") == key(data="Visa")
+    assert key(data="JSONLines", metadata="metadata/VisA/full-shot.jsonl") == key(data="Visa")
+    assert key(data="JSONLines", name="Parts") == key()
+    assert key(data="Surfaces", root="a") != key(data="Surfaces", root="b")  # learned from what lies there
+    assert key(auxiliary="VisA") == key(auxiliary="VisA", data="Visa")
+    assert len({key(), key(seed=2), key(decoupling_weight=0.0)}) == 3
+    assert key(weights="trained.safetensors") is None
+    assert key(auxiliary="synthetic") is None
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("benchmark: {seed: 1, model: {class_path: A}}", "must have seed, model and data; missing: data"),
+        ("- a list", "missing: data, model, seed"),
+        ("benchmark: [", "c.yaml"),
+        ("benchmark: {seed: 1, model: {class_path: A}, data: {name: x}}", "must have a class_path"),
+        (
+            "benchmark: {seed: 1, data: {class_path: D}, model: {grid: [{class_path: A}, {class_path: A, x: 1}]}}",
+            "two different models are called 'A'",
+        ),
+        ("benchmark: {seed: 1, model: null, data: {class_path: D}}", "model` must have a class_path.*None"),
+        ("benchmark: {seed: 1, model: {grid: [null]}, data: {class_path: D}}", "model` must have a class_path.*None"),
+        ("benchmark: {seed: 1, model: {class_path: 5}, data: {class_path: D}}", "model` must have a class_path.*5"),
+        ("benchmark: {seed: 1, model: [{class_path: A}], data: {class_path: D}}", "model` must have a class_path"),
+        ("benchmark: {seed: 1, model: {class_path: A, label: [x]}, data: {class_path: D}}", "model.label` of A must be text"),
+        ("benchmark: {seed: 1, model: {class_path: A}, data: {class_path: D, label: 5}}", "data.label` of D must be text"),
+        ("benchmark: {seed: 1, model: {class_path: A, init_args: 5}, data: {class_path: D}}", "init_args` of A must be arg"),
+        ("benchmark: {seed: one, model: {class_path: A}, data: {class_path: D}}", "seed` must be a whole number.*'one'"),
+        ("benchmark: {seed: -1, model: {class_path: A}, data: {class_path: D}}", "seed` must be a whole number.*-1"),
+        ("benchmark: {seed: {grid: 5}, model: {class_path: A}, data: {class_path: D}}", "seed.grid` must be a list"),
+        ("benchmark: {seed: {grid: []}, model: {class_path: A}, data: {class_path: D}}", "seed.grid` must be a list"),
+        ("benchmark: {seed: 1, trainer: 5, model: {class_path: A}, data: {class_path: D}}", "trainer` must be arguments"),
+        ("{accelerator: tpu, benchmark: {seed: 1, model: {class_path: A}, data: {class_path: D}}}", "accelerator.*'tpu'"),
+        (
+            "benchmark: {seed: 1, shift: [fog], model: {class_path: A}, data: {class_path: D}}",
+            "no corruption 'fog'; there are light",
+        ),
+        (
+            "benchmark: {seed: 1, model: {class_path: A, k_shot: few}, data: {class_path: D}}",
+            "A: k_shot must be a number.*'few'",
+        ),
+        ("benchmark: {seed: 1, model: {class_path: A, k_shot: -1}, data: {class_path: D}}", "A: k_shot must be a number.*-1"),
+        (
+            "benchmark: {seed: 1, model: {class_path: A}, data: {grid: [{class_path: D}, {class_path: D, x: 1}]}}",
+            "two different data sets are called 'D', category 'all'",
+        ),
+    ],
+)
+def test_bad_configs(tmp_path, content, message):
+    path = tmp_path / "c.yaml"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(ValueError, match=message):
+        job_configs(read_config(path), "cpu")
+
+
+def config(**section):
+    return {"benchmark": {"seed": 1, "model": {"class_path": "A"}, "data": {"class_path": "D"}, **section}}
+
+
+def test_a_missing_config_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.yaml"):
+        read_config(tmp_path / "nowhere.yaml")
+
+
+def test_empty_arguments_are_none():
+    entries = {
+        name: {"class_path": path, "init_args": None, "label": None}
+        for name, path in (("model", "DPCLIP"), ("data", "MVTecAD"))
+    }
+    (job,) = job_configs(config(**entries), "cpu")
+    assert (job.label, job.data_set, job.category) == ("DPCLIP", "MVTecAD", "all")
+    assert job.training_key
+
+
+def test_grids_inside_arguments_are_labelled_by_what_varies():
+    jobs = job_configs(
+        config(
+            seed={"grid": [1, 2]},
+            model={"class_path": "A", "label": "C", "init_args": {"gain": {"grid": [1.0, 2.0]}, "other": 1}},
+            data={"class_path": "MVTecAD", "init_args": {"image_size": {"grid": [40, 80]}, "category": {"grid": ["a", "b"]}}},
+            trainer={"max_epochs": {"grid": [1, 6]}},
+        ),
+        "cpu",
+    )
+    assert len({job.key for job in jobs}) == len(jobs) == 2 * 2 * 2 * 2 * 2
+    assert {job.label for job in jobs} == {f"C, gain={gain}, max_epochs={epochs}" for gain in (1.0, 2.0) for epochs in (1, 6)}
+    assert {job.data_set for job in jobs} == {"MVTecAD, image_size=40", "MVTecAD, image_size=80"}
+
+
+def test_models_that_are_shown_some_images_are_tested_once_a_draw(tmp_path):
+    models = [
+        {"class_path": "DPCLIP", "label": "none"},
+        {"class_path": "DPCLIP", "label": "four", "init_args": {"k_shot": 4}},
+        {"class_path": "DPCLIP", "label": "folder", "init_args": {"k_shot": 4, "few_shot_source": "photos"}},
+        {"class_path": "Patchcore", "label": "host", "k_shot": 1},
+        {"class_path": "Patchcore", "label": "all", "k_shot": "all"},
+    ]
+    jobs = job_configs(config(model={"grid": models}), "cpu", Draws(3))
+    found = {label: [job.draw for job in jobs if job.label == label] for label in ("none", "four", "folder", "host", "all")}
+    assert found == {"none": [None], "four": [0, 1, 2], "folder": [None], "host": [0, 1, 2], "all": [0]}
+    assert len({job.key for job in jobs}) == len(jobs)
+    assert jobs[1].identity == {
+        "label": "four",
+        "data_set": "D",
+        "category": "all",
+        "seed": "1",
+        "draw": "0",
+        "accelerator": "cpu",
+    }
+
+    (tmp_path / "draws.json").write_text(json.dumps({"D/all": [["a"] * 4, ["b"] * 4]}))
+    assert len(job_configs(config(model=models[1]), "cpu", Draws(tmp_path / "draws.json"))) == 2
+
+
+# Configs of DP-CLIP alone, which anomalib's own pipeline runs too. The others compare models and arguments.
+CATEGORIES = {
+    "surfaces": Surfaces.target_categories,
+    "mvtec": mvtecad.CATEGORIES,
+    "visa": visa.CATEGORIES,
+    "mpdd": mpdd.CATEGORIES,
+    "btad": btech.CATEGORIES,
+    "medical": ("all",) * 7,
+}
+
+
+@pytest.mark.parametrize("name", CATEGORIES)
+def test_shipped_configs_are_complete(name, monkeypatch):
+    monkeypatch.delenv("DPCLIP_WEIGHTS", raising=False)
+    jobs = job_configs(read_config(CONFIGS / f"{name}.yaml"), "cpu")
+    assert sorted(job.category for job in jobs) == sorted(CATEGORIES[name])
+    assert len({job.training_key for job in jobs}) == 1
+    assert jobs[0].training_key is not None
+    for job in jobs:
+        assert set(job.model["init_args"]) <= set(inspect.signature(DPCLIP).parameters)
+        data = getattr(anomalib.data, job.data["class_path"])
+        inspect.signature(data).bind(**job.data["init_args"])
+    # anomalib's benchmark takes the first row's columns for all.
+    assert len({tuple(job.data["init_args"]) for job in jobs}) == 1
+
+
+def test_shipped_configs_take_adapters_from_the_environment(monkeypatch):
+    monkeypatch.setenv("DPCLIP_WEIGHTS", "trained.safetensors")
+    for name in CATEGORIES:
+        jobs = job_configs(read_config(CONFIGS / f"{name}.yaml"), "cpu")
+        assert {job.model["init_args"]["weights"] for job in jobs} == {"trained.safetensors"}

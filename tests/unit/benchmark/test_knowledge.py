@@ -2,10 +2,11 @@
 
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 from anomalib import LearningType
 
-from anomalib_dpclip.benchmark.knowledge import ALL_NORMAL, assumed_knowledge, knowledge_of, knowledge_order
+from anomalib_dpclip.benchmark.knowledge import knowledge_of, knowledge_order, thresholds_of
 
 
 def model(kind, photos=None, **attributes):
@@ -41,8 +42,38 @@ def test_models_of_this_package_and_of_anomalib():
     assert knowledge_of(Padim(pre_trained=False)) == "all normal photos"
 
 
-def test_rows_from_before_it_was_kept():
-    assert [assumed_knowledge(each) for each in ("DPCLIP", "Patchcore")] == ["nothing", ALL_NORMAL]
+def test_a_model_that_learns_from_some_images_only():
+    known = [knowledge_of(model(LearningType.ONE_CLASS), references) for references in (None, "all", 1, 16)]
+    assert known == ["all normal photos", "all normal photos", "1 normal photo", "16 normal photos"]
+
+
+def data(validation, tested):
+    splits = {"val_data": validation, "test_data": tested}
+    return SimpleNamespace(
+        **{name: paths and SimpleNamespace(samples=pd.DataFrame({"image_path": paths})) for name, paths in splits.items()}
+    )
+
+
+@pytest.mark.parametrize(
+    ("basis", "datamodule", "said", "rate"),
+    [
+        ("", data(["a"], ["b"]), "best F1 score of the validation images", None),
+        ("", data(["a"], ["a", "b"]), "best F1 score of the validation images (the validation images are those tested)", None),
+        ("of 4 images; no guarantee", data(None, ["b"]), "of 4 images; no guarantee", None),
+    ],
+)
+def test_what_thresholds_were_set_on(basis, datamodule, said, rate):
+    tested = SimpleNamespace(post_processor=SimpleNamespace(calibration=SimpleNamespace(threshold_basis=basis)))
+    assert thresholds_of(tested, datamodule) == (said, rate)
+
+
+def test_the_guaranteed_rate_is_that_which_holds():
+    from anomalib_dpclip.post_processing.conformal import guarantee_of
+
+    for count, rate, holds in ((99, 0.05, 0.05), (4, 0.05, 0.2)):
+        calibration = SimpleNamespace(threshold_basis=guarantee_of(count, rate, ""))
+        tested = SimpleNamespace(post_processor=SimpleNamespace(calibration=calibration))
+        assert thresholds_of(tested, data(None, ["a"]))[1] == pytest.approx(holds)
 
 
 def test_what_is_not_known_comes_last():

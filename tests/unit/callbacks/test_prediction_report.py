@@ -7,7 +7,7 @@ import torch
 from anomalib.data import ImageBatch
 from lightning.pytorch.callbacks import BasePredictionWriter
 
-from anomalib_dpclip.callbacks.prediction_report import MAX_LISTED, PredictionReport
+from anomalib_dpclip.callbacks.decision_report import MAX_LISTED, PredictionReport
 
 
 def predict(count, *callbacks):

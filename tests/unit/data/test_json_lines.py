@@ -400,6 +400,10 @@ def test_training_images_are_asked_for_only_where_needed(folder, tmp_path):
     only_good.setup()
     with pytest.raises(ValueError, match=r"train\.jsonl has only lines .* nothing to test or predict"):
         only_good.test_dataloader()
+    assert len(only_good.val_dataloader()) == 0, "a training may do without"
+    only_good.trainer = SimpleNamespace(state=SimpleNamespace(fn="validate"))
+    with pytest.raises(ValueError, match="there is nothing to validate: to score photos by these"):
+        only_good.val_dataloader()
 
 
 def test_the_hosts_own_splits(mvtec, metadata):

@@ -14,7 +14,7 @@ from anomalib_dpclip.auxiliary.dataset import AuxiliaryDataset
 from anomalib_dpclip.clip.preprocessing import OPENAI
 from anomalib_dpclip.data.images import ImageReadError, read_image
 from anomalib_dpclip.data.labelled_sets import read_labelled_set
-from anomalib_dpclip.data.readers import PhotoReader
+from anomalib_dpclip.data.readers import ImageReader
 
 RAMP = np.linspace(0, 1, 256)
 TWELVE = (RAMP * 4095).round().astype(np.uint16).reshape(16, 16)
@@ -22,7 +22,7 @@ EXPECTED = (TWELVE / 4095 * 255).round().astype(np.uint8)
 
 
 def grey(path, **arguments):
-    return np.asarray(read_image(path))[..., 0] if not arguments else np.asarray(PhotoReader(**arguments)(path))[..., 0]
+    return np.asarray(read_image(path))[..., 0] if not arguments else np.asarray(ImageReader(**arguments)(path))[..., 0]
 
 
 def png_with_significant_bits(path, values, bits):
@@ -67,9 +67,9 @@ def test_the_user_says_it(tmp_path):
     assert grey(path).max() == 16
     assert np.array_equal(grey(path, bit_depth=12), EXPECTED)
     with pytest.raises(ImageReadError, match=r"a\.png.*must lie in 0\.\.1023.*set bit_depth"):
-        PhotoReader(10)(path)
+        ImageReader(10)(path)
     with pytest.raises(ValueError, match=r"bit_depth must lie in 8\.\.16, not 32"):
-        PhotoReader(32)
+        ImageReader(32)
 
 
 @pytest.mark.parametrize(("shift", "depth"), [(0, 12), (2, 10)])

@@ -8,7 +8,7 @@ from PIL import Image
 from skimage.measure import label, regionprops
 
 from anomalib_dpclip.data.images import ImageReadError, photo_size
-from anomalib_dpclip.data.regions import Region, batch_regions, find_regions, regions_as_text, regions_from_text
+from anomalib_dpclip.data.regions import Region, batch_regions, find_regions
 
 
 def some_map(seed=0, shape=(30, 40)):
@@ -60,13 +60,8 @@ def test_a_scaled_box_keeps_a_pixel_within_the_picture():
     assert region.scaled(10 / 518, 10 / 518)[:4] == (9, 0, 10, 1)
 
 
-def test_text_there_and_back():
-    regions = [Region(1, 2, 3, 4, 0.9375, 7), Region(0, 0, 10, 20, 0.5, 12)]
-    assert regions_as_text(regions) == "1 2 3 4 0.9375 7; 0 0 10 20 0.5000 12"
-    assert regions_from_text(regions_as_text(regions)) == regions
-    assert regions_from_text("") == []
-    with pytest.raises(ValueError, match="'1 2 3' is no region"):
-        regions_from_text("1 2 3 4 0.5 6; 1 2 3")
+def test_as_json():
+    assert Region(1, 2, 3, 4, 0.93756, 7).as_json() == {"box": [1, 2, 3, 4], "score": 0.9376, "area": 7}
 
 
 def test_the_size_of_a_photo_is_that_of_the_upright_one(tmp_path):

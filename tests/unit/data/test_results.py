@@ -46,7 +46,9 @@ def test_files_of_other_processes_are_merged(tmp_path):
 def test_the_json_file_says_the_same(tmp_path):
     rows = [
         Result("a.png", "", "", "cannot read image", "m"),
-        Result("b.png", "0.900000", "anomalous", "ok", "m", "images/b.png.jpg", "1 2 3 4 0.9000 7"),
+        Result(
+            "b.png", "0.900000", "anomalous", "ok", "m", "images/b.png.jpg", '[{"box": [1, 2, 3, 4], "score": 0.9, "area": 7}]'
+        ),
     ]
     write_results(tmp_path, rows)
     assert list(read_results(tmp_path).values()) == rows

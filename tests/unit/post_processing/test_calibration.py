@@ -5,7 +5,6 @@ import logging
 import numpy as np
 import pytest
 import torch
-from anomalib_dpclip.method.image_score import image_score
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
@@ -13,6 +12,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from anomalib_dpclip.post_processing.calibration import MOST_RAISED, Calibration
 from anomalib_dpclip.post_processing.calibration_statistics import CalibrationStatistics, ImageStatistics
 from anomalib_dpclip.post_processing.conformal import false_alarm_threshold
+from anomalib_dpclip.post_processing.image_score import image_score
 from anomalib_dpclip.post_processing.normalisation import piecewise_linear, separate_control_points
 from anomalib_dpclip.post_processing.thresholds import Thresholds, best_f1_threshold, fused_by_others
 

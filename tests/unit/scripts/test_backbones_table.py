@@ -1,10 +1,12 @@
 """The table behind `dpclip backbones`, against models built for real."""
 
 import json
+import re
 from importlib.metadata import version
 
 import pytest
 from scripts.backbones_table import page, rows
+from tests.paths import ROOT
 
 from anomalib_dpclip.clip.command import TABLE
 from anomalib_dpclip.clip.loading import load_clip
@@ -43,3 +45,17 @@ def test_the_table_is_that_of_the_installed_open_clip():
 def test_every_licence_is_stated():
     table = json.loads(TABLE.read_text(encoding="utf-8"))["rows"]
     assert not [row["backbone"] for row in table for tag in row.get("pretrained", ()) if tag["licence"] is None]
+
+
+def test_the_page_names_backbones_tags_and_licences_that_there_are():
+    table = {row["backbone"]: row for row in json.loads(TABLE.read_text(encoding="utf-8"))["rows"]}
+    text = (ROOT / "docs" / "backbones.md").read_text(encoding="utf-8")
+    families = text.partition("| family | example | weights |")[2].partition("\n\n")[0].splitlines()[2:]
+    assert len(families) == 9
+    for line in families:
+        _, _, names, tags, licence, *_ = line.split("|")
+        for name in re.findall("`(.+?)`", names):
+            stated = {tag["tag"]: tag["licence"] for tag in table[name]["pretrained"]}
+            known = stated.keys() & set(re.findall("`(.+?)`", tags))
+            assert known, line
+            assert all(stated[tag] in licence.lower() for tag in known), line

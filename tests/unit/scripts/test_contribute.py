@@ -21,8 +21,8 @@ def test_file_and_card(tmp_path, monkeypatch):
     def benchmark(config, out):
         asked.append(config)
         out.write_text(ROWS)
-        out.with_suffix(".adapters").mkdir()
-        (out.with_suffix(".adapters") / "key.safetensors").write_bytes((GOLDEN / "adapters-v1.safetensors").read_bytes())
+        out.with_suffix(".jobs").mkdir()
+        (out.with_suffix(".jobs") / "key.safetensors").write_bytes((GOLDEN / "adapters-v1.safetensors").read_bytes())
         return 0
 
     monkeypatch.setattr(contributing, "benchmark", benchmark)

@@ -9,7 +9,6 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO, cast
 
-from anomalib_dpclip.data.regions import regions_from_text
 from anomalib_dpclip.files.atomic_write import atomic_write
 
 RESULTS = "results.csv"
@@ -38,7 +37,7 @@ class Result(NamedTuple):
         status: `DONE`, or why there is no score.
         model: Digest of what predicted it, see `prediction_digest`.
         picture: Its picture, relative to the folder of the results; empty where there is none.
-        regions: What is called anomalous in it, see `regions_as_text`; empty where there is nothing.
+        regions: What is called anomalous in it, as JSON, see `Region.as_json`; empty where there is nothing.
     """
 
     path: str
@@ -154,11 +153,7 @@ def _write(stream: TextIO, rows: Iterable[Sequence[str]]) -> None:
 
 
 def _as_json(row: Result) -> dict[str, Any]:
-    regions = [
-        {"box": [left, top, right, bottom], "score": score, "area": area}
-        for left, top, right, bottom, score, area in regions_from_text(row.regions)
-    ]
-    return row._asdict() | {"score": float(row.score) if row.score else None, "regions": regions}
+    return row._asdict() | {"score": float(row.score) if row.score else None, "regions": json.loads(row.regions or "[]")}
 
 
 def _rank_files(folder: Path) -> list[Path]:

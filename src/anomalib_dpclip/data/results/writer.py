@@ -1,5 +1,6 @@
 """The callback that adds what is predicted to the results, batch by batch."""
 
+import json
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +12,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 
 from anomalib_dpclip.data.images import ImageReadError
-from anomalib_dpclip.data.regions import batch_regions, regions_as_text
+from anomalib_dpclip.data.regions import Region, batch_regions
 from anomalib_dpclip.data.results.rows import (
     DONE,
     RESULTS,
@@ -71,7 +72,7 @@ class ResultsWriter(BasePredictionWriter):
         self._held += [self._unreadable(path) for path in map(self.paths.__getitem__, batch_indices or ()) if path not in found]
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Write the rows of what was judged before a run was stopped."""
+        """Write the rows of what was predicted before a run was stopped."""
         del pl_module, exception
         self._write_held(trainer)
 
@@ -109,7 +110,7 @@ class ResultsWriter(BasePredictionWriter):
         if getattr(module, "is_uncalibrated", False):  # a guess is no decision
             labels = [UNCALIBRATED] * len(paths)
         return [
-            Result(path, score, label, DONE, self.model, regions=regions_as_text(regions))
+            Result(path, score, label, DONE, self.model, regions=_as_text(regions))
             for path, score, label, regions in zip(
                 paths, scores, labels, batch_regions(batch, getattr(module, "min_area", 0)), strict=True
             )
@@ -124,3 +125,7 @@ class ResultsWriter(BasePredictionWriter):
             reason = str(error)
         logger.warning("%s; going on without it", reason)
         return Result(path, "", "", reason, self.model)
+
+
+def _as_text(regions: Sequence[Region]) -> str:
+    return json.dumps([region.as_json() for region in regions]) if regions else ""

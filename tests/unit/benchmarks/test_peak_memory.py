@@ -2,9 +2,8 @@
 
 import pytest
 import torch
-
-from anomalib_dpclip.benchmark import peak_memory
-from anomalib_dpclip.benchmark.peak_memory import PeakMemory
+from benchmarks import peak_memory
+from benchmarks.peak_memory import PeakMemory
 
 pytestmark = pytest.mark.skipif(not peak_memory._CLEAR_REFS.exists(), reason="the peak of this system cannot be reset")
 

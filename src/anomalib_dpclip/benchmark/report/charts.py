@@ -1,4 +1,6 @@
-"""The report's two charts: models on data sets as bars, and every category as dots."""
+"""The report's charts: models on data sets as bars, every category as dots, false alarms of corrupted images as lines."""
+
+from collections.abc import Mapping
 
 import matplotlib as mpl
 import pandas as pd
@@ -6,6 +8,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from anomalib_dpclip.benchmark.corruptions import CORRUPTIONS
 from anomalib_dpclip.benchmark.rows import ALL, DONE
 
 PANELS = {"image_AUROC": "Image AUROC", "pixel_AUROC": "Pixel AUROC"}
@@ -15,7 +18,7 @@ _MARKERS = "osD^vPX*<>"
 
 
 def overview_chart(summary: pd.DataFrame) -> Figure:
-    """Bars of AUROC, models on data sets, standard deviation over seeds as whiskers, published results hatched.
+    """Bars of AUROC, models on data sets, standard deviation over seeds and draws as whiskers, published results hatched.
 
     Args:
         summary: As `summarize` gives it.
@@ -78,6 +81,35 @@ def category_chart(rows: pd.DataFrame) -> Figure:
     return figure
 
 
+def shift_chart(rows: pd.DataFrame, shift: pd.DataFrame) -> Figure:
+    """False alarms at the thresholds of clean images against the strength of each corruption, one line a model.
+
+    Args:
+        rows: As `read_rows` gives them.
+        shift: Metrics of corrupted images, as `read_beside` gives them.
+    """
+    clean = rows[rows["key"].isin(shift["key"]) & (rows["status"] == DONE)].set_index("key")
+    shift = shift[shift["key"].isin(clean.index)]
+    labels, corruptions = _unique(clean["label"]), [name for name in CORRUPTIONS if name in set(shift["corruption"])]
+    figure = Figure(figsize=(3.2 * len(corruptions), 3.6), dpi=150, layout="constrained")
+    axes = dict(zip(corruptions, figure.subplots(1, len(corruptions), sharey=True, squeeze=False)[0], strict=True))
+    for name, axis in axes.items():
+        strengths = CORRUPTIONS[name][1]
+        for index, label in enumerate(labels):
+            keys = clean.index[clean["label"] == label]
+            part = shift[(shift["corruption"] == name) & shift["key"].isin(keys)].groupby("strength")["false_alarm_rate"].mean()
+            rates = [clean.loc[keys, "false_alarm_rate"].mean(), *part.reindex(strengths)]
+            style = f"-{_MARKERS[index % len(_MARKERS)]}"
+            axis.plot(
+                range(len(rates)), [100 * rate for rate in rates], style, color=_COLOURS[index % len(_COLOURS)], label=label
+            )
+        axis.set_xticks(range(len(strengths) + 1), ["clean", *(f"{strength:g}" for strength in strengths)])
+        axis.set_ylim(-3, 103)
+    _finish(figure, axes, "", {name: f"{name}: {CORRUPTIONS[name][2]}" for name in axes})
+    axes[corruptions[0]].set_ylabel("Normal images called anomalous (%)")
+    return figure
+
+
 def _panels(summary: pd.Series, height: float) -> tuple[Figure, dict[str, Axes]]:
     """One panel for image and one for pixel summary, without the one that nothing was measured for."""
     shown = [name for name in PANELS if name in set(summary)] or list(PANELS)
@@ -86,11 +118,11 @@ def _panels(summary: pd.Series, height: float) -> tuple[Figure, dict[str, Axes]]
     return figure, dict(zip(shown, panels, strict=True))
 
 
-def _finish(figure: Figure, axes: dict[str, Axes], quantity: str) -> None:
+def _finish(figure: Figure, axes: dict[str, Axes], quantity: str, titles: Mapping[str, str] = PANELS) -> None:
     """Titles, grid and one legend below."""
     entries: dict[str, Artist] = {}
     for name, axis in axes.items():
-        axis.set_title(PANELS[name])
+        axis.set_title(titles[name], fontsize=10)
         axis.set_xlabel(quantity)
         axis.grid(axis="x", alpha=0.3)
         axis.set_axisbelow(True)

@@ -2,7 +2,8 @@
 
 import pandas as pd
 
-from anomalib_dpclip.benchmark.report import AVERAGE, KNOWS, TITLES, summarize
+from anomalib_dpclip.benchmark.report.summary import summarize
+from anomalib_dpclip.benchmark.report.titles import AVERAGE, KNOWS, TITLES
 from anomalib_dpclip.benchmark.rows import DONE
 
 COLUMNS = ("image_AUROC", "pixel_AUROC", "pixel_AP", "pixel_AUPRO")

@@ -1,0 +1,90 @@
+"""Corrupted test images, by torchvision: what ageing lamps, compression and loose mountings do to a camera's pictures."""
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+import torch
+from torchvision.transforms import v2
+from torchvision.tv_tensors import Image
+
+
+class Moved(v2.Transform):
+    """Images and masks moved right and down; what comes into view is mirrored.
+
+    Args:
+        share: How far, as a share of the shorter side.
+    """
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share = share
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """Move one image ``(C, H, W)`` or mask ``(H, W)``."""
+        del params
+        height, width = inpt.shape[-2:]
+        pixels = round(self.share * min(height, width))
+        padded = v2.functional.pad(inpt, [pixels, pixels, 0, 0], padding_mode="reflect")
+        return v2.functional.crop(padded, 0, 0, height, width)
+
+
+def _brightness(factor: float) -> v2.Transform:
+    return v2.ColorJitter(brightness=(factor, factor))
+
+
+def _jpeg(quality: float) -> v2.Transform:
+    return v2.Compose([_images_to(torch.uint8), v2.JPEG(int(quality)), _images_to(torch.float32)])
+
+
+def _images_to(dtype: torch.dtype) -> v2.Transform:
+    """Images in another type, in its range; masks as they are."""
+    return v2.ToDtype({Image: dtype, "others": None}, scale=True)
+
+
+def _blur(sigma: float) -> v2.Transform:
+    return v2.GaussianBlur(2 * round(3 * sigma) + 1, sigma)
+
+
+CORRUPTIONS: dict[str, tuple[Callable[[float], v2.Transform], tuple[float, float, float], str]] = {
+    "light": (_brightness, (0.9, 0.75, 0.5), "brightness, of 1"),
+    "jpeg": (_jpeg, (50, 25, 10), "quality, of 100"),
+    "blur": (_blur, (1.0, 2.0, 4.0), "standard deviation in pixels"),
+    "noise": (partial(v2.GaussianNoise, 0.0), (0.02, 0.05, 0.10), "standard deviation, of 1"),
+    "move": (Moved, (0.02, 0.05, 0.10), "share of the shorter side"),
+}
+"""Transform, its strengths from weak to strong, and what they are, of each corruption."""
+
+
+def chosen_corruptions(names: str | Iterable[str] | None) -> tuple[str, ...]:
+    """Corruptions by their names.
+
+    Args:
+        names: Names, as a list or with commas between; none for ``None``.
+
+    Raises:
+        ValueError: There is no such corruption.
+
+    Example:
+        >>> chosen_corruptions("light,move")
+        ('light', 'move')
+    """
+    words = names.split(",") if isinstance(names, str) else [*(names or ())]
+    chosen = tuple(word.strip() for word in words)
+    unknown = [name for name in chosen if name not in CORRUPTIONS]
+    if unknown:
+        msg = f"shift: there is no corruption {unknown[0]!r}; there are {', '.join(CORRUPTIONS)}"
+        raise ValueError(msg)
+    return chosen
+
+
+def corrupted(name: str, strength: float, before: v2.Transform | None) -> v2.Transform:
+    """A data module's test augmentation with a corruption before it.
+
+    Args:
+        name: One of `CORRUPTIONS`.
+        strength: Its strength.
+        before: The augmentation of clean test images, if there is one.
+    """
+    corruption = CORRUPTIONS[name][0](strength)
+    return v2.Compose([corruption] if before is None else [corruption, before])

@@ -1,0 +1,103 @@
+"""What is settled before the first job runs: which files each reads, which good images it is shown, and what cannot run."""
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from anomalib_dpclip.benchmark.config import JobConfig
+from anomalib_dpclip.benchmark.contents import Target, auxiliary_files, digest_of_all, model_files, target_of
+from anomalib_dpclip.benchmark.draws import Draws
+
+logger = logging.getLogger(__name__)
+
+
+class Job(NamedTuple):
+    """A job that is ready to run, or cannot.
+
+    Attributes:
+        config: What it runs, with its good images and the digest of its files.
+        training: Name of the training that its adapters come from; empty if none is needed.
+        reason: Why it cannot run; empty if it can.
+    """
+
+    config: JobConfig
+    training: str = ""
+    reason: str = ""
+
+
+def check_weights(configs: Iterable[JobConfig]) -> None:
+    """Make sure that the adapters named in a config, or by ``DPCLIP_WEIGHTS`` there, can be read.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It holds no adapters.
+    """
+    from anomalib_dpclip.adapter_files.read_and_write import read_adapters
+    from anomalib_dpclip.method.unadapted import UNADAPTED
+
+    named = [config.model.get("init_args", {}).get("weights") for config in configs if config.model_name == "DPCLIP"]
+    for weights in dict.fromkeys(each for each in named if each and each != UNADAPTED):
+        try:
+            read_adapters(weights)
+        except (OSError, ValueError) as error:
+            msg = f"weights {weights}, of the config or of DPCLIP_WEIGHTS: {error}"
+            raise type(error)(msg) from error
+
+
+def plan(configs: Iterable[JobConfig], draws: Draws) -> list[Job]:
+    """Read the files of all jobs: data sets are prepared (downloaded or drawn) where they are not there.
+
+    Args:
+        configs: The jobs.
+        draws: Of good images; keeps those that are used.
+    """
+    read: dict[str, Any] = {}
+    return [_planned(config, draws, read) for config in configs]
+
+
+def _planned(config: JobConfig, draws: Draws, read: dict[str, Any]) -> Job:
+    training = ""
+    try:
+        target = _once(read, target_of, config.data)
+        contents = [target.digest, _once(read, _model_digest, config.model.get("init_args", {}))]
+        if config.training_key:
+            contents.append(_once(read, _auxiliary_digest, config.auxiliary))
+            training = f"{config.training_key}-{contents[-1]}"
+        references = _references(config, target, draws)
+    except Exception as error:  # noqa: BLE001  of any data module: the other jobs go on
+        return Job(config, training, reason_of(error))
+    return Job(replace(config, contents=" ".join(contents), references=references), training)
+
+
+def _once(outcomes: dict[str, Any], read: Callable[[dict[str, Any]], Any], arguments: dict[str, Any]) -> Any:
+    """What a function of the same arguments has given before, the error that it raised included."""
+    key = f"{read.__name__} {arguments}"
+    if key not in outcomes:
+        try:
+            outcomes[key] = read(arguments)
+        except Exception as error:  # noqa: BLE001  raised again for each job that needs it
+            outcomes[key] = error
+    if isinstance(outcomes[key], Exception):
+        raise outcomes[key]
+    return outcomes[key]
+
+
+def _model_digest(init_args: dict[str, Any]) -> str:
+    return digest_of_all(model_files(init_args))
+
+
+def _auxiliary_digest(auxiliary: dict[str, Any]) -> str:
+    return digest_of_all(auxiliary_files(*auxiliary.values()))
+
+
+def _references(config: JobConfig, target: Target, draws: Draws) -> tuple[str, ...]:
+    if config.draw is None:
+        return ()
+    k = config.k_shot
+    return draws.choose(config.target, target.normal, config.draw, k) if isinstance(k, int) else tuple(sorted(target.normal))
+
+
+def reason_of(error: BaseException) -> str:
+    """An error in a line."""
+    return " ".join(f"{type(error).__name__}: {str(error) or error.__cause__}".split())

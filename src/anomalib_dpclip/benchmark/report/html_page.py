@@ -1,0 +1,128 @@
+"""The report as one HTML page that needs nothing else: sortable tables, charts, and pictures of the worst mistakes."""
+
+import base64
+import html
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+from matplotlib.figure import Figure
+from PIL import Image
+
+from anomalib_dpclip.benchmark.report.formats import to_html
+from anomalib_dpclip.benchmark.report.sections import Section
+from anomalib_dpclip.benchmark.report.summary import by_knowledge, done_rows
+from anomalib_dpclip.data.images import read_image
+
+SHOWN = 10
+"""Mistakes of each kind that are shown of each model."""
+
+SIDE = 112
+"""Of a thumbnail, in pixels."""
+
+_STYLE = """
+body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:76rem;padding:0 1rem;color:#222;background:#fff}
+.wide{overflow-x:auto}table{border-collapse:collapse;font-size:14px;margin:.5rem 0 1rem}
+th,td{padding:.25rem .7rem;border-bottom:1px solid #ddd;text-align:right;white-space:nowrap}
+th{cursor:pointer;border-bottom:2px solid #888;vertical-align:bottom}th:hover{background:#eef}
+td.text,th:first-child{text-align:left}td.text:last-child{white-space:normal;min-width:18rem}
+th.up:after{content:" \\2191"}th.down:after{content:" \\2193"}
+img.chart{max-width:100%}figure{display:inline-block;margin:.3rem;width:114px;vertical-align:top;font-size:12px;line-height:1.25}
+figure img{border:1px solid #ccc}figcaption{overflow-wrap:anywhere}
+"""
+
+_SCRIPT = """
+document.querySelectorAll("th").forEach(head=>head.onclick=()=>{
+ const table=head.closest("table"),column=[...head.parentNode.children].indexOf(head),body=table.tBodies[0];
+ const down=!head.classList.contains("down");
+ table.querySelectorAll("th").forEach(other=>other.className="");head.className=down?"down":"up";
+ const key=row=>{const text=row.cells[column].textContent,number=parseFloat(text);return isNaN(number)?text:number};
+ [...body.rows].sort((a,b)=>{const x=key(a),y=key(b),words=typeof x!=typeof y?(typeof x=="string"?1:-1):0;
+  return words||(down?-1:1)*(x<y?-1:x>y?1:0)}).forEach(row=>body.append(row))});
+"""
+
+
+class Mistakes(NamedTuple):
+    """The worst mistakes of a model, in its first seed and draw.
+
+    Attributes:
+        label: The model.
+        misses: Anomalous images called normal, lowest score first: columns of images' scores, and ``path``.
+        alarms: Normal images called anomalous, highest score first.
+    """
+
+    label: str
+    misses: pd.DataFrame
+    alarms: pd.DataFrame
+
+
+def worst_mistakes(rows: pd.DataFrame, images: pd.DataFrame, roots: Mapping[str, str]) -> list[Mistakes]:
+    """The worst mistakes of each model.
+
+    Args:
+        rows: As `read_rows` gives them.
+        images: Scores of images, as `read_beside` gives them.
+        roots: Folder of the images of each job, by its key.
+    """
+    found = []
+    for label, part in by_knowledge(done_rows(rows)).groupby("label", sort=False):
+        tested = images[images["key"].isin(part["key"][part["run"] == part["run"].iloc[0]])]
+        paths = [str(Path(roots.get(key, ""), image)) for key, image in zip(tested["key"], tested["image"], strict=True)]
+        tested = tested.assign(path=paths).sort_values("score")
+        misses = tested[(tested["label"] == 1) & (tested["called"] == 0)]
+        alarms = tested[(tested["label"] == 0) & (tested["called"] == 1)]
+        if len(tested):
+            found.append(Mistakes(str(label), misses, alarms[::-1]))
+    return found
+
+
+def html_page(sections: Sequence[Section], charts: Mapping[str, Figure], mistakes: Sequence[Mistakes]) -> str:
+    """The whole page.
+
+    Args:
+        sections: Tables.
+        charts: By their titles.
+        mistakes: Of each model.
+    """
+    pictures = "".join(
+        f"<h2>{title}</h2><img class=chart alt='{title}' src='{_png(chart)}'>" for title, chart in charts.items()
+    )
+    shown = "".join(map(_shown, mistakes))
+    if shown:
+        text = f"Of each model the {SHOWN} worst of its first seed and draw, with their scores; the threshold is 0.5."
+        shown = f"<h2>Worst mistakes</h2><p>{text}</p>{shown}"
+    title = "Benchmark results"
+    return (
+        f"<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
+        f"<title>{title}</title><style>{_STYLE}</style><h1>{title}</h1>\n{to_html(sections)}\n{pictures}\n{shown}<script>{_SCRIPT}</script></html>\n"
+    )
+
+
+def _shown(mistakes: Mistakes) -> str:
+    parts = [f"<h3>{html.escape(mistakes.label)}</h3>"]
+    for what, table in (("Missed", mistakes.misses), ("False alarms", mistakes.alarms)):
+        pictures = "".join(_figure(row.path, row.image, row.score) for row in table.head(SHOWN).itertuples())
+        parts.append(f"<p>{what}: {len(table)}</p>{pictures}")
+    return "".join(parts)
+
+
+def _figure(path: str, name: str, score: float) -> str:
+    return f"<figure>{_thumbnail(Path(path))}<figcaption>{score:.3f} {html.escape(name)}</figcaption></figure>"
+
+
+def _thumbnail(path: Path) -> str:
+    if not path.is_file():
+        return f"<div>no file {html.escape(path.name)} here</div>"
+    picture = read_image(path)
+    picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    data = io.BytesIO()
+    picture.save(data, "JPEG", quality=80)
+    return f'<img alt="" src="data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}">'
+
+
+def _png(chart: Figure) -> str:
+    data = io.BytesIO()
+    chart.savefig(data, format="png")
+    return f"data:image/png;base64,{base64.b64encode(data.getvalue()).decode()}"

@@ -1,0 +1,118 @@
+"""What is counted from each image's result, by hand."""
+
+import json
+import math
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+import torch
+from anomalib.data import ImageBatch
+
+from anomalib_dpclip.benchmark.image_results import ImageResults, at_thresholds, by_defect, defect_of, undefined
+
+NONE = {"true_pixels": None, "false_pixels": None, "missed_pixels": None}
+
+
+def records(*images, pixels=NONE):
+    return pd.DataFrame([{"label": label, "score": score, "called": called, **pixels} for label, score, called in images])
+
+
+def batch(**fields):
+    values = {
+        "image": torch.zeros(2, 3, 2, 2),
+        "image_path": ["set/test/good/a.png", "set/test/crack/b.png"],
+        "gt_label": torch.tensor([0, 1]),
+        "pred_score": torch.tensor([0.25, 0.75]),
+        "pred_label": torch.tensor([False, True]),
+        "anomaly_map": torch.zeros(2, 2, 2),
+        "gt_mask": torch.tensor([[[0, 0], [0, 0]], [[1, 1], [1, 0]]]),
+        "pred_mask": torch.tensor([[[True, False], [False, False]], [[True, True], [False, True]]]),
+    }
+    return ImageBatch(**values | fields)
+
+
+def results(*batches, threshold=0.5):
+    thresholds = {f"{kind}_threshold": torch.tensor(threshold) for kind in ("image", "pixel")}
+    model, evaluator = SimpleNamespace(post_processor=SimpleNamespace(**thresholds)), ImageResults()
+    evaluator.on_test_start(None, model)
+    for each in batches:
+        evaluator.on_test_batch_end(None, model, None, each, 0)
+    return evaluator
+
+
+def test_records_of_a_batch():
+    evaluator = results(batch())
+    assert evaluator.records == [
+        {
+            "image": "set/test/good/a.png",
+            "label": 0,
+            "score": 0.25,
+            "called": 0,
+            "true_pixels": 0,
+            "false_pixels": 1,
+            "missed_pixels": 0,
+        },
+        {
+            "image": "set/test/crack/b.png",
+            "label": 1,
+            "score": 0.75,
+            "called": 1,
+            "true_pixels": 2,
+            "false_pixels": 1,
+            "missed_pixels": 1,
+        },
+    ]
+    assert evaluator.resolution == (2, 2)
+    evaluator.on_test_start(None, None)
+    assert (evaluator.records, evaluator.resolution) == ([], None)
+
+
+def test_without_masks_or_labels():
+    evaluator = results(batch(gt_mask=None), batch(gt_label=None, pred_mask=None))
+    assert [record["true_pixels"] for record in evaluator.records] == [None] * 4
+    assert [record["label"] for record in evaluator.records] == [0, 1, None, None]
+
+
+def test_without_thresholds_nothing_is_called_anything():
+    evaluator = results(batch(), threshold=math.nan)
+    assert [(record["called"], record["true_pixels"]) for record in evaluator.records] == [(None, None)] * 2
+
+
+def test_metrics_at_thresholds_by_hand():
+    images = records((0, 0.1, 0), (0, 0.2, 0), (0, 0.9, 1), (1, 0.8, 1), (1, 0.3, 0))
+    images[["true_pixels", "false_pixels", "missed_pixels"]] = [[0, 0, 0], [0, 0, 0], [0, 4, 0], [6, 1, 2], [0, 0, 3]]
+    # Of images one true, one false and one missed; of pixels 6, 5 and 5.
+    assert at_thresholds(images) == pytest.approx({"class_F1": 2 / 4, "seg_F1": 12 / 22, "false_alarm_rate": 1 / 3})
+
+
+def test_undefined_metrics_are_nan_and_the_reason_is_said():
+    normal = records((0, 0.1, 0), (0, 0.2, 1))
+    assert at_thresholds(normal) == {
+        "class_F1": pytest.approx(math.nan, nan_ok=True),
+        "seg_F1": pytest.approx(math.nan, nan_ok=True),
+        "false_alarm_rate": 0.5,
+    }
+    assert undefined(normal) == ["image metrics are undefined: no anomalous image", "pixel metrics are undefined: no masks"]
+    assert undefined(records((1, 0.5, 1), pixels={"true_pixels": 1, "false_pixels": 0, "missed_pixels": 0})) == [
+        "image metrics are undefined: no normal image"
+    ]
+    assert undefined(records((1, 0.5, None), (0, 0.5, None))) == ["metrics at thresholds are undefined: the model has set none"]
+    empty = dict.fromkeys(NONE, 0)
+    assert undefined(records((1, 0.5, 1), (0, 0.5, 0), pixels=empty)) == ["pixel metrics are undefined: no anomalous pixel"]
+    assert undefined(records((1, 0.5, 1), (0, 0.5, 0), pixels={**empty, "true_pixels": 1})) == []
+
+
+def test_kinds_of_defect_against_all_normal_images():
+    images = records((0, 0.1, 0), (0, 0.5, 0), (1, 0.9, 1), (1, 0.3, 0))
+    images["defect"] = ["", "", "hole", "crack"]
+    # The crack outscores one of two; its precision is 1 of 2, the two normal ones lying at 0.5 and 0.1.
+    assert json.loads(by_defect(images)) == {
+        "crack": {"images": 1, "AUROC": 0.5, "AP": 0.5},
+        "hole": {"images": 1, "AUROC": 1.0, "AP": 1.0},
+    }
+    assert by_defect(images[images["label"] == 1]) == by_defect(images[images["label"] == 0]) == ""
+
+
+def test_the_kind_of_a_defect_is_its_folder():
+    assert (defect_of("set/test/crack/b.png", 1), defect_of("set/test/good/a.png", 0)) == ("crack", "")

@@ -1,0 +1,47 @@
+"""Work in a process of its own."""
+
+import os
+import signal
+
+import numpy as np
+import pytest
+
+from anomalib_dpclip.benchmark import own_process
+from anomalib_dpclip.benchmark.own_process import in_own_process, peak_memory
+
+
+@pytest.fixture(autouse=True)
+def _bare(monkeypatch):
+    monkeypatch.setattr(own_process, "PRELOADED", ())
+
+
+def _hold(mebibytes):
+    held = np.ones(mebibytes * 2**17)
+    return os.getpid(), peak_memory(None), len(held)
+
+
+def _fail():
+    raise KeyError("x")
+
+
+def _die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_each_has_its_own_process_and_peak_memory(capfd):
+    large, small = (in_own_process(_hold, mebibytes) for mebibytes in (400, 1))
+    assert os.getpid() not in {large[0], small[0]}
+    assert large[0] != small[0]
+    assert 350 < large[1] - small[1] < 450
+
+
+def test_errors_come_back_and_output_does_not(capfd):
+    with pytest.raises(KeyError, match="x"):
+        in_own_process(_fail)
+    in_own_process(print, "text")
+    assert "text" not in capfd.readouterr().out
+
+
+def test_a_killed_process_is_an_error():
+    with pytest.raises(RuntimeError, match="ended from outside"):
+        in_own_process(_die)

@@ -1,0 +1,149 @@
+"""Results on disk: one JSON file a job, the CSV files made of them, and what becomes of older rows."""
+
+import json
+import math
+
+import pandas as pd
+import pytest
+from tests.unit.benchmark.results import PROVENANCE, ROW, write_results
+
+from anomalib_dpclip.benchmark.rows import (
+    COLUMNS,
+    Result,
+    beside,
+    identity_of,
+    jobs_folder,
+    read_beside,
+    read_provenance,
+    read_rows,
+    set_aside,
+    write_result,
+    write_tables,
+)
+
+
+def test_a_row_is_read_as_it_was_written(tmp_path):
+    odd = {"category": "NA", "label": 'quoted "a, b"', "reason": "", "image_AUROC": 0.1 + 0.2, "pixel_AP": None, "draw": 2}
+    rows = read_rows(write_results(tmp_path / "rows.csv", odd, {"status": "failed", "reason": "one\ntwo"}))
+    assert list(rows.columns) == list(COLUMNS)
+    first, second = rows.to_dict("records")
+    assert first["image_AUROC"] == 0.1 + 0.2  # to the last digit
+    assert math.isnan(first["pixel_AP"])
+    assert (first["category"], first["label"], first["seed"], first["draw"]) == ("NA", 'quoted "a, b"', "1", "2")
+    assert second["reason"] == "one\ntwo"
+    assert read_provenance(tmp_path / "rows.csv") == ["command: dpclip benchmark --config x.yaml", "machine: a machine"]
+
+
+def test_scores_and_corrupted_images_lie_beside(tmp_path):
+    shift = [{"corruption": "blur", "strength": 1.0, "false_alarm_rate": 0.25}]
+    path = write_results(tmp_path / "rows.csv", {"scores": [0.25, 0.75], "labels": [0, 1], "shift": shift}, {})
+    images = read_beside(path, "images")
+    assert images[["key", "image", "defect", "score", "called"]].to_numpy().tolist() == [
+        ["rows0", "test/000.png", pytest.approx(float("nan"), nan_ok=True), 0.25, 0],
+        ["rows0", "test/001.png", "crack", 0.75, 1],
+    ]
+    assert read_beside(path, "shift").to_dict("records") == [{"key": "rows0", **shift[0]}]
+    assert read_beside(write_results(tmp_path / "other.csv", {}), "images").empty
+
+
+def test_other_corruptions_are_added(tmp_path):
+    path = write_results(tmp_path / "rows.csv", {"shift": [{"corruption": name, "strength": 1} for name in ("blur", "light")]})
+    write_results(path, {"shift": [{"corruption": name, "strength": 2} for name in ("light", "move")]})
+    shift = read_beside(path, "shift")
+    assert shift[["corruption", "strength"]].to_numpy().tolist() == [["blur", 1], ["light", 2], ["move", 2]]
+
+
+def test_jobs_whose_files_are_gone_stay_in_the_csv(tmp_path):
+    path = write_results(tmp_path / "rows.csv", {"image_AP": 0.5, "scores": [0.1], "labels": [0]})
+    for file in jobs_folder(path).iterdir():
+        file.unlink()
+    write_result(path, Result({**ROW, "key": "new"}, [{"image": "a.png", "score": 0.5}]))
+    write_tables(path, PROVENANCE, {})
+    assert read_rows(path)["key"].tolist() == ["rows0", "new"]
+    assert read_beside(path, "images")["key"].tolist() == ["rows0", "new"]
+
+
+def test_a_repaired_job_replaces_its_failure(tmp_path):
+    path = write_results(tmp_path / "rows.csv", {"status": "failed", "reason": "broken"})
+    write_result(path, Result({**ROW, "key": "rows0", "image_AP": 0.5}))
+    write_tables(path, PROVENANCE, {})
+    (row,) = read_rows(path).to_dict("records")
+    assert (row["status"], row["reason"], row["image_AP"]) == ("ok", "", 0.5)
+
+
+def test_rows_of_an_earlier_state_are_marked_until_that_state_is_back(tmp_path):
+    path = write_results(tmp_path / "rows.csv", {}, {"status": "failed", "reason": "broken"}, {"label": "other"})
+    now = {identity_of({**ROW}): "now"}
+    write_result(path, Result({**ROW, "key": "now"}))
+    write_tables(path, PROVENANCE, now)
+    rows = read_rows(path).set_index("key")
+    assert rows["status"].to_dict() == {"rows0": "superseded", "rows2": "ok", "now": "ok"}  # the failure says nothing any more
+    assert rows.loc["rows0", "reason"] == "its weights, data or settings have changed since; the job is now now"
+
+    write_tables(path, PROVENANCE, {identity_of({**ROW, "label": "third"}): "third"})  # another config, of other rows
+    assert read_rows(path).set_index("key")["status"].to_dict() == {"rows0": "superseded", "rows2": "ok", "now": "ok"}
+
+    write_tables(path, PROVENANCE, {identity_of({**ROW}): "rows0"})
+    rows = read_rows(path).set_index("key")
+    assert rows["status"].to_dict() == {"rows0": "ok", "rows2": "ok", "now": "superseded"}
+    assert rows.loc["rows0", "reason"] == ""
+
+
+def test_a_job_is_whole_or_not_there(tmp_path, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(json, "dumps", full)
+    with pytest.raises(OSError, match="no space"):
+        write_result(tmp_path / "rows.csv", Result({**ROW, "key": "k"}))
+    assert list(jobs_folder(tmp_path / "rows.csv").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a,b\n1,2\n", "lacks the columns"),
+        ("", "not a CSV of benchmark results"),
+        ("\0\xff", "not a CSV of benchmark results|lacks"),
+    ],
+)
+def test_other_files_are_refused_by_name(tmp_path, text, message):
+    path = tmp_path / "rows.csv"
+    path.write_text(text, encoding="latin-1")
+    with pytest.raises(ValueError, match=rf"rows\.csv: .*({message})"):
+        read_rows(path)
+    with pytest.raises(ValueError, match=r"rows\.csv"):
+        write_tables(path, PROVENANCE, {})
+    assert path.read_text(encoding="latin-1") == text
+
+
+def test_a_missing_file_says_how_to_make_it(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"dpclip benchmark --config CONFIG --out .*rows\.csv"):
+        read_rows(tmp_path / "rows.csv")
+
+
+def test_files_of_other_columns_are_read_as_far_as_they_go(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text("label,model,knows,data_set,category,seed,status,key,image_AUROC,more\nA,M,nothing,S,c,1,ok,k,0.5,x\n")
+    (row,) = read_rows(path).to_dict("records")
+    assert (row["image_AUROC"], row["draw"], row["reason"]) == (0.5, "", "")
+    assert pd.isna(row["seg_F1"])
+
+
+def test_the_last_row_of_a_job_counts(tmp_path):
+    first, second = (
+        write_results(tmp_path / name / "rows.csv", {"image_AP": value}) for name, value in (("a", 0.1), ("b", 0.2))
+    )
+    assert read_rows(first, second)["image_AP"].tolist() == [0.2]
+
+
+def test_setting_aside_takes_all_that_belongs_together(tmp_path):
+    path = tmp_path / "rows.csv"
+    for number in (1, 2):
+        write_results(path, {"scores": [0.1], "labels": [0]})
+        set_aside(path)
+        assert read_rows(tmp_path / f"rows-{number}.csv")["key"].tolist() == ["rows0"]
+        assert beside(tmp_path / f"rows-{number}.csv", "images").is_file()
+        assert jobs_folder(tmp_path / f"rows-{number}.csv").is_dir()
+    set_aside(path)  # nothing is there
+    assert not list(tmp_path.glob("rows.*"))
