@@ -49,7 +49,7 @@ def test_from_top_to_bottom(folder):
 
     quickstart, *_ = (block for block in blocks_of(README.read_text(encoding="utf-8"), "bash") if "LEARNED" in block)
     again = run_shell(quickstart, folder)
-    assert "Nothing is measured" in again.stdout or "4 of 4 jobs done" in again.stdout
+    assert "Nothing is measured" in again.stdout or "6 of 6 jobs done" in again.stdout
     assert (folder / "results/DPCLIP/Surfaces/weave/v1/weights/lightning/model.ckpt").is_file()
 
 
