@@ -68,7 +68,8 @@ def check_provenance(provenance: Provenance, model: DPCLIPModel, path: Path) -> 
     for name, value in (earlier | provenance.architecture).items():
         if name in own and own[name] != value:
             raise ValueError(
-                f"{path} holds adapters trained with {name}={value}, the model has {own[name]}: set --model.{name} {value}"
+                f"{path} holds adapters trained with {name}={value}, the model has {own[name]}: set "
+                f"--model.architecture.{name} {value}"
             )
 
 

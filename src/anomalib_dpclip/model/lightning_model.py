@@ -261,7 +261,7 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]
     @property
     def prediction_arguments(self) -> dict[str, Any]:
         """Arguments that predictions depend on, plain data by name."""
-        return self.configuration.as_dict()
+        return self.configuration.as_dict() | {"image_size": self.model.backbone.image_size[0]}
 
     @property
     def trainer_arguments(self) -> dict[str, Any]:
