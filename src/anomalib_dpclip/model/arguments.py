@@ -86,6 +86,7 @@ class Training:
         decoupling_weight: Weight of the decoupling loss; 0 leaves it out.
         prototype_momentum: Momentum of the global prototypes, in [0, 1].
         checkpointing: Whether layers are computed again in the backward pass instead of remembered: less memory, more time.
+        epochs: Number of epochs. Default: ``--trainer.max_epochs``, else the published 20.
         learning_rate: Learning rate of Adam.
         milestones: Optimiser steps at which the learning rate is halved.
         temperature: Factor on the similarities in the segmentation loss; ``backbone`` for the one that the backbone learned.
@@ -97,6 +98,7 @@ class Training:
     decoupling_weight: float = 0.1
     prototype_momentum: float = 0.999
     checkpointing: bool = False
+    epochs: int | None = None
     learning_rate: float = 5e-4
     milestones: list[int] | tuple[int, ...] = (16000, 32000)
     temperature: float | Literal["backbone"] = TEMPERATURE
@@ -111,6 +113,8 @@ class Training:
             value = getattr(self, name)
             if not isinstance(value, str) and value <= 0:
                 raise ValueError(f"{name} must be positive, not {value}")
+        if self.epochs is not None and self.epochs < 1:
+            raise ValueError(f"training.epochs must be at least 1, not {self.epochs}")
         if not 0 <= self.decoupling_weight < math.inf:
             raise ValueError(f"decoupling_weight must be at least 0 and finite, not {self.decoupling_weight}")
 
@@ -154,10 +158,11 @@ class RegionOptions:
         ignore: Picture of the photos' size, white where nothing is scored (a fixture, a timestamp): what lies there counts
             neither for maps, scores and thresholds nor for metrics, in exported files as well.
         min_area: Pixels of the photo that an anomalous region has at least to be listed and shown; smaller ones are specks.
+            Default: as a file says, else 0.
     """
 
     ignore: str | None = None
-    min_area: int = 0
+    min_area: int | None = None
 
     def __post_init__(self) -> None:
         """Check the range.
@@ -165,7 +170,7 @@ class RegionOptions:
         Raises:
             ValueError: If the area is negative.
         """
-        if self.min_area < 0:
+        if self.min_area is not None and self.min_area < 0:
             raise ValueError(f"min_area must be at least 0, not {self.min_area}: it is a number of pixels")
 
 
