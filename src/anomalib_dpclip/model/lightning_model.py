@@ -265,8 +265,9 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]
 
     @property
     def trainer_arguments(self) -> dict[str, Any]:
-        """No sanity check: its few batches would set thresholds. Everything else is the user's."""
-        return {"num_sanity_val_steps": 0}
+        """No sanity check: its few batches would set thresholds. The epochs, if an argument says how many."""
+        epochs = self.training_options.epochs
+        return {"num_sanity_val_steps": 0, **({} if epochs is None else {"max_epochs": epochs})}
 
     def configure_callbacks(self) -> Sequence[Callback]:
         """Components that are callbacks, and what watches a run."""
