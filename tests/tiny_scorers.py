@@ -13,7 +13,7 @@ from tests.tiny_clip import tiny_model
 
 def tiny_comparison() -> Comparison:
     """By the backbone's own tokens."""
-    return Comparison(TextScorer(tiny_model(), Region()), OwnTokens((6, 6)))
+    return Comparison(TextScorer(tiny_model(), Region()), OwnTokens((6, 6), 4))
 
 
 def soft_images(count: int, seed: int = 0) -> Tensor:

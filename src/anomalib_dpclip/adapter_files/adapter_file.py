@@ -40,6 +40,14 @@ _ARGUMENT_TYPES: dict[str, Any] = {
     "detection": str,
     "image_size": int | list[int],
     "tiles": int,
+    "min_area": int,
+    "memory_backbone": str,
+    "memory_image_size": int,
+    "memory_layers": list[float],
+    "pretrained_tag": str,
+    "image_mean": list[float],
+    "image_std": list[float],
+    "tokenizer": str,
     "class_name": str,
     "domain": str,
     "normal_states": list[str],
@@ -160,7 +168,8 @@ class Provenance:
         found = kept | named | self.architecture
         found = {name: value for name, value in found.items() if value is not None}
         for name, value in found.items():
-            if name in _ARGUMENT_TYPES and not _is_of_type(value, _ARGUMENT_TYPES[name]):
+            is_unknown = name not in _ARGUMENT_TYPES
+            if name in self.architecture if is_unknown else not _is_of_type(value, _ARGUMENT_TYPES[name]):
                 raise ValueError(
                     f"{path}: no model can be built as its provenance says ({name}={value!r}); is the file damaged, or of a "
                     f"newer version of anomalib-dpclip?"

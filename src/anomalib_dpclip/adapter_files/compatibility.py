@@ -11,7 +11,7 @@ from anomalib_dpclip.files.plain_data import plain_data
 from anomalib_dpclip.files.tensors import difference_of_tensors
 from anomalib_dpclip.method.torch_model import DPCLIPModel
 
-_OF_THE_TARGET = frozenset({"class_name", "domain"})
+_OF_THE_TARGET = frozenset({"class_name", "domain", "min_area"})
 """Arguments that may differ from the file's: adapters are there to be used on other targets."""
 
 
@@ -68,7 +68,8 @@ def check_provenance(provenance: Provenance, model: DPCLIPModel, path: Path) -> 
     for name, value in (earlier | provenance.architecture).items():
         if name in own and own[name] != value:
             raise ValueError(
-                f"{path} holds adapters trained with {name}={value}, the model has {own[name]}: set --model.{name} {value}"
+                f"{path} holds adapters trained with {name}={value}, the model has {own[name]}: set "
+                f"--model.architecture.{name} {value}"
             )
 
 

@@ -34,7 +34,7 @@ def predict(
     accelerator: str = "auto",
     bit_depth: int | None = None,
     pictures: bool = True,
-    min_area: int = 0,
+    min_area: int | None = None,
     ignore: Path | None = None,
     false_alarm_rate: float | None = None,
     exit_code: bool = False,

@@ -100,8 +100,6 @@ def load_feature_tower(name: str, options: TowerOptions | None = None) -> Featur
         size, statistics = chosen.image_size or _EMBEDDED_SIZE, _EMBEDDED_STATISTICS
         return FeatureTower(network, (size, size), *statistics)
     _require_known(name)
-    if chosen.weights is None:
-        require_hub(f"timm/{name}")
     network, config = _network(name, chosen.image_size, chosen.layers, is_pretrained=chosen.weights is None)
     if chosen.weights is not None:
         _load(network, load_plain(Path(chosen.weights)), name)
@@ -126,9 +124,12 @@ def _network(
     import timm
 
     config: Any = timm.get_pretrained_cfg(name).to_dict()
-    sizes = {"img_size": image_size} if image_size and config.get("fixed_input_size") else {}
+    sizes: dict[str, Any] = {"img_size": image_size} if image_size and config.get("fixed_input_size") else {}
     try:
+        if is_pretrained:
+            require_hub(f"timm/{name}")
         info = timm.create_model(name, features_only=True, **sizes).feature_info.info
+        _require_multiple(name, image_size, {int(each["reduction"]) for each in info})
         chosen = _chosen_layers([int(each["reduction"]) for each in info], layers)
         network = timm.create_model(name, features_only=True, out_indices=chosen, pretrained=is_pretrained, **sizes)
     except (RuntimeError, AttributeError, AssertionError) as error:  # timm's words for a size or a kind that does not fit
@@ -139,6 +140,12 @@ def _network(
             f"elsewhere and give the file with --model.memory.weights, or use {EMBEDDED} of the extra photos"
         ) from error
     return network, config
+
+
+def _require_multiple(name: str, image_size: int | None, strides: set[int]) -> None:
+    """Make sure that patches divide the images of a network whose maps are all of one size."""
+    if image_size is not None and len(strides) == 1 and image_size % min(strides):
+        raise ValueError(f"memory.image_size {image_size} is no multiple of the patch of {name}, {min(strides)}")
 
 
 def _chosen_layers(strides: list[int], layers: Sequence[float] | None) -> list[int]:

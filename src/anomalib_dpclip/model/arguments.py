@@ -158,10 +158,11 @@ class RegionOptions:
         ignore: Picture of the photos' size, white where nothing is scored (a fixture, a timestamp): what lies there counts
             neither for maps, scores and thresholds nor for metrics, in exported files as well.
         min_area: Pixels of the photo that an anomalous region has at least to be listed and shown; smaller ones are specks.
+            Default: as a file says, else 0.
     """
 
     ignore: str | None = None
-    min_area: int = 0
+    min_area: int | None = None
 
     def __post_init__(self) -> None:
         """Check the range.
@@ -169,7 +170,7 @@ class RegionOptions:
         Raises:
             ValueError: If the area is negative.
         """
-        if self.min_area < 0:
+        if self.min_area is not None and self.min_area < 0:
             raise ValueError(f"min_area must be at least 0, not {self.min_area}: it is a number of pixels")
 
 

@@ -92,7 +92,6 @@ class AuxiliaryCalibration(Callback):
             with trainer.precision_plugin.forward_context():
                 statistics = auxiliary_statistics(module, trainer.global_rank, trainer.world_size)
             processor.auxiliary_calibration.set_from(statistics, module.model.domain)
-            processor.auxiliary_calibration.belongs_to("text", is_default=True)
             basis = processor.auxiliary_calibration.threshold_basis
             known = replace(known, calibration_domain=module.model.domain, calibration_basis=basis)
         module.provenance = known

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ from anomalib_dpclip.adapter_files.adapter_file import PROVENANCE_KEY, UNADAPTED
 from anomalib_dpclip.adapter_files.compatibility import check_provenance
 from anomalib_dpclip.method.domain import DEFAULT_DOMAIN
 from anomalib_dpclip.model import good_images
-from anomalib_dpclip.model.configuration import resolve
+from anomalib_dpclip.model.arguments import Architecture, ClipOptions, Prompts
+from anomalib_dpclip.model.configuration import merge
 from anomalib_dpclip.model.parts import same_tensors
 from anomalib_dpclip.post_processing.calibration import Calibration
 
@@ -34,13 +35,19 @@ DOMAIN_KEY, CLASS_KEY = "domain", "anchor_class"
 # None of these belongs to the model, and a path of one machine would keep a checkpoint from being loaded on another.
 _NOT_OF_THE_MODEL = ("weights", "auxiliary", "few_shot_source", "export")
 
+_RESOLVED_GROUPS: dict[str, dict[str, str]] = {
+    name: {item.name: item.name for item in fields(kind)}
+    for name, kind in (("clip", ClipOptions), ("architecture", Architecture), ("prompts", Prompts))
+} | {"memory": {"image_size": "memory_image_size", "layers": "memory_layers"}, "region": {"min_area": "min_area"}}
+"""Arguments of groups by their names in a configuration."""
+
 
 def portable_arguments(arguments: Mapping[str, Any], resolved: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments of the constructor as plain data that another machine can build the model from.
 
     Args:
         arguments: As they were given, groups as objects or mappings.
-        resolved: Values of flat arguments that stand for what was left to a file or to the defaults.
+        resolved: Values of a configuration, for what was left to a file or to the defaults.
     """
     kept = dict(arguments) | {name: resolved[name] for name in arguments if name in resolved}
     plain = {}
@@ -48,6 +55,9 @@ def portable_arguments(arguments: Mapping[str, Any], resolved: Mapping[str, Any]
         if name in _NOT_OF_THE_MODEL and value != UNADAPTED:
             continue
         plain[name] = _plain(asdict(value) if hasattr(value, "__dataclass_fields__") else value)
+    for group, names in _RESOLVED_GROUPS.items():
+        if group in plain:
+            plain[group] = (plain[group] or {}) | {name: _plain(resolved.get(own)) for name, own in names.items()}
     for group, path in (("training", "auxiliary_root"), ("region", "ignore")):
         if isinstance(plain.get(group), dict):
             plain[group].pop(path, None)
@@ -95,22 +105,38 @@ def provenance_entry(module: Any) -> dict[str, Any]:
     calibration = getattr(module.post_processor, "calibration", None)
     if calibration is not None:
         entry |= calibration.description()
-    return asdict(replace(module.provenance, arguments=module.prediction_arguments)) | entry
+    return asdict(module.provenance.with_arguments(module.prediction_arguments)) | entry
+
+
+def follow_checkpoint(module: Any, checkpoint: Mapping[str, Any]) -> None:
+    """Become what a checkpoint is of, as far as no argument says otherwise.
+
+    Args:
+        module: `DPCLIP`.
+        checkpoint: The checkpoint, of which nothing has been taken yet.
+
+    Raises:
+        ValueError: If it is not DP-CLIP's, or is damaged.
+    """
+    saved = checkpoint.get(PROVENANCE_KEY)
+    if saved is None:
+        raise ValueError("the checkpoint is not one of DPCLIP: it lacks its provenance. Which model wrote it?")
+    _check_unadapted(module, checkpoint)
+    configuration = merge(module.given, Provenance.from_dict(saved, CHECKPOINT).model_arguments(CHECKPOINT))
+    if configuration != module.configuration:
+        module.use_parts(configuration, module.build(configuration))
 
 
 def restore_provenance(module: Any, checkpoint: Mapping[str, Any]) -> None:
     """Take over provenance, class, domain, and what the thresholds are of.
 
     Raises:
-        ValueError: If the checkpoint is not DP-CLIP's, was made with another backbone, architecture, image size or domain, or
-            is damaged.
+        ValueError: If the checkpoint was made with another backbone, architecture, image size or domain, or is damaged.
     """
-    saved = checkpoint.get(PROVENANCE_KEY)
-    if saved is None:
-        raise ValueError("the checkpoint is not one of DPCLIP: it lacks its provenance. Which model wrote it?")
-    _check_unadapted(module, checkpoint)
+    saved = checkpoint[PROVENANCE_KEY]
     provenance = Provenance.from_dict(saved, CHECKPOINT)
     check_provenance(provenance, module.model, CHECKPOINT)
+    _check_pre_processor(module, checkpoint.get("anomalib_pre_processor_config") or {})
     _check_image_size(module)
     _check_memory(module, provenance, checkpoint.get("state_dict", {}))
     domain = saved.get(DOMAIN_KEY, DEFAULT_DOMAIN)
@@ -130,6 +156,14 @@ def _check_unadapted(module: Any, checkpoint: Mapping[str, Any]) -> None:
         raise ValueError(f"the checkpoint is of CLIP without adapters: say --model.weights {UNADAPTED} beside --ckpt_path")
     if module.weights == UNADAPTED and not is_unadapted:
         raise ValueError(f"the checkpoint holds adapters: leave --model.weights {UNADAPTED} out")
+
+
+def _check_pre_processor(module: Any, saved: Mapping[str, Any]) -> None:
+    if "image_size" in saved and not hasattr(module.pre_processor, "image_size") and module.pre_processor is not None:
+        raise ValueError(
+            "the checkpoint is calibrated with DPCLIP's own pre-processor: leave pre_processor out, or give the file as "
+            "--model.weights instead of --ckpt_path to calibrate anew"
+        )
 
 
 def _check_image_size(module: Any) -> None:
@@ -199,20 +233,6 @@ def make_room(module: Any, state: dict[str, Any]) -> dict[str, Any]:
     else:
         module.region.fit_to(state, REGION)
     return {name: value for name, value in full.items() if name.startswith(FROZEN)} | state
-
-
-def follow_checkpoint(module: Any, path: Any) -> None:
-    """Before a checkpoint is loaded: become what it is of, as far as no argument says otherwise.
-
-    Args:
-        module: `DPCLIP`.
-        path: The checkpoint, if there is one.
-    """
-    if path is None or not Path(path).is_file() or module.is_trained_here:
-        return
-    configuration = resolve(module.given, Path(path))
-    if configuration != module.configuration:
-        module.use_parts(configuration, module.build(configuration))
 
 
 def keep_what_was_trained(module: Any, checkpoint: dict[str, Any]) -> bool:

@@ -21,6 +21,9 @@ class Configuration:
 
     Attributes:
         backbone: See `DPCLIP`, as the others.
+        memory_image_size: See `MemoryOptions.image_size`.
+        memory_layers: See `MemoryOptions.layers`.
+        min_area: See `RegionOptions`.
     """
 
     backbone: str = "ViT-L-14-336"
@@ -30,6 +33,9 @@ class Configuration:
     class_name: str | None = None
     domain: str | None = None
     memory_backbone: str | None = None
+    memory_image_size: int | None = None
+    memory_layers: list[float] | None = None
+    min_area: int = 0
     quick_gelu: bool | None = None
     pretrained_tag: str | None = None
     image_mean: list[float] | None = None
@@ -75,13 +81,22 @@ def resolve(given: dict[str, Any], file: Path | None = None) -> Configuration:
         FileNotFoundError: If there is no such file.
         ValueError: If it holds no adapters, or is damaged.
     """
-    from_file = {} if file is None else arguments_from_file(file)
+    return merge(given, {} if file is None else arguments_from_file(file))
+
+
+def merge(given: dict[str, Any], from_file: dict[str, Any]) -> Configuration:
+    """`resolve`, where somebody has read the file.
+
+    Args:
+        given: Arguments that somebody named.
+        from_file: Arguments that the file names.
+    """
     if given.get("backbone") not in {None, from_file.get("backbone")}:
         from_file = {}  # of another backbone: its adapters will be refused, and nothing that it says holds
     pretrained = Path(from_file.get("pretrained", ""))
     if pretrained.suffix and not pretrained.is_file():
         # The name of a file that is not here: the fingerprint tells whether the default is the same.
-        del from_file["pretrained"]
+        from_file = {name: value for name, value in from_file.items() if name != "pretrained"}
     known = {name: value for name, value in (from_file | given).items() if name in _NAMES and value is not None}
     return replace(Configuration(), **known)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from anomalib import LearningType
 from anomalib.data import AnomalibDataModule, AnomalibDataset, ImageBatch, InferenceBatch
@@ -20,7 +20,7 @@ from anomalib_dpclip.adapter_files.save_and_load import load_adapters
 from anomalib_dpclip.auxiliary.auxiliary_set import AuxiliarySet
 from anomalib_dpclip.auxiliary.dataset import AuxiliaryDataset
 from anomalib_dpclip.clip.feature_tower import TowerOptions
-from anomalib_dpclip.data.image_checks import require_evaluation_images
+from anomalib_dpclip.data.image_checks import require_evaluation_images, require_images
 from anomalib_dpclip.deploy.export import DPCLIPExport
 from anomalib_dpclip.method.domain import DEFAULT_DOMAIN, Domain
 from anomalib_dpclip.method.prototypes import Prototypes, TokenDirections
@@ -157,8 +157,10 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]
         self.chosen_seed, self.seed = seed, seed_or_global(seed)
         self.weights, self.lot, self.batch_size = weights, lot, batch_size
         check_flat(batch_size, self.seed, k_shot, tiles, reads_target=bool(k_shot or few_shot_source or lot))
-        flat = {"backbone": backbone, "pretrained": pretrained, "class_name": class_name, "domain": domain}
+        flat: dict[str, Any] = {"backbone": backbone, "pretrained": pretrained, "class_name": class_name, "domain": domain}
         flat |= {"image_size": image_size, "tiles": tiles, "memory_backbone": memory_backbone}
+        flat |= {"memory_image_size": self.memory_options.image_size, "memory_layers": self.memory_options.layers}
+        flat |= {"min_area": self.region_options.min_area}
         groups = given_values(clip_options, group(Architecture, architecture), group(Prompts, prompts))
         self.given = {name: value for name, value in flat.items() if value is not None} | groups
         file = file_of(weights)
@@ -185,8 +187,7 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]
 
     def build(self, configuration: Configuration) -> Parts:
         """Networks of a configuration, with this model's other arguments."""
-        memory = self.memory_options
-        options = TowerOptions(memory.weights, memory.image_size, memory.layers)
+        options = TowerOptions(self.memory_options.weights, configuration.memory_image_size, configuration.memory_layers)
         return build_parts(configuration, self.seed, options, is_adapted=self.weights != UNADAPTED)
 
     def use_parts(self, configuration: Configuration, parts: Parts) -> None:
@@ -196,7 +197,7 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]
             configuration: The configuration.
             parts: What was built of it.
         """
-        options, domain = self.training_options, self.given.get("domain")
+        options, domain = self.training_options, cast("Domain | None", self.given.get("domain"))
         self.configuration, self.image_size, self.provenance = configuration, parts.image_size, parts.provenance
         self.model, self.feature_tower = parts.model, parts.feature_tower
         self.model.checkpointing = options.checkpointing
@@ -211,7 +212,7 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]
             self.pre_processor.configure(parts.image_size, parts.preprocessing)
         require_whole_images(self.pre_processor, parts.image_size, parts.preprocessing)
         self.scorer = self.text_scorer()
-        self.set_domain(domain or configuration.domain or DEFAULT_DOMAIN)
+        self.set_domain(domain or cast("Domain | None", configuration.domain) or DEFAULT_DOMAIN)
 
     def text_scorer(self) -> TextScorer:
         """A scorer by the text alone, as the model is now."""
@@ -244,7 +245,7 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]
     @property
     def min_area(self) -> int:
         """Pixels of the photo that an anomalous region has at least to be listed and shown."""
-        return self.region_options.min_area
+        return self.configuration.min_area
 
     @property
     def target_name(self) -> str:
@@ -271,7 +272,8 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]
 
     def configure_callbacks(self) -> Sequence[Callback]:
         """Components that are callbacks, and what watches a run."""
-        return [*super().configure_callbacks(), *watching_callbacks(self)]
+        components: Any = super().configure_callbacks()
+        return [*components, *watching_callbacks(self)]
 
     @property
     def is_uncalibrated(self) -> bool:
@@ -349,9 +351,9 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]
             self.auxiliary.prepare(self.datamodule)
 
     def setup(self, stage: str) -> None:
-        """Become what a checkpoint that is about to be loaded is of; train as the method does."""
+        """Train as the method does."""
         super().setup(stage)
-        checkpointing.follow_checkpoint(self, self.trainer.ckpt_path)
+        require_images(self.datamodule, stage)
         if stage == "fit":
             learning.prepare_trainer(self.trainer)
             learning.follow_global_seed(self)
@@ -418,7 +420,10 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Load a state without frozen networks; anything else that is missing or too much is an error."""
         state = checkpointing.make_room(self, dict(state_dict))
-        return super().load_state_dict(state, strict=strict, assign=assign)
+        keys = super().load_state_dict(state, strict=strict, assign=assign)
+        if self.target.class_name is not None:  # what the user says comes before what the checkpoint's anchors are of
+            self.target.set_class(self.target.class_name)
+        return keys
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add where the adapters come from, and what the thresholds in force are of."""
@@ -426,8 +431,9 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]
         checkpoint[PROVENANCE_KEY] = checkpointing.provenance_entry(self)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take over provenance, calibration and domain."""
+        """Become what a checkpoint is of, as far as no argument says otherwise."""
         if checkpointing.keep_what_was_trained(self, checkpoint):
             return
+        checkpointing.follow_checkpoint(self, checkpoint)
         super().on_load_checkpoint(checkpoint)
         checkpointing.restore_provenance(self, checkpoint)

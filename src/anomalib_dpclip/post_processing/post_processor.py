@@ -76,6 +76,7 @@ class DPCLIPPostProcessor(PostProcessor):
         self.domain: Domain = domain
         self.calibration = Calibration()
         self.auxiliary_calibration = Calibration()
+        self.auxiliary_calibration.belongs_to("text", is_default=True)
         self._statistics: CalibrationStatistics | None = None
 
     def checkpoint_config(self) -> dict[str, Any]:

@@ -86,18 +86,15 @@ class MemoryFit:
     def extend(self, state: MemoryState, images: Tensor) -> MemoryScorer:
         """A memory that more good images have joined.
 
+        Their own scores are not kept: images that were called anomalous are no sample of good ones, and thresholds from them
+        would rise to what was called anomalous.
+
         Args:
             state: The memory, and how it is fused, which stays.
             images: As in `fit`.
         """
-        clean = list(self._encoded(images))
-        damaged, masks = damage(images, self.seed)
-        rows = [self._row(state.fusion, each, self._distance(state.memory, each), 0) for each in clean]
-        for each, shown in zip(self._encoded(damaged), self._shown(masks), strict=True):
-            if shown:
-                rows.append(self._row(state.fusion, each, self._distance(state.memory, each), 1))
-        new = self._memory([self._keys(each, self.limit) for each in clean], state.memory)
-        return MemoryScorer(self.comparison, MemoryState(new, state.fusion, torch.cat([state.scores, *rows])))
+        keys = [self._keys(each, self.limit) for each in self._encoded(images)]
+        return MemoryScorer(self.comparison, MemoryState(self._memory(keys, state.memory), state.fusion, state.scores))
 
     def _encoded(self, images: Tensor) -> Iterator[Encoded]:
         """Images one after another."""
@@ -124,17 +121,22 @@ class MemoryFit:
         """A memory of the tokens of images, which join one that is known."""
         separate = [torch.cat(layers) for layers in zip(*(each.separate for each in keys), strict=True)]
         joint = [torch.cat(layers) for layers in zip(*(each.joint for each in keys), strict=True)]
-        count = len(keys) + (0 if known is None else int(known.photos))
         if known is None:
             spread = torch.stack([spread_of(layer) for layer in separate])
             joint_spread = torch.stack([spread_of(layer) for layer in joint]) if joint else None
-            together = joined(joint, joint_spread) if joint_spread is not None else None
-            return TokenMemory(separate, spread, together, joint_spread, count)
-        separate = [thinned(torch.cat(pair), self.limit, self.seed) for pair in zip(known.layers, separate, strict=True)]
-        together = None
-        if known.joint is not None and known.joint_spread is not None:
-            together = thinned(torch.cat([known.joint, joined(joint, known.joint_spread).half()]), self.limit, self.seed)
-        return TokenMemory(separate, known.spread, together, known.joint_spread, count)
+        else:
+            spread, joint_spread = known.spread, known.joint_spread
+            separate = [torch.cat(pair) for pair in zip(known.layers, separate, strict=True)]
+        together = None if joint_spread is None else joined(joint, joint_spread).half()
+        if known is not None and known.joint is not None and together is not None:
+            together = torch.cat([known.joint, together])
+        return TokenMemory(
+            [thinned(layer, self.limit, self.seed) for layer in separate],
+            spread,
+            None if together is None else thinned(together, self.limit, self.seed),
+            joint_spread,
+            len(keys) + (0 if known is None else int(known.photos)),
+        )
 
     def _others(self, keys: Sequence[Tokens], index: int, images: Tensor) -> list[Tokens]:
         """Tokens of all images but one; of a single image those of its mirror images stand in for the others'."""

@@ -30,9 +30,9 @@ def test_a_model_from_its_file(name):
     assert model.provenance.backbone == "mini"
     assert model.model.adapter_layers == (0,)
     assert model.model.tap_layers == (3, 6)
-    assert model.class_name == "weave"
+    assert model.target.anchor_class == "weave"
     assert model.post_processor.calibration.is_set
-    assert model_from_file(GOLDEN / name, class_name="brick").class_name == "brick"
+    assert model_from_file(GOLDEN / name, class_name="brick").target.anchor_class == "brick"
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -40,18 +40,19 @@ def test_a_folder_and_a_photo(tmp_path, photos, capsys, name):
     alone = tmp_path / "alone.png"
     Image.new("RGB", (50, 200)).save(alone)
     out = tmp_path / "out"
-    command = ["predict", str(GOLDEN / name), str(photos), str(alone), "--output", str(out), "--num_workers", "0"]
+    command = ["predict", "--weights", str(GOLDEN / name), str(photos), str(alone), "--output", str(out), "--num_workers", "0"]
     main(command)
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 5
+    assert len(lines) == 6
     for line, path in zip(lines, [alone, *sorted(photos.iterdir())], strict=False):
         score, label, *rest = line.split()
         assert 0 <= float(score) <= 1
-        assert label in {"normal", "anomalous"}
+        assert label in ({"normal", "anomalous"} if "checkpoint" in name else {"uncalibrated"})
         assert rest == [str(path), str(out / "images" / path.relative_to(tmp_path)) + ".jpg"]
         assert (out / "images" / path.relative_to(tmp_path)).with_name(f"{path.name}.jpg").is_file()
-    assert lines[-1].startswith("4 photos, ")
-    assert lines[-1].endswith(" anomalous, 0 could not be read")
+    assert lines[-2].startswith("4 photos, ")
+    assert lines[-2].endswith(", 0 could not be read")
+    assert lines[-1].startswith("Thresholds: " if "checkpoint" in name else "Uncalibrated: ")
     assert {RESULTS, RESULTS_JSON, CONTACT_SHEET} <= {path.name for path in out.iterdir()}
     main(command)  # nothing left to do, and still an answer
     assert capsys.readouterr().out.splitlines() == lines
@@ -62,7 +63,17 @@ def test_what_exceeds_the_threshold_is_listed_in_pixels_of_the_photo(tmp_path, p
         defective = photo.copy()
     defective.paste((255, 0, 255), (100, 20, 150, 60))
     defective.save(photos / "0.png")
-    command = ["predict", str(GOLDEN / FILES[1]), str(photos), "--num_workers", "0", "--pictures", "false", "--output"]
+    command = [
+        "predict",
+        "--weights",
+        str(GOLDEN / FILES[1]),
+        str(photos),
+        "--num_workers",
+        "0",
+        "--pictures",
+        "false",
+        "--output",
+    ]
     main([*command, str(tmp_path / "all")])
     main([*command, str(tmp_path / "large"), "--min_area", "19200"])
     everything, large = (json.loads((tmp_path / name / RESULTS_JSON).read_text()) for name in ("all", "large"))
@@ -81,9 +92,20 @@ def test_what_exceeds_the_threshold_is_listed_in_pixels_of_the_photo(tmp_path, p
 def test_a_photo_that_cannot_be_read_is_the_exit_status(tmp_path, photos, capsys):
     (photos / "bad.png").write_bytes(b"")
     with pytest.raises(SystemExit) as stopped:
-        main(["predict", str(GOLDEN / FILES[0]), str(photos), "--output", str(tmp_path / "out"), "--num_workers", "0"])
+        main(
+            [
+                "predict",
+                "--weights",
+                str(GOLDEN / FILES[0]),
+                str(photos),
+                "--output",
+                str(tmp_path / "out"),
+                "--num_workers",
+                "0",
+            ]
+        )
     assert stopped.value.code == 1
-    assert capsys.readouterr().out.splitlines()[-1].endswith(f"1 could not be read: {photos / 'bad.png'}")
+    assert capsys.readouterr().out.splitlines()[-2].endswith(f"1 could not be read: {photos / 'bad.png'}")
 
 
 @pytest.mark.parametrize(
@@ -93,7 +115,7 @@ def test_a_photo_that_cannot_be_read_is_the_exit_status(tmp_path, photos, capsys
 def test_what_is_not_there(tmp_path, monkeypatch, weights, photo, message):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit, match=message):
-        main(["predict", weights, photo])
+        main(["predict", "--weights", weights, photo])
 
 
 def test_the_version(capsys):

@@ -1,22 +1,82 @@
-"""Arguments that are checked before there is a model."""
+"""Groups of arguments, and what is checked before there is a model."""
 
 import pytest
+from omegaconf import OmegaConf
 
-from anomalib_dpclip.model.arguments import class_list
+from anomalib_dpclip.model.arguments import (
+    Architecture,
+    ClipOptions,
+    ExportOptions,
+    MemoryOptions,
+    RegionOptions,
+    Training,
+    check_flat,
+    given_values,
+    group,
+)
+
+
+def test_a_group_from_an_object_a_mapping_or_nothing():
+    training = Training(learning_rate=1e-3)
+    assert group(Training, training) is training
+    assert group(Training, {"learning_rate": 1e-3}) == training
+    assert group(Training, None) == Training()
+    from_yaml = group(Architecture, OmegaConf.create({"tap_layers": [1, 2]}))
+    assert from_yaml == Architecture(tap_layers=[1, 2])
+    assert type(from_yaml.tap_layers) is list
+    with pytest.raises(ValueError, match=r"Training has no argument 'lr': it has .*learning_rate"):
+        group(Training, {"lr": 1})
+
+
+def test_what_was_given_of_groups():
+    given = given_values(ClipOptions(quick_gelu=False), Architecture(tap_layers=[3]))
+    assert given == {"quick_gelu": False, "tap_layers": [3]}
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "message"),
+    [
+        (Training, {"learning_rate": 0}, "learning_rate must be positive, not 0"),
+        (Training, {"temperature": -1}, "temperature must be positive, not -1"),
+        (Training, {"decoupling_weight": float("inf")}, "decoupling_weight must be at least 0 and finite"),
+        (MemoryOptions, {"tokens": 0}, "memory.tokens must be positive, not 0"),
+        (MemoryOptions, {"text_weight": -0.1}, "memory.text_weight must be at least 0 and finite, not -0.1"),
+        (RegionOptions, {"min_area": -1}, "min_area must be at least 0, not -1"),
+    ],
+)
+def test_numbers_out_of_range_of_a_group(kind, values, message):
+    with pytest.raises(ValueError, match=message):
+        kind(**values)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"batch_size": 0}, "batch_size must be positive, not 0"),
+        ({"seed": -1}, r"seed must lie in 0..4294967295, not -1"),
+        ({"k_shot": -1}, "k_shot must be at least 0, not -1"),
+        ({"tiles": 0}, "tiles must be at least 1, not 0"),
+        ({"tiles": 2, "reads_target": True}, "score whole images: set --model.tiles 1"),
+    ],
+)
+def test_flat_numbers_out_of_range(values, message):
+    with pytest.raises(ValueError, match=message):
+        check_flat(**{"batch_size": 1, "seed": 0, "k_shot": 0, "tiles": None, "reads_target": False} | values)
 
 
 def test_classes_from_a_text_or_a_list():
-    assert class_list("metal nut,bolt, screw ") == class_list(["metal  nut", "bolt", "screw"]) == ["metal nut", "bolt", "screw"]
-    assert class_list(None) == []
+    for classes in ("metal nut,bolt, screw ", ["metal  nut", "bolt", "screw"]):
+        assert ExportOptions(classes).names() == ["metal nut", "bolt", "screw"]
+    assert ExportOptions().names() == []
 
 
 @pytest.mark.parametrize("names", ["bolt,screw,bolt", "bolt,Bolt", ["bolt", " bolt"]])
 def test_two_classes_of_the_same_name(names):
-    with pytest.raises(ValueError, match=r"export_classes names '[bB]olt' twice"):
-        class_list(names)
+    with pytest.raises(ValueError, match=r"export.classes names '[bB]olt' twice"):
+        ExportOptions(names).names()
 
 
-@pytest.mark.parametrize("names", ["", "bolt,,screw", "bolt,", [" "]])
+@pytest.mark.parametrize("names", ["bolt,,screw", "bolt,", [" "]])
 def test_a_class_without_a_name(names):
-    with pytest.raises(ValueError, match="export_classes has a class without a name"):
-        class_list(names)
+    with pytest.raises(ValueError, match=r"export.classes has a class without a name"):
+        ExportOptions(names).names()

@@ -7,7 +7,8 @@ from sklearn.neighbors import NearestNeighbors
 from tests.tiny_scorers import soft_images, tiny_comparison, tiny_fit
 
 from anomalib_dpclip.scorers import memory_scorer
-from anomalib_dpclip.scorers.memory_scorer import TokenMemory, layer_distances, nearest_distance
+from anomalib_dpclip.scorers.memory_scorer import TokenMemory, joined, nearest_distance, sparse_numbers, spread_of
+from anomalib_dpclip.scorers.token_source import Tokens
 
 
 def nearest_neighbours(tokens, known):
@@ -27,19 +28,44 @@ def test_distances_are_those_of_scikit_learn(monkeypatch, chunk):
 def test_layers_and_images_are_independent():
     rng = np.random.default_rng(1)
     tokens, known = (rng.normal(size=(2, 3, 5, 4)), rng.normal(size=(2, 11, 4)))
-    found = layer_distances(torch.tensor(tokens).float().unbind(), torch.tensor(known).float().unbind())
-    assert found.shape == (3, 2, 5)
-    for layer in range(2):
+    known = known.astype(np.float16).astype(float)  # as a memory keeps them
+    memory = TokenMemory(torch.tensor(known).float().unbind(), torch.tensor([2.0, 0.5]))
+    found = memory(Tokens(list(torch.tensor(tokens).float().unbind()), []))
+    assert found.joint is None
+    for layer, spread in ((0, 2.0), (1, 0.5)):
         for image in range(3):
-            expected = nearest_neighbours(tokens[layer, image], known[layer])
-            assert np.abs(found[image, layer].numpy() - expected).max() < 1e-5
+            expected = nearest_neighbours(tokens[layer, image], known[layer]) / spread
+            assert np.abs(found.separate[layer][image].numpy() - expected).max() < 1e-5
+
+
+def test_joint_tokens_are_one_vector_each_every_layer_in_units_of_its_spread():
+    rng = np.random.default_rng(2)
+    layers = [torch.tensor(rng.normal(size=(1, 6, width), scale=width)).float() for width in (3, 5)]
+    spread = torch.stack([spread_of(layer) for layer in layers])
+    flat = layers[1][0].numpy()
+    assert spread[1].item() == pytest.approx(np.linalg.norm(flat - flat.mean(0), axis=1).mean(), rel=1e-5)
+    together = joined(layers, spread)
+    by_hand = np.concatenate([layer.numpy() / scale.item() for layer, scale in zip(layers, spread, strict=True)], -1) / 2**0.5
+    assert np.abs(together.numpy() - by_hand).max() < 1e-5
+    memory = TokenMemory([torch.zeros(1, 2)], torch.ones(1), together[0, :4], spread)
+    found = memory(Tokens([torch.zeros(1, 6, 2)], layers))
+    assert np.abs(found.joint[0].numpy() - nearest_neighbours(by_hand[0], by_hand[0, :4])).max() < 2e-3  # half precision
+
+
+def test_of_a_fine_grid_every_second_row_and_column_is_kept():
+    assert torch.equal(sparse_numbers(torch.arange(64), (8, 8)), torch.arange(64))
+    sparse = sparse_numbers(torch.arange(24 * 32), (24, 32))
+    assert sparse[:17].tolist() == [*range(0, 32, 2), 64]
+    assert len(sparse) == 12 * 16
+    odd = torch.tensor([33, 35])  # of an odd row: all that there is
+    assert torch.equal(sparse_numbers(odd, (24, 32)), odd)
 
 
 def test_a_memory_is_kept_in_half_precision():
-    memory = TokenMemory([torch.randn(3, 4), torch.randn(5, 4)], torch.tensor([0.5, 0.0]), photos=7)
+    memory = TokenMemory([torch.randn(3, 4), torch.randn(5, 4)], torch.ones(2), photos=7)
     assert [layer.dtype for layer in memory.layers] == [torch.float16] * 2
-    assert set(memory.state_dict()) == {"layer0", "layer1", "scale", "photos"}
-    assert memory.scale[1] > 0, "good images that are all alike have no typical distance"
+    assert set(memory.state_dict()) == {"layer0", "layer1", "spread", "photos"}
+    assert spread_of(torch.ones(4, 3)) > 0, "good images that are all alike have no spread"
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +103,7 @@ def test_what_no_good_image_shows_is_hot_and_what_joins_them_is_not(comparison):
     assert int(extended.state.memory.photos) == 5
     assert after.anomaly_map[0, 8:16, 8:16].max() < defect.max()
     assert after.pred_score[0] < before.pred_score[0]
-    assert len(extended.state.scores) > len(scorer.state.scores)
+    assert torch.equal(extended.state.scores, scorer.state.scores)  # thresholds are of the good images of before
 
 
 @pytest.mark.parametrize("count", [1, 2])

@@ -1,0 +1,212 @@
+"""One model, many ways to it: every argument that predictions depend on travels with the file, or is asked for by name."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from anomalib.engine import Engine
+from PIL import Image
+from tests.arguments import make_dpclip
+from tests.integration.exported import needs_onnx, needs_openvino, run_onnx, run_openvino
+from tests.spotted import soft_photo
+
+from anomalib_dpclip import Photos, load_adapters, save_adapters
+from anomalib_dpclip.app.app_command import _model
+from anomalib_dpclip.app.predictor import Predictor
+from anomalib_dpclip.cli import main
+from anomalib_dpclip.data.results.rows import RESULTS_JSON
+from anomalib_dpclip.model.from_file import model_from_file
+from anomalib_dpclip.scorers.references import image_tensor
+
+COMMON = {
+    "class_name": "weave",
+    "image_mean": [0.5, 0.4, 0.45],
+    "image_std": [0.25, 0.3, 0.27],
+    "adapter_layers": [1],
+    "tap_layers": [2, 5],
+    "adapter_weight": 0.2,
+    "projector_activation": True,
+    "grn_pooling": "none",
+    "detection": "class_token",
+    "normal_states": ["{}", "{} without defect"],
+    "abnormal_states": ["damaged {}", "{} with defect"],
+    "templates": ["a photo of the {}."],
+    "image_size": 126,
+}
+KINDS = {
+    "tiles": {"tiles": 2, "domain": "medical"},
+    "good photos": {"memory_backbone": "efficientnet_lite0", "text_weight": 0.5, "memory_tokens": 200, "layers": [0.4, 0.6]},
+    "plain": {"domain": "industrial"},
+}
+"""Every argument of predictions at another value than its default, as far as they go together."""
+
+
+def make(kind, **arguments):
+    return make_dpclip(backbone="mini", visualizer=False, evaluator=False, **COMMON | KINDS[kind] | arguments)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Three photos, one of them with a spot; good ones; and a picture of what is ignored."""
+    folder = tmp_path_factory.mktemp("photos")
+    for seed in range(3):
+        soft_photo(folder / "new" / f"{seed}.png", seed, (40, 60) if seed == 2 else None)
+        soft_photo(folder / "good" / f"{seed}.png", 10 + seed)
+    picture = Image.new("L", (140, 140))
+    picture.paste(255, (0, 0, 30, 20))
+    picture.save(folder / "ignore.png")
+    return folder
+
+
+def images(photos):
+    return torch.stack([image_tensor(path) for path in sorted((photos / "new").iterdir())])
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def saved(request, photos, surfaces_root, tmp_path_factory):
+    """A model whose thresholds a validation has set: it, its checkpoint, its adapters, and what it says of the photos."""
+    from anomalib_dpclip import Surfaces
+
+    class FewSurfaces(Surfaces):
+        def _setup(self, stage=None):
+            super()._setup(stage)
+            self.test_data.subsample(range(0, len(self.test_data), 16), inplace=True)
+
+    folder, kind = tmp_path_factory.mktemp("saved"), request.param
+    model = make(kind, ignore=photos / "ignore.png", min_area=7, false_alarm_rate=0.2)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)), alpha=0.05)
+    model.adopt_adapters("by hand")
+    model.provenance = replace(model.provenance, learned_from=["by hand"])
+    if kind == "good photos":
+        model.set_references(sorted((photos / "good").iterdir()))
+    engine = Engine(accelerator="cpu", logger=False, enable_progress_bar=False, default_root_dir=folder)
+    target = FewSurfaces(root=surfaces_root, category="weave", num_workers=0)
+    engine.validate(model=model, datamodule=target)
+    engine.trainer.save_checkpoint(folder / "model.ckpt")
+    return folder, answer(model, photos), model.post_processor.calibration.thresholds
+
+
+@torch.no_grad()
+def answer(model, photos):
+    found = model.eval()(images(photos))
+    return {"score": found.pred_score, "map": found.anomaly_map}
+
+
+def assert_same(found, expected, atol=5e-4):
+    assert expected["score"].unique().numel() == 3, "there is something to compare"
+    for name, value in found.items():
+        same_shape = torch.as_tensor(np.asarray(value)).float().view_as(expected[name])
+        torch.testing.assert_close(same_shape, expected[name], atol=atol, rtol=0)
+
+
+def predicted(model, photos, folder, **arguments):
+    engine = Engine(accelerator="cpu", logger=False, enable_progress_bar=False, default_root_dir=folder)
+    batches = engine.predict(model=model, datamodule=Photos(photos / "new", num_workers=0), **arguments)
+    return {"score": torch.cat([each.pred_score for each in batches]), "map": torch.cat([each.anomaly_map for each in batches])}
+
+
+class TestCheckpoint:
+    def test_loaded(self, saved, photos):
+        folder, expected, thresholds = saved
+        model = model_from_file(folder / "model.ckpt")
+        assert_same(answer(model, photos), expected)
+        assert model.min_area == 7
+        assert model.post_processor.calibration.thresholds == thresholds
+        assert model.post_processor.calibration.false_alarm_rate == 0.2
+
+    def test_ckpt_path(self, saved, photos, tmp_path):
+        folder, expected, _ = saved
+        model = make_dpclip(backbone="mini", visualizer=False, evaluator=False)
+        found = predicted(model, photos, tmp_path, ckpt_path=folder / "model.ckpt")
+        assert_same(found, expected)
+        assert model.min_area == 7
+        model = make_dpclip(backbone="mini", visualizer=False, evaluator=False)
+        from anomalib.data import Folder
+
+        target = Folder(name="new", root=photos, normal_dir="good", normal_test_dir="new", val_split_mode="none", num_workers=0)
+        engine = Engine(accelerator="cpu", logger=False, enable_progress_bar=False, default_root_dir=tmp_path)
+        engine.test(model=model, datamodule=target, ckpt_path=folder / "model.ckpt")
+        assert_same(answer(model, photos), expected)
+
+    def test_dpclip_predict_and_page(self, saved, photos, tmp_path):
+        folder, expected, _ = saved
+        command = ["predict", str(photos / "new"), "--weights", str(folder / "model.ckpt"), "--pictures", "false"]
+        main([*command, "--output", str(tmp_path), "--num_workers", "0"])
+        rows = json.loads((tmp_path / RESULTS_JSON).read_text())
+        assert_same({"score": [row["score"] for row in rows]}, expected)
+        assert all(region["area"] >= 7 for row in rows for region in row["regions"])
+        predictor = Predictor(_model(str(folder / "model.ckpt"), {}))
+        assert predictor.model.min_area == 7
+        paths = sorted((photos / "new").iterdir())
+        assert_same({"score": [predictor.predict(path).score for path in paths]}, expected)
+        assert_same({"score": [predictor.score(path) for path in paths]}, expected)
+
+    @needs_onnx
+    @needs_openvino
+    def test_exported_files(self, saved, photos, tmp_path):
+        folder, expected, _ = saved
+        model = model_from_file(folder / "model.ckpt").eval()
+        for outputs in (
+            run_onnx(model.to_onnx(tmp_path), images(photos)),
+            run_openvino(model.to_openvino(tmp_path), images(photos)),
+        ):
+            assert_same({"score": outputs["pred_score"], "map": outputs["anomaly_map"]}, expected, 1e-3)
+        torch_file = torch.load(model.to_torch(tmp_path), weights_only=False)["model"]
+        assert_same(answer(torch_file, photos), expected)
+
+
+class TestAdapters:
+    @pytest.fixture(scope="class")
+    def adapters(self, photos, tmp_path_factory):
+        """Adapters with thresholds of their own, of a model with everything at another value."""
+        model = make("tiles")
+        model.adopt_adapters("by hand")
+        carried = model.post_processor.auxiliary_calibration
+        carried.map_knots.copy_(torch.tensor([0, 0.3, 0.45, 0.7, 1]))
+        carried.score_knots.copy_(torch.tensor([0, 0.3, 0.45, 0.7, 1]))
+        carried.is_set.fill_(True)
+        model.adopt_adapters("by hand")
+        path = save_adapters(model, tmp_path_factory.mktemp("adapters") / "adapters.safetensors")
+        return path, answer(model, photos)
+
+    def test_weights(self, adapters, photos, tmp_path):
+        path, expected = adapters
+        model = make_dpclip(weights=path, visualizer=False)
+        assert_same(answer(model, photos), expected)
+        assert_same(predicted(make_dpclip(weights=path, visualizer=False), photos, tmp_path), expected)
+        assert_same(answer(model_from_file(path), photos), expected)
+
+    def test_dpclip_predict_and_page(self, adapters, photos, tmp_path):
+        path, expected = adapters
+        command = ["predict", str(photos / "new"), "--weights", str(path), "--pictures", "false"]
+        main([*command, "--output", str(tmp_path), "--num_workers", "0"])
+        rows = json.loads((tmp_path / RESULTS_JSON).read_text())
+        assert_same({"score": [row["score"] for row in rows]}, expected)
+        predictor = Predictor(_model(str(path), {}))
+        assert_same({"score": [predictor.predict(each).score for each in sorted((photos / "new").iterdir())]}, expected)
+
+    def test_load_adapters_into_the_same_model_or_not_at_all(self, adapters, photos):
+        path, expected = adapters
+        model = make("tiles")
+        load_adapters(model, path)
+        assert_same(answer(model, photos), expected)
+        for name, value in {
+            "image_size": 140,
+            "tiles": 1,
+            "templates": ["{}"],
+            "image_mean": [0.4, 0.4, 0.4],
+            "tap_layers": [3],
+        }.items():
+            other = make("tiles", **{name: value})
+            with pytest.raises(ValueError, match=name):
+                load_adapters(other, path)
+
+    def test_once_saved_again_nothing_is_lost(self, adapters, photos, tmp_path):
+        path, expected = adapters
+        again = save_adapters(make_dpclip(weights=path, visualizer=False), tmp_path / "again.safetensors")
+        assert_same(answer(make_dpclip(weights=again, visualizer=False), photos), expected)
