@@ -6,12 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.paths import ROOT
-from tests.preloaded import command_folder
-
 from anomalib_dpclip.auxiliary.leakage import file_digest
 from anomalib_dpclip.callbacks.checkpoint_io import holds_training_state
 from anomalib_dpclip.callbacks.results_folder import EVALUATION
+from tests.paths import ROOT
+from tests.preloaded import command_folder
 
 README = ROOT / "README.md"
 PAGES = sorted((ROOT / "docs").glob("*.md"))
