@@ -63,7 +63,17 @@ def test_what_exceeds_the_threshold_is_listed_in_pixels_of_the_photo(tmp_path, p
         defective = photo.copy()
     defective.paste((255, 0, 255), (100, 20, 150, 60))
     defective.save(photos / "0.png")
-    command = ["predict", "--weights", str(GOLDEN / FILES[1]), str(photos), "--num_workers", "0", "--pictures", "false", "--output"]
+    command = [
+        "predict",
+        "--weights",
+        str(GOLDEN / FILES[1]),
+        str(photos),
+        "--num_workers",
+        "0",
+        "--pictures",
+        "false",
+        "--output",
+    ]
     main([*command, str(tmp_path / "all")])
     main([*command, str(tmp_path / "large"), "--min_area", "19200"])
     everything, large = (json.loads((tmp_path / name / RESULTS_JSON).read_text()) for name in ("all", "large"))
@@ -82,7 +92,18 @@ def test_what_exceeds_the_threshold_is_listed_in_pixels_of_the_photo(tmp_path, p
 def test_a_photo_that_cannot_be_read_is_the_exit_status(tmp_path, photos, capsys):
     (photos / "bad.png").write_bytes(b"")
     with pytest.raises(SystemExit) as stopped:
-        main(["predict", "--weights", str(GOLDEN / FILES[0]), str(photos), "--output", str(tmp_path / "out"), "--num_workers", "0"])
+        main(
+            [
+                "predict",
+                "--weights",
+                str(GOLDEN / FILES[0]),
+                str(photos),
+                "--output",
+                str(tmp_path / "out"),
+                "--num_workers",
+                "0",
+            ]
+        )
     assert stopped.value.code == 1
     assert capsys.readouterr().out.splitlines()[-2].endswith(f"1 could not be read: {photos / 'bad.png'}")
 
