@@ -28,6 +28,7 @@ from anomalib_dpclip.data.photo_files import photo_files
 from anomalib_dpclip.data.photos import PhotosDataset
 from anomalib_dpclip.metrics.functional import auroc, average_precision
 from anomalib_dpclip.metrics.pixel_histogram import PixelHistogram
+from anomalib_dpclip.model.arguments import MemoryOptions
 from anomalib_dpclip.model.good_images import comparison_of
 from anomalib_dpclip.model.settled_thresholds import calibrate_on_batch
 from anomalib_dpclip.scorers.batch_scorer import BatchScorer
@@ -179,7 +180,7 @@ def squashed(values: Tensor) -> Tensor:
 
 def memory_model() -> Any:
     """DP-CLIP that compares by the embedded network alone."""
-    memory = {"text_weight": 0}
+    memory = MemoryOptions(text_weight=0)
     return DPCLIP(backbone="mini", weights="clip", class_name="object", memory_backbone=EMBEDDED, memory=memory).eval()
 
 

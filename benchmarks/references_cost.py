@@ -9,14 +9,18 @@ not part of it: so many images by the text alone.
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 import torch
-from anomalib_dpclip.method.memory import TokenMemory
-from anomalib_dpclip.method.mutual_scoring import PANEL, PROJECTED_WIDTH, mutual_distances, random_projection
 
 from anomalib_dpclip import DPCLIP
+from anomalib_dpclip.clip.feature_tower import EMBEDDED
+from anomalib_dpclip.model.good_images import comparison_of
+from anomalib_dpclip.scorers.fusion import Fusion, Usual
+from anomalib_dpclip.scorers.memory_scorer import MemoryScorer, MemoryState, TokenMemory
+from anomalib_dpclip.scorers.scorer import Scorer
 from benchmarks.peak_memory import PeakMemory
 from benchmarks.results import write_results
 from benchmarks.timing import alternating_seconds, medians
@@ -24,30 +28,33 @@ from benchmarks.timing import alternating_seconds, medians
 PHOTOS = 4
 
 
+def memory_scorer(model: DPCLIP) -> MemoryScorer:
+    """A memory as large as that of `PHOTOS` photos, of tokens by chance."""
+    comparison = comparison_of(model)
+    tokens = comparison.encode(torch.zeros(1, 3, *model.image_size), model.model.anchors)[1]
+    separate = [torch.randn(PHOTOS * each.shape[1], each.shape[2]) for each in tokens.separate]
+    joint, spread = None, None
+    if tokens.joint:
+        width = sum(each.shape[2] for each in tokens.joint)
+        joint, spread = torch.randn(PHOTOS * tokens.joint[0].shape[1], width), torch.ones(len(tokens.joint))
+    nothing = Usual(torch.zeros(()), torch.ones(()))
+    memory = TokenMemory(separate, torch.ones(len(separate)), joint, spread, PHOTOS)
+    state = MemoryState(memory, Fusion(nothing, nothing, nothing, 1.0), torch.zeros(1, 4))
+    return MemoryScorer(comparison, state)
+
+
 def variants(backbone: str) -> dict[str, Callable[[], object]]:
     """What to run, by what is known of the target."""
-    model = DPCLIP(backbone=backbone, pretrained="random", class_name="metal").model.eval()
-    image = torch.randn(1, 3, *model.input_size)
-    taps, length, width = len(model.tap_layers), model.backbone.grid[0] * model.backbone.grid[1], model.backbone.width
-    memory = TokenMemory(torch.randn(taps, PHOTOS * length, width), 0.5, PHOTOS)
-    projection = random_projection(width, 0)
-    panel = torch.randn(PANEL, taps, length, min(width, PROJECTED_WIDTH)).half()
-
-    def by_text() -> object:
-        model.memory = None
-        return model(image)
-
-    def by_photos() -> object:
-        model.memory = memory
-        return model(image)
-
-    def by_lot() -> object:
-        seen = model.evidence(image, model.anchors)
-        compared = seen.tokens if projection is None else seen.tokens @ projection
-        distance = mutual_distances(compared, panel, [None])
-        return model.fused_prediction(seen.difference, distance, torch.tensor(0.5), seen.score)
-
-    return {"nothing": by_text, f"{PHOTOS} normal photos": by_photos, f"a lot, by a panel of {PANEL}": by_lot}
+    models = {
+        name: DPCLIP(backbone=backbone, pretrained="random", class_name="metal", memory_backbone=network).eval()
+        for name, network in (("own", None), (EMBEDDED, EMBEDDED))
+    }
+    image = torch.randn(1, 3, *models["own"].image_size)
+    scorers: dict[str, Scorer] = {"nothing": models["own"].text_scorer()}
+    scorers[f"{PHOTOS} good photos, its own tokens"] = memory_scorer(models["own"])
+    scorers[f"{PHOTOS} good photos, {EMBEDDED}"] = memory_scorer(models[EMBEDDED])
+    anchors = models["own"].model.anchors
+    return {name: partial(scorer.score, image, anchors) for name, scorer in scorers.items()}
 
 
 @torch.inference_mode()

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import torch
-from anomalib_dpclip.scorers.mutual_scoring import mutual_distances
-from anomalib_dpclip.scorers.token_memory import TokenMemory
 
-from anomalib_dpclip.method.torch_model import DPCLIPModel
+from anomalib_dpclip.model.good_images import comparison_of
 from anomalib_dpclip.model.lightning_model import DPCLIP
+from anomalib_dpclip.scorers.batch_scorer import mutual_distances
+from anomalib_dpclip.scorers.fusion import Fusion, Usual
+from anomalib_dpclip.scorers.memory_scorer import MemoryScorer, MemoryState, TokenMemory
+from anomalib_dpclip.scorers.scorer import Scorer
 from benchmarks.command import run
 from benchmarks.timing import alternating_seconds, in_new_process, medians
 from benchmarks.training import TrainingStep
@@ -76,23 +78,28 @@ def _judging(backbone: str) -> dict[str, dict[int, Callable[[], object]]]:
         "images of a panel": {},
     }
     for tiles in TILES:
-        model = DPCLIP(backbone=backbone, pretrained="random", tiles=tiles, class_name="metal").model.eval()
-        runs["tiles of an image"][(2 * tiles - 1) ** 2] = _prediction(model, torch.randn(1, 3, *model.input_size))
-    taps, length, width = len(model.tap_layers), model.backbone.grid[0] * model.backbone.grid[1], model.backbone.width
+        model = DPCLIP(backbone=backbone, pretrained="random", tiles=tiles, class_name="metal").eval()
+        runs["tiles of an image"][(2 * tiles - 1) ** 2] = _prediction(model.scorer, model, 1)
+    tower = model.model
+    taps, length, width = len(tower.tap_layers), tower.backbone.grid[0] * tower.backbone.grid[1], tower.backbone.width
     for photos in PHOTOS:
-        known = DPCLIP(backbone=backbone, pretrained="random", class_name="metal").model.eval()
-        known.memory = TokenMemory(torch.randn(taps, photos * length, width), 0.5, photos)
-        runs["reference photos"][photos] = _prediction(known, torch.randn(8, 3, *known.input_size))
+        known = DPCLIP(backbone=backbone, pretrained="random", class_name="metal").eval()
+        memory = TokenMemory([torch.randn(photos * length, width) for _ in range(taps)], torch.ones(taps), photos=photos)
+        nothing = Usual(torch.zeros(()), torch.ones(()))
+        state = MemoryState(memory, Fusion(nothing, nothing, nothing, 1.0), torch.zeros(1, 4))
+        runs["reference photos"][photos] = _prediction(MemoryScorer(comparison_of(known), state), known, 8)
     for images in LOTS:
-        tokens = torch.randn(images, taps, length, width)
+        tokens = torch.randn(images, length, width)
         runs["images of a panel"][images] = partial(mutual_distances, tokens, tokens, range(images))
     return runs
 
 
-def _prediction(model: DPCLIPModel, images: torch.Tensor) -> Callable[[], object]:
+def _prediction(scorer: Scorer, model: DPCLIP, count: int) -> Callable[[], object]:
+    images = torch.randn(count, 3, *model.image_size)
+
     def predict() -> object:
         with torch.inference_mode():
-            return model(images)
+            return scorer.score(images, model.model.anchors)
 
     return predict
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from anomalib.engine import Engine
 
 from anomalib_dpclip import DPCLIP, Surfaces, save_adapters
+from anomalib_dpclip.model.arguments import Architecture, Training
 
 
 def learn_surfaces(path: Path, root: Path, seed: int, held_out: Sequence[str] = ()) -> Path:
@@ -24,11 +25,13 @@ def learn_surfaces(path: Path, root: Path, seed: int, held_out: Sequence[str] = 
     model = DPCLIP(
         backbone="mini",
         batch_size=8,
-        learning_rate=2e-3,
-        temperature="backbone",
-        detection="class_token",
         auxiliary=[f"Surfaces/{category}" for category in categories] if held_out else "Surfaces",
-        auxiliary_root=[str(root)] * len(categories) if held_out else str(root),
+        training=Training(
+            learning_rate=2e-3,
+            temperature="backbone",
+            auxiliary_root=[str(root)] * len(categories) if held_out else str(root),
+        ),
+        architecture=Architecture(detection="class_token"),
         seed=seed,
         visualizer=False,
     )

@@ -8,6 +8,7 @@ from lightning import seed_everything
 from tqdm import trange
 
 from anomalib_dpclip.method.objective import training_objective
+from anomalib_dpclip.model.arguments import Architecture, Training
 from anomalib_dpclip.model.lightning_model import DPCLIP
 from benchmarks import baseline
 from benchmarks.command import run
@@ -46,8 +47,8 @@ class TrainingStep:
             backbone=backbone,
             pretrained="random",
             image_size=image_size,
-            tap_layers=tap_layers,
-            checkpointing=checkpointing,
+            architecture=Architecture(tap_layers=tap_layers),
+            training=Training(checkpointing=checkpointing),
             class_name="metal",
         )
         self.module = module.to(device()).train()

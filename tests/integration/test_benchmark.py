@@ -193,14 +193,15 @@ def test_scores_of_images_and_corrupted_ones(tmp_path, tree):
 
 
 def _dpclip(tree, **init_args):
-    arguments = {"backbone": "mini", "auxiliary": "MVTecAD/bottle", "auxiliary_root": str(tree), **init_args}
+    training = {"auxiliary_root": str(tree), "epochs": 1}
+    arguments = {"backbone": "mini", "auxiliary": "MVTecAD/bottle", "training": training, **init_args}
     return {"class_path": "DPCLIP", "label": str(init_args or "DP-CLIP"), "init_args": arguments}
 
 
 def test_one_training_serves_all_categories_in_processes_of_their_own(tmp_path, tree):
     shutil.copy(tree / "bottle/test/good/000.png", tree / "hazelnut/test/good/009.png")
     categories = ["bottle", "hazelnut", "tile"]
-    config = _config(tmp_path / "c.yaml", tree, [_dpclip(tree)], categories=categories, trainer={"max_epochs": 1})
+    config = _config(tmp_path / "c.yaml", tree, [_dpclip(tree)], categories=categories)
     out = tmp_path / "rows.csv"
     assert benchmark(config, out) == 1
     (adapters,) = jobs_folder(out).glob("*.safetensors")
@@ -223,9 +224,8 @@ def test_one_training_serves_all_categories_in_processes_of_their_own(tmp_path, 
     again = read_rows(out).set_index("category")
     pd.testing.assert_frame_equal(again.loc[["tile"], list(METRICS)], rows.loc[["tile"], list(METRICS)])
 
-    # anomalib's own benchmark runs the same model with these adapters.
-    weights = _dpclip(tree, weights=str(adapters))
-    Benchmark().run(Namespace(config=str(_config(tmp_path / "host.yaml", tree, [weights], categories=["tile"]))))
+    # anomalib's own benchmark trains for as many epochs, and finds the same.
+    Benchmark().run(Namespace(config=str(_config(tmp_path / "host.yaml", tree, [_dpclip(tree)], categories=["tile"]))))
     (results,) = Path("runs/benchmark").glob("*/results.csv")
     names = [name for name in METRICS if name != "pixel_AUPRO_5"]
     assert np.allclose(pd.read_csv(results)[names].to_numpy(), rows.loc[["tile"], names].to_numpy())

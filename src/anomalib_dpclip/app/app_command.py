@@ -73,7 +73,7 @@ def app(
         raise ValueError(f"max_megabytes must be at least 1, not {max_megabytes}")
     if find_spec("gradio") is None:
         raise ModuleNotFoundError("the page needs gradio: pip install 'anomalib-dpclip[app]'")
-    given = {"backbone": backbone, "pretrained": pretrained, "domain": domain}
+    given: dict[str, Any] = {"backbone": backbone, "pretrained": pretrained, "domain": domain}
     given |= {"clip": {"quick_gelu": quick_gelu}, "region": {"ignore": ignore, "min_area": min_area}}
     model = _model(weights, given)
     names = class_names or suggested_names(model.provenance.learned_from, model.provenance.backbone)

@@ -1,6 +1,6 @@
 """The command `dpclip correct`: photos that were called anomalous wrongly, taken into account from now on."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,13 @@ from anomalib_dpclip.model.lightning_model import DPCLIP
 
 
 def correct(ckpt_path: Path, photos: list[Path], to: Path | None = None, known: list[Path] | Path | None = None) -> None:
-    """Take photos that were called anomalous wrongly for normal: write a new checkpoint, and list what changes.
+    """Have photos that were called anomalous wrongly join the good ones: write a new checkpoint, and list what changes.
 
     Args:
-        ckpt_path: Checkpoint of a model that judges by photos of the target.
+        ckpt_path: Checkpoint of a model with good photos of the target.
         photos: Photos that show nothing anomalous.
-        to: Checkpoint to write. Default: beside the other, with ``-corrected`` in its name.
+        to: Checkpoint to write. Default: beside the other, with ``-corrected`` in its name; if that is there already, of an
+            earlier correction, these photos are added to it.
         known: Other photos, and folders of them, to look at before and after: one, or a list.
 
     Raises:
@@ -27,29 +28,30 @@ def correct(ckpt_path: Path, photos: list[Path], to: Path | None = None, known: 
         ValueError: If a photo is none, or the checkpoint has no memory that it could be added to.
     """
     target = to or corrected_path(ckpt_path)
-    if target.exists():
-        raise FileExistsError(f"{target} is there already: delete it, or name another with --to")
+    if to is not None and to.exists():
+        raise FileExistsError(f"{to} is there already: delete it, or name another with --to")
+    source = target if target.exists() else ckpt_path
     for photo in photos:  # before anything that takes time
         read_image(photo)
     places = [known] if isinstance(known, Path) else known or []
     for place in places:
         if not place.exists():
             raise FileNotFoundError(f"no folder or photo {place}: --known looks at it before and after")
-    model = model_from_file(ckpt_path, visualizer=False, evaluator=False)
+    model = model_from_file(source, visualizer=False, evaluator=False)
     if model.scorer.name != "memory":
         raise ValueError(
-            f"{ckpt_path} keeps no good photos of its target that others could join: calibrate with --model.few_shot_source "
-            f"FOLDER of good photos, and correct what that writes"
+            f"{source} keeps no good photos of its target that others could join: calibrate with `anomalib validate` and "
+            f"--model.few_shot_source FOLDER of good photos, and correct the checkpoint that this writes"
         )
     others = sorted({path for place in places for path in photo_files(place)} - {str(photo) for photo in photos})
     paths = [*map(str, photos), *others]
     before = _scores(model, paths)
     model.add_good_images(photos)
     after = _scores(model, paths)
-    write_corrected(model, ckpt_path, target)
-    for line in changes(paths, before, after):
+    write_corrected(model, source, target)
+    for line in [*changes(paths, before, after), *still_anomalous(map(str, photos), after)]:
         print(line)  # noqa: T201
-    print(f"Written: {target}")  # noqa: T201
+    print(f"{'Added to' if source == target else 'Written'}: {target}")  # noqa: T201
 
 
 def corrected_path(checkpoint: Path) -> Path:
@@ -79,6 +81,17 @@ def changes(paths: Sequence[str], before: Sequence[float], after: Sequence[float
         changed += decisions[0] != decisions[1]
         lines.append(f"{old:.3f} -> {new:.3f}  {' -> '.join(dict.fromkeys(decisions))}  {path}")
     return [*lines, f"{changed} of {len(lines)} decisions have changed"]
+
+
+def still_anomalous(photos: Iterable[str], scores: Iterable[float]) -> list[str]:
+    """Lines on corrected photos whose score is above the threshold all the same.
+
+    Example:
+        >>> still_anomalous(["a.png", "b.png"], [0.2, 0.6])
+        ['b.png stays anomalous: text or thresholds say so; more good photos of its kind help, or `anomalib validate` anew']
+    """
+    advice = "text or thresholds say so; more good photos of its kind help, or `anomalib validate` anew"
+    return [f"{photo} stays anomalous: {advice}" for photo, score in zip(photos, scores, strict=False) if score > 0.5]
 
 
 def _scores(model: Any, paths: Sequence[str]) -> list[float]:

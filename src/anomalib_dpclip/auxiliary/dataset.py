@@ -37,6 +37,7 @@ class AuxiliaryDataset(Dataset):
 
     def __init__(self, samples: pd.DataFrame, image_size: tuple[int, int], preprocessing: Preprocessing, seed: int) -> None:
         self.samples = samples
+        self.interpolation = preprocessing.interpolation
         self.resize = EightBitResize(image_size, preprocessing.interpolation)
         self.seed = seed
         self._read_mask = MaskReader()
@@ -51,7 +52,7 @@ class AuxiliaryDataset(Dataset):
             image_size: Height and width of the images.
         """
         images = copy(self)
-        images.image_size = image_size
+        images.resize = EightBitResize(image_size, self.interpolation)
         images.colour_jitter = images.geometric = Identity()
         return images
 

@@ -28,7 +28,7 @@ _SHOWN_ANYWAY = {
     *("data.init_args.category", "data.init_args.name", "data.init_args.metadata"),
 }
 
-_SCORING_ARGUMENTS = {"tiles", "k_shot", "few_shot_source", "memory_tokens", "lot", "false_alarm_rate"}
+_SCORING_ARGUMENTS = {"tiles", "k_shot", "few_shot_source", "memory_backbone", "memory", "lot", "false_alarm_rate", "export"}
 """Arguments of DP-CLIP that training does not depend on: models that differ in these share a training."""
 
 HIGHEST_SEED = 2**32 - 1
@@ -116,17 +116,17 @@ class JobConfig:
         return str(self.data.get("init_args", {}).get("category") or ALL)
 
     @property
-    def auxiliary(self) -> dict[str, Any]:
-        """``auxiliary`` and ``auxiliary_root`` that DP-CLIP would choose for this target, as arguments."""
+    def auxiliary(self) -> tuple[Any, Any]:
+        """``auxiliary`` and ``training.auxiliary_root`` that DP-CLIP would choose for this target."""
         from anomalib_dpclip.auxiliary.samples import default_auxiliary
 
         init_args = self.model.get("init_args", {})
-        auxiliary, root = init_args.get("auxiliary"), init_args.get("auxiliary_root")
+        auxiliary, root = init_args.get("auxiliary"), (init_args.get("training") or {}).get("auxiliary_root")
         if auxiliary is None:
             auxiliary = default_auxiliary(self.target_name)
             if auxiliary == _class_name(self.data):  # Surfaces: what is learned lies beside what is tested
                 root = root or self.data.get("init_args", {}).get("root")
-        return {"auxiliary": auxiliary, "auxiliary_root": root}
+        return auxiliary, root
 
     @property
     def training_key(self) -> str | None:
@@ -137,10 +137,10 @@ class JobConfig:
         init_args = self.model.get("init_args", {})
         if self.model_name != "DPCLIP" or init_args.get("weights"):
             return None
-        if self.auxiliary["auxiliary"] == "synthetic":  # made from the target's own images
+        if self.auxiliary[0] == "synthetic":  # made from the target's own images
             return None
         learned = self.training.model.get("init_args", {})
-        return _hash([self.accelerator, self.seed, self.trainer, learned | self.auxiliary])
+        return _hash([self.accelerator, self.seed, self.trainer, learned, self.auxiliary])
 
     @property
     def training(self) -> "JobConfig":

@@ -8,14 +8,15 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 from anomalib.data import AnomalibDataModule, get_datamodule
+from anomalib.utils.config import flatten_dict
 
-from anomalib_dpclip.auxiliary.samples import auxiliary_samples, is_path
-from anomalib_dpclip.data.labelled_sets import prepare_labelled_set
+from anomalib_dpclip.auxiliary.auxiliary_set import AuxiliarySet
+from anomalib_dpclip.auxiliary.samples import is_path
 from anomalib_dpclip.data.photo_files import photo_files
 from anomalib_dpclip.files.downloads import network_timeout
 
-OF_NO_CONTENTS = {"auxiliary_root"}
-"""Arguments of models that name folders of which a job may read a part only."""
+OF_NO_CONTENTS = "auxiliary_root"
+"""Argument of models that names a folder of which a job may read a part only."""
 
 
 class Target(NamedTuple):
@@ -64,20 +65,22 @@ def name_of(path: str | Path, root: Path) -> str:
 
 def model_files(init_args: dict[str, Any]) -> list[Path]:
     """Files that a model's arguments name: weights, lists, pictures, and all photos of a folder."""
-    named = [Path(value) for name, value in init_args.items() if isinstance(value, str) and name not in OF_NO_CONTENTS]
+    arguments = flatten_dict(init_args).items()
+    named = [Path(value) for name, value in arguments if isinstance(value, str) and not name.endswith(OF_NO_CONTENTS)]
     files = [path for path in named if path.is_file()]
     return files + [Path(photo) for path in named if path.is_dir() for photo in photo_files(path)]
 
 
-def auxiliary_files(auxiliary: str, root: str | None) -> list[str]:
-    """Images and masks of a labelled set to learn from, which is prepared first.
+def auxiliary_files(auxiliary: str | list[str], root: str | list[str] | None) -> list[str]:
+    """Images and masks of labelled sets to learn from, which are prepared first.
 
     Args:
-        auxiliary: A name or a list's path.
-        root: Its folder; by default the data module's own.
+        auxiliary: Name of a set, path of a list, or several.
+        root: Folder of all sets, or of each; by default the data modules' own.
     """
-    prepare_labelled_set(auxiliary, root)
-    samples = auxiliary_samples([auxiliary], [root], allow_unmasked=True)
+    learned = AuxiliarySet(auxiliary, root, shots=None, unmasked=True, seed=0)
+    learned.prepare(None)
+    samples = learned.samples(None)
     return [path for column in ("image_path", "mask_path") for path in samples[column] if is_path(path)]
 
 

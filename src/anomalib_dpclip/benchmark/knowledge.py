@@ -28,7 +28,11 @@ def knowledge_of(model: AnomalibModule, references: int | str | None = None) -> 
         return ALL_NORMAL
     if model.learning_type == LearningType.ONE_CLASS:
         return _counted(references) if isinstance(references, int) and references else ALL_NORMAL
-    known = [_photos(model)] if model.learning_type == LearningType.FEW_SHOT else []
+    known = (
+        [_counted(references) if isinstance(references, int) else _photos(model)]
+        if model.learning_type == LearningType.FEW_SHOT
+        else []
+    )
     known += [LOT] if getattr(model, "lot", False) else []
     return " and ".join(known) or NOTHING
 
@@ -55,8 +59,8 @@ def _paths(datamodule: AnomalibDataModule, split: str) -> set[str]:
 
 
 def _photos(model: AnomalibModule) -> str:
-    memory = getattr(model.model, "memory", None)  # DP-CLIP's: of a folder the number of photos is known only when it is read
-    return _counted(int(getattr(memory, "photos", 0)) or getattr(model, "k_shot", 0))
+    named = getattr(model, "references", None)  # DP-CLIP's
+    return _counted(len(named.paths(None)) if getattr(named, "source", None) else getattr(named or model, "k_shot", 0))
 
 
 def _counted(count: int) -> str:

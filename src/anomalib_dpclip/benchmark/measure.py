@@ -230,7 +230,7 @@ def _leak(config: JobConfig, model: AnomalibModule, datamodule: AnomalibDataModu
         return {}  # the latter has made sure of it before it learned
     source = learned_and_tested(cast("DPCLIP", model).provenance.learned_from, datamodule)
     if source is None and config.training_key:  # of other adapters the images that they learned from are not known
-        _, source = find_test_duplicate(auxiliary_files(*config.auxiliary.values()), datamodule) or (None, None)
+        _, source = find_test_duplicate(auxiliary_files(*config.auxiliary), datamodule) or (None, None)
     return {} if source is None else {"status": LEAK, "reason": f"it has learned from {source}, which it was tested on"}
 
 
@@ -243,7 +243,8 @@ def _build_model(config: JobConfig, weights: Path | None = None) -> AnomalibModu
     if config.model_name == "DPCLIP":
         init_args.setdefault("seed", config.seed)
         if config.training_key:  # which is shared by targets that choose the same set, and is learned without any of them
-            init_args |= config.auxiliary
+            init_args["auxiliary"], root = config.auxiliary
+            init_args["training"] = {**(init_args.get("training") or {}), "auxiliary_root": root}
         if weights is not None:
             init_args["weights"] = str(weights)
     return get_model(model)

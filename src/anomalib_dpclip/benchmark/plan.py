@@ -33,8 +33,8 @@ def check_weights(configs: Iterable[JobConfig]) -> None:
         FileNotFoundError: There is no such file.
         ValueError: It holds no adapters.
     """
+    from anomalib_dpclip.adapter_files.adapter_file import UNADAPTED
     from anomalib_dpclip.adapter_files.read_and_write import read_adapters
-    from anomalib_dpclip.method.unadapted import UNADAPTED
 
     named = [config.model.get("init_args", {}).get("weights") for config in configs if config.model_name == "DPCLIP"]
     for weights in dict.fromkeys(each for each in named if each and each != UNADAPTED):
@@ -70,7 +70,7 @@ def _planned(config: JobConfig, draws: Draws, read: dict[str, Any]) -> Job:
     return Job(replace(config, contents=" ".join(contents), references=references), training)
 
 
-def _once(outcomes: dict[str, Any], read: Callable[[dict[str, Any]], Any], arguments: dict[str, Any]) -> Any:
+def _once(outcomes: dict[str, Any], read: Callable[[Any], Any], arguments: Any) -> Any:
     """What a function of the same arguments has given before, the error that it raised included."""
     key = f"{read.__name__} {arguments}"
     if key not in outcomes:
@@ -87,8 +87,8 @@ def _model_digest(init_args: dict[str, Any]) -> str:
     return digest_of_all(model_files(init_args))
 
 
-def _auxiliary_digest(auxiliary: dict[str, Any]) -> str:
-    return digest_of_all(auxiliary_files(*auxiliary.values()))
+def _auxiliary_digest(auxiliary: tuple[Any, Any]) -> str:
+    return digest_of_all(auxiliary_files(*auxiliary))
 
 
 def _references(config: JobConfig, target: Target, draws: Draws) -> tuple[str, ...]:

@@ -124,7 +124,7 @@ def _network(
     import timm
 
     config: Any = timm.get_pretrained_cfg(name).to_dict()
-    sizes = {"img_size": image_size} if image_size and config.get("fixed_input_size") else {}
+    sizes: dict[str, Any] = {"img_size": image_size} if image_size and config.get("fixed_input_size") else {}
     try:
         if is_pretrained:
             require_hub(f"timm/{name}")

@@ -127,7 +127,7 @@ def _by_hand(current: Scale, image: float | None, pixel: float | None) -> Thresh
             )
         given += [] if value is None else [name]
         values.append(known if value is None else value)
-    return Thresholds(*values, f"the {' and '.join(given)} threshold was set by hand; {NO_GUARANTEE}")
+    return Thresholds(values[0], values[1], f"the {' and '.join(given)} threshold was set by hand; {NO_GUARANTEE}")
 
 
 def _from_images(exported: ExportedFile, number: int, current: Scale, folder: Path, rate: float) -> Thresholds:

@@ -86,6 +86,7 @@ class Training:
         decoupling_weight: Weight of the decoupling loss; 0 leaves it out.
         prototype_momentum: Momentum of the global prototypes, in [0, 1].
         checkpointing: Whether layers are computed again in the backward pass instead of remembered: less memory, more time.
+        epochs: Number of epochs. Default: ``--trainer.max_epochs``, else the published 20.
         learning_rate: Learning rate of Adam.
         milestones: Optimiser steps at which the learning rate is halved.
         temperature: Factor on the similarities in the segmentation loss; ``backbone`` for the one that the backbone learned.
@@ -97,6 +98,7 @@ class Training:
     decoupling_weight: float = 0.1
     prototype_momentum: float = 0.999
     checkpointing: bool = False
+    epochs: int | None = None
     learning_rate: float = 5e-4
     milestones: list[int] | tuple[int, ...] = (16000, 32000)
     temperature: float | Literal["backbone"] = TEMPERATURE
@@ -111,6 +113,8 @@ class Training:
             value = getattr(self, name)
             if not isinstance(value, str) and value <= 0:
                 raise ValueError(f"{name} must be positive, not {value}")
+        if self.epochs is not None and self.epochs < 1:
+            raise ValueError(f"training.epochs must be at least 1, not {self.epochs}")
         if not 0 <= self.decoupling_weight < math.inf:
             raise ValueError(f"decoupling_weight must be at least 0 and finite, not {self.decoupling_weight}")
 

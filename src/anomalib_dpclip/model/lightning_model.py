@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from anomalib import LearningType
 from anomalib.data import AnomalibDataModule, AnomalibDataset, ImageBatch, InferenceBatch
@@ -157,7 +157,7 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]
         self.chosen_seed, self.seed = seed, seed_or_global(seed)
         self.weights, self.lot, self.batch_size = weights, lot, batch_size
         check_flat(batch_size, self.seed, k_shot, tiles, reads_target=bool(k_shot or few_shot_source or lot))
-        flat = {"backbone": backbone, "pretrained": pretrained, "class_name": class_name, "domain": domain}
+        flat: dict[str, Any] = {"backbone": backbone, "pretrained": pretrained, "class_name": class_name, "domain": domain}
         flat |= {"image_size": image_size, "tiles": tiles, "memory_backbone": memory_backbone}
         flat |= {"memory_image_size": self.memory_options.image_size, "memory_layers": self.memory_options.layers}
         flat |= {"min_area": self.region_options.min_area}
@@ -197,7 +197,7 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]
             configuration: The configuration.
             parts: What was built of it.
         """
-        options, domain = self.training_options, self.given.get("domain")
+        options, domain = self.training_options, cast("Domain | None", self.given.get("domain"))
         self.configuration, self.image_size, self.provenance = configuration, parts.image_size, parts.provenance
         self.model, self.feature_tower = parts.model, parts.feature_tower
         self.model.checkpointing = options.checkpointing
@@ -212,7 +212,7 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]
             self.pre_processor.configure(parts.image_size, parts.preprocessing)
         require_whole_images(self.pre_processor, parts.image_size, parts.preprocessing)
         self.scorer = self.text_scorer()
-        self.set_domain(domain or configuration.domain or DEFAULT_DOMAIN)
+        self.set_domain(domain or cast("Domain | None", configuration.domain) or DEFAULT_DOMAIN)
 
     def text_scorer(self) -> TextScorer:
         """A scorer by the text alone, as the model is now."""
@@ -266,12 +266,14 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]
 
     @property
     def trainer_arguments(self) -> dict[str, Any]:
-        """No sanity check: its few batches would set thresholds. Everything else is the user's."""
-        return {"num_sanity_val_steps": 0}
+        """No sanity check: its few batches would set thresholds. The epochs, if an argument says how many."""
+        epochs = self.training_options.epochs
+        return {"num_sanity_val_steps": 0, **({} if epochs is None else {"max_epochs": epochs})}
 
     def configure_callbacks(self) -> Sequence[Callback]:
         """Components that are callbacks, and what watches a run."""
-        return [*super().configure_callbacks(), *watching_callbacks(self)]
+        components: Any = super().configure_callbacks()
+        return [*components, *watching_callbacks(self)]
 
     @property
     def is_uncalibrated(self) -> bool:

@@ -59,7 +59,14 @@ def build_parts(configuration: Configuration, seed: int, tower_options: TowerOpt
         FileNotFoundError: If weights are not there.
     """
     known = configuration
-    tower = (known.backbone, known.pretrained, known.image_size, known.quick_gelu, known.pretrained_tag, known.tokenizer)
+    tower: tuple[Any, ...] = (
+        known.backbone,
+        known.pretrained,
+        known.image_size,
+        known.quick_gelu,
+        known.pretrained_tag,
+        known.tokenizer,
+    )
     preprocessing = pretraining_of(known.backbone, known.pretrained, known.pretrained_tag).preprocessing
     clip, text = load_clip(*tower)
     domain: Any = known.domain or DEFAULT_DOMAIN

@@ -86,7 +86,8 @@ class BatchScorer(Scorer):
     def __init__(
         self, comparison: Comparison, memory: MemoryState | None, *, text_weight: float, ready: Ready, seed: int
     ) -> None:
-        self.comparison, self.state, self.ready, self.seed = comparison, memory, ready, seed
+        self.comparison, self.ready, self.seed = comparison, ready, seed
+        self.state: MemoryState | None = memory
         self.text_weight = text_weight
         self._panel: Panel | None = None
         self._fusion: Fusion | None = None
@@ -157,15 +158,15 @@ class BatchScorer(Scorer):
         for batch in tqdm(loader, desc="Seeing the lot", leave=False):
             if not batch.image_path:
                 continue
-            evidence, tokens = self.comparison.encode(*self.ready(batch))
-            halved = Tokens([each.half() for each in tokens.separate], [each.half() for each in tokens.joint])
+            evidence, found = self.comparison.encode(*self.ready(batch))
+            halved = Tokens([each.half() for each in found.separate], [each.half() for each in found.joint])
             seen.append((self.comparison.margin(evidence), evidence.score, halved))
             if self.state is not None:
-                to_memory.append(self.comparison.combined(*self.state.memory(tokens)))
+                to_memory.append(self.comparison.combined(*self.state.memory(found)))
             paths += [str(path) for path in batch.image_path]
         if len(paths) < 2:
             return None
-        margin, score = (torch.cat([part[index] for part in seen]) for index in (0, 1))
+        margin, score = torch.cat([part[0] for part in seen]), torch.cat([part[1] for part in seen])
         tokens = Tokens(
             [torch.cat(layers) for layers in zip(*(part[2].separate for part in seen), strict=True)],
             [torch.cat(layers) for layers in zip(*(part[2].joint for part in seen), strict=True)],
@@ -183,7 +184,7 @@ class BatchScorer(Scorer):
 
     def _compared(self, tokens: Tokens, joint_spread: Tensor | None) -> list[Tensor]:
         """What is compared ``(B, L, C)``, in half precision: the tokens of each layer, and those of all layers together."""
-        layers = [*tokens.separate]
+        layers: list[Tensor] = [*tokens.separate]
         if joint_spread is not None:
             layers.append(joined(tokens.joint, joint_spread))
         return [self._projected(layer).half() for layer in layers]

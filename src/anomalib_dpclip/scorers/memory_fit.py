@@ -86,18 +86,15 @@ class MemoryFit:
     def extend(self, state: MemoryState, images: Tensor) -> MemoryScorer:
         """A memory that more good images have joined.
 
+        Their own scores are not kept: images that were called anomalous are no sample of good ones, and thresholds from them
+        would rise to what was called anomalous.
+
         Args:
             state: The memory, and how it is fused, which stays.
             images: As in `fit`.
         """
-        clean = list(self._encoded(images))
-        damaged, masks = damage(images, self.seed)
-        rows = [self._row(state.fusion, each, self._distance(state.memory, each), 0) for each in clean]
-        for each, shown in zip(self._encoded(damaged), self._shown(masks), strict=True):
-            if shown:
-                rows.append(self._row(state.fusion, each, self._distance(state.memory, each), 1))
-        new = self._memory([self._keys(each, self.limit) for each in clean], state.memory)
-        return MemoryScorer(self.comparison, MemoryState(new, state.fusion, torch.cat([state.scores, *rows])))
+        keys = [self._keys(each, self.limit) for each in self._encoded(images)]
+        return MemoryScorer(self.comparison, MemoryState(self._memory(keys, state.memory), state.fusion, state.scores))
 
     def _encoded(self, images: Tensor) -> Iterator[Encoded]:
         """Images one after another."""

@@ -156,7 +156,8 @@ class MemoryState(nn.Module):
 
     def __init__(self, memory: TokenMemory, fusion: Fusion, scores: Tensor) -> None:
         super().__init__()
-        self.memory, self.fusion = memory, fusion
+        self.memory: TokenMemory = memory
+        self.fusion: Fusion = fusion
         self.register_buffer("scores", scores.float())
 
 

@@ -31,7 +31,7 @@ def test_models_that_differ_in_tiles_alone_share_one_training(monkeypatch):
 
 def test_what_is_known_of_the_target_does_not_change_what_is_learned():
     jobs = job_configs(read_config(CONFIGS / "surfaces_comparison.yaml"), "cpu")
-    learning = [job for job in jobs if job.model.get("init_args", {}).get("temperature") == "backbone"]
+    learning = [job for job in jobs if job.model["init_args"].get("training", {}).get("temperature") == "backbone"]
     assert len({job.label for job in learning}) == 4
     assert len({job.training_key for job in learning}) == len({job.seed for job in learning}) == 3
     assert all(not {"k_shot", "lot"} & job.training.model["init_args"].keys() for job in learning)

@@ -10,8 +10,10 @@ from anomalib_dpclip.benchmark.knowledge import knowledge_of, knowledge_order, t
 
 
 def model(kind, photos=None, **attributes):
-    memory = None if photos is None else SimpleNamespace(photos=photos)
-    return SimpleNamespace(learning_type=kind, model=SimpleNamespace(memory=memory), **attributes)
+    if photos is not None:
+        paths = [f"{number}.png" for number in range(photos)]
+        attributes["references"] = SimpleNamespace(source="folder", k_shot=0, paths=lambda datamodule: paths)
+    return SimpleNamespace(learning_type=kind, **attributes)
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ def test_contents_of_weights_and_folders_of_photos_belong_to_the_key(tmp_path, j
 
 def test_what_is_learned_from_belongs_to_the_training_and_the_key(tmp_path, job):
     root = str(tmp_path / "MVTecAD")
-    model = {"class_path": "DPCLIP", "init_args": {"auxiliary": "MVTecAD/bottle", "auxiliary_root": root}}
+    model = {"class_path": "DPCLIP", "init_args": {"auxiliary": "MVTecAD/bottle", "training": {"auxiliary_root": root}}}
     (before,) = planned(replace(job, model=model))
     assert before.training.startswith(before.config.training_key)
     Image.new("RGB", (40, 40)).save(tmp_path / "MVTecAD/bottle/test/good/009.png")

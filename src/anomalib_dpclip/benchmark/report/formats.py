@@ -9,7 +9,7 @@ import pandas as pd
 from anomalib_dpclip.benchmark.report.sections import Section
 from anomalib_dpclip.files.markdown_table import escape_pipes, markdown_table
 
-_BOLD = re.compile(r"\*\*(.+?)\*\*")
+_BOLD, _CODE = re.compile(r"\*\*(.+?)\*\*"), re.compile(r"`(.+?)`")
 
 
 def to_markdown(sections: Sequence[Section]) -> str:
@@ -40,20 +40,21 @@ def to_html(sections: Sequence[Section]) -> str:
     parts = []
     for section in sections:
         parts.append(f"<h2>{html.escape(section.title)}</h2>")
-        parts += [f"<p>{_bold(section.text)}</p>"] if section.text else []
+        parts += [f"<p>{_marked(section.text)}</p>"] if section.text else []
         if section.cells:
-            heading = "".join(f"<th>{html.escape(name)}</th>" for name in section.heading)
-            body = "".join(
-                f"<tr>{''.join(_cell(cell, i < section.left) for i, cell in enumerate(row))}</tr>" for row in section.cells
-            )
-            parts.append(f'<div class="wide"><table><thead><tr>{heading}</tr></thead><tbody>{body}</tbody></table></div>')
+            heading = _row(section.heading, section.left, "th")
+            body = "".join(_row(row, section.left, "td") for row in section.cells)
+            parts.append(f'<div class="wide"><table><thead>{heading}</thead><tbody>{body}</tbody></table></div>')
         parts += [f"<ul>{''.join(f'<li>{html.escape(line)}</li>' for line in section.lines)}</ul>"] if section.lines else []
     return "\n".join(parts)
 
 
-def _cell(text: str, is_text: bool) -> str:
-    return f"<td{' class=text' if is_text else ''}>{_bold(text)}</td>"
+def _row(cells: Sequence[str], left: int, tag: str) -> str:
+    kinds = ["text" if place < left else "number" for place in range(len(cells))]
+    return (
+        f"<tr>{''.join(f'<{tag} class={kind}>{_marked(cell)}</{tag}>' for cell, kind in zip(cells, kinds, strict=True))}</tr>"
+    )
 
 
-def _bold(text: str) -> str:
-    return _BOLD.sub(r"<b>\1</b>", html.escape(text))
+def _marked(text: str) -> str:
+    return _CODE.sub(r"<code>\1</code>", _BOLD.sub(r"<b>\1</b>", html.escape(text)))

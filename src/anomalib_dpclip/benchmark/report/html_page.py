@@ -23,11 +23,11 @@ SIDE = 112
 """Of a thumbnail, in pixels."""
 
 _STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:76rem;padding:0 1rem;color:#222;background:#fff}
+body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:88rem;padding:0 1rem;color:#222;background:#fff}
 .wide{overflow-x:auto}table{border-collapse:collapse;font-size:14px;margin:.5rem 0 1rem}
 th,td{padding:.25rem .7rem;border-bottom:1px solid #ddd;text-align:right;white-space:nowrap}
-th{cursor:pointer;border-bottom:2px solid #888;vertical-align:bottom}th:hover{background:#eef}
-td.text,th:first-child{text-align:left}td.text:last-child{white-space:normal;min-width:18rem}
+th{white-space:normal;cursor:pointer;border-bottom:2px solid #888;vertical-align:bottom}th:hover{background:#eef}
+.text{text-align:left;white-space:normal;max-width:26rem}td.text:first-child{min-width:9rem}
 th.up:after{content:" \\2191"}th.down:after{content:" \\2193"}
 img.chart{max-width:100%}figure{display:inline-block;margin:.3rem;width:114px;vertical-align:top;font-size:12px;line-height:1.25}
 figure img{border:1px solid #ccc}figcaption{overflow-wrap:anywhere}
@@ -37,7 +37,7 @@ _SCRIPT = """
 document.querySelectorAll("th").forEach(head=>head.onclick=()=>{
  const table=head.closest("table"),column=[...head.parentNode.children].indexOf(head),body=table.tBodies[0];
  const down=!head.classList.contains("down");
- table.querySelectorAll("th").forEach(other=>other.className="");head.className=down?"down":"up";
+ table.querySelectorAll("th").forEach(other=>other.classList.remove("up","down"));head.classList.add(down?"down":"up");
  const key=row=>{const text=row.cells[column].textContent,number=parseFloat(text);return isNaN(number)?text:number};
  [...body.rows].sort((a,b)=>{const x=key(a),y=key(b),words=typeof x!=typeof y?(typeof x=="string"?1:-1):0;
   return words||(down?-1:1)*(x<y?-1:x>y?1:0)}).forEach(row=>body.append(row))});
