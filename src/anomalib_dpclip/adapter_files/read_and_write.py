@@ -30,7 +30,7 @@ from anomalib_dpclip.files.atomic_write import atomic_write
 from anomalib_dpclip.files.plain_data import printable
 from anomalib_dpclip.files.safe_load import load_plain
 
-MEMORY_PREFIX = "model.memory."
+MEMORY_PREFIX = "scorer_state.memory."
 """Beginning of the names of a checkpoint's memory of good images of a target."""
 
 _DIGEST_KEY = "sha256"

@@ -125,7 +125,7 @@ class Predictor:
     """
 
     def __init__(self, model: DPCLIP) -> None:
-        self.model = model.eval()
+        self.model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
         self._turn = Lock()  # of those whose photos the one model is put to
         self._remembered: tuple[tuple[str, tuple[bytes, ...]], Scoring] | None = None
 
