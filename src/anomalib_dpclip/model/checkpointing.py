@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +105,7 @@ def provenance_entry(module: Any) -> dict[str, Any]:
     calibration = getattr(module.post_processor, "calibration", None)
     if calibration is not None:
         entry |= calibration.description()
-    return asdict(replace(module.provenance, arguments=module.prediction_arguments)) | entry
+    return asdict(module.provenance.with_arguments(module.prediction_arguments)) | entry
 
 
 def follow_checkpoint(module: Any, checkpoint: Mapping[str, Any]) -> None:
