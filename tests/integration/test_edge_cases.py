@@ -2,15 +2,18 @@
 
 import json
 import math
+import shutil
 
+import numpy as np
 import pytest
 import torch
-from anomalib.data import ImageBatch
+from anomalib.data import Folder, ImageBatch
+from PIL import Image
 from tests.arguments import make_dpclip
 from tests.data.golden.make_golden import GOLDEN
 from tests.tiny_clip import tiny_clip, tiny_model
 
-from anomalib_dpclip import JSONLines
+from anomalib_dpclip import JSONLines, Photos
 from anomalib_dpclip.clip.text_tower import TextTower
 from anomalib_dpclip.method.objective import tokens_of, training_objective
 from anomalib_dpclip.method.prompting import text_anchors
@@ -23,6 +26,9 @@ ANOMALOUS = {
     "class_name": "weave",
     "mask_path": "weave/ground_truth/hole/{:03}_mask.png",
 }
+
+
+ARCHITECTURE = {"backbone": "mini", "adapter_layers": [0], "tap_layers": [3, 6]}
 
 
 @pytest.fixture
@@ -42,8 +48,7 @@ def write_set(tmp_path):
 @pytest.fixture
 def learned():
     """A model with trained adapters."""
-    architecture = {"backbone": "mini", "adapter_layers": [0], "tap_layers": [3, 6]}
-    return make_dpclip(weights=GOLDEN / "adapters-v1.safetensors", visualizer=False, **architecture)
+    return make_dpclip(weights=GOLDEN / "adapters-v1.safetensors", visualizer=False, **ARCHITECTURE)
 
 
 @pytest.mark.parametrize(("normal", "anomalous"), [(1, 0), (0, 1), (3, 0), (0, 3)])
@@ -62,6 +67,52 @@ def test_a_target_of_one_kind_or_one_image(learned, make_engine, write_set, surf
     assert 0 <= batch.pred_score.item() <= 1
     assert batch.anomaly_map.isfinite().all()
     assert batch.pred_label.dtype == batch.pred_mask.dtype == torch.bool
+
+
+def test_masks_of_one_kind_of_defect_alone(learned, make_engine, write_set, surfaces_root):
+    """Scratches without masks count as images; pixel metrics and the pixel threshold are those of the others."""
+    plain = write_set(6, 4)
+    scratches = [ANOMALOUS | {"image_path": "weave/test/scratch/{:03}.png", "mask_path": None}] * 3
+    lines = [json.dumps(row).replace("{:03}", f"{index:03}") for index, row in enumerate(scratches)]
+    mixed = plain.with_name("mixed.jsonl")
+    mixed.write_text("\n".join([plain.read_text(), *lines]))
+    found = []
+    for metadata in (plain, mixed):
+        target = JSONLines(metadata=metadata, root=surfaces_root, num_workers=0)
+        found += make_engine().train(model=learned, datamodule=target)
+    without, with_scratches = found
+    for name in ("pixel_AUROC", "pixel_AP", "pixel_AUPRO", "pixel_F1Max"):
+        assert with_scratches[name] == pytest.approx(without[name], abs=1e-3), name
+    assert not math.isnan(with_scratches["image_AUROC"])
+    assert with_scratches["image_AUROC"] != without["image_AUROC"]
+
+
+def test_good_photos_are_not_scored_by_themselves(learned, make_engine, surfaces_root, tmp_path):
+    good = tmp_path / "photos" / "good"
+    shutil.copytree(surfaces_root / "weave" / "train" / "good", good)
+    model = make_dpclip(weights=GOLDEN / "adapters-v1.safetensors", few_shot_source=good, visualizer=False, **ARCHITECTURE)
+    for arguments in ({"datamodule": Photos(good.parent, num_workers=0)}, {"data_path": good.parent}):
+        with pytest.raises(ValueError, match=r"is to be scored and, as .*good/.*\.png, a photo of what the target should"):
+            make_engine().predict(model=model, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("mode", "images", "message"),
+    [
+        ("from_dir", 5, "has more than 8 bits"),
+        ("from_dir", 4, "has no image to validate: "),  # a fifth of them, rounded down
+        ("none", 4, "has good photos only"),
+    ],
+)
+def test_a_folder_that_cannot_be_calibrated_on(learned, make_engine, surfaces_root, tmp_path, mode, images, message):
+    """Of photos that anomalib would read otherwise than predictions do, or of which none is to be tested."""
+    (tmp_path / "good").mkdir()
+    for path in sorted((surfaces_root / "weave" / "train" / "good").iterdir())[:images]:
+        grey = np.asarray(Image.open(path).convert("L"), np.uint16)
+        Image.fromarray(grey * 257).save(tmp_path / "good" / path.name)
+    target = Folder("parts", "good", tmp_path, test_split_mode=mode, val_split_mode="same_as_test", num_workers=0)
+    with pytest.raises(ValueError, match=message):
+        make_engine().validate(model=learned, datamodule=target)
 
 
 def test_identical_scores_everywhere(learned, make_engine, write_set, surfaces_root):

@@ -11,11 +11,11 @@ from anomalib.data.utils import read_image
 from anomalib.deploy import CompressionType
 from tests.arguments import make_dpclip
 from tests.data.golden.make_golden import GOLDEN
-from tests.integration.exported import Outputs, needs_onnx, needs_openvino, run_onnx, run_openvino
+from tests.integration.exported import Outputs, needs_onnx, needs_openvino, predicted, run_onnx, run_openvino
 from torch import Tensor
 from torch.nn import functional
 
-from anomalib_dpclip import DPCLIP, Surfaces
+from anomalib_dpclip import Surfaces
 from anomalib_dpclip.model.from_file import model_from_file
 
 CHECKPOINT, ADAPTERS = GOLDEN / "checkpoint-v1.ckpt", GOLDEN / "adapters-v1.safetensors"
@@ -75,13 +75,6 @@ RUNTIMES = [
     pytest.param("onnx_file", run_onnx, marks=needs_onnx, id="onnxruntime"),
     pytest.param("openvino_file", run_openvino, marks=needs_openvino, id="openvino"),
 ]
-
-
-@torch.no_grad()
-def predicted(model: DPCLIP, images: Tensor) -> Outputs:
-    """What the model says while it is tested: resized by its pre-processor, not by what is exported in its place."""
-    outputs = model.post_processor(model.model(model.pre_processor.transform(images)))
-    return {name: value.numpy() for name, value in outputs._asdict().items()}
 
 
 def assert_same(actual: Outputs, expected: Outputs, tolerance: float = TOLERANCE) -> None:

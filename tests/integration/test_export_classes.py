@@ -5,7 +5,7 @@ import pytest
 import torch
 from anomalib.data.utils import read_image
 from tests.arguments import make_dpclip
-from tests.integration.exported import needs_onnx, needs_openvino, run_onnx, run_openvino
+from tests.integration.exported import needs_onnx, needs_openvino, predicted, run_onnx, run_openvino
 
 from anomalib_dpclip.deploy.threshold_command import read_exported, threshold
 
@@ -67,11 +67,10 @@ def test_openvino_chooses_a_class_or_takes_the_first(images, tmp_path):
     both = model.to_openvino(tmp_path)
     found = [run_openvino(both, images), *(run_openvino(both, images, **number_of(number)) for number in (0, 1))]
     for outputs, name in zip(found, [CLASSES[0], *CLASSES], strict=True):
-        model.set_class(name)
-        with torch.no_grad():
-            expected = model.post_processor(model.model(model.pre_processor.transform(images)))
+        model.target.set_class(name)
+        expected = predicted(model, images)
         for each in ("pred_score", "anomaly_map"):
-            np.testing.assert_allclose(outputs[each], getattr(expected, each), atol=1e-4)
+            np.testing.assert_allclose(outputs[each], expected[each], atol=1e-4)
     assert np.abs(found[1]["anomaly_map"] - found[2]["anomaly_map"]).max() > 1e-3
     threshold(both, pixel=0.7, class_name="metal plate")
     assert_same(run_openvino(both, images), found[0], 1e-6)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from anomalib.data.utils import read_image
 from tests.arguments import make_dpclip
-from tests.integration.exported import needs_onnx, needs_openvino, run_onnx, run_openvino
+from tests.integration.exported import needs_onnx, needs_openvino, raw_predictions, run_onnx, run_openvino
 
 from anomalib_dpclip import save_adapters
 from anomalib_dpclip.adapter_files.command import adapters as show_adapters
@@ -35,11 +35,6 @@ def model(images):
     statistics.update(raw.anomaly_map, raw.pred_score, torch.tensor([0] * 6 + [1] * 6), None)
     model.post_processor.calibration.set_from(statistics, "industrial")
     return model
-
-
-@torch.no_grad()
-def raw_predictions(model, images):
-    return model.model(model.pre_processor.transform(images))
 
 
 def raw_scores(model, images):

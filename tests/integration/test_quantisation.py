@@ -7,8 +7,10 @@ import pytest
 import torch
 from anomalib.deploy import CompressionType
 from scipy.stats import spearmanr
+from tests.arguments import make_dpclip
+from tests.integration.exported import predicted
 
-from anomalib_dpclip import DPCLIP, Photos, Surfaces
+from anomalib_dpclip import Photos, Surfaces
 from anomalib_dpclip.deploy.quantisation import CALIBRATION_IMAGES, normal_images, products_with_weights
 
 openvino = pytest.importorskip("openvino", reason="needs the extra 'openvino'")
@@ -26,7 +28,7 @@ def weave(surfaces_root):
 @pytest.fixture(scope="module")
 def model():
     """Two of the six layers hold every kind of product."""
-    return DPCLIP(backbone="mini", adapter_layers=[0], tap_layers=[1, 2], class_name="weave", visualizer=False).eval()
+    return make_dpclip(backbone="mini", adapter_layers=[0], tap_layers=[1, 2], class_name="weave", visualizer=False).eval()
 
 
 @pytest.fixture(scope="module")
@@ -68,17 +70,16 @@ def test_maps_keep_their_order(files, weave):
 @pytest.mark.parametrize("detection", ["projector", "class_token"])
 def test_several_classes_bear_it_too(weave, detection, tmp_path):
     small = {"backbone": "mini", "adapter_layers": [0], "tap_layers": [1, 2], "visualizer": False}
-    model = DPCLIP(**small, detection=detection, export_classes="weave,wood").eval()
+    model = make_dpclip(**small, detection=detection, export_classes="weave,wood").eval()
     path = model.to_openvino(tmp_path, compression_type=CompressionType.INT8_PTQ, datamodule=weave)
     image = np.asarray(weave.test_data[100].image)[None]
     compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     for number, name in enumerate(("weave", "wood")):
-        model.set_class(name)
-        with torch.no_grad():
-            exact = model.post_processor(model.model(model.pre_processor.transform(torch.from_numpy(image))))
+        model.target.set_class(name)
+        exact = predicted(model, torch.from_numpy(image))
         found = compiled({0: image, "class": np.array([number])})
-        assert spearmanr(found["anomaly_map"].ravel(), exact.anomaly_map.numpy().ravel()).statistic > 0.97
-        assert found["pred_score"].item() == pytest.approx(exact.pred_score.item(), abs=0.02)
+        assert spearmanr(found["anomaly_map"].ravel(), exact["anomaly_map"].ravel()).statistic > 0.97
+        assert found["pred_score"].item() == pytest.approx(exact["pred_score"].item(), abs=0.02)
 
 
 def test_calibration_images_are_normal_ones_of_the_training_split(weave):
@@ -99,7 +100,7 @@ def test_what_cannot_be_calibrated_says_so(weave, tmp_path):
 
 
 def test_tiles_have_their_weights_in_8_bits(weave, tmp_path):
-    tiled = DPCLIP(backbone="mini", adapter_layers=[0], tap_layers=[1, 2], class_name="weave", tiles=2).eval()
+    tiled = make_dpclip(backbone="mini", adapter_layers=[0], tap_layers=[1, 2], class_name="weave", tiles=2).eval()
     files = {kind: tiled.to_openvino(tmp_path / str(kind), compression_type=kind) for kind in (None, CompressionType.INT8)}
     sizes = {kind: path.with_suffix(".bin").stat().st_size for kind, path in files.items()}
     assert sizes[CompressionType.INT8] < 0.4 * sizes[None]
@@ -118,7 +119,7 @@ def test_tiles_have_their_weights_in_8_bits(weave, tmp_path):
 )
 def test_what_cannot_be_compressed_is_refused_before_anything_is_written(kind, message, tmp_path):
     """NNCF cannot build its graph of a file with a loop."""
-    tiled = DPCLIP(backbone="mini", class_name="weave", tiles=2).eval()
+    tiled = make_dpclip(backbone="mini", class_name="weave", tiles=2).eval()
     with pytest.raises(ValueError, match=message):
         tiled.to_openvino(tmp_path, compression_type=kind)
     assert not list(tmp_path.iterdir())

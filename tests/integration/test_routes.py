@@ -10,14 +10,19 @@ import torch
 from anomalib.data import PredictDataset
 from anomalib.deploy import OpenVINOInferencer, TorchInferencer
 from anomalib.engine import Engine
+from anomalib.pre_processing import PreProcessor
 from PIL import Image
+from tests.arguments import grouped
 from tests.data.golden.make_golden import GOLDEN
 from tests.integration.exported import F32, needs_onnx, needs_openvino, run_onnx
+from tests.integration.exported import predicted as outputs_of
+from torchvision.transforms import v2
 from torchvision.transforms.v2.functional import to_dtype, to_image
 
 from anomalib_dpclip import DPCLIPPostProcessor, Photos
 from anomalib_dpclip.app.predictor import Predictor
 from anomalib_dpclip.cli import main
+from anomalib_dpclip.clip.preprocessing import OPENAI
 from anomalib_dpclip.data.images import read_image
 from anomalib_dpclip.data.results import RESULTS_JSON
 from anomalib_dpclip.model.from_file import model_from_file
@@ -57,8 +62,8 @@ def predicted(model, **source):
     }
 
 
-def quiet(**arguments):
-    return model_from_file(arguments.pop("path", CHECKPOINT), visualizer=False, **arguments)
+def quiet(path=CHECKPOINT, **arguments):
+    return model_from_file(path, visualizer=False, **grouped(**arguments))
 
 
 def with_photos(folder, batch_size=1, **arguments):
@@ -111,7 +116,18 @@ def test_the_engine(route, folder, expected):
 
 
 def test_dpclip_predict(folder, expected, tmp_path):
-    command = ["predict", str(CHECKPOINT), str(folder), "--output", str(tmp_path), "--num_workers", "0", "--pictures", "false"]
+    command = [
+        "predict",
+        str(folder),
+        "--weights",
+        str(CHECKPOINT),
+        "--output",
+        str(tmp_path),
+        "--num_workers",
+        "0",
+        "--pictures",
+        "false",
+    ]
     main([*command, "--accelerator", "cpu"])
     rows = json.loads((tmp_path / RESULTS_JSON).read_text())
     assert_same({Path(row["path"]).name: (row["score"], row["label"] == "anomalous") for row in rows}, expected)
@@ -195,3 +211,27 @@ def test_turned_photos_are_upright_on_our_own_routes(folder, expected, tmp_path)
     found = with_photos(tmp_path)
     assert found["turned.png"] == pytest.approx(expected[name])
     assert Predictor(quiet()).predict(tmp_path / "turned.png", "weave").score == pytest.approx(expected[name][0], abs=1e-5)
+
+
+def own_pre_processor(*before):
+    normalise = v2.Normalize(OPENAI.mean, OPENAI.std)
+    return PreProcessor(v2.Compose([*before, normalise]))
+
+
+def test_a_pre_processor_of_one_s_own_comes_back_from_its_checkpoint(folder, tmp_path):
+    own = own_pre_processor(v2.Resize((140, 140)))
+    engine = Engine(accelerator="cpu", logger=False, enable_progress_bar=False, default_root_dir=tmp_path)
+    model = quiet(path=ADAPTERS, pre_processor=own)
+    engine.predict(model=model, data_path=folder / "280x280.png")
+    engine.trainer.save_checkpoint(tmp_path / "own.ckpt")
+    image = upright(folder / "280x280.png")
+    image[..., 40:120, 180:240] = 1  # a defect that is plain to see
+    first, loaded = (outputs_of(each, image) for each in (model.eval(), quiet(path=tmp_path / "own.ckpt").eval()))
+    np.testing.assert_allclose(loaded["anomaly_map"], first["anomaly_map"], atol=1e-6)
+    row, column = np.unravel_index(first["anomaly_map"][0].argmax(), (140, 140))
+    assert 20 <= row <= 60
+    assert 90 <= column <= 120
+    with pytest.raises(ValueError, match="calibrated with DPCLIP's own pre-processor: leave pre_processor out"):
+        quiet(pre_processor=own)
+    with pytest.raises(ValueError, match="something else than the whole image"):
+        quiet(path=ADAPTERS, pre_processor=own_pre_processor(v2.Resize(160), v2.CenterCrop(140)))

@@ -38,7 +38,7 @@ class AuxiliaryDataset(Dataset):
     def __init__(self, samples: pd.DataFrame, image_size: tuple[int, int], preprocessing: Preprocessing, seed: int) -> None:
         self.samples = samples
         self.interpolation = preprocessing.interpolation
-        self.resize = EightBitResize(image_size, preprocessing.interpolation)
+        self.resize = EightBitResize(image_size, self.interpolation)
         self.seed = seed
         self._read_mask = MaskReader()
         self.colour_jitter, self.geometric = colour_jitter(), geometric(preprocessing.mean)

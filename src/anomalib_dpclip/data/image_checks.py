@@ -17,6 +17,7 @@ from anomalib.data.datasets.image.folder import FolderDataset
 from anomalib.data.utils import TestSplitMode
 from anomalib.data.utils.image import read_image as host_image
 from anomalib.data.utils.image import read_mask as host_mask
+from lightning.pytorch.trainer.states import TrainerFn
 
 from anomalib_dpclip.data.images import ImageReadError, open_image, orientation_of, photo_size, read_image, read_mask
 from anomalib_dpclip.data.json_lines import JSONLinesDataset
@@ -127,6 +128,32 @@ def require_evaluation_images(target: AnomalibDataModule | None) -> None:
                 mask_dir=target.mask_dir,
                 extensions=target.extensions,
             )
+
+
+def require_images(target: AnomalibDataModule | None, stage: str) -> None:
+    """After a data module is set up: make sure that there is an image to validate, test or predict.
+
+    A training may do without. Before it the images that it will be validated and tested on are looked at, or an unreadable
+    one would end it after its first epoch.
+
+    Args:
+        target: The data module.
+        stage: What Lightning is about to do: ``"fit"``, ``"validate"``, ``"test"`` or ``"predict"``.
+
+    Raises:
+        ImageReadError: As `require_sound_images`.
+        ValueError: If there is no image, of which Lightning would make nothing without a word.
+    """
+    if stage == "fit":
+        for split in ("val_data", "test_data"):
+            require_sound_images(getattr(target, split, None))
+    dataset = getattr(target, {"validate": "val_data", "test": "test_data", "predict": "test_data"}.get(stage, ""), None)
+    if dataset is not None and len(dataset) == 0:
+        raise ValueError(
+            f"{target.name} has no image to {TrainerFn(stage).value}: let some be tested, and validate on them with "
+            f"--data.val_split_mode same_as_test; to score photos by good ones use --data Photos with --model.few_shot_source, "
+            f"or `dpclip predict --good`"
+        )
 
 
 def _require_same(paths: Sequence[str], are_masks: bool) -> None:

@@ -12,7 +12,6 @@ from anomalib import TaskType
 from anomalib.data.datamodules.base.image import AnomalibDataModule
 from anomalib.data.datasets.base.image import AnomalibDataset
 from anomalib.data.utils import TestSplitMode, ValSplitMode
-from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.data import DataLoader
 from torchvision.transforms.v2.functional import to_dtype, to_image
 from torchvision.tv_tensors import Mask
@@ -215,32 +214,6 @@ class JSONLines(AnomalibDataModule):
         """
         self._require_training_images("training on it")
         return super().train_dataloader()
-
-    def val_dataloader(self) -> DataLoader:
-        """Validation images, of which a training may do without.
-
-        Raises:
-            ValueError: If there are none, and they are all that was asked for.
-        """
-        if self.trainer is not None and self.trainer.state.fn == TrainerFn.VALIDATING and len(self.val_data) == 0:
-            raise self._nothing_to("validate")
-        return super().val_dataloader()
-
-    def test_dataloader(self) -> DataLoader:
-        """Test images, which are predicted too.
-
-        Raises:
-            ValueError: If the file lists none.
-        """
-        if len(self.test_data) == 0:
-            raise self._nothing_to("test or predict")
-        return super().test_dataloader()
-
-    def _nothing_to(self, purpose: str) -> ValueError:
-        return ValueError(
-            f'{self.metadata} has only lines with "split": "train", so there is nothing to {purpose}: to score photos by these '
-            f"use --data Photos with --model.few_shot_source, or `dpclip predict --good`"
-        )
 
     def _require_training_images(self, purpose: str) -> None:
         if len(self.train_data) == 0:

@@ -136,6 +136,7 @@ def restore_provenance(module: Any, checkpoint: Mapping[str, Any]) -> None:
     saved = checkpoint[PROVENANCE_KEY]
     provenance = Provenance.from_dict(saved, CHECKPOINT)
     check_provenance(provenance, module.model, CHECKPOINT)
+    _check_pre_processor(module, checkpoint.get("anomalib_pre_processor_config") or {})
     _check_image_size(module)
     _check_memory(module, provenance, checkpoint.get("state_dict", {}))
     domain = saved.get(DOMAIN_KEY, DEFAULT_DOMAIN)
@@ -155,6 +156,14 @@ def _check_unadapted(module: Any, checkpoint: Mapping[str, Any]) -> None:
         raise ValueError(f"the checkpoint is of CLIP without adapters: say --model.weights {UNADAPTED} beside --ckpt_path")
     if module.weights == UNADAPTED and not is_unadapted:
         raise ValueError(f"the checkpoint holds adapters: leave --model.weights {UNADAPTED} out")
+
+
+def _check_pre_processor(module: Any, saved: Mapping[str, Any]) -> None:
+    if "image_size" in saved and not hasattr(module.pre_processor, "image_size") and module.pre_processor is not None:
+        raise ValueError(
+            "the checkpoint is calibrated with DPCLIP's own pre-processor: leave pre_processor out, or give the file as "
+            "--model.weights instead of --ckpt_path to calibrate anew"
+        )
 
 
 def _check_image_size(module: Any) -> None:

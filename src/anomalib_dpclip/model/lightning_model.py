@@ -20,7 +20,7 @@ from anomalib_dpclip.adapter_files.save_and_load import load_adapters
 from anomalib_dpclip.auxiliary.auxiliary_set import AuxiliarySet
 from anomalib_dpclip.auxiliary.dataset import AuxiliaryDataset
 from anomalib_dpclip.clip.feature_tower import TowerOptions
-from anomalib_dpclip.data.image_checks import require_evaluation_images
+from anomalib_dpclip.data.image_checks import require_evaluation_images, require_images
 from anomalib_dpclip.deploy.export import DPCLIPExport
 from anomalib_dpclip.method.domain import DEFAULT_DOMAIN, Domain
 from anomalib_dpclip.method.prototypes import Prototypes, TokenDirections
@@ -353,6 +353,7 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]
     def setup(self, stage: str) -> None:
         """Train as the method does."""
         super().setup(stage)
+        require_images(self.datamodule, stage)
         if stage == "fit":
             learning.prepare_trainer(self.trainer)
             learning.follow_global_seed(self)

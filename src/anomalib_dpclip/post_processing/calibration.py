@@ -36,6 +36,9 @@ class Calibration(nn.Module):
         is_set: Whether a data set has set it.
         threshold_basis: What the thresholds rest on, in words; beside the buffers, since it is no tensor. Empty if unknown.
         false_alarm_rate: Rate that was asked for when they were set, if any.
+        scorer: Name of the way of scoring whose thresholds they are.
+        is_default: Whether they came with the scores, and no validation has set them.
+        class_name: Class of the images that they are of; empty for several, or if nobody knows.
     """
 
     map_range: Tensor
@@ -48,7 +51,7 @@ class Calibration(nn.Module):
         super().__init__()
         self.threshold_basis = ""
         self.false_alarm_rate: float | None = None
-        self.scorer, self.is_default, self.class_name = "", False, ""
+        self.scorer, self.is_default, self.class_name = "text", False, ""
         self.register_buffer("map_range", torch.tensor([0.0, 1.0]))
         self.register_buffer("detection_range", torch.tensor([0.0, 1.0]))
         self.register_buffer("map_knots", torch.tensor(NORMALISED_CONTROL_POINTS))

@@ -58,6 +58,13 @@ def test_a_class_does_not_depend_on_what_was_asked_before(predictor, photo):
     assert not np.array_equal(first.heat, other.heat)
 
 
+def test_words_that_the_mini_backbone_does_not_know_are_said(predictor, photo):
+    with pytest.warns(UserWarning, match="does not know the word"):
+        remarks = predictor.predict(photo, "red transistor of germanium").remarks
+    assert "**The mini backbone does not know** transistor, germanium: to it that is any object." in remarks
+    assert not any("does not know" in each for each in predictor.predict(photo, "red brick").remarks)
+
+
 @pytest.mark.parametrize("name", [None, "", "  "])
 def test_without_a_name_a_photo_shows_an_object(predictor, photo, name):
     assert predictor.predict(photo, name).score == predictor.predict(photo, "object").score

@@ -66,6 +66,17 @@ def test_images_are_resized_as_the_backbone_was_trained(folder):
         assert torch.equal(dataset[3].gt_mask, torch.tensor([27 * column // 28 < 13 for column in range(28)]).expand(28, 28))
 
 
+def test_plain_images_are_neither_augmented_nor_of_the_training_s_size(folder):
+    plain = dataset_of(folder).plain((14, 14))
+    first, again = plain[0, 3], plain[5, 3]
+    image = Image.open(folder / "3.png")
+    resized = image.resize((14, image.height), Image.Resampling.BICUBIC).resize((14, 14), Image.Resampling.BICUBIC)
+    expected = torch.from_numpy(np.array(resized)).permute(2, 0, 1) / 255
+    assert torch.equal(first.image, again.image)
+    torch.testing.assert_close(first.image.as_subclass(torch.Tensor), expected, rtol=0, atol=1e-6)
+    assert first.gt_mask.shape == (14, 14)
+
+
 @pytest.mark.parametrize(
     ("target", "expected"),
     [("Visa", "MVTecAD"), ("VisA", "MVTecAD"), ("MVTec", "VisA"), ("BMAD", "VisA"), (None, "VisA"), ("Surfaces", "Surfaces")],

@@ -2,6 +2,7 @@
 
 import json
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,10 +14,12 @@ from tests.unit.data.test_json_lines import labelled
 from anomalib_dpclip.data.image_checks import (
     image_paths,
     require_evaluation_images,
+    require_images,
     require_readable,
     require_sound_images,
 )
 from anomalib_dpclip.data.images import ImageReadError
+from anomalib_dpclip.data.json_lines import JSONLines
 from anomalib_dpclip.data.photos import Photos
 
 GREY = np.random.default_rng(0).integers(0, 256, (12, 10), dtype=np.uint8)
@@ -148,6 +151,25 @@ def test_good_photos_alone_are_nothing_to_test_on(root):
     require_evaluation_images(Photos(root))
     require_evaluation_images(Folder("parts", "good", root))  # samples test images from them
     require_evaluation_images(Folder("parts", "good", root, abnormal_dir="bad", test_split_mode="none"))
+
+
+def test_what_leaves_nothing_to_validate_test_or_predict_says_so(root):
+    (root / "list.jsonl").write_text(json.dumps({"image_path": "good/0.png", "label": 0, "class_name": "c", "split": "train"}))
+    good = JSONLines(root / "list.jsonl", root, num_workers=0)
+    good.setup()
+    for stage in ("validate", "test", "predict"):
+        with pytest.raises(ValueError, match=rf"has no image to {stage}: .*--data.val_split_mode same_as_test.*--good"):
+            require_images(good, stage)
+    require_images(good, "fit")
+    require_images(None, "test")
+    (root / "good" / "0.png").write_bytes(b"")
+    with pytest.raises(ImageReadError, match=r"good/0\.png"):
+        require_images(SimpleNamespace(val_data=good.train_data), "fit")
+    require_images(Photos(root), "predict")
+    (root / "list.jsonl").write_text(json.dumps({"image_path": "good/0.png", "label": 0, "class_name": "c"}))
+    good = JSONLines(root / "list.jsonl", root, num_workers=0)
+    good.setup()
+    require_images(good, "test")
 
 
 def test_a_folder_of_which_only_some_photos_have_masks(root):

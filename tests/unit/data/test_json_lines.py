@@ -395,15 +395,6 @@ def test_training_images_are_asked_for_only_where_needed(folder, tmp_path):
             JSONLines(path, folder, val_split_mode=mode).setup()
     with pytest.raises(ValueError, match="val_split_mode from_dir: a metadata file has no validation split"):
         JSONLines(path, folder, val_split_mode="from_dir")
-    train = write(tmp_path / "train.jsonl", [{**json.loads(GOOD), "split": "train"}])
-    only_good = JSONLines(train, folder, num_workers=0)
-    only_good.setup()
-    with pytest.raises(ValueError, match=r"train\.jsonl has only lines .* nothing to test or predict"):
-        only_good.test_dataloader()
-    assert len(only_good.val_dataloader()) == 0, "a training may do without"
-    only_good.trainer = SimpleNamespace(state=SimpleNamespace(fn="validate"))
-    with pytest.raises(ValueError, match="there is nothing to validate: to score photos by these"):
-        only_good.val_dataloader()
 
 
 def test_the_hosts_own_splits(mvtec, metadata):

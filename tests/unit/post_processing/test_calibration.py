@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from anomalib_dpclip.post_processing.calibration import MOST_RAISED, Calibration
+from anomalib_dpclip.post_processing.calibration import Calibration
 from anomalib_dpclip.post_processing.calibration_statistics import CalibrationStatistics, ImageStatistics
 from anomalib_dpclip.post_processing.conformal import false_alarm_threshold
 from anomalib_dpclip.post_processing.image_score import image_score
@@ -200,26 +200,6 @@ def test_thresholds_that_are_given():
     assert calibration.thresholds == (pytest.approx(0.6), pytest.approx(0.55), "as told")
     torch.testing.assert_close(calibration.map_knots, torch.tensor([0.0, 0.40, 0.55, 0.60, 1.0]), rtol=0, atol=1e-5)
     assert calibration.is_set
-
-
-def test_thresholds_rise_to_what_normal_images_score_but_not_far():
-    calibration, seen = Calibration(), statistics(MAPS, DETECTION, [0, 0, 1]).images()
-    calibration.set_ranges(seen)
-    calibration.set_thresholds(Thresholds(0.4, 0.5, "as told"), seen, "industrial")
-    first = calibration.thresholds[:2]
-    calibration.raise_thresholds(0.3, 0.45, *first)
-    assert calibration.thresholds == (*first, "as told")  # they do not fall
-    calibration.raise_thresholds(0.41, 0.51, *first)
-    threshold_basis = "as told; raised by corrections since"
-    assert calibration.thresholds == (pytest.approx(0.41), pytest.approx(0.51), threshold_basis)
-    for _ in range(3):  # nor further with each correction
-        calibration.raise_thresholds(9.0, 9.0, *first)
-    assert calibration.thresholds == (
-        pytest.approx(0.4 + MOST_RAISED * 0.6),
-        pytest.approx(0.5 + MOST_RAISED * 0.1),
-        threshold_basis,
-    )
-    calibration.require_valid("it")
 
 
 def test_false_alarm_rate_without_normal_images(caplog):

@@ -32,7 +32,8 @@ def batch(maps, detection, paths=None):
 
 
 def validated(post_processor, *batches, sanity_checking=False):
-    trainer, model = SimpleNamespace(sanity_checking=sanity_checking), SimpleNamespace(device="cpu")
+    trainer = SimpleNamespace(sanity_checking=sanity_checking)
+    model = SimpleNamespace(device="cpu", scorer=SimpleNamespace(name="text"))
     post_processor.on_validation_epoch_start(trainer, model)
     for each in batches:
         post_processor.on_validation_batch_end(trainer, model, each)
