@@ -50,7 +50,7 @@ def test_the_host_predicts_one_class_after_the_other(model, encoded, make_engine
     Image.new("RGB", (140, 140), "grey").save(tmp_path / "photo.png")
     tower, scores = model.model.backbone, []
     for name in ("brick", "wood", "brick"):
-        model.class_name = name
+        model.target.class_name = name
         (batch,) = make_engine().predict(model=model, data_path=tmp_path / "photo.png")
         scores.append(batch.pred_score.item())
     assert model.model.backbone is tower

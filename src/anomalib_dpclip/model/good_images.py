@@ -85,7 +85,7 @@ def _preparation(module: Any) -> CLIPPreProcessor:
 
 
 def memory_stays(module: Any, memory: MemoryScorer) -> bool:
-    """Whether a run scores by the memory that is there: one that a checkpoint brought, or of images that this run cannot have.
+    """Whether a run scores by the memory that is there, since it has no other images to make one of.
 
     Args:
         module: `DPCLIP`.
@@ -93,7 +93,9 @@ def memory_stays(module: Any, memory: MemoryScorer) -> bool:
     """
     references = module.references
     has_training_split = getattr(module.datamodule, "train_data", None) is not None
-    return memory.is_stored or not references.are_named or (references.takes_training_split and not has_training_split)
+    if memory.is_stored or references.are_given or not references.are_named:
+        return True
+    return references.source is None and not has_training_split
 
 
 def fit_memory_now(module: Any) -> None:

@@ -45,9 +45,9 @@ class References:
         return bool(self.k_shot or self.source is not None or self._given)
 
     @property
-    def takes_training_split(self) -> bool:
-        """Whether the images are some of a training split."""
-        return bool(self.k_shot) and self.source is None and not self._given
+    def are_given(self) -> bool:
+        """Whether the images were given, and not named by arguments."""
+        return bool(self._given)
 
     def set(self, images: Sequence[str | Path | Image.Image | Tensor] | Tensor) -> None:
         """Take these images from now on; none at all for those that the arguments name.
