@@ -28,7 +28,7 @@ def model(encoded, monkeypatch):
     """A model, after which the backbone cannot be loaded again."""
     model = make_dpclip(backbone="mini", weights="clip", visualizer=False)
 
-    def load_mini_clip():
+    def load_mini_clip(**_):
         raise AssertionError("the backbone is loaded again")
 
     monkeypatch.setattr(mini_clip, "load_mini_clip", load_mini_clip)
