@@ -6,6 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from anomalib_dpclip.auxiliary.leakage import file_digest
+from anomalib_dpclip.callbacks.checkpoint_io import holds_training_state
+from anomalib_dpclip.callbacks.results_folder import EVALUATION
 from tests.paths import ROOT
 from tests.preloaded import command_folder
 
@@ -39,8 +42,33 @@ def blocks_of(text: str, language: str) -> list[str]:
 
 
 def run_shell(commands: str, folder: Path) -> subprocess.CompletedProcess:
-    """Run commands in a folder, up to the first that fails; installing is left out, the test environment has everything."""
+    """Run commands in a folder, up to the first that fails; installing is left out, the test environment has everything.
+
+    What a training has written must stay as it is until the next training.
+    """
     commands = re.sub(r"^pip install .*\n", "", commands, flags=re.MULTILINE)
+    variables, printed, errors = "", "", ""
+    for part in re.split(r"^(anomalib (?:train|fit) (?:.*\\\n)*.*\n)", commands, flags=re.MULTILINE):
+        before = trained_files(folder)
+        done = _run(variables + part, folder)
+        printed, errors = printed + done.stdout, errors + done.stderr
+        variables += "".join(re.findall(r"^\w+=\S+\n", part, flags=re.MULTILINE))
+        if not part.startswith(("anomalib train", "anomalib fit")):
+            after = trained_files(folder)
+            changed = [str(path) for path, digest in before.items() if after.get(path) != digest]
+            assert not changed, f"{changed} are of a training, and have been changed by\n{part}"
+    return subprocess.CompletedProcess(commands, 0, printed, errors)
+
+
+def trained_files(folder: Path) -> dict[Path, bytes]:
+    """Digests of all files that trainings have left in a folder; results of later runs are no part of them."""
+    checkpoints = [path for path in folder.rglob("weights/lightning/*.ckpt") if holds_training_state(path)]
+    runs = {path.resolve().parents[2] for path in checkpoints}
+    files = [path for run in runs for path in run.rglob("*") if path.is_file() and run / EVALUATION not in path.parents]
+    return {path: file_digest(path) for path in files}
+
+
+def _run(commands: str, folder: Path) -> subprocess.CompletedProcess:
     folders = [str(command_folder()), str(Path(sys.executable).parent), os.environ["PATH"]]
     environment = os.environ | {"PATH": os.pathsep.join(folders)}
     script = ["bash", "-c", f"set -e\n{commands}"]

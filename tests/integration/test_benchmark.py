@@ -153,6 +153,13 @@ def test_a_job_whose_files_change_is_run_again_and_its_old_row_marked(tmp_path, 
     assert rows.set_index("key").loc[old[["hazelnut", "tile"]], "status"].tolist() == ["ok", "superseded"]
     assert rows["category"].tolist().count("tile") == 2
 
+    # What cannot be read any more says nothing of what was measured.
+    (tree / "hazelnut").rename(tree / "gone")
+    digest_of.cache_clear()
+    assert benchmark(config, out) == 1
+    assert read_rows(out).set_index("key").loc[old["hazelnut"], "status"] == "ok"
+    (tree / "gone").rename(tree / "hazelnut")
+
     # A job that was lost is measured again.
     jobs_folder(out).joinpath(f"{old['hazelnut']}.json").unlink()
     out.unlink()

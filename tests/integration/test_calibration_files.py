@@ -104,7 +104,7 @@ class TestDomain:
     def test_thresholds_of_another_are_not_used(self, adapters, caplog):
         model = loaded(adapters, domain="medical")
         assert model.model.domain == "medical"
-        assert not model.is_calibrated
+        assert not model.post_processor.calibration.is_set
         assert "has thresholds of industrial images, which do not hold with domain=medical" in caplog.text
 
     def test_a_folder_s_name_decides_nothing(self, adapters, make_engine, photos):
@@ -215,7 +215,7 @@ def test_half_precision_calibrates_on_identical_images(adapters, make_engine, su
 def test_adapters_loaded_in_python_are_in_force(adapters, make_model, make_engine, target, caplog):
     model = make_model()
     load_adapters(model, adapters)
-    assert model.is_calibrated
+    assert model.post_processor.calibration.is_set
     assert model.learning_type.value == "zero_shot"
     with caplog.at_level(logging.WARNING):
         make_engine(limit_val_batches=0).test(model=model, datamodule=target)
@@ -237,7 +237,7 @@ class TestDetection:
         model = make_dpclip(backbone="mini", visualizer=False)
         assert model.model.detection == "projector"
         make_engine().predict(model=model, datamodule=Photos(photos, num_workers=0), ckpt_path=checkpoint)
-        assert model.model.detection == model.hparams["detection"] == "class_token"
+        assert model.model.detection == "class_token"
         assert make_dpclip(weights=save_adapters(model, tmp_path / "again.safetensors")).model.detection == "class_token"
 
     def test_another_one_than_the_checkpoint_s_is_refused(self, checkpoint, make_engine, photos):

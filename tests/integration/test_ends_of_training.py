@@ -111,7 +111,7 @@ def test_bf16_weights_are_kept_and_read(make_model, make_engine, target, tmp_pat
     model = make_model()
     make_engine(precision="bf16-true", max_epochs=1).fit(model=model, datamodule=target)
     path = save_adapters(model, tmp_path / "adapters.safetensors")
-    assert make_dpclip(backbone="mini", weights=str(path), visualizer=False).is_calibrated
+    assert make_dpclip(backbone="mini", weights=str(path), visualizer=False).post_processor.calibration.is_set
 
 
 def test_batches_of_one_s_own_are_learned_from(make_engine, surfaces_root, caplog):

@@ -36,16 +36,16 @@ def thresholds(folder):
     return run_shell(blocks("decisions", "bash"), folder)
 
 
-PROMISE = (
+GUARANTEE = (
     "a new normal image of the same source exceeds the image threshold with a probability of at most 5 %, and the pixel "
     "threshold anywhere with at most 5 %; from 20 normal images of"
 )
 
 
 def test_decisions(thresholds, folder):
-    assert f"Calibrated: {PROMISE} cloth." in thresholds.stdout
-    assert f"basis            {PROMISE} cloth\n" in thresholds.stdout
-    assert PROMISE in (ROOT / "docs" / "decisions.md").read_text(encoding="utf-8")
+    assert f"Calibrated: {GUARANTEE} cloth." in thresholds.stdout
+    assert f"basis            {GUARANTEE} cloth\n" in thresholds.stdout
+    assert GUARANTEE in (ROOT / "docs" / "decisions.md").read_text(encoding="utf-8")
     assert len(pd.read_csv(next((folder / "tested").rglob("decisions.csv")))) == 160
     calibrations = []
     for name in ("calibrated", "calibrated_normal"):
@@ -55,13 +55,10 @@ def test_decisions(thresholds, folder):
         calibrations.append({name: value for name, value in state.items() if ".calibration." in name})
     assert calibrations[0].keys() == calibrations[1].keys() != set()
     assert any(not torch.equal(value, calibrations[1][name]) for name, value in calibrations[0].items())
-    for place in (
-        folder / "results" / "DPCLIP" / "incoming" / "latest",
-        folder / "uncalibrated" / "DPCLIP" / "incoming" / "latest",
-    ):
-        results = pd.read_csv(place / "results.csv")
+    for place, labels in (("results", {"normal", "anomalous"}), ("uncalibrated", {"uncalibrated"})):
+        results = pd.read_csv(folder / place / "DPCLIP" / "incoming" / "latest" / "results.csv")
         assert len(results) == 4
-        assert set(results.label) <= {"normal", "anomalous"}
+        assert set(results.label) <= labels
 
 
 def test_the_post_processor_s_file():
@@ -76,7 +73,7 @@ def test_deployment(thresholds, folder):
     done = run_shell(blocks("deployment", "bash"), folder)
     assert done.stdout.count("class            weave\n") == 3
     assert "basis            the image and pixel threshold was set by hand; no guarantee for new images\n" in done.stdout
-    assert f"basis            {PROMISE} good\n" in done.stdout
+    assert f"basis            {GUARANTEE} good\n" in done.stdout
     assert "class 1          wood\n" in done.stdout
     for file in ("onnx/model.onnx", "openvino/model.xml", "openvino/model.bin"):
         assert (folder / "exported" / "weights" / file).is_file()

@@ -57,7 +57,8 @@ def test_line_of_the_list_is_one_that_is_written(folder):
 
 
 def test_commands_of_the_readme_are_on_the_page():
-    section = README.read_text(encoding="utf-8").partition("## Your own data in three commands\n")[2].partition("\n## ")[0]
+    heading = "## Learning for your own data, in three commands\n"
+    section = README.read_text(encoding="utf-8").partition(heading)[2].partition("\n## ")[0]
     (commands,) = blocks_of(section, "bash")
     commands = re.split(r"(?<!\\)\n", commands.strip())
     assert len(commands) == 3

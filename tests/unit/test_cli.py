@@ -109,7 +109,7 @@ def test_what_is_missing_is_said_without_anomalib_s_import():
     code = """
 import sys
 from anomalib_dpclip.cli import main
-for arguments in (["adapters", "gone"], ["predict", "gone", "."], ["predict", "gone", "gone.png"], ["metadata", "gone"]):
+for arguments in (["adapters", "gone"], ["predict", ".", "--weights", "gone"], ["predict", "gone"], ["metadata", "gone"]):
     try:
         main(arguments)
     except SystemExit as error:

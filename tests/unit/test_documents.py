@@ -14,6 +14,7 @@ import yaml
 from anomalib.data import get_datamodule
 from scripts.arguments_page import arguments_page, arguments_table
 from scripts.batch_flow import BOXES, batch_flow
+from tests.arguments import GROUPS
 from tests.pages import PAGES, README, blocks_of
 from tests.paths import ROOT
 
@@ -165,9 +166,33 @@ def test_modules_that_pages_run_are_there():
 
 def test_flags_that_pages_use_are_arguments():
     everything = "".join(path.read_text(encoding="utf-8") for path in [README, *PAGES])
-    flags = set(re.findall(r"--model\.(\w+)", everything)) - {"NAME", "help"}
-    assert flags
-    assert flags <= set(inspect.signature(DPCLIP.__init__).parameters)
+    flags = set(re.findall(r"--model\.(\w+(?:\.\w+)?)", everything)) - {"NAME", "help"}
+    known = set(inspect.signature(DPCLIP.__init__).parameters)
+    known |= {f"{group}.{item.name}" for group, kind in GROUPS.items() for item in fields(kind)}
+    assert {flag for flag in flags if "." in flag}
+    assert flags <= known
+
+
+def test_flags_that_pages_give_to_dpclip_are_arguments():
+    """The name of the command, and the options on its line and on those that a backslash goes on with."""
+    commands = re.findall(r"^dpclip (\w+)((?:.*\\\n)*.*)", "\n".join(map(shell_of, [README, *PAGES])), flags=re.MULTILINE)
+    assert len(commands) > 10
+    for name, options in commands:
+        module, _, function = COMMANDS[name].function.partition(":")
+        parameters = inspect.signature(getattr(importlib.import_module(f"anomalib_dpclip.{module}"), function)).parameters
+        known = {parameter.rstrip("_") for parameter in parameters} | {"help"}
+        assert set(re.findall(r"--(\w+)", options)) <= known, name
+
+
+def shell_of(path: Path) -> str:
+    return "\n".join(blocks_of(path.read_text(encoding="utf-8"), "bash"))
+
+
+def test_the_scorer_of_the_page_scores():
+    exec("\n".join(blocks_of(text_of("add-a-scorer"), "python")), names := {})
+    normal, odd = names["scores"].tolist()
+    assert 0 <= normal < odd <= 1
+    assert names["model"].scorer.name == "colour"
 
 
 @pytest.mark.parametrize("path", [README, *PAGES], ids=lambda path: path.stem)
@@ -247,28 +272,10 @@ def test_table_of_false_alarms_equals_the_results():
     assert "\n".join(line for line in lines if line.startswith("|")) in text_of("decisions")
 
 
-@pytest.mark.parametrize(("results", "alone"), [("references", "memory"), ("references_lot", "lot")])
-def test_table_of_photos_and_lots_equals_the_results(results, alone):
-    measured = pd.read_csv(ROOT / f"benchmark_results/{results}.csv", comment="#")
-    means = measured.groupby(["knows", "judged by"])[["image_AUROC", "pixel_AUROC", "pixel_AP"]].mean()
-    assert len(measured["knows"].unique()) > 5
-    for knows in set(measured["knows"]) - {"nothing"}:
-        alone_cell, both_cell = (" / ".join(f"{value:.1f}" for value in means.loc[knows, by]) for by in (alone, "both"))
-        assert f"| {knows} | {alone_cell} | {both_cell} |" in text_of("references")
-
-
 @pytest.mark.parametrize("results", ["inference", "training", "export", "photos", "photos-workers", "photos-ViT-L-14-336"])
 def test_tables_of_speed_equal_the_results(results):
     tables = [line for line in (ROOT / f"benchmark_results/{results}.md").read_text().splitlines() if line.startswith("|")]
     assert "\n".join(tables) in text_of("speed")
-
-
-def test_table_of_corrections_equals_the_results():
-    measured = pd.read_csv(ROOT / "benchmark_results/corrections.csv", comment="#")
-    mean = measured[measured["category"] == "mean"].iloc[0]
-    for when in ("before", "after"):
-        cells = [f"{mean[f'{name}, {when}']:.1f}" for name in ("label", "no label", "damaged", "damaged, label")]
-        assert f"| {when} | {' | '.join(cells)} |" in text_of("references")
 
 
 def test_table_of_solar_cells_equals_the_results():

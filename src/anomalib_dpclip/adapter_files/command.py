@@ -126,8 +126,9 @@ def _calibration(content: AdapterFile) -> str:
 
 def _memory(memory: dict[str, Tensor]) -> str:
     """What is remembered of photos of a target."""
-    layers = [value for name, value in memory.items() if name.startswith("layer")]
-    return f"{int(memory['photos'])} of a target: {len(layers[0]):,} tokens at each of {len(layers)} layers"
+    layers = [value for name, value in memory.items() if name.startswith("layer") or name == "joint"]
+    tokens = ", ".join(f"{len(each):,} of {each.shape[1]} values" for each in layers)
+    return f"{int(memory['photos'])} of a target: tokens of {len(layers)} layers, {tokens}"
 
 
 def _listed(values: dict[str, Any]) -> str:

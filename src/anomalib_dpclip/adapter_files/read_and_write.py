@@ -30,9 +30,6 @@ from anomalib_dpclip.files.atomic_write import atomic_write
 from anomalib_dpclip.files.plain_data import printable
 from anomalib_dpclip.files.safe_load import load_plain
 
-MEMORY_PREFIX = "scorer_state.memory."
-"""Beginning of the names of a checkpoint's memory of good images of a target."""
-
 _DIGEST_KEY = "sha256"
 _CALIBRATION_PREFIX = "calibration."
 
@@ -164,7 +161,7 @@ def _read_pickled(path: Path) -> AdapterFile:
         tensors={name: value for name, value in _under("model.", state).items() if name.startswith(ADAPTER_PREFIXES)},
         calibration=_under("post_processor.auxiliary_calibration.", state),
         provenance=Provenance.from_dict(content[PROVENANCE_KEY], path),
-        memory=_under(MEMORY_PREFIX, state),
+        memory=_under("scorer_state.memory.", state),
         threshold_basis=threshold_basis_in(content[PROVENANCE_KEY], path),
     )
 

@@ -160,4 +160,6 @@ def _line(row: "Result", output: Path) -> str:
     if row.status != DONE:
         return f"unread           {row.path!a}: {row.status}"
     picture = f"  {output / row.picture}" if row.picture else ""
-    return f"{score_text(float(row.score))}  {row.label:12}  {os.fsencode(row.path).decode(errors='replace')}{picture}"
+    path, here = Path(row.path), Path.cwd()
+    path = path.relative_to(here) if path.is_relative_to(here) else path
+    return f"{score_text(float(row.score))}  {row.label:12}  {os.fsencode(path).decode(errors='replace')}{picture}"

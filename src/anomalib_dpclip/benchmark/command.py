@@ -38,6 +38,9 @@ from anomalib_dpclip.benchmark.rows import (
 )
 from anomalib_dpclip.files.measured_by import measured_by
 
+DRAWS = 3
+"""Of good images, where a config does not say."""
+
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it."""
 
@@ -67,7 +70,7 @@ def benchmark(
     settings = read_config(config)
     if shift is not None:
         settings[SECTION]["shift"] = shift.split(",")
-    draws = Draws(settings[SECTION].get("draws", 3))
+    draws = Draws(settings[SECTION].get("draws", DRAWS))
     configs = [job for accelerator in accelerators_of(settings) for job in job_configs(settings, accelerator, draws)]
     check_weights(configs)
     if fresh:
@@ -108,7 +111,8 @@ class _Run:
 
     def __init__(self, results: Path, jobs: list[Job], provenance: Mapping[str, str], image_scores: bool) -> None:
         self._results, self._jobs, self._image_scores = results, jobs, image_scores
-        current = {identity_of(job.config.identity): job.config.key for job in jobs}
+        # What cannot be read now says nothing of what was measured of it before.
+        current = {identity_of(job.config.identity): job.config.key for job in jobs if not job.reason}
         self._write = partial(write_tables, results, provenance, current)
         self._lock = Lock()
         self.rows: pd.DataFrame = self._write()
@@ -199,7 +203,7 @@ def _outcome(row: Mapping[str, Any]) -> str:
     known = [
         f"{what} {row[name]:.3f}"
         for name, what in (("image_AUROC", "image AUROC"), ("pixel_AUROC", "pixel AUROC"))
-        if row[name]
+        if row[name] is not None
     ]
     return ", ".join([*known, *([row["reason"]] if row["reason"] else [])])
 

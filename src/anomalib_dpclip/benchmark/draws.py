@@ -21,15 +21,13 @@ class Draws:
         FileNotFoundError: There is no such file.
     """
 
-    def __init__(self, source: int | str | Path = 3) -> None:
+    def __init__(self, source: int | str | Path) -> None:
         self.used: dict[str, list[list[str]]] = {}
-        self._file = None if isinstance(source, int) else Path(source)
-        if self._file is None:
-            if not isinstance(source, int) or isinstance(source, bool) or source < 1:
-                raise ValueError(f"draws must be a number from 1, or a JSON file of draws, not {source!r}")
-            self._number, self._given = source, {}
-        else:
-            self._given = _read(self._file)
+        self._file = Path(source) if isinstance(source, str | Path) else None
+        self._given = {} if self._file is None else _read(self._file)
+        self._number = source if isinstance(source, int) and not isinstance(source, bool) else 0
+        if self._file is None and self._number < 1:
+            raise ValueError(f"draws must be a number from 1, or a JSON file of draws, not {source!r}")
 
     def count(self, target: str) -> int:
         """How many draws a ``"data set/category"`` has.

@@ -48,6 +48,8 @@ def prepare_folder(trainer: Trainer) -> None:
         trainer: Trainer of the run that is about to start.
     """
     folder, command = Path(trainer.default_root_dir), trainer.state.fn
+    if command != TrainerFn.FITTING:
+        _replace_calibrations(trainer)
     if command != TrainerFn.FITTING and not trainer.global_step and _holds_training(folder):
         _move(trainer, folder, folder / EVALUATION)
     elif os.name != "nt" and trainer.is_global_zero:
@@ -55,6 +57,13 @@ def prepare_folder(trainer: Trainer) -> None:
             _make_link(folder)
         elif _is_latest(folder) and (command == TrainerFn.FITTING or not any(folder.iterdir())):
             _hold_back(folder)
+
+
+def _replace_calibrations(trainer: Trainer) -> None:
+    """Let a new calibration replace the one that is there: Lightning would write ``model-v1.ckpt``, and nobody looks for it."""
+    callback: Any
+    for callback in trainer.checkpoint_callbacks:
+        callback._enable_version_counter = False  # noqa: SLF001  (it is no argument where anomalib builds the callback)
 
 
 def _holds_training(folder: Path) -> bool:

@@ -3,14 +3,12 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from PIL import Image, ImageDraw
+from PIL import Image, ImageOps
 
 from anomalib_dpclip.post_processing.score_text import score_text
-from anomalib_dpclip.visualization.captions import font, wrapped
+from anomalib_dpclip.visualization.layout import GAP, framed, side_by_side, stacked, text_block
 
-_MARGIN, _GAP = 12, 8
 _HEADING, _TEXT = 17, 12
-_LINE = _TEXT + 3
 _NAME_LINES = 3
 
 
@@ -39,39 +37,19 @@ def draw_sheet(legend: str, rows: Sequence[tuple[str, Sequence[Thumbnail]]], col
         columns: Thumbnails a row has place for.
         side: Longest side of a thumbnail in pixels.
     """
-    width = 2 * _MARGIN + columns * side + (columns - 1) * _GAP
-    inner = width - 2 * _MARGIN
-    head = wrapped(legend, _TEXT, inner)
-    top = _MARGIN + len(head) * _LINE + _GAP
-    places: list[tuple[int, list[str], Sequence[Thumbnail]]] = []
+    width = columns * (side + GAP) - GAP
+    parts = [text_block(legend, _TEXT, width)]
     for heading, thumbnails in rows:
-        lines = wrapped(heading, _HEADING, inner)
-        places.append((top, lines, thumbnails))
-        top += len(lines) * (_HEADING + 4) + (_GAP + _height(thumbnails, side) if thumbnails else 0) + _GAP
-    canvas = Image.new("RGB", (width, top + _MARGIN), "white")
-    draw = ImageDraw.Draw(canvas)
-    _write(draw, _MARGIN, _MARGIN, head, _TEXT, _LINE)
-    for y, lines, thumbnails in places:
-        _write(draw, _MARGIN, y, lines, _HEADING, _HEADING + 4)
-        below = y + len(lines) * (_HEADING + 4) + _GAP
-        for index, thumbnail in enumerate(thumbnails):
-            x = _MARGIN + index * (side + _GAP)
+        parts.append(text_block(heading, _HEADING, width))
+        if thumbnails:
             tallest = max(each.picture.height for each in thumbnails)
-            canvas.paste(thumbnail.picture, (x, below + tallest - thumbnail.picture.height))
-            _write(draw, x, below + tallest + 4, _caption(thumbnail, side), _TEXT, _LINE)
-    return canvas
+            parts.append(side_by_side([_captioned(each, side, tallest) for each in thumbnails]))
+    return framed(stacked(parts))
 
 
-def _height(thumbnails: Sequence[Thumbnail], side: int) -> int:
-    captions = max(len(_caption(each, side)) for each in thumbnails)
-    return max(each.picture.height for each in thumbnails) + 4 + captions * _LINE
-
-
-def _caption(thumbnail: Thumbnail, side: int) -> list[str]:
+def _captioned(thumbnail: Thumbnail, side: int, height: int) -> Image.Image:
+    """A thumbnail at the bottom left of a place for it, its score and name below."""
     score = f"{score_text(thumbnail.score)}{', no box' if thumbnail.is_bare else ''}"
-    return [score, *wrapped(thumbnail.name, _TEXT, side, _NAME_LINES)]
-
-
-def _write(draw: ImageDraw.ImageDraw, x: int, y: int, lines: Sequence[str], size: int, pitch: int) -> None:
-    for index, line in enumerate(lines):
-        draw.text((x, y + index * pitch), line, "black", font(size))
+    picture = ImageOps.pad(thumbnail.picture, (side, height), color="white", centering=(0, 1))
+    name = text_block(thumbnail.name, _TEXT, side, max_lines=_NAME_LINES)
+    return stacked([picture, text_block(score, _TEXT, side), name], gap=2)

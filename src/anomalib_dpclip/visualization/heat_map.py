@@ -6,6 +6,7 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
+from scipy.ndimage import binary_erosion
 from torch import Tensor
 from torch.nn import functional
 
@@ -44,20 +45,8 @@ def heat_map(
 def outlined(photo: Image.Image, region: npt.NDArray[np.bool_], outline: int = 1) -> Image.Image:
     """Draw a white line around a region ``(H, W)`` of a photo."""
     picture = photo.copy()
-    picture.paste("white", mask=Image.fromarray(region & ~_shrunk(region, outline)))
+    picture.paste("white", mask=Image.fromarray(region & ~binary_erosion(region, iterations=outline)))
     return picture
-
-
-def _shrunk(region: npt.NDArray[np.bool_], pixels: int) -> npt.NDArray[np.bool_]:
-    """A region without its outermost pixels: scipy's ``binary_erosion``, 30 times as fast."""
-    inner = np.pad(region, 1)
-    for _ in range(pixels):
-        before = inner.copy()
-        inner[1:] &= before[:-1]
-        inner[:-1] &= before[1:]
-        inner[:, 1:] &= before[:, :-1]
-        inner[:, :-1] &= before[:, 1:]
-    return inner[1:-1, 1:-1]
 
 
 def boxed(picture: Image.Image, regions: Sequence[Region], text: int = 0) -> Image.Image:

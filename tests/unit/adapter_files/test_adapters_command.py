@@ -14,6 +14,8 @@ from anomalib_dpclip.adapter_files.adapter_file import AdapterFile, Provenance
 from anomalib_dpclip.adapter_files.command import adapters
 from anomalib_dpclip.adapter_files.read_and_write import read_adapters, write_adapters
 from anomalib_dpclip.clip.preprocessing import OPENAI
+from anomalib_dpclip.scorers.fusion import Fusion, Usual
+from anomalib_dpclip.scorers.memory_scorer import MemoryState, TokenMemory
 
 PUBLISHED = DATA / "published_checkpoint.pth"
 
@@ -217,3 +219,16 @@ def test_the_page_shows_what_it_prints(tmp_path, capsys):
     assert [line[:17] for line in lines[1:]] == [line[:17] for line in sample.splitlines()[1:]]
     for name in ("backbone", "CLIP weights", "images"):
         assert next(line for line in lines if line.startswith(name)) in sample, name
+
+
+def test_good_photos_that_a_checkpoint_remembers(tmp_path, capsys):
+    nothing = Usual(torch.zeros(()), torch.ones(()))
+    memory = TokenMemory([torch.ones(5, 3), torch.ones(7, 3)], torch.ones(2), torch.ones(9, 6), torch.ones(2), photos=4)
+    stored = MemoryState(memory, Fusion(nothing, nothing, nothing, 0.3), torch.zeros(2, 4)).state_dict()
+    path = checkpoint(tmp_path / "a.ckpt")
+    content = torch.load(path, weights_only=True)
+    content["state_dict"] |= {f"scorer_state.{name}": value for name, value in stored.items()}
+    torch.save(content, path)
+    adapters(path)
+    expected = "4 of a target: tokens of 3 layers, 5 of 3 values, 7 of 3 values, 9 of 6 values"
+    assert shown(capsys)["photos"] == expected

@@ -39,7 +39,7 @@ def test_what_was_drawn_can_be_given(tmp_path):
 
 
 def test_nothing_drawn_writes_nothing(tmp_path):
-    Draws().write(tmp_path / "draws.json")
+    Draws(3).write(tmp_path / "draws.json")
     assert not (tmp_path / "draws.json").exists()
 
 
@@ -64,7 +64,7 @@ def _first_two(path):
     return draws.choose("S/c", IMAGES, draws.count("S/c") - 1, 2)
 
 
-@pytest.mark.parametrize("number", [0, -1, True])
+@pytest.mark.parametrize("number", [0, -1, True, None, [1]])
 def test_bad_numbers(number):
     with pytest.raises(ValueError, match="draws must be a number from 1"):
         Draws(number)

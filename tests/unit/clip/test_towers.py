@@ -97,7 +97,7 @@ def test_the_unadapted_score_is_open_clip_s_zero_shot_score(name):
     model.anchors.copy_(anchors)
     prediction = model(images(80))
     own = clip.encode_image(images(80), normalize=True) @ anchors
-    assert_equal(prediction.pred_score, (own[:, 1] + 1) / 2)
+    assert_equal(prediction.pred_score, 0.5 + (own[:, 1] - own[:, 0]) / 4)
     assert prediction.anomaly_map.shape == (2, 80, 80)
     spread = prediction.anomaly_map.std()
     assert spread == 0 if name in POOLED_BY_ATTENTION else spread > 1e-4

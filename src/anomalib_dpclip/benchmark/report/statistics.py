@@ -95,16 +95,22 @@ def auroc_interval(groups: Sequence[tuple[Floats, Floats]], seed: int = 0) -> tu
     """
     samples = [scores for group in groups for scores in group]
 
-    def mean_auroc(*resampled: Floats) -> float:
-        pairs = zip(resampled[::2], resampled[1::2], strict=True)
-        return float(np.mean([auroc_components(normal, anomalous).auroc for normal, anomalous in pairs]))
+    def mean_auroc(*resampled: Floats, axis: int) -> Floats:
+        del axis  # the last one
+        return np.mean([_auroc(*pair) for pair in zip(resampled[::2], resampled[1::2], strict=True)], axis=0)
 
     if all(normal.max() < anomalous.min() for normal, anomalous in groups):
         return 1.0, 1.0  # of any resampling, for which scipy would warn
     interval = stats.bootstrap(
-        samples, mean_auroc, n_resamples=RESAMPLES, vectorized=False, method="percentile", rng=np.random.default_rng(seed)
+        samples, mean_auroc, n_resamples=RESAMPLES, vectorized=True, method="percentile", rng=np.random.default_rng(seed)
     ).confidence_interval
     return float(interval.low), float(interval.high)
+
+
+def _auroc(normal: Floats, anomalous: Floats) -> Floats:
+    """AUROC of scores ``(..., N)`` and ``(..., M)``, by the rank sum of the anomalous ones, ``(...)``."""
+    ranks, count = stats.rankdata(np.concatenate([anomalous, normal], axis=-1), axis=-1), anomalous.shape[-1]
+    return (ranks[..., :count].sum(-1) - count * (count + 1) / 2) / (count * normal.shape[-1])
 
 
 def wilcoxon(first: Floats, second: Floats) -> float:
