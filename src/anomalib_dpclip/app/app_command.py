@@ -1,5 +1,6 @@
 """The command `dpclip app`: a page to try the model on photos."""
 
+import re
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -110,9 +111,13 @@ def _model(weights: str, given: dict[str, Any]) -> DPCLIP:
     try:
         return model_from_file(weights, visualizer=False, evaluator=False, **chosen)
     except FileNotFoundError as error:
-        raise FileNotFoundError(str(error).replace("--model.", "--")) from error
+        raise FileNotFoundError(_own_options(error)) from error
     except ValueError as error:
-        raise ValueError(str(error).replace("--model.", "--")) from error
+        raise ValueError(_own_options(error)) from error
+
+
+def _own_options(error: Exception) -> str:
+    return re.sub(r"--model\.(clip\.|region\.)?", "--", str(error))
 
 
 def remembers_photos(weights: str) -> bool:

@@ -15,6 +15,8 @@ from PIL import Image
 from torch import Tensor
 
 from anomalib_dpclip.app.good_photos import GoodPhotos, good_photos
+from anomalib_dpclip.clip.mini_clip import unknown_words
+from anomalib_dpclip.clip.pretraining import MINI
 from anomalib_dpclip.data.images import read_image
 from anomalib_dpclip.data.regions import Region, find_regions
 from anomalib_dpclip.method.class_names import UNKNOWN_CLASS, readable_name
@@ -40,6 +42,9 @@ UNCALIBRATED = (
     "**Not calibrated:** there are no thresholds of what the photo shows. 0.5 is only the point of indifference, and the "
     "colours show each photo's own range."
 )
+
+SHOWN_WORDS = 5
+"""Words of a name that are said to be unknown to the backbone."""
 
 _OUTLINE, _TEXT = 2, 16
 
@@ -120,7 +125,7 @@ class Predictor:
     """
 
     def __init__(self, model: DPCLIP) -> None:
-        self.model = model.eval()
+        self.model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
         self._turn = Lock()  # of those whose photos the one model is put to
         self._remembered: tuple[tuple[str, tuple[bytes, ...]], Scoring] | None = None
 
@@ -242,7 +247,7 @@ class Predictor:
         return Scoring(scorer, calibration)
 
     def _remarks(self, name: str, given: GoodPhotos, known: Scoring | None) -> list[str]:
-        lines = [f"Known of the target: {self._knows(name, len(given.paths))}.", *given.remarks]
+        lines = [f"Known of the target: {self._knows(name, len(given.paths))}.", *self._unknown_words(name), *given.remarks]
         if known is None:
             return lines
         if not known.calibration.is_set:
@@ -250,6 +255,10 @@ class Predictor:
         if not given.paths and name != self.class_name:
             lines.append(f"The thresholds are not of {name}: {known.calibration.threshold_basis}.")
         return lines
+
+    def _unknown_words(self, name: str) -> list[str]:
+        words = unknown_words(name)[:SHOWN_WORDS] if self.model.configuration.backbone == MINI else []
+        return [f"**The mini backbone does not know** {', '.join(words)}: to it that is any object."] if words else []
 
     def _knows(self, name: str, count: int) -> str:
         own = self.model.scorer

@@ -40,6 +40,11 @@ UNKNOWN_WORDS_NAMED = 20
 """Unknown words that a tokenizer warns of, each once; whoever types more than that need not be told of every one."""
 
 
+def unknown_words(text: str) -> list[str]:
+    """Words of a text that the mini backbone does not know, each once, in lower case."""
+    return [word for word in dict.fromkeys(re.findall(r"\w+", text.lower())) if word not in VOCABULARY]
+
+
 class MiniTokenizer:
     """Words to token ids, in the shape of an open_clip tokenizer. Case and punctuation do not count.
 
@@ -66,7 +71,7 @@ class MiniTokenizer:
             UserWarning: For each word that is not in `VOCABULARY`, once; it counts as ``"object"``.
         """
         sentences = [re.findall(r"\w+", text.lower()) for text in ([texts] if isinstance(texts, str) else texts)]
-        self._warn_of({word: None for sentence in sentences for word in sentence if word not in self._ids})
+        self._warn_of(unknown_words(" ".join([texts] if isinstance(texts, str) else texts)))
         tokens = torch.zeros(len(sentences), context_length, dtype=torch.long)
         for row, sentence in zip(tokens, sentences, strict=True):
             words = [self._ids.get(word, self._ids["object"]) for word in sentence][: context_length - 2]

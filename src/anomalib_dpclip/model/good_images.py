@@ -73,7 +73,7 @@ def comparison_of(module: Any) -> Comparison:
 
 
 def text_weight(module: Any) -> float:
-    """Weight of the text beside distances: as asked for, else as learned, else the plain sum."""
+    """Weight of the text beside distances: as asked for, else the plain sum."""
     chosen = module.memory_options.text_weight
     return 1.0 if chosen is None else chosen
 
@@ -163,7 +163,7 @@ def prediction_digest(module: Any, images: Sequence[str]) -> str:
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=lambda value: type(value).__name__).encode())
     left_out = ["prototypes."] if stored else ["prototypes.", "scorer_state."]
     calibration = getattr(processor, "calibration", None)
-    if calibration is not None and calibration.is_default:
+    if calibration is not None and (calibration.is_default or not calibration.is_set):
         left_out.append("post_processor.calibration.")
     for name, value in module.state_dict().items():
         if isinstance(value, Tensor) and not name.startswith((*left_out, "model.anchors")):

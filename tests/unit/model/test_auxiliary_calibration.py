@@ -1,0 +1,66 @@
+"""The thresholds that adapters carry: of plain auxiliary images, scored as predictions are."""
+
+import json
+
+import pytest
+import torch
+from tests.arguments import make_dpclip
+
+from anomalib_dpclip.clip.preprocessing import OPENAI
+from anomalib_dpclip.model import auxiliary_data
+from anomalib_dpclip.model.auxiliary_data import auxiliary_statistics
+
+
+@pytest.fixture
+def model_of(surfaces_root, target):
+    target.setup()
+
+    def make(auxiliary="Surfaces/brick", **arguments):
+        own = {"auxiliary": auxiliary, "auxiliary_root": str(surfaces_root)}
+        model = make_dpclip(backbone="mini", shots=8, visualizer=False, **own | arguments)
+        model.auxiliary_dataset = model.auxiliary.dataset(target, None, model.model.backbone.image_size, OPENAI)
+        return model
+
+    return make
+
+
+@pytest.mark.parametrize("arguments", [{"detection": "class_token"}, {"tiles": 2}, {"domain": "medical"}], ids=str)
+@torch.no_grad()
+def test_they_are_of_the_scores_that_predictions_have(model_of, arguments):
+    model = model_of(**arguments).train()
+    seen = auxiliary_statistics(model).images()
+    assert model.training, "as it was"
+    model.eval()
+    images = model.auxiliary_dataset.plain(model.image_size)
+    items = [images[index] for index in range(len(images))][: len(seen.detection)]
+    assert len(items) == 8
+    for index, item in enumerate(items):
+        image = model.pre_processor.transform(item.image.unsqueeze(0))
+        raw = model.scorer.score(image, model.target.anchors_for(item.class_name))
+        assert seen.detection[index].item() == pytest.approx(raw.pred_score.item(), abs=1e-4)
+        assert seen.map_max[index].item() == pytest.approx(raw.anomaly_map.max().item(), abs=1e-4)
+    assert torch.equal(seen.label, torch.tensor([int(item.gt_label) for item in items]))
+
+
+def test_they_are_bounded_and_of_images_from_everywhere(model_of, monkeypatch):
+    monkeypatch.setattr(auxiliary_data, "CALIBRATION_IMAGES", 4)
+    model = model_of()
+    seen = auxiliary_statistics(model).images()
+    assert len(seen.label) == 4
+    assert 0 < seen.label.sum() < 4
+    shares = [auxiliary_statistics(model, rank, 2).images() for rank in (0, 1)]
+    both = torch.cat([share.map_max for share in shares])
+    torch.testing.assert_close(both.sort().values, seen.map_max.sort().values, atol=1e-5, rtol=0)
+
+
+def test_pixels_of_anomalous_images_without_a_mask_are_not_normal(model_of, tmp_path):
+    lines = []
+    for index in range(4):
+        lines.append({"image_path": f"brick/test/hole/{index:03}.png", "label": 1, "class_name": "brick"})
+        lines.append({"image_path": f"brick/test/good/{index:03}.png", "label": 0, "class_name": "brick"})
+        if index == 0:
+            lines[0]["mask_path"] = f"brick/ground_truth/hole/{index:03}_mask.png"
+    (tmp_path / "partly.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    model = model_of(auxiliary=str(tmp_path / "partly.jsonl"), auxiliary_unmasked=True)
+    counts = auxiliary_statistics(model).pixels.compute()
+    assert int(counts.normal.sum() + counts.anomalous.sum()) == 5 * 140 * 140

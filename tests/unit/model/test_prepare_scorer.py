@@ -1,0 +1,107 @@
+"""Which way images are scored in a run is decided before the first of them."""
+
+import shutil
+
+import pytest
+import torch
+from tests.arguments import make_dpclip
+from tests.data.golden.make_golden import GOLDEN
+from tests.spotted import soft_photo
+
+from anomalib_dpclip import DPCLIP, Photos, Surfaces
+from anomalib_dpclip.scorers.comparison import Comparison
+
+ADAPTERS = GOLDEN / "adapters-v1.safetensors"
+
+
+@pytest.fixture
+def few(surfaces_root, tmp_path):
+    """Twelve weaves, ten of them good, and good ones to compare with."""
+    for kind, count in (("good", 10), ("hole", 2)):
+        for path in sorted((surfaces_root / "weave" / "test" / kind).iterdir())[:count]:
+            (tmp_path / "lot").mkdir(exist_ok=True)
+            shutil.copy(path, tmp_path / "lot" / f"{kind}{path.name}")
+    (tmp_path / "good").mkdir()
+    for path in sorted((surfaces_root / "weave" / "train" / "good").iterdir())[:4]:
+        shutil.copy(path, tmp_path / "good")
+    return tmp_path
+
+
+def model_with(**arguments):
+    return make_dpclip(weights=ADAPTERS, visualizer=False, evaluator=False, **arguments)
+
+
+def predict(make_engine, model, folder, **engine):
+    batches = make_engine(**engine).predict(model=model, datamodule=Photos(folder, batch_size=5, num_workers=0, fresh=True))
+    return torch.cat([each.pred_score for each in batches])
+
+
+@pytest.mark.parametrize("arguments", [{"lot": True}, {"few_shot_source": "good"}, {"lot": True, "few_shot_source": "good"}])
+def test_other_images_tell_what_is_anomalous(few, make_engine, arguments):
+    arguments = {name: few / value if value == "good" else value for name, value in arguments.items()}
+    model = model_with(**arguments)
+    scores = predict(make_engine, model, few / "lot")
+    assert scores[10:].min() > scores[:10].max()
+    assert model.scorer.name == ("batch" if "lot" in arguments else "memory")
+    assert model.post_processor.calibration.scorer == model.scorer.name
+    model.lot = False
+    model.references.source = None
+    model.scorer = model.text_scorer()
+    predict(make_engine, model, few / "lot")
+    assert model.scorer.name == model.post_processor.calibration.scorer == "text", "nothing is left behind"
+
+
+def test_a_lot_without_a_pre_processor(few, make_engine, monkeypatch):
+    from anomalib.data import PredictDataset
+
+    model = model_with(lot=True, pre_processor=False)
+    batches = make_engine().predict(model=model, dataset=PredictDataset(few / "lot"))
+    assert all(each.pred_score.isfinite().all() for each in batches)
+    assert model.scorer.name == "batch"
+
+
+def test_good_images_of_a_test_stay_for_predictions_on_the_same_object(few, surfaces_root, make_engine):
+    class Few(Surfaces):
+        def _setup(self, stage=None):
+            super()._setup(stage)
+            self.test_data.subsample(range(0, len(self.test_data), 20), inplace=True)
+
+    model = model_with(k_shot=3)
+    make_engine().test(model=model, datamodule=Few(root=surfaces_root, category="weave", num_workers=0))
+    memory = model.scorer.state
+    scores = predict(make_engine, model, few / "lot")
+    assert model.scorer.state is memory
+    assert scores[10:].min() > scores[:10].max()
+
+
+@pytest.mark.parametrize("arguments", [{"lot": True}, {"few_shot_source": "good"}])
+def test_what_images_are_compared_with_is_seen_in_their_own_precision(few, make_engine, monkeypatch, arguments):
+    precisions, encode = [], Comparison.encode
+
+    def watched(comparison, images, anchors):
+        precisions.append(torch.is_autocast_enabled("cpu"))
+        return encode(comparison, images, anchors)
+
+    monkeypatch.setattr(Comparison, "encode", watched)
+    arguments = {name: few / value if value == "good" else value for name, value in arguments.items()}
+    predict(make_engine, model_with(**arguments), few / "lot", precision="bf16-mixed")
+    assert set(precisions) == {True}
+
+
+def test_untrained_adapters_are_refused(few, make_engine):
+    with pytest.raises(ValueError, match="there is nothing to judge with, the adapters are untrained"):
+        predict(make_engine, DPCLIP(backbone="mini", class_name="weave"), few / "lot")
+
+
+def test_a_photo_that_is_predicted_is_no_good_photo(few, make_engine):
+    shutil.copy(few / "lot" / "good000.png", few / "good" / "copy.png")
+    with pytest.raises(ValueError, match="good000"):
+        predict(make_engine, model_with(few_shot_source=few / "good"), few / "lot")
+
+
+def test_one_photo_of_a_lot_is_scored_by_the_text(make_engine, tmp_path, caplog):
+    soft_photo(tmp_path / "one" / "a.png", 0)
+    model = model_with(lot=True)
+    predict(make_engine, model, tmp_path / "one")
+    assert model.scorer.name == "text"
+    assert "a lot of less than two images cannot be compared with itself" in caplog.text
