@@ -44,7 +44,7 @@ GUARANTEE = (
 
 def test_decisions(thresholds, folder):
     assert f"Calibrated: {GUARANTEE} cloth." in thresholds.stdout
-    assert f"basis            {GUARANTEE} cloth\n" in thresholds.stdout
+    assert f"thresholds       {GUARANTEE} cloth\n" in thresholds.stdout
     assert GUARANTEE in (ROOT / "docs" / "decisions.md").read_text(encoding="utf-8")
     assert len(pd.read_csv(next((folder / "tested").rglob("decisions.csv")))) == 160
     calibrations = []
