@@ -70,7 +70,7 @@ def test_a_file_says_what_it_is(file, model, tmp_path, capsys):
     said = shown(capsys)
     image, pixel, threshold_basis = model.post_processor.calibration.thresholds
     assert said["class"] == "weave"
-    assert said["backbone"] == "mini, weights openai"
+    assert said["backbone"] == "mini, CLIP weights: come with the package"
     assert said["thresholds"] == f"image {image:.4f}, pixel {pixel:.4f} (raw)"
     assert (
         said["basis"]

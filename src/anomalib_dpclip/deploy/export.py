@@ -226,7 +226,7 @@ class DPCLIPExport(ExportMixin):
         scale, threshold_basis = self._scales[0].tolist(), processor.calibration.threshold_basis
         return Metadata(
             backbone=known.backbone,
-            pretrained=known.pretrained,
+            pretrained=known.clip_weights,
             adapters=tensor_digest(adapter_tensors(self.model)),
             learned_from=known.learned_from,
             domain=processor.domain,

@@ -35,7 +35,7 @@ class Metadata:
 
     Attributes:
         backbone: Name of the CLIP backbone.
-        pretrained: Its weights.
+        pretrained: Its weights, in words.
         adapters: Digest of the adapters, as ``dpclip adapters`` shows it.
         learned_from: Data sets and classes that the adapters learned from.
         domain: Of scores and maps.

@@ -166,7 +166,7 @@ def _description(file: Path, exported: ExportedFile) -> dict[str, str]:
     known = exported.metadata
     lines = {
         "file": str(file),
-        "backbone": f"{known.backbone}, weights {known.pretrained}",
+        "backbone": f"{known.backbone}, CLIP weights: {known.pretrained}",
         "adapters": f"digest {known.adapters}, learned from {', '.join(known.learned_from) or 'unknown'}",
         "domain": known.domain,
     }

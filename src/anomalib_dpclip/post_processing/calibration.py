@@ -78,30 +78,9 @@ class Calibration(nn.Module):
             if not (getattr(self, name).diff() > 0).all():
                 raise ValueError(f"{source}: its calibration has {name} that do not ascend; the file is damaged")
 
-    def fuse(self, peak: Tensor, detection: Tensor, domain: Domain) -> Tensor:
-        """Image score: peak of the map and detection score, each min-max scaled by the data set's range, averaged.
-
-        Args:
-            peak: Highest value of each raw map ``(B,)``.
-            detection: Detection scores ``(B,)``.
-            domain: ``"medical"`` uses the peak alone.
-
-        Returns:
-            Scores ``(B,)``, in [0, 1] on the images that set the range and wider on others.
-        """
-        return self.scale.fuse(peak, detection, domain)
-
-    def normalize_map(self, anomaly_map: Tensor) -> Tensor:
-        """Raw maps ``(B, H, W)`` in [0, 1] to maps in [0, 1] with the threshold at 0.5."""
-        return self.scale.normalize_map(anomaly_map)
-
-    def normalize_score(self, fused: Tensor) -> Tensor:
-        """Fused scores ``(B,)`` to scores in [0, 1] with the threshold at 0.5."""
-        return self.scale.normalize_score(fused)
-
     @property
     def scale(self) -> Scale:
-        """What is in force, as plain tensors."""
+        """Ranges and control points in force, as plain tensors."""
         return Scale(self.map_range, self.detection_range, self.map_knots, self.score_knots)
 
     @property
@@ -191,7 +170,7 @@ class Calibration(nn.Module):
     def fused(self, seen: ImageStatistics, domain: Domain) -> Tensor:
         """Image score of each of these images ``(N,)``, on the CPU."""
         device = self.map_range.device
-        return self.fuse(seen.map_max.to(device), seen.detection.to(device), domain).cpu()
+        return self.scale.fuse(seen.map_max.to(device), seen.detection.to(device), domain).cpu()
 
     @torch.no_grad()
     def set_thresholds(self, thresholds: Thresholds, seen: ImageStatistics, domain: Domain) -> None:
@@ -204,7 +183,7 @@ class Calibration(nn.Module):
         """
         fused = self.fused(seen, domain)
         bounds = torch.tensor([0.0, 1.0], device=self.map_range.device)
-        low, high = self.fuse(bounds, bounds, domain).tolist()
+        low, high = self.scale.fuse(bounds, bounds, domain).tolist()
         self.score_knots.copy_(separate_control_points(low, fused.min().item(), thresholds.image, fused.max().item(), high))
         lowest, highest = seen.map_min.min().item(), seen.map_max.max().item()
         self.map_knots.copy_(separate_control_points(0.0, lowest, thresholds.pixel, highest, 1.0))

@@ -11,6 +11,7 @@ from torch import Tensor
 from anomalib_dpclip.method.domain import Domain
 from anomalib_dpclip.post_processing.calibration import Calibration
 from anomalib_dpclip.post_processing.calibration_statistics import CalibrationStatistics
+from anomalib_dpclip.post_processing.normalisation import piecewise_linear
 from anomalib_dpclip.post_processing.scale import Scale
 
 
@@ -187,10 +188,8 @@ class DPCLIPPostProcessor(PostProcessor):
     def scaled(self, predictions: InferenceBatch, scale: Scale) -> InferenceBatch:
         """`forward` with a scale that is given: an exported file holds its own."""
         maps = predictions.anomaly_map
-        normalised_map, normalised_score = (
-            scale.normalize_map(maps),
-            scale.normalize_score(self.raw_score(predictions, scale)),
-        )
+        normalised_map = piecewise_linear(maps.float(), scale.map_knots)
+        normalised_score = piecewise_linear(self.raw_score(predictions, scale), scale.score_knots)
         label = mask = None
         if self.enable_thresholding:
             label = normalised_score > 1 - self.image_sensitivity

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from anomalib_dpclip.method.domain import Domain
 from anomalib_dpclip.post_processing.image_score import image_score
-from anomalib_dpclip.post_processing.normalisation import piecewise_linear, separate_control_points
+from anomalib_dpclip.post_processing.normalisation import separate_control_points
 
 
 class Scale(NamedTuple):
@@ -26,16 +26,8 @@ class Scale(NamedTuple):
     score_knots: Tensor
 
     def fuse(self, peak: Tensor, detection: Tensor, domain: Domain) -> Tensor:
-        """Image scores ``(B,)`` of peaks and detection scores, see `image_score`."""
+        """Image scores ``(B,)`` of peaks of maps ``(B,)`` and detection scores ``(B,)``, see `image_score`."""
         return image_score(peak.float(), detection.float(), self.map_range, self.detection_range, domain)
-
-    def normalize_map(self, anomaly_map: Tensor) -> Tensor:
-        """Raw maps ``(B, H, W)`` in [0, 1] to maps in [0, 1] with the threshold at 0.5."""
-        return piecewise_linear(anomaly_map.float(), self.map_knots)
-
-    def normalize_score(self, fused: Tensor) -> Tensor:
-        """Fused scores ``(B,)`` to scores in [0, 1] with the threshold at 0.5."""
-        return piecewise_linear(fused.float(), self.score_knots)
 
     def with_thresholds(self, image: float, pixel: float) -> "Scale":
         """The same with other thresholds: however often they are moved, the other points stay.

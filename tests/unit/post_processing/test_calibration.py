@@ -99,8 +99,8 @@ def test_fusion_by_hand():
     torch.testing.assert_close(calibration.detection_range, torch.tensor([0.50, 0.54]))
     peak, detection = torch.tensor([0.44, 0.60, 0.64]), torch.tensor([0.50, 0.54, 0.52])
     # Shares of the range: peaks (0.2, 1, 1.2), detection (0, 1, 0.5).
-    torch.testing.assert_close(calibration.fuse(peak, detection, "industrial"), torch.tensor([0.1, 1.0, 0.85]))
-    torch.testing.assert_close(calibration.fuse(peak, detection, "medical"), torch.tensor([0.2, 1.0, 1.2]))
+    torch.testing.assert_close(calibration.scale.fuse(peak, detection, "industrial"), torch.tensor([0.1, 1.0, 0.85]))
+    torch.testing.assert_close(calibration.scale.fuse(peak, detection, "medical"), torch.tensor([0.2, 1.0, 1.2]))
 
 
 def test_thresholds_by_hand():
@@ -111,15 +111,15 @@ def test_thresholds_by_hand():
     assert calibration.thresholds.image == pytest.approx(0.7)
     assert calibration.thresholds.pixel == pytest.approx(0.54, abs=1e-5)
     assert calibration.is_set
-    assert calibration.normalize_score(torch.tensor([0.7])).item() == pytest.approx(0.5)
+    assert piecewise_linear(torch.tensor([0.7]), calibration.score_knots).item() == pytest.approx(0.5)
 
 
 def test_unset_it_changes_nothing():
     calibration, values = Calibration(), torch.linspace(0, 1, 11)
     assert not calibration.is_set
     assert calibration.thresholds == (0.5, 0.5, "")
-    torch.testing.assert_close(calibration.normalize_map(values), values)
-    torch.testing.assert_close(calibration.normalize_score(values), values)
+    torch.testing.assert_close(piecewise_linear(values, calibration.map_knots), values)
+    torch.testing.assert_close(piecewise_linear(values, calibration.score_knots), values)
 
 
 def test_nothing_seen_sets_nothing():
@@ -134,14 +134,14 @@ def test_only_normal_images(caplog):
         calibration.set_from(statistics(MAPS, DETECTION, [0, 0, 0], [[False] * 2] * 3), "industrial")
     assert "no anomalous validation image" in caplog.text
     peaks = torch.tensor(MAPS).amax(1)
-    assert not (calibration.fuse(peaks, torch.tensor(DETECTION), "industrial") > calibration.thresholds.image).any()
+    assert not (calibration.scale.fuse(peaks, torch.tensor(DETECTION), "industrial") > calibration.thresholds.image).any()
     assert not (peaks > calibration.thresholds.pixel).any()
 
 
 def test_false_alarm_rate_of_normal_images(caplog):
     calibration = Calibration()
     calibration.set_from(statistics(MAPS, DETECTION, [0, 0, 0]), "industrial", false_alarm_rate=0.5)
-    fused = calibration.fuse(torch.tensor(MAPS).amax(1), torch.tensor(DETECTION), "industrial")
+    fused = calibration.scale.fuse(torch.tensor(MAPS).amax(1), torch.tensor(DETECTION), "industrial")
     # The second of three: a fourth exceeds it in two of four cases.
     assert calibration.thresholds[:2] == (pytest.approx(fused[1].item()), pytest.approx(0.48))
     assert not caplog.text
@@ -207,7 +207,7 @@ def test_false_alarm_rate_without_normal_images(caplog):
     with caplog.at_level(logging.WARNING):
         calibration.set_from(statistics(MAPS, DETECTION, [1, 1, 1]), "industrial", false_alarm_rate=0.1)
     assert "needs normal validation images and there are none" in caplog.text
-    fused = calibration.fuse(torch.tensor(MAPS).amax(1), torch.tensor(DETECTION), "industrial")
+    fused = calibration.scale.fuse(torch.tensor(MAPS).amax(1), torch.tensor(DETECTION), "industrial")
     assert (fused > calibration.thresholds.image).all()
 
 
@@ -227,9 +227,9 @@ def test_identical_scores_everywhere(labels, count):
     for points in (calibration.map_knots, calibration.score_knots):
         assert (points.diff() > 0).all()
     values = torch.tensor([0.2, 0.5, 0.8])
-    assert (calibration.normalize_map(values).diff() > 0).all()
-    fused = calibration.fuse(values, values, "industrial")
-    assert (calibration.normalize_score(fused).diff() > 0).all()
+    assert (piecewise_linear(values, calibration.map_knots).diff() > 0).all()
+    fused = calibration.scale.fuse(values, values, "industrial")
+    assert (piecewise_linear(fused, calibration.score_knots).diff() > 0).all()
 
 
 def test_batches_add_up():

@@ -45,7 +45,7 @@ def test_labels_and_masks_follow_the_thresholds():
     post_processor = validated(DPCLIPPostProcessor(), batch(*predictions()))
     maps, detection = predictions(seed=1, low=0.4, high=0.6)
     result = post_processor(InferenceBatch(anomaly_map=maps, pred_score=detection))
-    fused = post_processor.calibration.fuse(maps.amax((1, 2)), detection, "industrial")
+    fused = post_processor.calibration.scale.fuse(maps.amax((1, 2)), detection, "industrial")
     assert torch.equal(result.pred_label, fused > post_processor.image_threshold)
     assert torch.equal(result.pred_mask, maps > post_processor.pixel_threshold)
     assert 0 < result.pred_mask.sum() < maps.numel()
@@ -59,7 +59,7 @@ def test_ranking_figures_before_and_after(domain):
     post_processor = validated(DPCLIPPostProcessor(domain=domain), batch(*predictions()))
     maps, detection = predictions(seed=2, low=0.2, high=0.8)  # three times as wide as the validation images
     result = post_processor(InferenceBatch(anomaly_map=maps, pred_score=detection))
-    before, labels = post_processor.calibration.fuse(maps.amax((1, 2)), detection, domain), LABELS.numpy()
+    before, labels = post_processor.calibration.scale.fuse(maps.amax((1, 2)), detection, domain), LABELS.numpy()
     mask = np.random.default_rng(0).random(maps.shape) < 0.3
     for metric in (roc_auc_score, average_precision_score):
         assert metric(labels, result.pred_score) == metric(labels, before)
