@@ -181,12 +181,18 @@ def test_all_classes_of_a_file_at_once_each_with_its_own_prompts(roots, make_eng
     monkeypatch.chdir(tmp_path)
     main(["metadata", str(root), "--source", "BTech"])
     everything = JSONLines(metadata="metadata/BTech/full-shot.jsonl", root=root, **LOADERS)
-    model, asked = dpclip(**auxiliary_of("CVC-300", roots)), []
-    monkeypatch.setattr(model.model, "predict", _remembering(model.model.predict, asked))
+    model, anchors_by_path = dpclip(**auxiliary_of("CVC-300", roots)), {}
+    anchors_of = model.target.anchors_of
+
+    def remembering(batch, *args, **kwargs):
+        found = anchors_of(batch, *args, **kwargs)
+        anchors_by_path.update(zip(batch.image_path, found, strict=True))
+        return found
+
+    monkeypatch.setattr(model.target, "anchors_of", remembering)
     (metrics,) = make_engine(max_epochs=1, limit_val_batches=0).train(model=model, datamodule=everything)
     assert available(metrics) == IMAGE_FIGURES | PIXEL_FIGURES
-    paths_and_anchors = zip(sorted(everything.test_data.samples.image_path), torch.cat(asked), strict=True)
-    of_category = {Path(path).parts[-4]: anchors for path, anchors in paths_and_anchors}
+    of_category = {Path(path).parts[-4]: anchors_by_path[path] for path in everything.test_data.samples.image_path}
     assert torch.equal(of_category["03"], model.target.anchors_for(RINGS))
     assert len(of_category) == 3
     assert "no class name is known" not in caplog.text
@@ -202,14 +208,6 @@ def test_the_only_class_of_a_file_is_what_later_prompts_say(roots, make_engine, 
     reloaded = DPCLIP.load_from_checkpoint(engine.best_model_path)
     assert torch.equal(reloaded.model.anchors, reloaded.target.anchors_for("metal plate"))
     assert "no class name is known" not in caplog.text
-
-
-def _remembering(predict, asked):
-    def remember(images, anchors):
-        asked.append(anchors)
-        return predict(images, anchors)
-
-    return remember
 
 
 def test_synthetic_defects_in_the_target_s_own_normal_images(roots, make_engine, caplog):

@@ -91,7 +91,18 @@ def test_the_checkpoint_predicts_without_being_told(runs, folder, tmp_path, caps
     del runs
     for name in ("plain", "stamped"):
         photos = [str(path) for path in sorted((folder / name).glob("*.png")) if "mask" not in path.name]
-        main(["predict", str(folder / "plain.ckpt"), *photos, "--output", str(tmp_path / name), "--num_workers", "0"])
+        main(
+            [
+                "predict",
+                "--weights",
+                str(folder / "plain.ckpt"),
+                *photos,
+                "--output",
+                str(tmp_path / name),
+                "--num_workers",
+                "0",
+            ]
+        )
     plain, stamped = (pd.read_csv(tmp_path / name / "results.csv") for name in ("plain", "stamped"))
     assert list(plain.score) == list(stamped.score)
     rows = json.loads((tmp_path / "stamped" / RESULTS_JSON).read_text())

@@ -28,7 +28,7 @@ def model(encoded, monkeypatch):
     """A model, after which the backbone cannot be loaded again."""
     model = make_dpclip(backbone="mini", weights="clip", visualizer=False)
 
-    def load_mini_clip():
+    def load_mini_clip(**_):
         raise AssertionError("the backbone is loaded again")
 
     monkeypatch.setattr(mini_clip, "load_mini_clip", load_mini_clip)
@@ -50,7 +50,7 @@ def test_the_host_predicts_one_class_after_the_other(model, encoded, make_engine
     Image.new("RGB", (140, 140), "grey").save(tmp_path / "photo.png")
     tower, scores = model.model.backbone, []
     for name in ("brick", "wood", "brick"):
-        model.class_name = name
+        model.target.class_name = name
         (batch,) = make_engine().predict(model=model, data_path=tmp_path / "photo.png")
         scores.append(batch.pred_score.item())
     assert model.model.backbone is tower

@@ -128,7 +128,7 @@ def test_dpclip_predict(folder, expected, tmp_path):
         "--pictures",
         "false",
     ]
-    main([*command, "--accelerator", "cpu"])
+    main([*command, "--pictures", "false", "--accelerator", "cpu"])
     rows = json.loads((tmp_path / RESULTS_JSON).read_text())
     assert_same({Path(row["path"]).name: (row["score"], row["label"] == "anomalous") for row in rows}, expected)
 

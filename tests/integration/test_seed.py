@@ -1,5 +1,7 @@
 """The seed that a model learns with: its own, the global one, or the published one."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from lightning import seed_everything
@@ -66,7 +68,7 @@ def test_adapters_that_were_loaded_are_learned_on(make_model, learned, tmp_path)
         loaded.update(_adapters(model))
         seed_everything(7)
 
-    model.learning_rate = 1e-12
+    model.training_options = replace(model.training_options, learning_rate=1e-12)
     learned(model, load)
     assert all(torch.allclose(value, loaded[name], atol=1e-8) for name, value in _adapters(model).items())
 

@@ -133,20 +133,13 @@ def require_evaluation_images(target: AnomalibDataModule | None) -> None:
 def require_images(target: AnomalibDataModule | None, stage: str) -> None:
     """After a data module is set up: make sure that there is an image to validate, test or predict.
 
-    A training may do without. Before it the images that it will be validated and tested on are looked at, or an unreadable
-    one would end it after its first epoch.
-
     Args:
         target: The data module.
-        stage: What Lightning is about to do: ``"fit"``, ``"validate"``, ``"test"`` or ``"predict"``.
+        stage: What Lightning is about to do: ``"validate"``, ``"test"`` or ``"predict"``; a training may do without.
 
     Raises:
-        ImageReadError: As `require_sound_images`.
-        ValueError: If there is no image, of which Lightning would make nothing without a word.
+        ValueError: If there is none, of which Lightning would make nothing without a word.
     """
-    if stage == "fit":
-        for split in ("val_data", "test_data"):
-            require_sound_images(getattr(target, split, None))
     dataset = getattr(target, {"validate": "val_data", "test": "test_data", "predict": "test_data"}.get(stage, ""), None)
     if dataset is not None and len(dataset) == 0:
         raise ValueError(

@@ -84,6 +84,20 @@ def _preparation(module: Any) -> CLIPPreProcessor:
     return own if isinstance(own, CLIPPreProcessor) else CLIPPreProcessor(module.image_size)
 
 
+def memory_stays(module: Any, memory: MemoryScorer) -> bool:
+    """Whether a run scores by the memory that is there, since it has no other images to make one of.
+
+    Args:
+        module: `DPCLIP`.
+        memory: The memory.
+    """
+    references = module.references
+    has_training_split = getattr(module.datamodule, "train_data", None) is not None
+    if memory.is_stored or references.are_given or not references.are_named:
+        return True
+    return references.source is None and not has_training_split
+
+
 def fit_memory_now(module: Any) -> None:
     """Score by the good images that were given, from now on, with thresholds of theirs."""
     if module.before_references is None:
@@ -155,7 +169,7 @@ def prediction_digest(module: Any, images: Sequence[str]) -> str:
     processor = module.post_processor
     settings: list[Any] = [module.configuration.as_dict(), getattr(processor, "checkpoint_config", dict)(), module.min_area]
     scorer = module.scorer
-    stored = isinstance(scorer, MemoryScorer) and scorer.is_stored
+    stored = isinstance(scorer, MemoryScorer) and memory_stays(module, scorer)
     if module.references.are_named and not stored:
         settings.append(module.references.digest(module.datamodule))
     if module.lot:

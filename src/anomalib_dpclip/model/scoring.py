@@ -10,7 +10,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from anomalib_dpclip.auxiliary.leakage import require_untested, warn_if_learned_from
 from anomalib_dpclip.data.image_checks import image_paths, require_sound_images
 from anomalib_dpclip.metrics.pixel_metrics import PixelMetric
-from anomalib_dpclip.model.good_images import comparison_of, fit_references, text_weight
+from anomalib_dpclip.model.good_images import comparison_of, fit_references, memory_stays, text_weight
 from anomalib_dpclip.model.learning import UNNAMED
 from anomalib_dpclip.model.settled_thresholds import settle_thresholds
 from anomalib_dpclip.scorers.batch_scorer import BatchScorer
@@ -128,17 +128,16 @@ def choose_scorer(module: Any, loaders: Any, *, fits: bool) -> None:
 def _follow_references(module: Any, loaders: Any, memory: MemoryScorer | None) -> MemoryScorer | None:
     """The memory that a run scores by: the stored one, a new one of the good images that are named, or none."""
     references = module.references
-    if memory is not None and memory.is_stored:
-        if references.source is not None:
+    if memory is not None and memory_stays(module, memory):
+        if memory.is_stored and references.source is not None:
             logger.warning(
                 "scoring by the photos that the checkpoint keeps, not by those of --model.few_shot_source %s: to score by "
                 "others, name the checkpoint with --model.weights in the place of --ckpt_path",
                 references.source,
             )
         return memory
-    has_training_split = getattr(module.datamodule, "train_data", None) is not None
-    if not references.are_named or (memory is not None and references.source is None and not has_training_split):
-        return memory
+    if not references.are_named:
+        return None
     paths = references.paths(module.datamodule)
     if paths is not None:
         require_untested(paths, [path for loader in _as_list(loaders) for path in image_paths(loader.dataset)])

@@ -166,6 +166,11 @@ class BatchScorer(Scorer):
             paths += [str(path) for path in batch.image_path]
         if len(paths) < 2:
             return None
+        with full_precision(seen[0][0]):  # autocast joins no half-precision tokens on a CPU
+            return self._panel_of(paths, seen, to_memory)
+
+    def _panel_of(self, paths: list[str], seen: list[tuple[Tensor, Tensor, Tokens]], to_memory: list[Tensor]) -> Panel:
+        """The panel of images whose margins, scores and tokens, and distances to good images, have been found."""
         margin, score = torch.cat([part[0] for part in seen]), torch.cat([part[1] for part in seen])
         tokens = Tokens(
             [torch.cat(layers) for layers in zip(*(part[2].separate for part in seen), strict=True)],

@@ -7,6 +7,7 @@ import torch
 from anomalib.data.utils.generators import PerlinAnomalyGenerator
 from torch import Tensor
 
+from anomalib_dpclip.files.precision import full_precision
 from anomalib_dpclip.files.seeded import seeded
 from anomalib_dpclip.scorers.comparison import Comparison
 from anomalib_dpclip.scorers.fusion import Fusion, usual
@@ -119,24 +120,25 @@ class MemoryFit:
 
     def _memory(self, keys: Sequence[Tokens], known: TokenMemory | None = None) -> TokenMemory:
         """A memory of the tokens of images, which join one that is known."""
-        separate = [torch.cat(layers) for layers in zip(*(each.separate for each in keys), strict=True)]
-        joint = [torch.cat(layers) for layers in zip(*(each.joint for each in keys), strict=True)]
-        if known is None:
-            spread = torch.stack([spread_of(layer) for layer in separate])
-            joint_spread = torch.stack([spread_of(layer) for layer in joint]) if joint else None
-        else:
-            spread, joint_spread = known.spread, known.joint_spread
-            separate = [torch.cat(pair) for pair in zip(known.layers, separate, strict=True)]
-        together = None if joint_spread is None else joined(joint, joint_spread).half()
-        if known is not None and known.joint is not None and together is not None:
-            together = torch.cat([known.joint, together])
-        return TokenMemory(
-            [thinned(layer, self.limit, self.seed) for layer in separate],
-            spread,
-            None if together is None else thinned(together, self.limit, self.seed),
-            joint_spread,
-            len(keys) + (0 if known is None else int(known.photos)),
-        )
+        with full_precision(self.anchors):  # autocast joins no half-precision tokens on a CPU
+            separate = [torch.cat(layers) for layers in zip(*(each.separate for each in keys), strict=True)]
+            joint = [torch.cat(layers) for layers in zip(*(each.joint for each in keys), strict=True)]
+            if known is None:
+                spread = torch.stack([spread_of(layer) for layer in separate])
+                joint_spread = torch.stack([spread_of(layer) for layer in joint]) if joint else None
+            else:
+                spread, joint_spread = known.spread, known.joint_spread
+                separate = [torch.cat(pair) for pair in zip(known.layers, separate, strict=True)]
+            together = None if joint_spread is None else joined(joint, joint_spread).half()
+            if known is not None and known.joint is not None and together is not None:
+                together = torch.cat([known.joint, together])
+            return TokenMemory(
+                [thinned(layer, self.limit, self.seed) for layer in separate],
+                spread,
+                None if together is None else thinned(together, self.limit, self.seed),
+                joint_spread,
+                len(keys) + (0 if known is None else int(known.photos)),
+            )
 
     def _others(self, keys: Sequence[Tokens], index: int, images: Tensor) -> list[Tokens]:
         """Tokens of all images but one; of a single image those of its mirror images stand in for the others'."""

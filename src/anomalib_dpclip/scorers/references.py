@@ -44,6 +44,11 @@ class References:
         """Whether arguments name good images, or some were given."""
         return bool(self.k_shot or self.source is not None or self._given)
 
+    @property
+    def are_given(self) -> bool:
+        """Whether the images were given, and not named by arguments."""
+        return bool(self._given)
+
     def set(self, images: Sequence[str | Path | Image.Image | Tensor] | Tensor) -> None:
         """Take these images from now on; none at all for those that the arguments name.
 

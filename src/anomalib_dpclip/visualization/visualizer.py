@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import os
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -121,10 +122,12 @@ class PictureVisualizer(Visualizer):
 def _root_of(trainer: Trainer) -> Path | None:
     """Folder that the photos of a run are below, if it is known: of the data, or of a path that is predicted."""
     root = getattr(getattr(trainer, "datamodule", None), "root", None)
-    path = root or getattr(getattr(getattr(trainer, "predict_dataloaders", None), "dataset", None), "path", None)
-    if path is None:
+    loaders = getattr(trainer, "predict_dataloaders", None) or ()
+    for loader in loaders if isinstance(loaders, Sequence) else (loaders,):
+        root = root or getattr(getattr(loader, "dataset", None), "path", None)
+    if root is None:
         return None
-    return Path(path).parent if Path(path).is_file() else Path(path)
+    return Path(root).parent if Path(root).is_file() else Path(root)
 
 
 def picture_path(photo: str, folder: Path, root: Path | str | None) -> Path:

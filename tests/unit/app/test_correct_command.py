@@ -53,8 +53,10 @@ def test_what_comes_again_is_called_normal_and_what_is_elsewhere_stays(folder, c
     assert count == "6 of 8 decisions have changed"
     corrected = model_from_file(folder / "model-corrected.ckpt")
     assert int(corrected.scorer.state.memory.photos) == 10
-    with pytest.raises(SystemExit, match=r"model-corrected\.ckpt is there already"):
-        main(["correct", "--ckpt_path", str(folder / "model.ckpt"), *fine])
+    main(["correct", "--ckpt_path", str(folder / "model.ckpt"), str(known / "spot10.png")])  # joins the others
+    assert int(model_from_file(folder / "model-corrected.ckpt").scorer.state.memory.photos) == 11
+    with pytest.raises(SystemExit, match=r"model\.ckpt is there already"):
+        main(["correct", "--ckpt_path", str(folder / "model.ckpt"), "--to", str(folder / "model.ckpt"), *fine])
 
 
 def test_known_photos_in_several_places(folder, tmp_path, capsys):

@@ -32,7 +32,8 @@ def test_the_embedded_weights_are_those_of_timm_s_model(embedded):
 
 
 @pytest.mark.parametrize(
-    ("name", "shapes"), [("resnet10t", [(128, 22, 22), (256, 11, 11), (512, 6, 6)]), ("vit_tiny_patch16_224", None)]
+    ("name", "shapes"),
+    [("resnet10t", [(128, 22, 22), (256, 11, 11), (512, 6, 6)]), ("vit_tiny_patch16_224", [(192, 14, 14)] * 4)],
 )
 def test_any_model_of_timm_with_weights_of_a_file(tmp_path, name, shapes):
     torch.manual_seed(0)

@@ -74,6 +74,14 @@ def test_good_images_of_a_test_stay_for_predictions_on_the_same_object(few, surf
     assert scores[10:].min() > scores[:10].max()
 
 
+def test_what_has_been_added_to_good_images_stays_in_a_run(few, make_engine):
+    model = model_with()
+    model.set_references(sorted((few / "good").iterdir()))
+    model.add_good_images([few / "lot" / "good000.png"])
+    predict(make_engine, model, few / "lot")
+    assert model.scorer.state.memory.photos == 5
+
+
 @pytest.mark.parametrize("arguments", [{"lot": True}, {"few_shot_source": "good"}])
 def test_what_images_are_compared_with_is_seen_in_their_own_precision(few, make_engine, monkeypatch, arguments):
     precisions, encode = [], Comparison.encode

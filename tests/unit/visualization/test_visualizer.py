@@ -93,6 +93,19 @@ def test_pictures_are_laid_out_as_their_photos(tmp_path):
     assert {path.parent.name for path in pictures.values()} == {"line 3", "a"}
 
 
+@pytest.mark.parametrize("path", ["", "a/1.png"])
+def test_a_path_that_is_predicted_is_the_root(tmp_path, path):
+    photo = saved(tmp_path / "line 3" / "a" / "1.png", (20, 10))
+    loader = SimpleNamespace(dataset=SimpleNamespace(path=tmp_path / "line 3" / path))
+    trainer = SimpleNamespace(default_root_dir=tmp_path / "run", predict_dataloaders=[loader], is_global_zero=True)
+    visualizer = PictureVisualizer()
+    visualizer.on_predict_start(trainer, None)
+    visualizer.on_predict_batch_end(trainer, None, None, batch([photo]), 0)
+    visualizer.on_predict_end(trainer, None)
+    expected = "images/1.png.jpg" if path else "images/a/1.png.jpg"
+    assert visualizer.pictures == {str(photo): tmp_path / "run" / expected}
+
+
 def test_names_as_long_as_they_can_be(tmp_path):
     path = saved(tmp_path / ("a" * 250 + ".png"), (20, 10))
     assert draw(tmp_path, [path]).pictures[str(path)].is_file()
