@@ -238,5 +238,5 @@ def _typed(table: pd.DataFrame) -> pd.DataFrame:
     """All columns, numbers as numbers and everything else as text."""
     table = table.reindex(columns=list(COLUMNS))
     text = [name for name in COLUMNS if name not in NUMBERS]
-    numbers = table[list(NUMBERS)].astype(float)
+    numbers = table[list(NUMBERS)].astype(float).astype(dict.fromkeys(COUNTS, "Int64"))
     return pd.concat([table[text].astype(object).where(table[text].notna(), "").astype(str), numbers], axis=1)[list(COLUMNS)]

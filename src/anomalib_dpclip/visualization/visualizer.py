@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import os
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -49,13 +50,15 @@ class PictureVisualizer(Visualizer):
         self.side = side
         self.pictures: dict[str, Path] = {}
         self._has_warned = False
+        self._root: Path | None = None
         self._pool: ThreadPoolExecutor | None = None
         self._drawn: list[tuple[str, Path, Future[None]]] = []
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget an earlier run."""
-        del trainer, pl_module
+        del pl_module
         self.pictures, self._has_warned = {}, False
+        self._root = _root_of(trainer)
         # Decoding and encoding release the interpreter's lock.
         self._pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
 
@@ -72,7 +75,7 @@ class PictureVisualizer(Visualizer):
         del outputs, batch_idx, dataloader_idx
         self._finish()
         datamodule = getattr(trainer, "datamodule", None)
-        folder, root = Path(trainer.default_root_dir) / PICTURES, _root_of(trainer)
+        folder = Path(trainer.default_root_dir) / PICTURES
         draw = partial(
             shown_item,
             calibrated=is_calibrated(pl_module),
@@ -87,7 +90,7 @@ class PictureVisualizer(Visualizer):
 
         for item in batch if self._pool is not None else ():
             if item.image_path is not None and item.anomaly_map is not None:
-                target = picture_path(item.image_path, folder, root)
+                target = picture_path(item.image_path, folder, self._root)
                 self._drawn.append((str(item.image_path), target, self._pool.submit(write, item, target)))
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -121,10 +124,11 @@ class PictureVisualizer(Visualizer):
 def _root_of(trainer: Trainer) -> Path | None:
     """Folder that the photos of a run are below, if it is known: of the data, or of a path that is predicted."""
     root = getattr(getattr(trainer, "datamodule", None), "root", None)
-    path = root or getattr(getattr(getattr(trainer, "predict_dataloaders", None), "dataset", None), "path", None)
-    if path is None:
-        return None
-    return Path(path).parent if Path(path).is_file() else Path(path)
+    loaders = getattr(trainer, "predict_dataloaders", None) or ()
+    for loader in loaders if isinstance(loaders, Sequence) else (loaders,):
+        files = getattr(getattr(loader, "dataset", None), "image_filenames", None)
+        root = root or (os.path.commonpath([Path(file).resolve().parent for file in files]) if files else None)
+    return None if root is None else Path(root)
 
 
 def picture_path(photo: str, folder: Path, root: Path | str | None) -> Path:

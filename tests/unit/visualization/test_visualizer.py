@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from anomalib.data import ImageBatch
+from anomalib.data import ImageBatch, PredictDataset
 from PIL import Image, ImageOps
 from tests.arguments import make_dpclip
 
@@ -91,6 +91,19 @@ def test_pictures_are_laid_out_as_their_photos(tmp_path):
     pictures = draw(tmp_path / "rootless", paths).pictures
     assert len(set(pictures.values())) == 4
     assert {path.parent.name for path in pictures.values()} == {"line 3", "a"}
+
+
+@pytest.mark.parametrize("path", ["", "a/1.png"])
+def test_a_path_that_is_predicted_is_the_root(tmp_path, path):
+    photos = [saved(tmp_path / "line 3" / name, (20, 10)) for name in ("a/1.png", "b/1.png")]
+    loader = SimpleNamespace(dataset=PredictDataset(tmp_path / "line 3" / path))
+    trainer = SimpleNamespace(default_root_dir=tmp_path / "run", predict_dataloaders=[loader], is_global_zero=True)
+    visualizer = PictureVisualizer()
+    visualizer.on_predict_start(trainer, None)
+    visualizer.on_predict_batch_end(trainer, None, None, batch(photos[:1]), 0)
+    visualizer.on_predict_end(trainer, None)
+    expected = "images/1.png.jpg" if path else "images/a/1.png.jpg"
+    assert visualizer.pictures == {str(photos[0]): tmp_path / "run" / expected}
 
 
 def test_names_as_long_as_they_can_be(tmp_path):

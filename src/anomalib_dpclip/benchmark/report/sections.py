@@ -92,10 +92,10 @@ def _means(rows: pd.DataFrame, metrics: pd.DataFrame) -> list[Section]:
         line = {TITLES[metric]: (data_sets[0], metric) for metric in ("image_AUROC", *points)}
         found = [_table(data_sets[0], LEGEND, metrics, main)]
         return [*found, _table("Overkill and escape", OPERATING_LEGEND, metrics, line)] if points else found
-    found = []
+    found, legend = [], {**dict.fromkeys(points[:1], OPERATING_LEGEND), **dict.fromkeys(measured[:1], LEGEND)}
     for metric in (*measured, *points):
         columns = {name: (name, metric) for name in data_sets if name != AVERAGE} | {AVERAGE: (AVERAGE, metric)}
-        found.append(_table(TITLES[metric], OPERATING_LEGEND if metric in points else LEGEND, metrics, columns))
+        found.append(_table(TITLES[metric], legend.get(metric, ""), metrics, columns))
     return found
 
 

@@ -123,7 +123,9 @@ def test_figures_of_a_line_stand_beside_auroc_and_the_lowest_is_bold(tmp_path, c
     assert _cells(table, "B") == ["nothing", "80.0", "**10.0**", "20.0"]
 
     report([path, write_results(tmp_path / "other.csv", {"data_set": "MPDD", "fpr_at_fnr_5": 0.2})])
-    assert _cells(capsys.readouterr().out, "A", "Overkill at 5 % escape") == ["nothing", "30.0", "**20.0**", "25.0"]
+    out = capsys.readouterr().out
+    assert _cells(out, "A", "Overkill at 5 % escape") == ["nothing", "30.0", "**20.0**", "25.0"]
+    assert out.count("Overkill: share of normal images") == out.count("Percent; mean over categories, then") == 1
 
 
 def test_the_worst_category_stands_beside_the_mean(tmp_path, capsys):
