@@ -11,8 +11,9 @@ from typing import NoReturn
 import torch
 from anomalib.engine import Engine
 from lightning.pytorch import Callback
+from tests.arguments import make_dpclip
 
-from anomalib_dpclip import DPCLIP, Surfaces
+from anomalib_dpclip import Surfaces
 
 SECOND_EPOCH = 1
 
@@ -54,4 +55,4 @@ def train(settings: dict) -> None:
     """Train with the settings of `test_resume.killed`."""
     torch.set_num_threads(settings["threads"])
     engine = Engine(callbacks=[{"epoch": KillInEpoch, "write": KillInWrite}[settings["kill"]]()], **settings["engine"])
-    engine.fit(model=DPCLIP(**settings["model"]), datamodule=Surfaces(root=settings["root"], category="weave"))
+    engine.fit(model=make_dpclip(**settings["model"]), datamodule=Surfaces(root=settings["root"], category="weave"))

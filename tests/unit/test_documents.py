@@ -268,7 +268,7 @@ def test_table_of_the_readme_equals_the_results(capsys):
 
 
 def test_table_of_false_alarms_equals_the_results():
-    lines = (ROOT / "benchmark_results/promise.md").read_text(encoding="utf-8").splitlines()
+    lines = (ROOT / "benchmark_results/guarantee.md").read_text(encoding="utf-8").splitlines()
     assert "\n".join(line for line in lines if line.startswith("|")) in text_of("decisions")
 
 

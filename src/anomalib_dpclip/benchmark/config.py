@@ -163,24 +163,22 @@ def read_config(path: Path) -> dict[str, Any]:
         ValueError: It is not one of benchmarks.
     """
     if not path.is_file():
-        msg = f"{path}: no such benchmark config; configs/benchmark/ has some to start from"
-        raise FileNotFoundError(msg)
+        raise FileNotFoundError(f"{path}: no such benchmark config; configs/benchmark/ has some to start from")
     try:
         sections = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
     except (yaml.YAMLError, OmegaConfBaseException, OSError) as error:
-        msg = f"{path}: {error}"
-        raise ValueError(msg) from error
+        raise ValueError(f"{path}: {error}") from error
     section = sections.get(SECTION) if isinstance(sections, dict) else None
     missing = {"seed", "model", "data"} - set(section if isinstance(section, dict) else ())
     if not isinstance(sections, dict) or missing:
-        msg = f"{path}: its section `{SECTION}` must have seed, model and data; missing: {', '.join(sorted(missing))}"
-        raise ValueError(msg)
+        raise ValueError(
+            f"{path}: its section `{SECTION}` must have seed, model and data; missing: {', '.join(sorted(missing))}"
+        )
     accelerators = accelerators_of(sections)
     if not accelerators or any(each not in ACCELERATORS for each in accelerators):
-        msg = (
+        raise ValueError(
             f"{path}: accelerator must be one of {', '.join(ACCELERATORS)}, or a list of these, not {sections['accelerator']!r}"
         )
-        raise ValueError(msg)
     return {str(name): value for name, value in sections.items()}
 
 
@@ -206,21 +204,18 @@ def job_configs(config: dict[str, Any], accelerator: str, draws: Draws | None = 
     grids = {name.removesuffix(".grid"): values for name, values in flatten_dict(section).items() if name.endswith(".grid")}
     for name, values in grids.items():
         if not isinstance(values, list) or not values:
-            msg = f"`{SECTION}.{name}.grid` must be a list of at least one value, got {values!r}"
-            raise ValueError(msg)
+            raise ValueError(f"`{SECTION}.{name}.grid` must be a list of at least one value, got {values!r}")
     jobs = [_job(combination, accelerator, tuple(grids)) for combination in get_iterator_from_grid_dict(section)]
     models: dict[str, Any] = {}
     targets: dict[tuple[str, str], Any] = {}
     for job in jobs:
         if models.setdefault(job.label, (job.model, job.trainer)) != (job.model, job.trainer):
-            msg = f"two different models are called {job.label!r}: give each its own `label`, beside its class_path"
-            raise ValueError(msg)
+            raise ValueError(f"two different models are called {job.label!r}: give each its own `label`, beside its class_path")
         if targets.setdefault((job.data_set, job.category), job.data) != job.data:
-            msg = (
+            raise ValueError(
                 f"two different data sets are called {job.data_set!r}, category {job.category!r}: give each its own `label`, "
                 f"beside its class_path"
             )
-            raise ValueError(msg)
     return [drawn for job in jobs for drawn in _drawn(job, draws or Draws(1))]
 
 
@@ -236,11 +231,9 @@ def _job(combination: dict[str, Any], accelerator: str, grids: tuple[str, ...]) 
     """A job of one combination, whose arguments that stand in a grid become part of the labels."""
     seed, trainer = combination.get("seed"), combination.get("trainer") or {}
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed <= HIGHEST_SEED:
-        msg = f"`{SECTION}.seed` must be a whole number in 0..{HIGHEST_SEED}, got {seed!r}"
-        raise ValueError(msg)
+        raise ValueError(f"`{SECTION}.seed` must be a whole number in 0..{HIGHEST_SEED}, got {seed!r}")
     if not isinstance(trainer, dict):
-        msg = f"`{SECTION}.trainer` must be arguments of Lightning's Trainer by their names, got {trainer!r}"
-        raise ValueError(msg)
+        raise ValueError(f"`{SECTION}.trainer` must be arguments of Lightning's Trainer by their names, got {trainer!r}")
     model, data = _entry(combination, "model"), _entry(combination, "data")
     varied = {
         name: value
@@ -251,8 +244,7 @@ def _job(combination: dict[str, Any], accelerator: str, grids: tuple[str, ...]) 
     of_model = {name: value for name, value in varied.items() if name not in of_data}
     job = JobConfig(accelerator, seed, model, data, trainer, chosen_corruptions(combination.get("shift")))
     if job.k_shot != "all" and (not isinstance(job.k_shot, int) or isinstance(job.k_shot, bool) or job.k_shot < 0):
-        msg = f"`{SECTION}.model` {job.label}: k_shot must be a number of images from 0, or all, got {job.k_shot!r}"
-        raise ValueError(msg)
+        raise ValueError(f"`{SECTION}.model` {job.label}: k_shot must be a number of images from 0, or all, got {job.k_shot!r}")
     if of_model:
         job = replace(job, model=model | {"label": _with_arguments(job.label, of_model)})
     if of_data:
@@ -264,12 +256,10 @@ def _entry(combination: dict[str, Any], name: str) -> dict[str, Any]:
     """A model or data entry, without what is empty in it."""
     entry = combination.get(name)
     if not isinstance(entry, dict) or not isinstance(entry.get("class_path"), str):
-        msg = f"`{SECTION}.{name}` must have a class_path, the name of a class, got {entry!r}"
-        raise ValueError(msg)
+        raise ValueError(f"`{SECTION}.{name}` must have a class_path, the name of a class, got {entry!r}")
     for part, kind, what in (("label", str, "text"), ("init_args", dict, "arguments by their names")):
         if not isinstance(entry.get(part), kind | None):
-            msg = f"`{SECTION}.{name}.{part}` of {entry['class_path']} must be {what}, got {entry[part]!r}"
-            raise ValueError(msg)
+            raise ValueError(f"`{SECTION}.{name}.{part}` of {entry['class_path']} must be {what}, got {entry[part]!r}")
     return {part: value for part, value in entry.items() if value is not None}
 
 

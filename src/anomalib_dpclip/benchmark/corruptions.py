@@ -73,8 +73,7 @@ def chosen_corruptions(names: str | Iterable[str] | None) -> tuple[str, ...]:
     chosen = tuple(word.strip() for word in words)
     unknown = [name for name in chosen if name not in CORRUPTIONS]
     if unknown:
-        msg = f"shift: there is no corruption {unknown[0]!r}; there are {', '.join(CORRUPTIONS)}"
-        raise ValueError(msg)
+        raise ValueError(f"shift: there is no corruption {unknown[0]!r}; there are {', '.join(CORRUPTIONS)}")
     return chosen
 
 

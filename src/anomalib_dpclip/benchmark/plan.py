@@ -41,8 +41,8 @@ def check_weights(configs: Iterable[JobConfig]) -> None:
         try:
             read_adapters(weights)
         except (OSError, ValueError) as error:
-            msg = f"weights {weights}, of the config or of DPCLIP_WEIGHTS: {error}"
-            raise type(error)(msg) from error
+            kind = FileNotFoundError if isinstance(error, OSError) else ValueError
+            raise kind(f"weights {weights}, of the config or of DPCLIP_WEIGHTS: {error}") from error
 
 
 def plan(configs: Iterable[JobConfig], draws: Draws) -> list[Job]:

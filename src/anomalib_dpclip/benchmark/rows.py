@@ -214,8 +214,7 @@ def read_provenance(path: Path) -> list[str]:
 
 def _read(path: Path) -> pd.DataFrame:
     if not path.is_file():
-        msg = f"{path}: no such results file; `dpclip benchmark --config CONFIG --out {path}` writes one"
-        raise FileNotFoundError(msg)
+        raise FileNotFoundError(f"{path}: no such results file; `dpclip benchmark --config CONFIG --out {path}` writes one")
     try:
         table = pd.read_csv(
             path,
@@ -225,15 +224,13 @@ def _read(path: Path) -> pd.DataFrame:
             na_values=dict.fromkeys(NUMBERS, ""),
         )
     except ValueError as error:  # of pandas, or of decoding
-        msg = f"{path}: not a CSV of benchmark results ({error})"
-        raise ValueError(msg) from error
+        raise ValueError(f"{path}: not a CSV of benchmark results ({error})") from error
     missing = REQUIRED - set(table.columns)
     if missing:
-        msg = (
+        raise ValueError(
             f"{path}: not a CSV of benchmark results, it lacks the columns {sorted(missing)}; `dpclip benchmark` writes to "
             f"another --out, or with --fresh sets this file aside"
         )
-        raise ValueError(msg)
     return _typed(table)
 
 

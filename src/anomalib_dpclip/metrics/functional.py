@@ -52,8 +52,7 @@ def aupro(counts: PixelCounts, fpr_limit: float = FPR_LIMIT) -> float:
         ValueError: ``fpr_limit`` is out of range.
     """
     if not 0 < fpr_limit <= 1:
-        msg = f"fpr_limit must lie in (0, 1], got {fpr_limit}"
-        raise ValueError(msg)
+        raise ValueError(f"fpr_limit must lie in (0, 1], got {fpr_limit}")
     if not _both_kinds(counts):
         return math.nan
     if counts.regions > MOST_REGIONS:

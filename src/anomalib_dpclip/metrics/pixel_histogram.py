@@ -53,8 +53,7 @@ def count_pixels(scores: torch.Tensor, masks: torch.Tensor, judged: torch.Tensor
     """
     if scores.shape != masks.shape or scores.ndim != 3:
         shapes = f"{tuple(scores.shape)} and {tuple(masks.shape)}"
-        msg = f"anomaly maps and masks must share one shape (B, H, W), got {shapes}: resize the masks to the maps"
-        raise ValueError(msg)
+        raise ValueError(f"anomaly maps and masks must share one shape (B, H, W), got {shapes}: resize the masks to the maps")
     check_unit_interval(scores, "anomaly maps")
     anomalous_pixels = masks.to(device=scores.device, dtype=torch.bool, copy=judged is not None)
     bins = torch.empty_like(scores, dtype=torch.int32)

@@ -20,8 +20,7 @@ def check_unit_interval(scores: torch.Tensor, name: str) -> None:
         return
     low, high = torch.stack(torch.aminmax(scores)).tolist()
     if not (low >= 0 and high <= 1):  # written so that NaN fails too
-        msg = (
+        raise ValueError(
             f"{name} must lie in [0, 1], but span [{low:g}, {high:g}]: keep the model's post-processor (it normalises "
             "scores once a validation run has shown it their range), or scale them before they are measured."
         )
-        raise ValueError(msg)

@@ -1,6 +1,6 @@
 """Whether false-alarm rates are kept: thresholds of n normal images, on the others, 1,000 times over.
 
-    python -m benchmarks.promise --adapters adapters.safetensors [--elpv METADATA.jsonl --elpv_root FOLDER]
+    python -m benchmarks.guarantee --adapters adapters.safetensors [--elpv METADATA.jsonl --elpv_root FOLDER]
 
 Adapters are those of ``configs/quickstart.yaml``, by ``save_adapters``. The normal images are new ones of the targets of
 Surfaces, drawn for this measurement, and those of ELPV where it is given (docs/own-data.md lists it).
@@ -31,7 +31,7 @@ GROUPS = 10
 """Groups of n images that each resample parts a source into, at most; each sets thresholds for all images outside of it."""
 
 
-def promise(
+def guarantee(
     adapters: Path, elpv: Path | None = None, elpv_root: Path | None = None, resamples: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
     """Set thresholds from n normal images of a source, and count the others that exceed them.
@@ -120,4 +120,4 @@ def _seen(model: DPCLIP, images: Tensor, class_name: str) -> ImageStatistics:
 
 
 if __name__ == "__main__":
-    run(promise)
+    run(guarantee)
