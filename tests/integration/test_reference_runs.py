@@ -54,5 +54,5 @@ def test_a_reference_that_is_tested_on_is_an_error(make_engine, target, surfaces
     if name == "copy":
         source = shutil.copytree(source, tmp_path / name)
     model = make_dpclip(backbone="mini", weights="clip", few_shot_source=source, visualizer=False)
-    with pytest.raises(ValueError, match="is to be tested on and, as"):
+    with pytest.raises(ValueError, match="is to be scored and, as"):
         make_engine().test(model=model, datamodule=target)

@@ -159,3 +159,16 @@ def test_a_tower_of_another_kind(vision):
     clip = CLIP(**(CONFIG | {"vision_cfg": vision}))
     with pytest.raises(ValueError, match=r"native open_clip vision transformer \(such as ViT-L-14-336\), not a "):
         DPCLIPModel(clip)
+
+
+@torch.no_grad()
+def test_the_unadapted_baseline_contrasts_both_anchors():
+    """As the class token does: a patch that is far from both is no more anomalous than one that is near both."""
+    model = UnadaptedCLIP(tiny_clip(seed=3)).eval()
+    anchors = functional.normalize(torch.randn(8, 2, generator=torch.Generator().manual_seed(1)), dim=0)
+    (patches,), image = model.features(IMAGES)
+    evidence = model.evidence(IMAGES, anchors)
+    similarity = patches @ anchors
+    torch.testing.assert_close(evidence.margin.flatten(1), similarity[..., 1] - similarity[..., 0])
+    cosine = image @ anchors
+    torch.testing.assert_close(evidence.score, 0.5 + (cosine[:, 1] - cosine[:, 0]) / 4)
