@@ -4,8 +4,8 @@
     python -m benchmarks.photographs --folders photos/transistor photos/tile
 
 A folder has the layout of anomalib's `Folder`: ``train``, ``test/good``, ``test/bad``, ``mask/<name>.png``. Nothing is trained,
-and no text counts. The same draws of good photos are the memory's and PatchCore's; maps and masks are compared at 256 pixels. PatchCore's coreset of
-all photos takes most of an hour, and is left out.
+and no text counts. The same draws of good photos are the memory's and PatchCore's; maps and masks are compared at 256 pixels.
+PatchCore's coreset of all photos takes most of an hour, and is left out.
 """
 
 import time
