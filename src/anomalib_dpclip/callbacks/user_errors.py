@@ -19,6 +19,18 @@ DEBUG = "ANOMALIB_DPCLIP_DEBUG"
 
 MODEL = "DPCLIP"
 
+_GROUPED = {
+    "training": "learning_rate milestones temperature checkpointing num_workers decoupling_weight prototype_momentum "
+    "auxiliary_root auxiliary_unmasked",
+    "architecture": "adapter_layers tap_layers adapter_weight projector_activation grn_pooling detection",
+    "clip": "quick_gelu pretrained_tag image_mean image_std tokenizer",
+    "prompts": "normal_states abnormal_states templates",
+    "region": "ignore min_area",
+}
+MOVED = {name: f"{group}.{name}" for group, names in _GROUPED.items() for name in names.split()}
+MOVED |= {"memory_tokens": "memory.tokens", "export_classes": "export.classes"}
+"""Arguments of the model that once stood alone: where they are now, by their names of then."""
+
 _USER_ERRORS = (ValueError, OSError, ModuleNotFoundError, FloatingPointError)
 _PACKAGE = __name__.partition(".")[0]
 
@@ -49,8 +61,10 @@ def say_last(module: ModuleType) -> None:
                 print(f"anomalib: error: {cause}", file=sys.stderr)  # noqa: T201
 
     sys.excepthook = show_sentence
-    if wrong := misspelt(sys.argv):
-        atexit.register(print, f"anomalib: error: there is no model {wrong}: did you mean {MODEL}?", file=sys.stderr)
+    wrong = misspelt(sys.argv)
+    remarks = [f"there is no model {wrong}: did you mean {MODEL}?"] if wrong else renamed(sys.argv)
+    if remarks:
+        atexit.register(print, "\n".join(f"anomalib: error: {each}" for each in remarks), file=sys.stderr)
 
 
 def user_error(error: BaseException) -> str | None:
@@ -96,6 +110,36 @@ def misspelt(arguments: Sequence[str]) -> str | None:
     """
     names = [name for option, name in pairwise(_words(arguments)) if option == "--model"]
     return next((name for name in names if name != MODEL and re.sub(r"[-_]", "", name).upper() == MODEL), None)
+
+
+def renamed(arguments: Sequence[str]) -> list[str]:
+    """What the model's arguments are called now of which a command line or its config has the former names.
+
+    Args:
+        arguments: Command line.
+
+    Example:
+        >>> renamed(["anomalib", "train", "--model", "DPCLIP", "--model.learning_rate=0.1"])
+        ['--model.learning_rate is called --model.training.learning_rate now']
+    """
+    words = _words(arguments)
+    names = [word.removeprefix("--model.") for word in words if word.startswith("--model.")]
+    for option, value in pairwise(words):
+        if option in {"--config", "-c"} and Path(value).is_file():
+            names += _configured(Path(value))
+    return [f"--model.{name} is called --model.{MOVED[name]} now" for name in dict.fromkeys(names) if name in MOVED]
+
+
+def _configured(config: Path) -> list[str]:
+    """Names of the model's arguments in a config; none of one that is not ours, or cannot be read: anomalib says why."""
+    import yaml
+
+    try:
+        model = yaml.safe_load(config.read_text(encoding="utf-8")).get("model")
+        is_ours = str(model["class_path"]).rpartition(".")[2] == MODEL
+        return list(model.get("init_args") or {}) if is_ours else []
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError, KeyError, TypeError):
+        return []
 
 
 def _words(arguments: Sequence[str]) -> list[str]:

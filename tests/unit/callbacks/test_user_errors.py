@@ -1,6 +1,8 @@
 """On anomalib's command line an error that the user can mend is a sentence, and stands last."""
 
 import sys
+from dataclasses import fields
+from inspect import signature
 
 import pytest
 import torch
@@ -10,7 +12,17 @@ from jsonargparse import ArgumentParser
 
 from anomalib_dpclip.callbacks import user_errors
 from anomalib_dpclip.callbacks.checkpoint_io import AtomicCheckpointIO
-from anomalib_dpclip.callbacks.user_errors import say_last, unnamed_backbone, user_error
+from anomalib_dpclip.callbacks.user_errors import MOVED, renamed, say_last, unnamed_backbone, user_error
+from anomalib_dpclip.model.arguments import (
+    Architecture,
+    ClipOptions,
+    ExportOptions,
+    MemoryOptions,
+    Prompts,
+    RegionOptions,
+    Training,
+)
+from anomalib_dpclip.model.lightning_model import DPCLIP
 
 
 def raised(function, *arguments):
@@ -74,3 +86,24 @@ def test_a_checkpoint_knows_its_backbone(tmp_path, given, hint):
     assert said == (f"{checkpoint} is of the backbone mini: say --model.backbone mini" if hint else None)
     checkpoint.write_text("damaged")
     assert unnamed_backbone(["anomalib", "test", f"--ckpt_path={checkpoint}"]) is None
+
+
+def test_arguments_by_their_former_names(tmp_path):
+    config = tmp_path / "old.yaml"
+    config.write_text("model: {class_path: anomalib.models.DPCLIP, init_args: {backbone: mini, memory_tokens: 5}}")
+    expected = [
+        "--model.ignore is called --model.region.ignore now",
+        "--model.memory_tokens is called --model.memory.tokens now",
+    ]
+    assert renamed(["anomalib", "train", "--model.ignore=a.png", "--config", str(config)]) == expected
+    for text in ("model: {class_path: Padim, init_args: {ignore: 1}}", "{", "- 1", "model: DPCLIP", ""):
+        config.write_text(text)
+        assert renamed(["anomalib", "train", "-c", str(config)]) == []
+
+
+def test_where_arguments_are_now_is_where_they_are():
+    kinds = {"training": Training, "architecture": Architecture, "clip": ClipOptions, "prompts": Prompts}
+    kinds |= {"region": RegionOptions, "memory": MemoryOptions, "export": ExportOptions}
+    for group, name in (each.split(".") for each in MOVED.values()):
+        assert name in {item.name for item in fields(kinds[group])}
+    assert not MOVED.keys() & signature(DPCLIP).parameters.keys()
