@@ -151,11 +151,13 @@ class TestCheckpoint:
     def test_exported_files(self, saved, photos, tmp_path):
         folder, expected, _ = saved
         model = model_from_file(folder / "model.ckpt").eval()
-        for outputs in (
-            run_onnx(model.to_onnx(tmp_path), images(photos)),
-            run_openvino(model.to_openvino(tmp_path), images(photos)),
+        for outputs, tolerance in (
+            (run_onnx(model.to_onnx(tmp_path), images(photos)), 1e-3),
+            # OpenVINO's own arithmetic in single precision, in distances between features of the second network.
+            (run_openvino(model.to_openvino(tmp_path), images(photos)), 5e-3 if model.feature_tower else 1e-3),
         ):
-            assert_same({"score": outputs["pred_score"], "map": outputs["anomaly_map"]}, expected, 1e-3)
+            assert_same({"score": outputs["pred_score"]}, expected, 1e-3)
+            assert_same({"map": outputs["anomaly_map"]}, expected, tolerance)
         torch_file = torch.load(model.to_torch(tmp_path), weights_only=False)["model"]
         assert_same(answer(torch_file, photos), expected)
 
