@@ -148,6 +148,7 @@ class TestCheckpoint:
 
     @needs_onnx
     @needs_openvino
+    @pytest.mark.parametrize("saved", ["good photos"], indirect=True)  # of the others' files `test_export.py`
     def test_exported_files(self, saved, photos, tmp_path):
         folder, expected, _ = saved
         model = model_from_file(folder / "model.ckpt").eval()
