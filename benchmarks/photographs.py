@@ -1,7 +1,7 @@
 """Real photographs, known by a few good ones or by the unlabelled lot alone: DP-CLIP's memory and PatchCore, the same weights.
 
     pip install '.[photos]'
-    python -m benchmarks.photographs --folders photos/transistor photos/tile
+    python -m benchmarks.photographs --folders '[photos/transistor,photos/tile]'
 
 A folder has the layout of anomalib's `Folder`: ``train``, ``test/good``, ``test/bad``, ``mask/<name>.png``. Nothing is trained,
 and no text counts. The same draws of good photos are the memory's and PatchCore's; maps and masks are compared at 256 pixels.
