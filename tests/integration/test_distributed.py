@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.multiprocessing
 from safetensors.torch import load_file
+from tests.paths import ROOT
 from torch import distributed
 from torch.nn import functional
 
@@ -19,7 +20,8 @@ SCRIPT = Path(__file__).parent / "distributed_training.py"
 
 
 def run(settings):
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1"}
+    paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "PYTHONPATH": paths}
     done = subprocess.run(
         [sys.executable, SCRIPT, json.dumps(settings)],
         env=environment,
