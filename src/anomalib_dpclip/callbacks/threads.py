@@ -5,7 +5,7 @@ import os
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-SMALL_BACKBONE = "mini"
+from anomalib_dpclip.clip.pretraining import MINI
 
 
 class ChooseThreads(Callback):
@@ -21,7 +21,7 @@ class ChooseThreads(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Compute in one thread."""
         del stage
-        is_small = pl_module.hparams.get("backbone") == SMALL_BACKBONE
+        is_small = pl_module.hparams.get("backbone") == MINI
         if is_small and trainer.strategy.root_device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
             self._before = torch.get_num_threads()
             torch.set_num_threads(1)

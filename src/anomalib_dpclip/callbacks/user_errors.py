@@ -92,12 +92,13 @@ def unnamed_backbone(arguments: Sequence[str]) -> str | None:
     if checkpoint is None or {"--model.backbone", "--config", "-c"} & set(words) or not checkpoint.is_file():
         return None
     from anomalib_dpclip.adapter_files.read_and_write import read_adapters
+    from anomalib_dpclip.clip.pretraining import MINI
 
     try:
         backbone = read_adapters(checkpoint).provenance.backbone
     except ValueError:
         return None
-    return f"{checkpoint} is of the backbone {backbone}: say --model.backbone {backbone}" if backbone == "mini" else None
+    return f"{checkpoint} is of the backbone {backbone}: say --model.backbone {backbone}" if backbone == MINI else None
 
 
 def misspelt(arguments: Sequence[str]) -> str | None:

@@ -1,11 +1,14 @@
 """What an exported file says of itself: class, backbone, adapters, thresholds and what these rest on."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from anomalib_dpclip.files.plain_data import plain_data
+
+Table = TypeVar("Table")
 
 METADATA_KEY = "dpclip"
 """Under which ONNX's metadata and OpenVINO's runtime information hold it."""
@@ -80,3 +83,18 @@ def metadata_from(text: str | None, path: Path) -> Metadata:
     if known is None:
         raise ValueError(f"{path} was exported by a newer version of this package: upgrade anomalib-dpclip")
     return known
+
+
+def table_of_scales(found: Sequence[Table], path: Path) -> Table:
+    """The table of thresholds of a file, whatever its format.
+
+    Args:
+        found: What the file has by the table's name.
+        path: The file.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    if not found:
+        raise ValueError(f"{path}: its thresholds are gone, another tool has rewritten the file; export it anew")
+    return found[0]

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from anomalib_dpclip.deploy.deployed import CLASS, RAW_SCORE, SCALES
-from anomalib_dpclip.deploy.metadata import METADATA_KEY, Metadata, metadata_from
+from anomalib_dpclip.deploy.metadata import METADATA_KEY, Metadata, metadata_from, table_of_scales
 from anomalib_dpclip.files.atomic_write import atomic_write
 
 Array = npt.NDArray[np.float32]
@@ -40,9 +40,7 @@ class OnnxFile:
         said = {each.key: each.value for each in self._proto.metadata_props}
         self.metadata = metadata_from(said.get(METADATA_KEY), path)
         tables = [each for each in self._proto.graph.initializer if each.name == SCALES]
-        if not tables:
-            raise ValueError(f"{path}: its thresholds are gone, another tool has rewritten the file; export it anew")
-        self.scales: Array = np.array(numpy_helper.to_array(tables[0]))
+        self.scales: Array = np.array(numpy_helper.to_array(table_of_scales(tables, path)))
 
     def write(self, raw_score: bool | None = None) -> None:
         """Write the file with its scales and metadata as they are now, the whole file or none.

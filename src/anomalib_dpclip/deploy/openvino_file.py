@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from anomalib_dpclip.deploy.deployed import CLASS, RAW_SCORE, SCALES
-from anomalib_dpclip.deploy.metadata import METADATA_KEY, Metadata, metadata_from
+from anomalib_dpclip.deploy.metadata import METADATA_KEY, Metadata, metadata_from, table_of_scales
 
 Array = npt.NDArray[np.float32]
 
@@ -40,9 +40,7 @@ class OpenVINOFile:
         text = self._model.get_rt_info([METADATA_KEY]).astype(str) if self._model.has_rt_info([METADATA_KEY]) else None
         self.metadata = metadata_from(text, path)
         tables = [each for each in self._model.get_ops() if each.get_friendly_name() == SCALES]
-        if not tables:
-            raise ValueError(f"{path}: its thresholds are gone, another tool has rewritten the file; export it anew")
-        self._table = tables[0]
+        self._table = table_of_scales(tables, path)
         self.scales: Array = np.array(self._table.data)
 
     def write(self, raw_score: bool | None = None) -> None:
