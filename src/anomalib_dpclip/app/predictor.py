@@ -167,6 +167,8 @@ class Predictor:
         scale = SHOWN_SIZE / max(photo.size)
         shown = photo.resize([max(1, round(scale * side)) for side in photo.size], Image.Resampling.BICUBIC)
         remarks = self._remarks(name, given, known)
+        standing = known.calibration.standing(score) if given.paths or name == self.class_name else None
+        remarks = [f"{standing}.", *remarks] if standing else remarks
         if min(photo.size) < min(self.model.model.backbone.grid):
             remarks.append(f"**{photo.width}x{photo.height} pixels are too few to judge:** the answer means nothing.")
         colors = color_range(heat, bool(known.calibration.is_set))

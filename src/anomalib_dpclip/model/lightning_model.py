@@ -43,6 +43,7 @@ from anomalib_dpclip.model.parts import Parts, build_parts, chosen_post_processo
 from anomalib_dpclip.model.seed import seed_or_global
 from anomalib_dpclip.model.target import Target, target_name
 from anomalib_dpclip.model.watching import watching_callbacks
+from anomalib_dpclip.post_processing.standing import Standing
 from anomalib_dpclip.pre_processing.compatibility import require_whole_images
 from anomalib_dpclip.pre_processing.pre_processor import CLIPPreProcessor
 from anomalib_dpclip.scorers.references import References, image_tensor
@@ -283,6 +284,10 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]
     def threshold_remarks(self) -> list[str]:
         """What decisions rest on, as lines to print below predictions."""
         return settled_thresholds.remarks(self)
+
+    def standing(self, score: float) -> Standing | None:
+        """Where a normalised image score stands among those of good images of the same; ``None`` where none are known."""
+        return settled_thresholds.standing(self, score)
 
     def prepare_export(self) -> None:
         """Have the good images that the arguments ask for, and no other images of a run, before an export."""
