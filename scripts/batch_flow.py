@@ -41,7 +41,7 @@ BOXES = {
     "learning": Box(
         4, "training", "Optimiser step", ("model/learning", "moves adapters, projectors", "and then the prototypes")
     ),
-    "tower": Box(1, "shared", "Frozen tower, adapters", ("clip/tower", "method/adapters", "four taps (B, L, C)")),
+    "tower": Box(1, "shared", "Frozen tower, adapters", ("clip/towers", "method/adapters", "four taps (B, L, C)")),
     "projectors": Box(2, "shared", "Projectors", ("method/adapters", "tap tokens (B, L, E)", "detection feature (B, E)")),
     "anchors": Box(3, "shared", "Text anchors T_N, T_A", ("method/prompting", "clip/text_tower", "(E, 2), of the class name")),
     "calibration": Box(

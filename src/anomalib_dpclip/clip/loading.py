@@ -14,9 +14,9 @@ from torch import Tensor
 from anomalib_dpclip.clip.pretraining import MINI, RANDOM, pretraining_of, tell_assumptions
 from anomalib_dpclip.clip.support import refusal
 from anomalib_dpclip.clip.text_tower import TextTower
-from anomalib_dpclip.clip.timm_tower import resize_timm
 from anomalib_dpclip.clip.tokenizer import Tokenizer, load_tokenizer
 from anomalib_dpclip.clip.towers import tower_of
+from anomalib_dpclip.clip.towers.timm_tower import resize_timm
 from anomalib_dpclip.clip.weights import load_weights, read_weights
 
 logger = logging.getLogger(__name__)

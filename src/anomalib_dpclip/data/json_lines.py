@@ -20,7 +20,7 @@ from anomalib_dpclip.data.items import NamedImageBatch, NamedImageItem
 from anomalib_dpclip.data.listing.metadata import RootFolder, read_lines, read_metadata
 from anomalib_dpclip.data.readers import ImageReader, MaskReader
 from anomalib_dpclip.data.workers import default_num_workers
-from anomalib_dpclip.method.class_names import describe
+from anomalib_dpclip.data_sets.class_names import describe
 
 logger = logging.getLogger(__name__)
 

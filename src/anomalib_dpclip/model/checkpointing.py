@@ -11,7 +11,7 @@ from torch import nn
 
 from anomalib_dpclip.adapter_files.adapter_file import PROVENANCE_KEY, UNADAPTED, Provenance
 from anomalib_dpclip.adapter_files.compatibility import check_provenance
-from anomalib_dpclip.method.domain import DEFAULT_DOMAIN
+from anomalib_dpclip.data_sets.domain import DEFAULT_DOMAIN
 from anomalib_dpclip.model import good_images
 from anomalib_dpclip.model.arguments import Architecture, ClipOptions, Prompts
 from anomalib_dpclip.model.configuration import merge

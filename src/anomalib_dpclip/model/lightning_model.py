@@ -21,8 +21,8 @@ from anomalib_dpclip.auxiliary.auxiliary_set import AuxiliarySet
 from anomalib_dpclip.auxiliary.dataset import AuxiliaryDataset
 from anomalib_dpclip.clip.feature_tower import TowerOptions
 from anomalib_dpclip.data.image_checks import require_evaluation_images, require_images
+from anomalib_dpclip.data_sets.domain import DEFAULT_DOMAIN, Domain
 from anomalib_dpclip.deploy.export import DPCLIPExport
-from anomalib_dpclip.method.domain import DEFAULT_DOMAIN, Domain
 from anomalib_dpclip.method.prototypes import Prototypes, TokenDirections
 from anomalib_dpclip.metrics import field_metrics
 from anomalib_dpclip.model import checkpointing, good_images, learning, settled_thresholds

@@ -13,9 +13,9 @@ from anomalib_dpclip.clip.feature_tower import FeatureTower, TowerOptions, load_
 from anomalib_dpclip.clip.loading import load_clip, load_text_tower
 from anomalib_dpclip.clip.preprocessing import Preprocessing
 from anomalib_dpclip.clip.pretraining import pretraining_of
+from anomalib_dpclip.data_sets.domain import DEFAULT_DOMAIN
 from anomalib_dpclip.files.measured_by import package_versions
 from anomalib_dpclip.files.seeded import seeded
-from anomalib_dpclip.method.domain import DEFAULT_DOMAIN
 from anomalib_dpclip.method.prompting import AnchorCache
 from anomalib_dpclip.method.torch_model import DPCLIPModel
 from anomalib_dpclip.method.unadapted import UnadaptedCLIP

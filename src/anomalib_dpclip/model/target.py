@@ -8,8 +8,8 @@ from anomalib.data import AnomalibDataModule, ImageBatch
 from torch import Tensor
 
 from anomalib_dpclip.data.photos import Photos
-from anomalib_dpclip.method.class_names import UNKNOWN_CLASS, classes_of, readable_name
-from anomalib_dpclip.method.domain import Domain, domain_of
+from anomalib_dpclip.data_sets.class_names import UNKNOWN_CLASS, classes_of, readable_name
+from anomalib_dpclip.data_sets.domain import Domain, domain_of
 from anomalib_dpclip.method.prompting import AnchorCache
 from anomalib_dpclip.method.torch_model import DPCLIPModel
 

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from anomalib_dpclip.data_sets.domain import Domain
 from anomalib_dpclip.files.plain_data import printable
-from anomalib_dpclip.method.domain import Domain
 from anomalib_dpclip.post_processing.calibration_statistics import CalibrationStatistics, ImageStatistics
 from anomalib_dpclip.post_processing.image_score import DETECTION_WEIGHT
 from anomalib_dpclip.post_processing.normalisation import NORMALISED_CONTROL_POINTS, separate_control_points

@@ -8,7 +8,7 @@ from anomalib.post_processing import PostProcessor
 from lightning import LightningModule, Trainer
 from torch import Tensor
 
-from anomalib_dpclip.method.domain import Domain
+from anomalib_dpclip.data_sets.domain import Domain
 from anomalib_dpclip.post_processing.calibration import Calibration
 from anomalib_dpclip.post_processing.calibration_statistics import CalibrationStatistics
 from anomalib_dpclip.post_processing.normalisation import piecewise_linear

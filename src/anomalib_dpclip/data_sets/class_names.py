@@ -1,4 +1,4 @@
-"""Readable class descriptions and domains of the method's data sets: data set + category -> what the prompts say.
+"""Readable class descriptions of the method's data sets: data set + category -> what the prompts say.
 
 DP-CLIP (Feature Decoupling and Channel Purification), text anchors: what stands for the class in the prompts.
 
@@ -8,7 +8,7 @@ The descriptions are parameters of the method: prompts name what an image shows 
 import re
 from typing import TYPE_CHECKING
 
-from anomalib_dpclip.method.data_sets import data_set_key
+from anomalib_dpclip.data_sets.names import data_set_key
 
 if TYPE_CHECKING:  # a leaf, which also runs where anomalib is not wanted
     from anomalib.data import AnomalibDataModule

@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from anomalib_dpclip.method.class_names import _DESCRIPTIONS, classes_of, describe, readable_name
-from anomalib_dpclip.method.data_sets import data_set_key
-from anomalib_dpclip.method.domain import domain_of
+from anomalib_dpclip.data_sets.class_names import _DESCRIPTIONS, classes_of, describe, readable_name
+from anomalib_dpclip.data_sets.domain import domain_of
+from anomalib_dpclip.data_sets.names import data_set_key
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
-from anomalib_dpclip.clip.tower import VisionTower
+from anomalib_dpclip.clip.towers.tower import VisionTower
 
 
 class TimmTower(VisionTower):
