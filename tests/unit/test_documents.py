@@ -14,7 +14,6 @@ import yaml
 from anomalib.data import get_datamodule
 from scripts.arguments_page import arguments_page, arguments_table
 from scripts.batch_flow import BOXES, batch_flow
-from tests.arguments import GROUPS
 from tests.pages import PAGES, README, blocks_of
 from tests.paths import ROOT
 
@@ -22,7 +21,7 @@ from anomalib_dpclip import DPCLIP, Surfaces
 from anomalib_dpclip.benchmark.report.command import report
 from anomalib_dpclip.benchmark.rows import read_rows
 from anomalib_dpclip.cli import COMMANDS
-from anomalib_dpclip.model.arguments import Training
+from anomalib_dpclip.model.arguments import GROUPS, Training
 
 PACKAGE = ROOT / "src" / "anomalib_dpclip"
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))

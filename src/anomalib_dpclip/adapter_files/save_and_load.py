@@ -27,16 +27,15 @@ class AdapterHolder(Protocol):
         pre_processor: What prepares their images, if it has ``preprocessing`` and ``use_preprocessing``.
         post_processor: Where their calibration works, if it has an ``auxiliary_calibration``.
         provenance: Where they come from.
+        configuration: What predictions depend on; its ``as_dict()`` is plain data by name, ``None`` for what follows a file or
+            the data.
     """
 
     model: DPCLIPModel
     pre_processor: Any
     post_processor: Any
     provenance: Provenance
-
-    @property
-    def prediction_arguments(self) -> Mapping[str, Any]:
-        """Arguments that predictions depend on, plain data by name; ``None`` for those that follow a file or the data."""
+    configuration: Any
 
     def adopt_adapters(self, source: str) -> None:
         """Called when adapters from a file are in the model."""
@@ -130,7 +129,7 @@ def _prepare_images_as(learned_with: Preprocessing, pre_processor: Any, path: Pa
 
 
 def _arguments(model: AdapterHolder | DPCLIPModel) -> Mapping[str, Any]:
-    return getattr(model, "prediction_arguments", {})
+    return {} if isinstance(model, DPCLIPModel) else model.configuration.as_dict()
 
 
 def _parts(model: AdapterHolder | DPCLIPModel) -> tuple[DPCLIPModel, Any, Provenance]:

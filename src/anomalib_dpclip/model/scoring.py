@@ -8,11 +8,11 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
 from anomalib_dpclip.auxiliary.leakage import require_untested, warn_if_learned_from
-from anomalib_dpclip.data.image_checks import image_paths, require_sound_images
+from anomalib_dpclip.data.image_checks import image_paths, require_images, require_sound_images
 from anomalib_dpclip.metrics.pixel_metrics import PixelMetric
 from anomalib_dpclip.model.good_images import comparison_of, fit_references, memory_stays, text_weight
-from anomalib_dpclip.model.learning import UNNAMED
 from anomalib_dpclip.model.settled_thresholds import settle_thresholds
+from anomalib_dpclip.model.training.learning import UNNAMED
 from anomalib_dpclip.scorers.batch_scorer import BatchScorer
 from anomalib_dpclip.scorers.memory_scorer import MemoryScorer
 
@@ -21,6 +21,12 @@ logger = logging.getLogger(__name__)
 
 class PrepareScorer(Callback):
     """Resolves class, domain and region of a run, fetches good images, sees an unlabelled batch, and sees to the thresholds."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Make sure that there is something to validate, test or predict."""
+        del trainer
+        module: Any = pl_module
+        require_images(module.datamodule, stage)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Before the first step, not after hours of them: all faults of the images that are validated and tested on."""

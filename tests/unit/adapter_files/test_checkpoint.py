@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -153,7 +154,7 @@ class Holder:
     """What `DPCLIP` is to adapters, without Lightning."""
 
     def __init__(self, model, **arguments):
-        self.model, self.prediction_arguments = model, arguments
+        self.model, self.configuration = model, SimpleNamespace(as_dict=lambda: arguments)
         self.pre_processor = self.post_processor = None
         self.provenance = Provenance(fingerprint=model.backbone_fingerprint, architecture=architecture_of(model))
         self.adopted = None
@@ -242,7 +243,7 @@ def test_calibration_and_provenance_travel_with_the_adapters(tmp_path, lightning
         assert calibration.is_set
         assert calibration.thresholds.pixel == 0.5
         torch.testing.assert_close(calibration.map_knots[1], torch.tensor(0.4))
-    assert loaded.provenance == lightning_model.provenance.with_arguments(lightning_model.prediction_arguments)
+    assert loaded.provenance == lightning_model.provenance.with_arguments(lightning_model.configuration.as_dict())
     again = read_adapters(save_adapters(loaded, tmp_path / "b.safetensors"))
     assert again.provenance.learned_from == ["VisA/candle"]
 

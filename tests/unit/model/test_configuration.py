@@ -51,7 +51,7 @@ def test_the_model_says_what_was_built(model):
     assert {name: model.hparams[name] for name in built} == built
     assert model.hparams == model.hparams_initial
     assert "weights" not in model.hparams
-    assert values(resolve(dict(model.prediction_arguments))) == OF_THE_FILE
+    assert values(resolve(model.configuration.as_dict())) == OF_THE_FILE
 
 
 def test_a_file_of_clip_weights_that_is_not_here_is_the_fingerprint_s_to_judge(model, tmp_path):
