@@ -90,14 +90,14 @@ def load_adapters(
     torch_model, calibration, own = _parts(model)
     check_provenance(adapters.provenance, torch_model, file)
     check_tensors(adapters.tensors, adapter_tensors(torch_model), file)
-    others = other_arguments(adapters.provenance, _arguments(model), file, overridden)
+    others = other_arguments(adapters.provenance, _arguments(model), file, overridden, torch_model.backbone.patch_size)
     learned_with = Preprocessing.from_dict(adapters.provenance.preprocessing, str(file))
+    provenance = adapters.provenance
     if calibration is not None:
         _load_calibration(calibration, adapters, file)
-        if others and adapters.calibration:
-            logger.warning("the thresholds in %s are of %s: validate the model to set its own", file, ", ".join(others))
+        if others and calibration.is_set and _leaves_out_thresholds(calibration, others, file):
+            provenance = replace(provenance, calibration_domain="", calibration_basis="")
     torch_model.load_state_dict(adapters.tensors, strict=False)  # checked above; the backbone is not in the file
-    provenance = adapters.provenance
     if not provenance.fingerprint:  # a published file: from here on its adapters belong to this backbone
         provenance = replace(own, epochs=provenance.epochs, learned_from=[], hyper_parameters={})
     if not isinstance(model, DPCLIPModel):
@@ -117,6 +117,17 @@ def _load_calibration(calibration: Any, adapters: AdapterFile, file: Path) -> No
     fresh.require_valid(file)
     calibration.load_state_dict(stored)
     calibration.threshold_basis = adapters.provenance.calibration_basis
+
+
+def _leaves_out_thresholds(calibration: Any, others: Mapping[str, str], file: Path) -> bool:
+    """Say that thresholds are of other arguments, and forget them where images had another size: scores are others there."""
+    leaves = "image_size" in others
+    what = ("are of %s and are left out" if leaves else "are of %s") % ", ".join(others.values())
+    logger.warning("the thresholds in %s %s: validate the model to set its own", file, what)
+    if leaves:
+        calibration.load_state_dict(type(calibration)().state_dict())
+        calibration.threshold_basis = ""
+    return leaves
 
 
 def _prepare_images_as(learned_with: Preprocessing, pre_processor: Any, path: Path) -> None:

@@ -71,7 +71,7 @@ def follow_checkpoint(module: Any, checkpoint: Mapping[str, Any]) -> None:
     _check_unadapted(module, checkpoint)
     configuration = merge(module.given, Provenance.from_dict(saved, CHECKPOINT).model_arguments(CHECKPOINT))
     if configuration != module.configuration:
-        use_parts(module, configuration, build_parts(module, configuration))
+        use_parts(module, build_parts(module, configuration))
 
 
 def restore_provenance(module: Any, checkpoint: Mapping[str, Any]) -> None:

@@ -143,8 +143,7 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]
         flat |= {"image_size": image_size, "tiles": tiles, "memory_backbone": memory_backbone}
         self.given = given_values(groups, **flat)
         file = file_of(weights)
-        configuration = resolve(self.given, file)
-        parts = build_parts(self, configuration)
+        parts = build_parts(self, resolve(self.given, file))
         super().__init__(
             pre_processor=CLIPPreProcessor(parts.image_size, parts.preprocessing) if pre_processor is True else pre_processor,
             post_processor=chosen_post_processor(post_processor, false_alarm_rate),
@@ -158,7 +157,7 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]
         self.before_references: Any = None
         self.is_trained_here, self.went_on_from = False, None
         self.region = Region()
-        use_parts(self, configuration, parts)
+        use_parts(self, parts)
         if file is not None:
             load_adapters(self, file, overridden=self.given)
         if weights is not None or class_name is not None:

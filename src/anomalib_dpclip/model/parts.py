@@ -1,5 +1,6 @@
 """The networks that a configuration asks for, built and put into a model, and the default post-processor."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,6 +32,7 @@ class Parts(NamedTuple):
     """What a configuration is built into.
 
     Attributes:
+        configuration: What was built, with the image size that the backbone has by default where none was given.
         model: The paper's model, with adapters that have learned nothing.
         anchors_for: Text anchors by class name.
         feature_tower: Second network for good photos and the lot, if there is one.
@@ -40,6 +42,7 @@ class Parts(NamedTuple):
         provenance: Provenance of adapters that have learned nothing yet.
     """
 
+    configuration: Configuration
     model: DPCLIPModel
     anchors_for: AnchorCache
     feature_tower: FeatureTower | None
@@ -81,7 +84,9 @@ def build_parts(module: Any, configuration: Configuration) -> Parts:
     if feature_tower is not None:  # photos are resized once, for whichever network wants the larger ones
         height, width = max(height, feature_tower.image_size[0]), max(width, feature_tower.image_size[1])
     preprocessing = preprocessing.replaced(known.image_mean, known.image_std)
+    known = replace(known, image_size=model.backbone.image_size[0])
     return Parts(
+        known,
         model,
         AnchorCache(text, partial(load_text_tower, *tower), *known.prompts),
         feature_tower,
@@ -92,15 +97,14 @@ def build_parts(module: Any, configuration: Configuration) -> Parts:
     )
 
 
-def use_parts(module: Any, configuration: Configuration, parts: Parts) -> None:
+def use_parts(module: Any, parts: Parts) -> None:
     """Have a model be what a configuration is: its networks are new, and have learned nothing.
 
     Args:
         module: `DPCLIP`.
-        configuration: The configuration.
-        parts: What was built of it.
+        parts: What was built.
     """
-    options, domain = module.training_options, module.given.get("domain")
+    configuration, options, domain = parts.configuration, module.training_options, module.given.get("domain")
     module.configuration, module.image_size, module.provenance = configuration, parts.image_size, parts.provenance
     module.model, module.feature_tower = parts.model, parts.feature_tower
     module.model.checkpointing = options.checkpointing
