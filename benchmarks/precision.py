@@ -12,7 +12,7 @@ from anomalib.data import ImageBatch
 from scipy.stats import spearmanr
 
 from anomalib_dpclip.data.surfaces.data_module import Surfaces
-from anomalib_dpclip.method.class_names import describe
+from anomalib_dpclip.data_sets.class_names import describe
 from anomalib_dpclip.metrics import field_metrics
 from anomalib_dpclip.model.lightning_model import DPCLIP
 from benchmarks.command import run

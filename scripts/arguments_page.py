@@ -12,15 +12,7 @@ from pathlib import Path
 from docstring_parser import DocstringStyle, parse
 
 from anomalib_dpclip import DPCLIP, DPCLIPPostProcessor, JSONLines, Photos, Surfaces
-from anomalib_dpclip.model.arguments import (
-    Architecture,
-    ClipOptions,
-    ExportOptions,
-    MemoryOptions,
-    Prompts,
-    RegionOptions,
-    Training,
-)
+from anomalib_dpclip.model.arguments import GROUPS
 
 PAGE = Path(__file__).parents[1] / "docs" / "arguments.md"
 
@@ -44,13 +36,7 @@ from what.
 
 SECTIONS = {
     "--model DPCLIP": DPCLIP,
-    "--model.training": Training,
-    "--model.memory": MemoryOptions,
-    "--model.region": RegionOptions,
-    "--model.prompts": Prompts,
-    "--model.architecture": Architecture,
-    "--model.clip": ClipOptions,
-    "--model.export": ExportOptions,
+    **{f"--model.{name}": group for name, group in GROUPS.items()},
     "--model.post_processor DPCLIPPostProcessor": DPCLIPPostProcessor,
     "--data JSONLines": JSONLines,
     "--data Photos": Photos,

@@ -39,9 +39,9 @@ BOXES = {
     "prototypes": Box(2, "training", "Prototypes P_N, P_A", ("method/prototypes", "(E) each")),
     "objective": Box(3, "training", "Objective", ("method/objective", "L_cls + sum L_seg", "+ 0.1 sum L_dec")),
     "learning": Box(
-        4, "training", "Optimiser step", ("model/learning", "moves adapters, projectors", "and then the prototypes")
+        4, "training", "Optimiser step", ("model/training", "moves adapters, projectors", "and then the prototypes")
     ),
-    "tower": Box(1, "shared", "Frozen tower, adapters", ("clip/tower", "method/adapters", "four taps (B, L, C)")),
+    "tower": Box(1, "shared", "Frozen tower, adapters", ("clip/towers", "method/adapters", "four taps (B, L, C)")),
     "projectors": Box(2, "shared", "Projectors", ("method/adapters", "tap tokens (B, L, E)", "detection feature (B, E)")),
     "anchors": Box(3, "shared", "Text anchors T_N, T_A", ("method/prompting", "clip/text_tower", "(E, 2), of the class name")),
     "calibration": Box(

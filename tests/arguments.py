@@ -3,25 +3,8 @@
 from dataclasses import fields
 from typing import Any
 
-from anomalib_dpclip.model.arguments import (
-    Architecture,
-    ClipOptions,
-    ExportOptions,
-    MemoryOptions,
-    Prompts,
-    RegionOptions,
-    Training,
-)
+from anomalib_dpclip.model.arguments import GROUPS
 
-GROUPS = {
-    "clip": ClipOptions,
-    "architecture": Architecture,
-    "prompts": Prompts,
-    "training": Training,
-    "memory": MemoryOptions,
-    "region": RegionOptions,
-    "export": ExportOptions,
-}
 RENAMED = {"memory_tokens": ("memory", "tokens"), "export_classes": ("export", "classes")}
 _FLAT = {"image_size", "weights"}
 _GROUP_OF = {item.name: group for group, kind in GROUPS.items() for item in fields(kind) if item.name not in _FLAT}

@@ -26,7 +26,7 @@ OWN_MODULES = (
     "anomalib_dpclip.data.photos",
     "anomalib_dpclip.data.surfaces.data_module",
     "anomalib_dpclip.deploy.export",
-    "anomalib_dpclip.model.learning",
+    "anomalib_dpclip.model.training.learning",
     "anomalib_dpclip.model.lightning_model",
 )
 

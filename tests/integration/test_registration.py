@@ -37,7 +37,7 @@ ORDERS = {
     "our model first": ("from anomalib_dpclip import DPCLIP", EVERYTHING),
     "our items first": ("import anomalib_dpclip.data.items, anomalib.models", EVERYTHING),
     "our export first": ("import anomalib_dpclip.deploy.export", EVERYTHING),
-    "our learning first": ("import anomalib_dpclip.model.learning, anomalib.data, anomalib.models", EVERYTHING),
+    "our learning first": ("import anomalib_dpclip.model.training.learning, anomalib.data, anomalib.models", EVERYTHING),
     "our data first": ("import anomalib_dpclip.data.surfaces.data_module, anomalib.models", EVERYTHING),
 }
 

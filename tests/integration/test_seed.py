@@ -8,7 +8,7 @@ from lightning import seed_everything
 
 from anomalib_dpclip import DPCLIP, load_adapters, save_adapters
 from anomalib_dpclip.adapter_files.save_and_load import adapter_tensors
-from anomalib_dpclip.model.seed import DEFAULT_SEED
+from anomalib_dpclip.model.arguments import DEFAULT_SEED
 
 
 def _equal(first, second):

@@ -7,8 +7,8 @@ from typing import Any
 import pandas as pd
 
 from anomalib_dpclip.adapter_files.adapter_file import AdapterFile
+from anomalib_dpclip.data_sets.names import data_set_key
 from anomalib_dpclip.files.markdown_table import markdown_table
-from anomalib_dpclip.method.data_sets import data_set_key
 
 _NON_COMMERCIAL = "cc-by-nc-sa-4.0"
 _STRICTEST_LAST = ("apache-2.0", "cc-by-4.0", _NON_COMMERCIAL)

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from anomalib_dpclip.adapter_files.adapter_file import Provenance, is_plain_tensor
+from anomalib_dpclip.clip.loading import default_image_size
 from anomalib_dpclip.files.plain_data import plain_data
 from anomalib_dpclip.files.tensors import difference_of_tensors
 from anomalib_dpclip.method.torch_model import DPCLIPModel
@@ -73,7 +74,9 @@ def check_provenance(provenance: Provenance, model: DPCLIPModel, path: Path) -> 
             )
 
 
-def other_arguments(provenance: Provenance, own: Mapping[str, Any], path: Path, overridden: Collection[str]) -> list[str]:
+def other_arguments(
+    provenance: Provenance, own: Mapping[str, Any], path: Path, overridden: Collection[str], patch_size: int
+) -> dict[str, str]:
     """Compare what predictions depend on.
 
     Args:
@@ -81,14 +84,17 @@ def other_arguments(provenance: Provenance, own: Mapping[str, Any], path: Path, 
         own: Arguments of the model, by name; ``None`` for those that follow the file.
         path: Of the adapters, for the message.
         overridden: Names of arguments that were deliberately given other values than the file's.
+        patch_size: Of the backbone, whose default image size a file from before it was always said is of.
 
     Returns:
-        Those of them that differ, each with both values, in words.
+        Those of them that differ, by name, each with both values in words.
 
     Raises:
         ValueError: If any other argument differs; names it and both values.
     """
-    known = {name: value for name, value in provenance.arguments.items() if value is not None and name not in _OF_THE_TARGET}
+    usual = {"image_size": default_image_size(patch_size, provenance.backbone)} if provenance.fingerprint else {}
+    said = usual | provenance.arguments
+    known = {name: value for name, value in said.items() if value is not None and name not in _OF_THE_TARGET}
     values = plain_data({name: own[name] for name in known if own.get(name) is not None})
     differing = {name: value for name, value in values.items() if value != known[name]}
     for name, value in differing.items():
@@ -97,4 +103,4 @@ def other_arguments(provenance: Provenance, own: Mapping[str, Any], path: Path, 
                 f"{path} holds adapters of a model with {name}={known[name]!r}, the model has {value!r}: give the model the "
                 f"same, or none and the file as --model.weights"
             )
-    return [f"{name}={known[name]!r} (now {value!r})" for name, value in differing.items()]
+    return {name: f"{name}={known[name]!r} (now {value!r})" for name, value in differing.items()}

@@ -27,16 +27,15 @@ class AdapterHolder(Protocol):
         pre_processor: What prepares their images, if it has ``preprocessing`` and ``use_preprocessing``.
         post_processor: Where their calibration works, if it has an ``auxiliary_calibration``.
         provenance: Where they come from.
+        configuration: What predictions depend on; its ``as_dict()`` is plain data by name, ``None`` for what follows a file or
+            the data.
     """
 
     model: DPCLIPModel
     pre_processor: Any
     post_processor: Any
     provenance: Provenance
-
-    @property
-    def prediction_arguments(self) -> Mapping[str, Any]:
-        """Arguments that predictions depend on, plain data by name; ``None`` for those that follow a file or the data."""
+    configuration: Any
 
     def adopt_adapters(self, source: str) -> None:
         """Called when adapters from a file are in the model."""
@@ -91,14 +90,14 @@ def load_adapters(
     torch_model, calibration, own = _parts(model)
     check_provenance(adapters.provenance, torch_model, file)
     check_tensors(adapters.tensors, adapter_tensors(torch_model), file)
-    others = other_arguments(adapters.provenance, _arguments(model), file, overridden)
+    others = other_arguments(adapters.provenance, _arguments(model), file, overridden, torch_model.backbone.patch_size)
     learned_with = Preprocessing.from_dict(adapters.provenance.preprocessing, str(file))
+    provenance = adapters.provenance
     if calibration is not None:
         _load_calibration(calibration, adapters, file)
-        if others and adapters.calibration:
-            logger.warning("the thresholds in %s are of %s: validate the model to set its own", file, ", ".join(others))
+        if others and calibration.is_set and _leaves_out_thresholds(calibration, others, file):
+            provenance = replace(provenance, calibration_domain="", calibration_basis="")
     torch_model.load_state_dict(adapters.tensors, strict=False)  # checked above; the backbone is not in the file
-    provenance = adapters.provenance
     if not provenance.fingerprint:  # a published file: from here on its adapters belong to this backbone
         provenance = replace(own, epochs=provenance.epochs, learned_from=[], hyper_parameters={})
     if not isinstance(model, DPCLIPModel):
@@ -120,6 +119,17 @@ def _load_calibration(calibration: Any, adapters: AdapterFile, file: Path) -> No
     calibration.threshold_basis = adapters.provenance.calibration_basis
 
 
+def _leaves_out_thresholds(calibration: Any, others: Mapping[str, str], file: Path) -> bool:
+    """Say that thresholds are of other arguments, and forget them where images had another size: scores are others there."""
+    leaves = "image_size" in others
+    what = ("are of %s and are left out" if leaves else "are of %s") % ", ".join(others.values())
+    logger.warning("the thresholds in %s %s: validate the model to set its own", file, what)
+    if leaves:
+        calibration.load_state_dict(type(calibration)().state_dict())
+        calibration.threshold_basis = ""
+    return leaves
+
+
 def _prepare_images_as(learned_with: Preprocessing, pre_processor: Any, path: Path) -> None:
     own = getattr(pre_processor, "preprocessing", learned_with)
     if own != learned_with:
@@ -130,7 +140,7 @@ def _prepare_images_as(learned_with: Preprocessing, pre_processor: Any, path: Pa
 
 
 def _arguments(model: AdapterHolder | DPCLIPModel) -> Mapping[str, Any]:
-    return getattr(model, "prediction_arguments", {})
+    return {} if isinstance(model, DPCLIPModel) else model.configuration.as_dict()
 
 
 def _parts(model: AdapterHolder | DPCLIPModel) -> tuple[DPCLIPModel, Any, Provenance]:

@@ -11,8 +11,8 @@ from anomalib_dpclip.app.page import page
 from anomalib_dpclip.app.predictor import Predictor
 from anomalib_dpclip.clip.loading import MINI
 from anomalib_dpclip.data.labelled_sets import categories_of, data_module_class
-from anomalib_dpclip.method.class_names import UNKNOWN_CLASS, describe
-from anomalib_dpclip.method.domain import Domain
+from anomalib_dpclip.data_sets.class_names import UNKNOWN_CLASS, describe
+from anomalib_dpclip.data_sets.domain import Domain
 from anomalib_dpclip.model.from_file import model_from_file
 from anomalib_dpclip.model.lightning_model import DPCLIP
 

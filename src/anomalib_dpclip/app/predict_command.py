@@ -9,7 +9,7 @@ from anomalib_dpclip.adapter_files.adapter_file import UNADAPTED
 from anomalib_dpclip.adapter_files.read_and_write import arguments_from_file
 from anomalib_dpclip.clip.feature_tower import EMBEDDED
 from anomalib_dpclip.clip.pretraining import MINI
-from anomalib_dpclip.method.domain import Domain
+from anomalib_dpclip.data_sets.domain import Domain
 from anomalib_dpclip.post_processing.score_text import score_text
 from anomalib_dpclip.post_processing.standing import Standing
 

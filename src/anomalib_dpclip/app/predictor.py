@@ -19,7 +19,7 @@ from anomalib_dpclip.clip.mini_clip import unknown_words
 from anomalib_dpclip.clip.pretraining import MINI
 from anomalib_dpclip.data.images import read_image
 from anomalib_dpclip.data.regions import Region, find_regions
-from anomalib_dpclip.method.class_names import UNKNOWN_CLASS, readable_name
+from anomalib_dpclip.data_sets.class_names import UNKNOWN_CLASS, readable_name
 from anomalib_dpclip.model import good_images as memories
 from anomalib_dpclip.model.lightning_model import DPCLIP
 from anomalib_dpclip.model.settled_thresholds import calibrate_on_references

@@ -1,6 +1,5 @@
 """Which set a target is learned with: from the arguments, or by default from the target's name."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from anomalib_dpclip.auxiliary.synthetic import SYNTHETIC, SyntheticAuxiliaryDat
 from anomalib_dpclip.clip.preprocessing import Preprocessing
 from anomalib_dpclip.data.image_checks import require_readable
 from anomalib_dpclip.data.labelled_sets import prepare_labelled_set
+from anomalib_dpclip.files.plain_data import is_list
 
 
 class AuxiliarySet:
@@ -109,8 +109,3 @@ class AuxiliarySet:
 def learned_from(samples: pd.DataFrame) -> list[str]:
     """Data sets and classes of samples, as ``"VisA/candle"``."""
     return sorted({f"{row.data_set}/{row.class_name}" for row in samples.itertuples()})
-
-
-def is_list(value: Any) -> bool:
-    """Whether a value is a list of any kind; benchmark configs bring OmegaConf's."""
-    return isinstance(value, Sequence) and not isinstance(value, str)

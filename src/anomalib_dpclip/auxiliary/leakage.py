@@ -9,8 +9,8 @@ from pathlib import Path
 import pandas as pd
 from anomalib.data import AnomalibDataModule
 
-from anomalib_dpclip.method.class_names import classes_of
-from anomalib_dpclip.method.data_sets import data_set_key
+from anomalib_dpclip.data_sets.class_names import classes_of
+from anomalib_dpclip.data_sets.names import data_set_key
 
 logger = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ from anomalib.data import AnomalibDataModule, AnomalibDataset
 
 from anomalib_dpclip.data.labelled_sets import read_labelled_set
 from anomalib_dpclip.data.listing.few_shot import few_shot
-from anomalib_dpclip.method.class_names import describe
-from anomalib_dpclip.method.data_sets import data_set_key
+from anomalib_dpclip.data_sets.class_names import describe
+from anomalib_dpclip.data_sets.names import data_set_key
 
 AuxiliarySource: TypeAlias = "str | Path | AnomalibDataset | AnomalibDataModule"
 """A name, a JSON-lines file, or a data set or data module object."""

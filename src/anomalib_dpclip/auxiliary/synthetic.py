@@ -9,8 +9,8 @@ from torchvision.tv_tensors import Mask
 from anomalib_dpclip.auxiliary.dataset import AuxiliaryDataset
 from anomalib_dpclip.clip.preprocessing import Preprocessing
 from anomalib_dpclip.data.listing.few_shot import few_shot
+from anomalib_dpclip.data_sets.class_names import describe
 from anomalib_dpclip.files.seeded import seeded
-from anomalib_dpclip.method.class_names import describe
 
 SYNTHETIC = "synthetic"
 """Value of ``auxiliary`` that asks for this."""

@@ -13,6 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
 from anomalib_dpclip.callbacks.checkpoint_io import holds_training_state
+from anomalib_dpclip.files.private_names import replace_checkpoints, set_results_folder
 
 LATEST = "latest"
 """What anomalib calls the link to the last training's results, and the folder of tests and predictions."""
@@ -49,7 +50,8 @@ def prepare_folder(trainer: Trainer) -> None:
     """
     folder, command = Path(trainer.default_root_dir), trainer.state.fn
     if command != TrainerFn.FITTING:
-        _replace_calibrations(trainer)
+        for callback in trainer.checkpoint_callbacks:  # else a calibration would be ``model-v1.ckpt``, and nobody looks for it
+            replace_checkpoints(callback)
     if command != TrainerFn.FITTING and not trainer.global_step and _holds_training(folder):
         _move(trainer, folder, folder / EVALUATION)
     elif os.name != "nt" and trainer.is_global_zero:
@@ -59,21 +61,13 @@ def prepare_folder(trainer: Trainer) -> None:
             _hold_back(folder)
 
 
-def _replace_calibrations(trainer: Trainer) -> None:
-    """Let a new calibration replace the one that is there: Lightning would write ``model-v1.ckpt``, and nobody looks for it."""
-    callback: Any
-    for callback in trainer.checkpoint_callbacks:
-        callback._enable_version_counter = False  # noqa: SLF001  (it is no argument where anomalib builds the callback)
-
-
 def _holds_training(folder: Path) -> bool:
     return any(map(holds_training_state, (folder / "weights" / "lightning").glob("*.ckpt")))
 
 
 def _move(trainer: Trainer, folder: Path, to: Path) -> None:
     """Have all results of a run, checkpoints included, written to another folder."""
-    # Lightning takes the folder in its constructor alone, which anomalib calls; everything that writes asks the trainer for it.
-    trainer._default_root_dir = os.fspath(to)  # type: ignore[attr-defined]  # noqa: SLF001
+    set_results_folder(trainer, to)
     callback: Any
     for callback in trainer.checkpoint_callbacks:
         dirpath = getattr(callback, "dirpath", None)

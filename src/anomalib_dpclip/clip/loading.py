@@ -14,9 +14,9 @@ from torch import Tensor
 from anomalib_dpclip.clip.pretraining import MINI, RANDOM, pretraining_of, tell_assumptions
 from anomalib_dpclip.clip.support import refusal
 from anomalib_dpclip.clip.text_tower import TextTower
-from anomalib_dpclip.clip.timm_tower import resize_timm
 from anomalib_dpclip.clip.tokenizer import Tokenizer, load_tokenizer
 from anomalib_dpclip.clip.towers import tower_of
+from anomalib_dpclip.clip.towers.timm_tower import resize_timm
 from anomalib_dpclip.clip.weights import load_weights, read_weights
 
 logger = logging.getLogger(__name__)
@@ -151,8 +151,17 @@ def build_clip(config: dict[str, Any], image_size: int | None = None) -> Any:
     return kind(**{name: value for name, value in config.items() if name != "custom_text"} | {"vision_cfg": vision}).float()
 
 
-def default_image_size(patch_size: int) -> int:
-    """The multiple of a patch size that is nearest to the method's image size."""
+def default_image_size(patch_size: int, backbone: str = "") -> int:
+    """The multiple of a patch size that is nearest to the method's image size; the mini CLIP has one of its own.
+
+    Args:
+        patch_size: Side of a patch in pixels.
+        backbone: Name of the backbone.
+    """
+    if backbone == MINI:
+        from anomalib_dpclip.clip.mini_clip import MINI_IMAGE_SIZE
+
+        return MINI_IMAGE_SIZE
     return round(DEFAULT_IMAGE_SIZE / patch_size) * patch_size
 
 

@@ -20,7 +20,7 @@ from anomalib_dpclip.data.items import NamedImageBatch, NamedImageItem
 from anomalib_dpclip.data.listing.metadata import RootFolder, read_lines, read_metadata
 from anomalib_dpclip.data.readers import ImageReader, MaskReader
 from anomalib_dpclip.data.workers import default_num_workers
-from anomalib_dpclip.method.class_names import describe
+from anomalib_dpclip.data_sets.class_names import describe
 
 logger = logging.getLogger(__name__)
 
@@ -171,6 +171,8 @@ class JSONLines(AnomalibDataModule):
         is_train = (images.samples.split == "train").to_numpy()
         self.train_data = images.subsample(np.flatnonzero(is_train).tolist())
         self.test_data = images.subsample(np.flatnonzero(~is_train).tolist())
+        if self.val_split_mode in {ValSplitMode.FROM_TRAIN, ValSplitMode.SYNTHETIC}:
+            self._require_training_images(f"val_split_mode {self.val_split_mode.value}")
 
     def _task_of(self, samples: pd.DataFrame) -> TaskType:
         """Task that the masks allow, where the user leaves it open; says how many masks are missing where others are there.
@@ -200,11 +202,6 @@ class JSONLines(AnomalibDataModule):
         # tested.
         if self.test_split_mode == TestSplitMode.SYNTHETIC:
             super()._create_test_split()
-
-    def _create_val_split(self) -> None:
-        if self.val_split_mode in {ValSplitMode.FROM_TRAIN, ValSplitMode.SYNTHETIC}:
-            self._require_training_images(f"val_split_mode {self.val_split_mode.value}")
-        super()._create_val_split()
 
     def train_dataloader(self) -> DataLoader:
         """Training images, in random order.

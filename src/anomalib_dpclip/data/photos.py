@@ -22,7 +22,7 @@ from anomalib_dpclip.data.results.resume import EarlierResults, prediction_diges
 from anomalib_dpclip.data.results.rows import read_rows
 from anomalib_dpclip.data.results.writer import ResultsWriter
 from anomalib_dpclip.data.workers import default_num_workers
-from anomalib_dpclip.method.class_names import readable_name
+from anomalib_dpclip.data_sets.class_names import readable_name
 
 logger = logging.getLogger(__name__)
 

@@ -1,6 +1,6 @@
 """Plain data from files of unknown origin: small, and safe to show on a terminal."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -32,6 +32,11 @@ def printable(text: str) -> str:
         'a\\nb'
     """
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode("ascii") for each in text)
+
+
+def is_list(value: Any) -> bool:
+    """Whether a value is a list of any kind; configurations of benchmarks bring OmegaConf's."""
+    return isinstance(value, Sequence) and not isinstance(value, str)
 
 
 def _values(value: Any, depth: int) -> Iterator[Any]:

@@ -1,8 +1,9 @@
-"""How tensors in a file differ from those that a model has."""
+"""Whether sets of tensors are the same, and how those in a file differ from those that a model has."""
 
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 
@@ -22,3 +23,8 @@ def difference_of_tensors(found: Mapping[Any, Any], expected: Mapping[str, Tenso
         if shape != tuple(expected[name].shape):
             return f"{name} is {shape} in the file and {tuple(expected[name].shape)} in the model"
     return None
+
+
+def same_tensors(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> bool:
+    """Whether two sets of tensors of the same names are equal to the last bit."""
+    return all(torch.equal(value, second[name]) for name, value in first.items())

@@ -1,22 +1,32 @@
 """From tokens and text anchors to similarity differences, anomaly maps and detection scores.
 
 DP-CLIP (Feature Decoupling and Channel Purification), inference: ``(100 s_A + 1 - 100 s_N) / 2`` of each tap, summed,
-and ``(V_image . t_A + 1) / 2``.
+and ``(V_image . t_A + 1) / 2``; blur and score fusion differ between industrial and medical images.
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 from torchvision.transforms.v2.functional import gaussian_blur
 
+from anomalib_dpclip.data_sets.domain import Domain
 from anomalib_dpclip.files.precision import full_precision
-from anomalib_dpclip.method.domain import BLUR, Domain
 
 Detection = Literal["projector", "class_token"]
 """What the image score knows beside the map: the detection projector's feature, as published, or the class token."""
+
+
+class Blur(NamedTuple):
+    """Gaussian smoothing of a map on the token grid, reflected at the border."""
+
+    kernel_size: int
+    sigma: float
+
+
+BLUR: dict[Domain, Blur] = {"industrial": Blur(7, 1.0), "medical": Blur(9, 1.5)}
 
 TEMPERATURE = 100.0
 """Factor on the cosine similarities inside the segmentation softmax (CLIP's learned logit scale at its limit)."""

@@ -9,9 +9,9 @@ import torch
 from anomalib.data import InferenceBatch
 from torch import Tensor
 
+from anomalib_dpclip.data_sets.domain import Domain
 from anomalib_dpclip.method.adapted_tower import AdaptedTower
-from anomalib_dpclip.method.anomaly_map import anomaly_map, blur_grid, resize_map, tap_average
-from anomalib_dpclip.method.domain import BLUR, Domain
+from anomalib_dpclip.method.anomaly_map import BLUR, anomaly_map, blur_grid, resize_map, tap_average
 
 
 class TextEvidence(NamedTuple):

@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from anomalib_dpclip.clip.towers import tower_of
+from anomalib_dpclip.data_sets.domain import Domain
 from anomalib_dpclip.method.adapted_tower import TowerOutput
 from anomalib_dpclip.method.anomaly_map import class_token_score
-from anomalib_dpclip.method.domain import Domain
 from anomalib_dpclip.method.torch_model import DPCLIPModel
 
 logger = logging.getLogger(__name__)

@@ -5,15 +5,24 @@ names will do, as configurations and checkpoints have it.
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, TypeVar
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal, NamedTuple, TypeVar, get_type_hints
 
+from anomalib_dpclip.data_sets.class_names import readable_name
+from anomalib_dpclip.files.plain_data import is_list
 from anomalib_dpclip.method.adapters import Pooling
 from anomalib_dpclip.method.anomaly_map import TEMPERATURE, Detection
 from anomalib_dpclip.scorers.memory_fit import MEMORY_TOKENS
 
 Group = TypeVar("Group")
+
+DEFAULT_SEED = 111
+"""Of the published training."""
+
+LIGHTNING_DEFAULT_SEED = 0
+"""What anomalib's command line sets where nobody asks for a seed; it cannot be told apart from asking for 0."""
 
 
 @dataclass(frozen=True)
@@ -191,20 +200,45 @@ class ExportOptions:
             ValueError: If a name is empty, or two are the same.
 
         Example:
-            >>> ExportOptions("metal nut, bolt").names()
+            >>> ExportOptions("metal_nut, bolt").names()
             ['metal nut', 'bolt']
         """
         given = self.classes.split(",") if isinstance(self.classes, str) else self.classes or []
-        found = [" ".join(name.split()) for name in given]
-        if not all(found):
+        if not all(name.strip() for name in given):
             raise ValueError(
                 f"export.classes has a class without a name: {self.classes!r}. Give names with a comma between two"
             )
+        found = [readable_name(name) for name in given]
         folded = [name.casefold() for name in found]
         twice = [name for index, name in enumerate(found) if name.casefold() in folded[:index]]
         if twice:
             raise ValueError(f"export.classes names {twice[0]!r} twice: a file tells its classes apart by their names")
         return found
+
+
+class Groups(NamedTuple):
+    """All groups of arguments, by the names that they have as arguments of `DPCLIP`."""
+
+    training: Training
+    memory: MemoryOptions
+    region: RegionOptions
+    prompts: Prompts
+    architecture: Architecture
+    clip: ClipOptions
+    export: ExportOptions
+
+
+GROUPS: dict[str, Any] = get_type_hints(Groups)
+"""Classes of the groups by name."""
+
+
+def groups_of(*given: Any) -> Groups:
+    """All groups, each from an object, from a mapping, or the default one, see `group`.
+
+    Args:
+        given: Groups in the order of `Groups`.
+    """
+    return Groups(*(group(kind, each) for kind, each in zip(GROUPS.values(), given, strict=True)))
 
 
 def group(kind: type[Group], value: Group | Mapping[str, Any] | None) -> Group:
@@ -221,17 +255,12 @@ def group(kind: type[Group], value: Group | Mapping[str, Any] | None) -> Group:
         return kind()
     if isinstance(value, kind):
         return value
-    given = {name: list(each) if _is_list(each) else each for name, each in value.items()}  # type: ignore[union-attr]
+    given = {name: list(each) if is_list(each) else each for name, each in value.items()}  # type: ignore[union-attr]
     names = {item.name for item in fields(kind)}  # type: ignore[arg-type]  # groups are dataclasses
     unknown = sorted(given.keys() - names)
     if unknown:
         raise ValueError(f"{kind.__name__} has no argument {unknown[0]!r}: it has {', '.join(sorted(names))}")
     return kind(**given)
-
-
-def given_values(*groups: Any) -> dict[str, Any]:
-    """What was given of groups of arguments, by name: everything that is not ``None``."""
-    return {name: value for each in groups for name, value in asdict(each).items() if value is not None}
 
 
 def check_flat(batch_size: int, seed: int, k_shot: int, tiles: int | None, reads_target: bool) -> None:
@@ -259,6 +288,13 @@ def check_flat(batch_size: int, seed: int, k_shot: int, tiles: int | None, reads
         raise ValueError("k_shot, few_shot_source and lot score whole images: set --model.tiles 1")
 
 
-def _is_list(value: Any) -> bool:
-    """Whether a value is a list of any kind; configurations of benchmarks bring OmegaConf's."""
-    return isinstance(value, Sequence) and not isinstance(value, str)
+def seed_or_global(seed: int | None) -> int:
+    """The seed given, else the global one that `lightning.seed_everything` has set, else `DEFAULT_SEED`.
+
+    Args:
+        seed: Argument of the model.
+    """
+    if seed is not None:
+        return seed
+    global_seed = int(os.environ.get("PL_GLOBAL_SEED", LIGHTNING_DEFAULT_SEED))
+    return DEFAULT_SEED if global_seed == LIGHTNING_DEFAULT_SEED else global_seed

@@ -1,8 +1,8 @@
 """What DPCLIP's checkpoints hold: adapters, prototypes, calibration and provenance, without the frozen networks."""
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,11 @@ from torch import nn
 
 from anomalib_dpclip.adapter_files.adapter_file import PROVENANCE_KEY, UNADAPTED, Provenance
 from anomalib_dpclip.adapter_files.compatibility import check_provenance
-from anomalib_dpclip.method.domain import DEFAULT_DOMAIN
+from anomalib_dpclip.data_sets.domain import DEFAULT_DOMAIN
+from anomalib_dpclip.files.tensors import same_tensors
 from anomalib_dpclip.model import good_images
-from anomalib_dpclip.model.arguments import Architecture, ClipOptions, Prompts
 from anomalib_dpclip.model.configuration import merge
-from anomalib_dpclip.model.parts import same_tensors
+from anomalib_dpclip.model.parts import build_parts, use_parts
 from anomalib_dpclip.post_processing.calibration import Calibration
 
 logger = logging.getLogger(__name__)
@@ -31,59 +31,6 @@ CHECKPOINT = Path("the checkpoint")
 
 DOMAIN_KEY, CLASS_KEY = "domain", "anchor_class"
 """Beside the provenance in a checkpoint: the domain of the thresholds in force, and what the text anchors are of."""
-
-# None of these belongs to the model, and a path of one machine would keep a checkpoint from being loaded on another.
-_NOT_OF_THE_MODEL = ("weights", "auxiliary", "few_shot_source", "export")
-
-_RESOLVED_GROUPS: dict[str, dict[str, str]] = {
-    name: {item.name: item.name for item in fields(kind)}
-    for name, kind in (("clip", ClipOptions), ("architecture", Architecture), ("prompts", Prompts))
-} | {"memory": {"image_size": "memory_image_size", "layers": "memory_layers"}, "region": {"min_area": "min_area"}}
-"""Arguments of groups by their names in a configuration."""
-
-
-def portable_arguments(arguments: Mapping[str, Any], resolved: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of the constructor as plain data that another machine can build the model from.
-
-    Args:
-        arguments: As they were given, groups as objects or mappings.
-        resolved: Values of a configuration, for what was left to a file or to the defaults.
-    """
-    kept = dict(arguments) | {name: resolved[name] for name in arguments if name in resolved}
-    plain = {}
-    for name, value in kept.items():
-        if name in _NOT_OF_THE_MODEL and value != UNADAPTED:
-            continue
-        plain[name] = _plain(asdict(value) if hasattr(value, "__dataclass_fields__") else value)
-    for group, names in _RESOLVED_GROUPS.items():
-        if group in plain:
-            plain[group] = (plain[group] or {}) | {name: _plain(resolved.get(own)) for name, own in names.items()}
-    for group, path in (("training", "auxiliary_root"), ("region", "ignore")):
-        if isinstance(plain.get(group), dict):
-            plain[group].pop(path, None)
-    return plain
-
-
-def keep_arguments(module: Any, resolved: Mapping[str, Any]) -> None:
-    """Keep, as hyper-parameters, what another machine can build the model from.
-
-    Args:
-        module: `DPCLIP`.
-        resolved: As in `portable_arguments`.
-    """
-    portable = portable_arguments(module.hparams, resolved)
-    module.hparams.clear()
-    module.hparams.update(portable)
-    module.save_hyperparameters(module.hparams)  # renews the copy that loggers are given
-
-
-def _plain(value: Any) -> Any:
-    """Tuples, and the lists and mappings of benchmark configs, which are OmegaConf's, as lists and dicts."""
-    if isinstance(value, Mapping):
-        return {str(name): _plain(each) for name, each in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_plain(each) for each in value]
-    return str(value) if isinstance(value, Path) else value
 
 
 def without_frozen(state: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -105,7 +52,7 @@ def provenance_entry(module: Any) -> dict[str, Any]:
     calibration = getattr(module.post_processor, "calibration", None)
     if calibration is not None:
         entry |= calibration.description()
-    return asdict(module.provenance.with_arguments(module.prediction_arguments)) | entry
+    return asdict(module.provenance.with_arguments(module.configuration.as_dict())) | entry
 
 
 def follow_checkpoint(module: Any, checkpoint: Mapping[str, Any]) -> None:
@@ -124,7 +71,7 @@ def follow_checkpoint(module: Any, checkpoint: Mapping[str, Any]) -> None:
     _check_unadapted(module, checkpoint)
     configuration = merge(module.given, Provenance.from_dict(saved, CHECKPOINT).model_arguments(CHECKPOINT))
     if configuration != module.configuration:
-        module.use_parts(configuration, module.build(configuration))
+        use_parts(module, build_parts(module, configuration))
 
 
 def restore_provenance(module: Any, checkpoint: Mapping[str, Any]) -> None:

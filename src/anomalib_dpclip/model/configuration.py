@@ -13,6 +13,7 @@ from anomalib_dpclip.adapter_files.read_and_write import arguments_from_file
 from anomalib_dpclip.method.adapters import Pooling
 from anomalib_dpclip.method.anomaly_map import Detection
 from anomalib_dpclip.method.prompting import ABNORMAL_STATES, NORMAL_STATES, TEMPLATES
+from anomalib_dpclip.model.arguments import GROUPS, Groups
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,23 @@ class Configuration:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
 
+CONFIGURED: dict[str, dict[str, str]] = {
+    name: {item.name: item.name for item in fields(GROUPS[name])} for name in ("clip", "architecture", "prompts")
+} | {"memory": {"image_size": "memory_image_size", "layers": "memory_layers"}, "region": {"min_area": "min_area"}}
+"""Arguments of groups that predictions depend on, each with its name in a `Configuration`."""
+
 _NAMES = {item.name for item in fields(Configuration)}
+
+
+def given_values(groups: Groups, **flat: Any) -> dict[str, Any]:
+    """What was given of a `Configuration`, by its names in it: everything that is not ``None``.
+
+    Args:
+        groups: All groups of arguments.
+        flat: Arguments that stand alone.
+    """
+    grouped = {own: getattr(getattr(groups, group), name) for group, names in CONFIGURED.items() for name, own in names.items()}
+    return {name: value for name, value in (flat | grouped).items() if value is not None}
 
 
 def resolve(given: dict[str, Any], file: Path | None = None) -> Configuration:

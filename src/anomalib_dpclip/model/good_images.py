@@ -5,9 +5,11 @@ import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeAlias
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from anomalib_dpclip.model.settled_thresholds import settle_thresholds
@@ -17,9 +19,13 @@ from anomalib_dpclip.scorers.comparison import Comparison
 from anomalib_dpclip.scorers.fusion import Fusion, Usual
 from anomalib_dpclip.scorers.memory_fit import MemoryFit
 from anomalib_dpclip.scorers.memory_scorer import MemoryScorer, MemoryState, TokenMemory
+from anomalib_dpclip.scorers.references import image_tensor
 from anomalib_dpclip.scorers.token_source import OwnTokens, TowerTokens
 
 logger = logging.getLogger(__name__)
+
+Images: TypeAlias = "Sequence[str | Path | Image.Image | Tensor] | Tensor"
+"""Files, PIL images, or tensors ``(3, H, W)`` in [0, 1]."""
 
 
 def fit_references(module: Any, paths: list[str] | None = None) -> MemoryScorer:
@@ -98,6 +104,25 @@ def memory_stays(module: Any, memory: MemoryScorer) -> bool:
     return references.source is None and not has_training_split
 
 
+def set_references(module: Any, images: Images) -> None:
+    """Score by these good images of the target, until others are set.
+
+    Args:
+        module: `DPCLIP`.
+        images: Files, PIL images, or tensors ``(3, H, W)`` in [0, 1]; none at all forgets those set before, with their
+            thresholds.
+
+    Raises:
+        ImageReadError: If a file cannot be read; names it.
+        ValueError: If an image has another shape.
+    """
+    module.references.set(images)
+    if not len(images):
+        forget_references(module)
+    elif module.model.anchors.any():
+        fit_memory_now(module)
+
+
 def fit_memory_now(module: Any) -> None:
     """Score by the good images that were given, from now on, with thresholds of theirs."""
     if module.before_references is None:
@@ -135,14 +160,17 @@ def stored_memory(module: Any, state: Mapping[str, Any]) -> MemoryScorer | None:
     return MemoryScorer(comparison_of(module), MemoryState(memory, fusion, scores), is_stored=True)
 
 
-def extend_memory(module: Any, images: list[Tensor]) -> None:
-    """Have more good images join the memory, and set thresholds anew where no validation has set them.
+def extend_memory(module: Any, images: Images) -> None:
+    """Score by more good images than before, such as ones that were called anomalous wrongly.
+
+    Thresholds are set anew where no validation has set them.
 
     Args:
         module: `DPCLIP`.
-        images: ``(3, H, W)`` in [0, 1].
+        images: As in `set_references`.
 
     Raises:
+        ImageReadError: If a file cannot be read; names it.
         ValueError: If there is no memory that they could join.
     """
     scorer = module.scorer
@@ -152,7 +180,7 @@ def extend_memory(module: Any, images: list[Tensor]) -> None:
             "FOLDER, or --model.k_shot, when you calibrate"
         )
     fit = memory_fit(module, module.model.anchors)
-    module.scorer = fit.extend(scorer.state, resized_images(module, images))
+    module.scorer = fit.extend(scorer.state, resized_images(module, map(image_tensor, images)))
     module.scorer.is_stored = scorer.is_stored
     settle_thresholds(module)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from anomalib import LearningType
 from anomalib.data import AnomalibDataModule, AnomalibDataset, ImageBatch, InferenceBatch
@@ -11,45 +11,30 @@ from anomalib.models.components import AnomalibModule
 from anomalib.visualization import Visualizer
 from lightning.pytorch import Callback
 from lightning.pytorch.trainer.states import TrainerFn
-from PIL import Image
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
-from anomalib_dpclip.adapter_files.adapter_file import PROVENANCE_KEY, UNADAPTED
+from anomalib_dpclip.adapter_files.adapter_file import PROVENANCE_KEY
 from anomalib_dpclip.adapter_files.save_and_load import load_adapters
 from anomalib_dpclip.auxiliary.auxiliary_set import AuxiliarySet
 from anomalib_dpclip.auxiliary.dataset import AuxiliaryDataset
-from anomalib_dpclip.clip.feature_tower import TowerOptions
-from anomalib_dpclip.data.image_checks import require_evaluation_images, require_images
+from anomalib_dpclip.callbacks.default_callbacks import default_callbacks
+from anomalib_dpclip.data.image_checks import require_evaluation_images
+from anomalib_dpclip.data_sets.domain import Domain
 from anomalib_dpclip.deploy.export import DPCLIPExport
-from anomalib_dpclip.method.domain import DEFAULT_DOMAIN, Domain
-from anomalib_dpclip.method.prototypes import Prototypes, TokenDirections
+from anomalib_dpclip.method.prototypes import Prototypes
 from anomalib_dpclip.metrics import field_metrics
-from anomalib_dpclip.model import checkpointing, good_images, learning, settled_thresholds
-from anomalib_dpclip.model.arguments import (
-    Architecture,
-    ClipOptions,
-    ExportOptions,
-    MemoryOptions,
-    Prompts,
-    RegionOptions,
-    Training,
-    check_flat,
-    given_values,
-    group,
-)
-from anomalib_dpclip.model.configuration import Configuration, file_of, resolve
-from anomalib_dpclip.model.parts import Parts, build_parts, chosen_post_processor
-from anomalib_dpclip.model.seed import seed_or_global
-from anomalib_dpclip.model.target import Target, target_name
-from anomalib_dpclip.model.watching import watching_callbacks
-from anomalib_dpclip.post_processing.standing import Standing
-from anomalib_dpclip.pre_processing.compatibility import require_whole_images
+from anomalib_dpclip.model import arguments, checkpointing, good_images, settled_thresholds
+from anomalib_dpclip.model.configuration import file_of, given_values, resolve
+from anomalib_dpclip.model.parts import build_parts, chosen_post_processor, use_parts
+from anomalib_dpclip.model.scoring import PrepareScorer
+from anomalib_dpclip.model.training import learning
+from anomalib_dpclip.model.training.auxiliary_data import AuxiliaryCalibration, LearnFromAuxiliary
 from anomalib_dpclip.pre_processing.pre_processor import CLIPPreProcessor
-from anomalib_dpclip.scorers.references import References, image_tensor
+from anomalib_dpclip.scorers.references import References
 from anomalib_dpclip.scorers.region import Region
 from anomalib_dpclip.scorers.scorer import Scorer
 from anomalib_dpclip.scorers.text_scorer import TextScorer
+from anomalib_dpclip.visualization.contact_sheet import ContactSheet
 from anomalib_dpclip.visualization.visualizer import PictureVisualizer
 
 
@@ -106,12 +91,6 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]
         evaluator: Evaluator, or whether to use the default one (image AUROC, AP, F1-max; pixel AUROC, AP, AUPRO, F1-max).
         visualizer: Visualizer, or whether to use the default one.
 
-    Attributes:
-        target: What the images show.
-        references: Good images of the target, if any are named.
-        scorer: How images are scored. Another way is a class of its own, see `Scorer`.
-        region: What is scored of an image.
-
     Raises:
         ValueError: For arguments out of range, or weights that do not fit the backbone.
         FileNotFoundError: If CLIP's weights, `weights` or the auxiliary set are not there.
@@ -121,6 +100,8 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]
         >>> model.model.anchors.shape
         torch.Size([64, 2])
     """
+
+    prototypes: Prototypes
 
     def __init__(
         self,
@@ -140,33 +121,29 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]
         batch_size: int = 3,
         false_alarm_rate: float | None = None,
         seed: int | None = None,
-        clip: ClipOptions | None = None,
-        architecture: Architecture | None = None,
-        prompts: Prompts | None = None,
-        training: Training | None = None,
-        memory: MemoryOptions | None = None,
-        region: RegionOptions | None = None,
-        export: ExportOptions | None = None,
+        clip: arguments.ClipOptions | None = None,
+        architecture: arguments.Architecture | None = None,
+        prompts: arguments.Prompts | None = None,
+        training: arguments.Training | None = None,
+        memory: arguments.MemoryOptions | None = None,
+        region: arguments.RegionOptions | None = None,
+        export: arguments.ExportOptions | None = None,
         pre_processor: nn.Module | bool = True,
         post_processor: nn.Module | bool = True,
         evaluator: Evaluator | bool = True,
         visualizer: Visualizer | bool = True,
     ) -> None:
-        clip_options = group(ClipOptions, clip)
-        self.training_options, self.memory_options = group(Training, training), group(MemoryOptions, memory)
-        self.region_options, self.export_options = group(RegionOptions, region), group(ExportOptions, export)
-        self.chosen_seed, self.seed = seed, seed_or_global(seed)
+        groups = arguments.groups_of(training, memory, region, prompts, architecture, clip, export)
+        self.training_options, self.memory_options = groups.training, groups.memory
+        self.region_options, self.export_options = groups.region, groups.export
+        self.chosen_seed, self.seed = seed, arguments.seed_or_global(seed)
         self.weights, self.lot, self.batch_size = weights, lot, batch_size
-        check_flat(batch_size, self.seed, k_shot, tiles, reads_target=bool(k_shot or few_shot_source or lot))
+        arguments.check_flat(batch_size, self.seed, k_shot, tiles, reads_target=bool(k_shot or few_shot_source or lot))
         flat: dict[str, Any] = {"backbone": backbone, "pretrained": pretrained, "class_name": class_name, "domain": domain}
         flat |= {"image_size": image_size, "tiles": tiles, "memory_backbone": memory_backbone}
-        flat |= {"memory_image_size": self.memory_options.image_size, "memory_layers": self.memory_options.layers}
-        flat |= {"min_area": self.region_options.min_area}
-        groups = given_values(clip_options, group(Architecture, architecture), group(Prompts, prompts))
-        self.given = {name: value for name, value in flat.items() if value is not None} | groups
+        self.given = given_values(groups, **flat)
         file = file_of(weights)
-        configuration = resolve(self.given, file)
-        parts = self.build(configuration)
+        parts = build_parts(self, resolve(self.given, file))
         super().__init__(
             pre_processor=CLIPPreProcessor(parts.image_size, parts.preprocessing) if pre_processor is True else pre_processor,
             post_processor=chosen_post_processor(post_processor, false_alarm_rate),
@@ -180,40 +157,11 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]
         self.before_references: Any = None
         self.is_trained_here, self.went_on_from = False, None
         self.region = Region()
-        self.use_parts(configuration, parts)
+        use_parts(self, parts)
         if file is not None:
             load_adapters(self, file, overridden=self.given)
         if weights is not None or class_name is not None:
             self.target.resolve_class(None)
-
-    def build(self, configuration: Configuration) -> Parts:
-        """Networks of a configuration, with this model's other arguments."""
-        options = TowerOptions(self.memory_options.weights, configuration.memory_image_size, configuration.memory_layers)
-        return build_parts(configuration, self.seed, options, is_adapted=self.weights != UNADAPTED)
-
-    def use_parts(self, configuration: Configuration, parts: Parts) -> None:
-        """Become what a configuration is: the networks are new, and have learned nothing.
-
-        Args:
-            configuration: The configuration.
-            parts: What was built of it.
-        """
-        options, domain = self.training_options, cast("Domain | None", self.given.get("domain"))
-        self.configuration, self.image_size, self.provenance = configuration, parts.image_size, parts.provenance
-        self.model, self.feature_tower = parts.model, parts.feature_tower
-        self.model.checkpointing = options.checkpointing
-        self.prototypes = Prototypes(self.model.backbone.embed_dim, options.prototype_momentum)
-        self.temperature = parts.logit_scale if options.temperature == "backbone" else options.temperature
-        self.target = Target(self.model, parts.anchors_for, self.given.get("class_name"), configuration.class_name, domain)
-        checkpointing.keep_arguments(self, configuration.as_dict())
-        interpolation = parts.preprocessing.interpolation
-        if self.region_options.ignore is not None:
-            self.region.ignore(self.region_options.ignore, self.image_size, self.text_scorer().grid, interpolation)
-        if isinstance(self.pre_processor, CLIPPreProcessor):
-            self.pre_processor.configure(parts.image_size, parts.preprocessing)
-        require_whole_images(self.pre_processor, parts.image_size, parts.preprocessing)
-        self.scorer = self.text_scorer()
-        self.set_domain(domain or cast("Domain | None", configuration.domain) or DEFAULT_DOMAIN)
 
     def text_scorer(self) -> TextScorer:
         """A scorer by the text alone, as the model is now."""
@@ -249,21 +197,11 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]
         return self.configuration.min_area
 
     @property
-    def target_name(self) -> str:
-        """What the images are of, such as ``Surfaces/weave``."""
-        return target_name(self.datamodule, self.target.class_name or "")
-
-    @property
     def learning_type(self) -> LearningType:
         """ONE_CLASS while there is something to learn (anomalib only fits those), then ZERO_SHOT, or FEW_SHOT with photos."""
         if self.weights is None:
             return LearningType.ONE_CLASS
         return LearningType.FEW_SHOT if self.references.are_named or self.scorer.name == "memory" else LearningType.ZERO_SHOT
-
-    @property
-    def prediction_arguments(self) -> dict[str, Any]:
-        """Arguments that predictions depend on, plain data by name."""
-        return self.configuration.as_dict()
 
     @property
     def trainer_arguments(self) -> dict[str, Any]:
@@ -272,34 +210,23 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]
         return {"num_sanity_val_steps": 0, **({} if epochs is None else {"max_epochs": epochs})}
 
     def configure_callbacks(self) -> Sequence[Callback]:
-        """Components that are callbacks, and what watches a run."""
+        """Components that are callbacks, and what watches a run, in the order in which it is told of it."""
         components: Any = super().configure_callbacks()
-        return [*components, *watching_callbacks(self)]
+        own = [LearnFromAuxiliary(), AuxiliaryCalibration(), PrepareScorer(), *default_callbacks(self.attached_trainer)]
+        return [*components, *own, *([] if self.visualizer is None else [ContactSheet()])]
 
-    @property
-    def is_uncalibrated(self) -> bool:
-        """Whether the thresholds in force, if any, are of something else than what the images show."""
-        return settled_thresholds.is_uncalibrated(self)
+    # Methods that have a file of their own
 
-    def threshold_remarks(self) -> list[str]:
-        """What decisions rest on, as lines to print below predictions."""
-        return settled_thresholds.remarks(self)
-
-    def standing(self, score: float) -> Standing | None:
-        """Where a normalised image score stands among those of good images of the same; ``None`` where none are known."""
-        return settled_thresholds.standing(self, score)
-
-    def prepare_export(self) -> None:
-        """Have the good images that the arguments ask for, and no other images of a run, before an export."""
-        good_images.prepare_export(self)
-
-    def prediction_digest(self, images: Sequence[str]) -> str:
-        """Identifies everything that predictions depend on, before a run starts.
-
-        Args:
-            images: Files of the run, which depend on each other in an unlabelled batch.
-        """
-        return good_images.prediction_digest(self, images)
+    set_references = good_images.set_references
+    add_good_images = good_images.extend_memory
+    prepare_export = good_images.prepare_export
+    prediction_digest = good_images.prediction_digest
+    is_uncalibrated = property(settled_thresholds.is_uncalibrated)
+    threshold_remarks = settled_thresholds.remarks
+    standing = settled_thresholds.standing
+    train_dataloader = learning.auxiliary_batches
+    configure_optimizers = learning.optimizer_and_schedule
+    training_step = learning.training_step
 
     # Parts
 
@@ -309,41 +236,8 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]
         if hasattr(self.post_processor, "domain"):
             self.post_processor.domain = domain
 
-    def set_references(self, images: Sequence[str | Path | Image.Image | Tensor] | Tensor) -> None:
-        """Score by these good images of the target, until others are set.
-
-        Args:
-            images: Files, PIL images, or tensors ``(3, H, W)`` in [0, 1]; none at all forgets those set before, with their
-                thresholds.
-
-        Raises:
-            ImageReadError: If a file cannot be read; names it.
-            ValueError: If an image has another shape.
-        """
-        self.references.set(images)
-        if not len(images):
-            good_images.forget_references(self)
-        elif self.model.anchors.any():
-            good_images.fit_memory_now(self)
-
-    def add_good_images(self, images: Sequence[str | Path | Image.Image | Tensor]) -> None:
-        """Score by more good images than before, such as ones that were called anomalous wrongly; thresholds are set anew.
-
-        Args:
-            images: As in `set_references`.
-
-        Raises:
-            ImageReadError: If a file cannot be read; names it.
-            ValueError: If there is no memory of good images that they could join.
-        """
-        good_images.extend_memory(self, [image_tensor(image) for image in images])
-
     def adopt_adapters(self, source: str) -> None:
-        """Take adapters, which somebody has put into the model, for trained: nothing is learned any more.
-
-        Args:
-            source: Where they come from.
-        """
+        """Take adapters that somebody has put into the model, from a source, for trained: nothing is learned any more."""
         self.weights = source
         settled_thresholds.restore_adapters_calibration(self, source)
 
@@ -355,58 +249,20 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]
         if self.trainer.state.fn == TrainerFn.FITTING and self.datamodule is not None:
             self.auxiliary.prepare(self.datamodule)
 
-    def setup(self, stage: str) -> None:
-        """Train as the method does."""
-        super().setup(stage)
-        require_images(self.datamodule, stage)
-        if stage == "fit":
-            learning.prepare_trainer(self.trainer)
-            learning.follow_global_seed(self)
-
-    def train_dataloader(self) -> DataLoader:
-        """Batches of the auxiliary set."""
-        return learning.auxiliary_batches(self)
-
     def val_dataloader(self) -> list:
         """None: lets anomalib predict on bare folders, where it would validate a zero-shot model first."""
         return []
 
-    def configure_optimizers(self) -> Any:
-        """Adam over adapters and projectors, with the published schedule."""
-        return learning.optimizer_and_schedule(self)
-
-    def training_step(self, batch: ImageBatch, batch_idx: int) -> Mapping[str, Any]:
-        """``L = L_cls + sum over taps (L_seg) + 0.1 sum over taps (L_dec)``."""
-        del batch_idx
-        return learning.training_step(self, batch)
-
-    def on_train_end(self) -> None:
-        """Remember that there is something to test that no earlier checkpoint holds."""
-        self.is_trained_here = True
-
-    def on_train_batch_end(self, outputs: Mapping[str, Any], batch: ImageBatch, batch_idx: int) -> None:
-        """Move the prototypes, once a batch, after the optimiser's step."""
-        del batch, batch_idx
-        self.prototypes.update(TokenDirections(*outputs["directions"]))
-
     # Scoring
 
-    def validation_step(self, batch: ImageBatch, batch_idx: int) -> ImageBatch:
+    def validation_step(self, batch: ImageBatch, batch_idx: int, dataloader_idx: int = 0) -> ImageBatch:
         """Raw maps and image scores, each image against the anchors of its class."""
-        del batch_idx
+        del batch_idx, dataloader_idx
         self.region.require_sizes(batch.image_path)
         anchors = self.target.anchors_of(batch, self.device, follow_images=False)
         return batch.update(**self.scorer.score(batch.image, anchors, batch.image_path)._asdict())
 
-    def test_step(self, batch: ImageBatch, batch_idx: int, *args: Any, **kwargs: Any) -> ImageBatch:
-        """As `validation_step`."""
-        del args, kwargs
-        return self.validation_step(batch, batch_idx)
-
-    def predict_step(self, batch: ImageBatch, batch_idx: int, dataloader_idx: int = 0) -> ImageBatch:
-        """As `validation_step`."""
-        del dataloader_idx
-        return self.validation_step(batch, batch_idx)
+    test_step = predict_step = validation_step  # type: ignore[assignment]
 
     def forward(self, batch: Tensor, *args: Any, **kwargs: Any) -> InferenceBatch:
         """Images ``(B, 3, H, W)`` in [0, 1] to scores, labels and maps, of the current class."""

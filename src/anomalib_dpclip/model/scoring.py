@@ -8,11 +8,11 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
 from anomalib_dpclip.auxiliary.leakage import require_untested, warn_if_learned_from
-from anomalib_dpclip.data.image_checks import image_paths, require_sound_images
+from anomalib_dpclip.data.image_checks import image_paths, masked_images, require_images, require_sound_images
 from anomalib_dpclip.metrics.pixel_metrics import PixelMetric
 from anomalib_dpclip.model.good_images import comparison_of, fit_references, memory_stays, text_weight
-from anomalib_dpclip.model.learning import UNNAMED
 from anomalib_dpclip.model.settled_thresholds import settle_thresholds
+from anomalib_dpclip.model.training.learning import UNNAMED
 from anomalib_dpclip.scorers.batch_scorer import BatchScorer
 from anomalib_dpclip.scorers.memory_scorer import MemoryScorer
 
@@ -22,13 +22,23 @@ logger = logging.getLogger(__name__)
 class PrepareScorer(Callback):
     """Resolves class, domain and region of a run, fetches good images, sees an unlabelled batch, and sees to the thresholds."""
 
+    def __init__(self) -> None:
+        self._sound: list[Any] = []
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Make sure that there is something to validate, test or predict."""
+        del trainer
+        module: Any = pl_module
+        self._sound = []
+        require_images(module.datamodule, stage)
+
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Before the first step, not after hours of them: all faults of the images that are validated and tested on."""
         del trainer
         module: Any = pl_module
         module.set_domain(module.target.resolve_domain(module.datamodule, is_calibrated=False))
         for split in ("val_data", "test_data"):
-            require_sound_images(getattr(module.datamodule, split, None))
+            self._require_sound(getattr(module.datamodule, split, None))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Where the user gives batches of his own, which may not say what they show."""
@@ -53,12 +63,19 @@ class PrepareScorer(Callback):
         """Before photos are predicted."""
         self._prepare(trainer, pl_module, trainer.predict_dataloaders, calibrates=False)
 
+    def _require_sound(self, dataset: Any) -> None:
+        """Look at a data set's images once a run: a training validates on the same ones again and again."""
+        images = image_paths(dataset), masked_images(dataset)
+        if images not in self._sound:
+            require_sound_images(dataset)
+            self._sound.append(images)
+
     def _prepare(self, trainer: Trainer, module: Any, loaders: Any, *, calibrates: bool) -> None:
         fits = trainer.state.fn == TrainerFn.FITTING
         if not fits:
             require_scorable(module)
         for loader in _as_list(loaders):
-            require_sound_images(loader.dataset)
+            self._require_sound(loader.dataset)
         module.target.resolve_class(module.datamodule)
         is_calibrated = not calibrates and is_set(module)
         module.set_domain(module.target.resolve_domain(module.datamodule, is_calibrated=is_calibrated))

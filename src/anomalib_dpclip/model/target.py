@@ -1,15 +1,14 @@
 """What the images show: their class and its text anchors, and their domain; who decides them, and when."""
 
 import logging
-from typing import Any
 
 import torch
 from anomalib.data import AnomalibDataModule, ImageBatch
 from torch import Tensor
 
 from anomalib_dpclip.data.photos import Photos
-from anomalib_dpclip.method.class_names import UNKNOWN_CLASS, classes_of, readable_name
-from anomalib_dpclip.method.domain import Domain, domain_of
+from anomalib_dpclip.data_sets.class_names import UNKNOWN_CLASS, classes_of, readable_name
+from anomalib_dpclip.data_sets.domain import Domain, domain_of
 from anomalib_dpclip.method.prompting import AnchorCache
 from anomalib_dpclip.method.torch_model import DPCLIPModel
 
@@ -98,16 +97,3 @@ class Target:
                 *(self.model.domain, getattr(datamodule, "name", ""), known),
             )
         return self.model.domain
-
-
-def target_name(datamodule: Any, class_name: str) -> str:
-    """What the images are of, such as ``Surfaces/weave``; the class, if no data module says more.
-
-    Args:
-        datamodule: Data module of the run, if there is one.
-        class_name: Class of the anchors.
-    """
-    if not isinstance(datamodule, AnomalibDataModule):
-        return class_name
-    category = getattr(datamodule, "category", None)
-    return f"{datamodule.name}/{category}" if category else str(datamodule.name)

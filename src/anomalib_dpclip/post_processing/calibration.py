@@ -1,6 +1,6 @@
 """What raw maps and detection scores mean on a data set: ranges for the image score, normalisation, thresholds."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from anomalib_dpclip.data_sets.domain import Domain
 from anomalib_dpclip.files.plain_data import printable
-from anomalib_dpclip.method.domain import Domain
+from anomalib_dpclip.files.private_names import keeps_precision
 from anomalib_dpclip.post_processing.calibration_statistics import CalibrationStatistics, ImageStatistics
 from anomalib_dpclip.post_processing.image_score import DETECTION_WEIGHT
 from anomalib_dpclip.post_processing.normalisation import (
@@ -33,6 +34,7 @@ _DESCRIPTION: dict[str, Any] = {
 """What a calibration says of itself beside its buffers, and of which type it is."""
 
 
+@keeps_precision  # in half precision thresholds and control points coincide
 class Calibration(nn.Module):
     """Ranges and thresholds of one data set, as buffers. Unset, it changes nothing and has 0.5 as threshold.
 
@@ -69,10 +71,6 @@ class Calibration(nn.Module):
         self.register_buffer("map_knots", torch.tensor(NORMALISED_CONTROL_POINTS))
         self.register_buffer("score_knots", torch.tensor(NORMALISED_CONTROL_POINTS))
         self.register_buffer("is_set", torch.tensor(False))
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Calibration":
-        """Follow the model to its device, but not to half precision, in which thresholds and control points coincide."""
-        return super()._apply(lambda tensor: tensor.to(fn(tensor.new_empty(0)).device), recurse)
 
     def require_valid(self, source: Path | str) -> None:
         """Make sure that what a file brought can be calibrated with: anything compared with NaN would be normal.

@@ -6,7 +6,7 @@ normalised over a class's test set.
 
 from torch import Tensor
 
-from anomalib_dpclip.method.domain import Domain
+from anomalib_dpclip.data_sets.domain import Domain
 
 DETECTION_WEIGHT: dict[Domain, float] = {"industrial": 0.5, "medical": 0.0}
 """Share of the detection score in the image score; the rest is the map's peak (DP-CLIP, inference)."""

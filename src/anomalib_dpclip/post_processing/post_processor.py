@@ -8,7 +8,8 @@ from anomalib.post_processing import PostProcessor
 from lightning import LightningModule, Trainer
 from torch import Tensor
 
-from anomalib_dpclip.method.domain import Domain
+from anomalib_dpclip.data_sets.class_names import target_name
+from anomalib_dpclip.data_sets.domain import Domain
 from anomalib_dpclip.post_processing.calibration import Calibration
 from anomalib_dpclip.post_processing.calibration_statistics import CalibrationStatistics
 from anomalib_dpclip.post_processing.normalisation import piecewise_linear
@@ -111,9 +112,10 @@ class DPCLIPPostProcessor(PostProcessor):
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start with empty statistics."""
-        del trainer
         judged = getattr(getattr(pl_module, "region", None), "scored", None)
-        self._statistics = CalibrationStatistics(getattr(pl_module, "target_name", ""), judged).to(pl_module.device)
+        class_name = getattr(getattr(pl_module, "target", None), "class_name", None)
+        name = target_name(getattr(trainer, "datamodule", None), class_name)
+        self._statistics = CalibrationStatistics(name, judged).to(pl_module.device)
 
     def on_validation_batch_end(
         self,

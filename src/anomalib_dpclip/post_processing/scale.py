@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from anomalib_dpclip.method.domain import Domain
+from anomalib_dpclip.data_sets.domain import Domain
 from anomalib_dpclip.post_processing.image_score import image_score
 from anomalib_dpclip.post_processing.normalisation import separate_control_points
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from anomalib_dpclip.method.domain import Domain
+from anomalib_dpclip.data_sets.domain import Domain
 from anomalib_dpclip.metrics.functional import f1_curve, f1_threshold
 from anomalib_dpclip.metrics.image_metrics import count_scores
 from anomalib_dpclip.post_processing.calibration_statistics import CalibrationStatistics, ImageStatistics

@@ -16,7 +16,7 @@ from torchvision.transforms.v2.functional import to_dtype, to_image
 from anomalib_dpclip.auxiliary.leakage import file_digest
 from anomalib_dpclip.data.images import photo_size, read_image
 from anomalib_dpclip.data.photo_files import photo_files
-from anomalib_dpclip.method.class_names import classes_of
+from anomalib_dpclip.data_sets.class_names import classes_of
 
 logger = logging.getLogger(__name__)
 

@@ -2,10 +2,12 @@
 
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 from tests.arguments import make_dpclip
+from tests.data.golden.make_golden import GOLDEN
 from tests.paths import DATA
 from tests.tiny_clip import tiny_clip, tiny_model
 
@@ -153,7 +155,7 @@ class Holder:
     """What `DPCLIP` is to adapters, without Lightning."""
 
     def __init__(self, model, **arguments):
-        self.model, self.prediction_arguments = model, arguments
+        self.model, self.configuration = model, SimpleNamespace(as_dict=lambda: arguments)
         self.pre_processor = self.post_processor = None
         self.provenance = Provenance(fingerprint=model.backbone_fingerprint, architecture=architecture_of(model))
         self.adopted = None
@@ -242,12 +244,32 @@ def test_calibration_and_provenance_travel_with_the_adapters(tmp_path, lightning
         assert calibration.is_set
         assert calibration.thresholds.pixel == 0.5
         torch.testing.assert_close(calibration.map_knots[1], torch.tensor(0.4))
-    assert loaded.provenance == lightning_model.provenance.with_arguments(lightning_model.prediction_arguments)
+    assert loaded.provenance == lightning_model.provenance.with_arguments(lightning_model.configuration.as_dict())
     again = read_adapters(save_adapters(loaded, tmp_path / "b.safetensors"))
     assert again.provenance.learned_from == ["VisA/candle"]
 
     without = make_dpclip(backbone="mini", weights=path, post_processor=False)
     assert without.provenance.epochs == 7
+
+
+@pytest.mark.parametrize("says_its_size", [True, False])
+def test_thresholds_of_another_image_size_stay_out(tmp_path, lightning_model, caplog, says_its_size):
+    set_calibration(lightning_model)
+    path = save_adapters(lightning_model, tmp_path / "a.safetensors")
+    assert read_adapters(path).provenance.arguments["image_size"] == 140, "the default size, which nobody named"
+    if not says_its_size:
+        path = GOLDEN / "adapters-v1.safetensors"  # written when it was not said
+    assert make_dpclip(weights=path).post_processor.calibration.is_set
+    assert make_dpclip(weights=path, image_size=140).post_processor.calibration.is_set
+    assert "thresholds" not in caplog.text
+    other = make_dpclip(weights=path, image_size=112)
+    for calibration in (other.post_processor.calibration, other.post_processor.auxiliary_calibration):
+        assert not calibration.is_set
+        assert not calibration.threshold_basis
+    assert f"the thresholds in {path} are of image_size=140 (now 112) and are left out" in caplog.text
+    assert other.is_uncalibrated
+    again = read_adapters(save_adapters(other, tmp_path / "b.safetensors"))
+    assert (again.provenance.arguments["image_size"], again.provenance.calibration_basis) == (112, "")
 
 
 def test_adapters_without_calibration_do_not_keep_that_of_others(tmp_path, lightning_model):

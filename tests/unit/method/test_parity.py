@@ -6,7 +6,7 @@ import torch
 from tests.parity import relative_error
 
 from anomalib_dpclip.clip.text_tower import TextTower
-from anomalib_dpclip.method.class_names import describe
+from anomalib_dpclip.data_sets.class_names import describe
 from anomalib_dpclip.method.losses import dice_loss, focal_loss
 from anomalib_dpclip.method.prompting import text_anchors
 

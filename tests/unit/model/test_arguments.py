@@ -5,15 +5,15 @@ from omegaconf import OmegaConf
 
 from anomalib_dpclip.model.arguments import (
     Architecture,
-    ClipOptions,
     ExportOptions,
     MemoryOptions,
     RegionOptions,
     Training,
     check_flat,
-    given_values,
     group,
+    groups_of,
 )
+from anomalib_dpclip.model.configuration import given_values
 
 
 def test_a_group_from_an_object_a_mapping_or_nothing():
@@ -29,8 +29,11 @@ def test_a_group_from_an_object_a_mapping_or_nothing():
 
 
 def test_what_was_given_of_groups():
-    given = given_values(ClipOptions(quick_gelu=False), Architecture(tap_layers=[3]))
-    assert given == {"quick_gelu": False, "tap_layers": [3]}
+    groups = groups_of(
+        None, {"image_size": 64, "tokens": 5}, {"min_area": 0}, None, Architecture(tap_layers=[3]), {"quick_gelu": False}, None
+    )
+    expected = {"quick_gelu": False, "tap_layers": [3], "memory_image_size": 64, "min_area": 0, "tiles": 2}
+    assert given_values(groups, tiles=2, image_size=None) == expected
 
 
 @pytest.mark.parametrize(
@@ -65,14 +68,14 @@ def test_flat_numbers_out_of_range(values, message):
 
 
 def test_classes_from_a_text_or_a_list():
-    for classes in ("metal nut,bolt, screw ", ["metal  nut", "bolt", "screw"]):
+    for classes in ("metal nut,bolt, screw ", ["metal_nut", "bolt", "screw"]):
         assert ExportOptions(classes).names() == ["metal nut", "bolt", "screw"]
     assert ExportOptions().names() == []
 
 
-@pytest.mark.parametrize("names", ["bolt,screw,bolt", "bolt,Bolt", ["bolt", " bolt"]])
+@pytest.mark.parametrize("names", ["bolt,screw,bolt", "bolt,Bolt", ["metal nut", "metal_nut"]])
 def test_two_classes_of_the_same_name(names):
-    with pytest.raises(ValueError, match=r"export.classes names '[bB]olt' twice"):
+    with pytest.raises(ValueError, match=r"export.classes names '([bB]olt|metal nut)' twice"):
         ExportOptions(names).names()
 
 

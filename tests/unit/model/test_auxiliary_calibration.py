@@ -7,8 +7,8 @@ import torch
 from tests.arguments import make_dpclip
 
 from anomalib_dpclip.clip.preprocessing import OPENAI
-from anomalib_dpclip.model import auxiliary_data
-from anomalib_dpclip.model.auxiliary_data import auxiliary_statistics
+from anomalib_dpclip.model.training import auxiliary_data
+from anomalib_dpclip.model.training.auxiliary_data import auxiliary_statistics
 
 
 @pytest.fixture

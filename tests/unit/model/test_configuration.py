@@ -47,11 +47,11 @@ def test_nothing_of_a_file_for_another_backbone_is_taken():
 
 
 def test_the_model_says_what_was_built(model):
-    built = {"backbone": "mini", "pretrained": "openai", "image_size": None, "class_name": "weave"}
+    built = {"backbone": "mini", "pretrained": "openai", "image_size": 140, "class_name": "weave"}
     assert {name: model.hparams[name] for name in built} == built
     assert model.hparams == model.hparams_initial
     assert "weights" not in model.hparams
-    assert values(resolve(dict(model.prediction_arguments))) == OF_THE_FILE
+    assert values(resolve(model.configuration.as_dict())) == OF_THE_FILE
 
 
 def test_a_file_of_clip_weights_that_is_not_here_is_the_fingerprint_s_to_judge(model, tmp_path):

@@ -9,9 +9,16 @@ from tests.data.golden.make_golden import GOLDEN
 from tests.spotted import soft_photo
 
 from anomalib_dpclip import DPCLIP, Photos, Surfaces
+from anomalib_dpclip.model import scoring
 from anomalib_dpclip.scorers.comparison import Comparison
 
 ADAPTERS = GOLDEN / "adapters-v1.safetensors"
+
+
+class Few(Surfaces):
+    def _setup(self, stage=None):
+        super()._setup(stage)
+        self.test_data.subsample(range(0, len(self.test_data), 20), inplace=True)
 
 
 @pytest.fixture
@@ -60,12 +67,16 @@ def test_a_lot_without_a_pre_processor(few, make_engine, monkeypatch):
     assert model.scorer.name == "batch"
 
 
-def test_good_images_of_a_test_stay_for_predictions_on_the_same_object(few, surfaces_root, make_engine):
-    class Few(Surfaces):
-        def _setup(self, stage=None):
-            super()._setup(stage)
-            self.test_data.subsample(range(0, len(self.test_data), 20), inplace=True)
+def test_images_are_looked_at_once_a_training(surfaces_root, make_engine, monkeypatch):
+    looked = []
+    monkeypatch.setattr(scoring, "require_sound_images", lambda dataset: looked.append(len(dataset)))
+    model = make_dpclip(backbone="mini", auxiliary="synthetic", shots=2, visualizer=False, evaluator=False)
+    target = Few(root=surfaces_root, category="weave", num_workers=0)
+    make_engine(max_epochs=2).fit(model=model, datamodule=target)
+    assert looked == [len(target.val_data)], "the images of the validation are those of the test"
 
+
+def test_good_images_of_a_test_stay_for_predictions_on_the_same_object(few, surfaces_root, make_engine):
     model = model_with(k_shot=3)
     make_engine().test(model=model, datamodule=Few(root=surfaces_root, category="weave", num_workers=0))
     memory = model.scorer.state

@@ -10,7 +10,7 @@ from tests.tiny_clip import tiny_model
 from anomalib_dpclip import Photos
 from anomalib_dpclip.data.items import NamedImageBatch
 from anomalib_dpclip.model import target as target_module
-from anomalib_dpclip.model.target import Target, target_name
+from anomalib_dpclip.model.target import Target
 
 
 def anchors_for(name):
@@ -79,8 +79,3 @@ def test_a_folder_s_name_decides_no_domain(make_target, tmp_path):
     (tmp_path / "BMAD").mkdir()
     photos = Photos(tmp_path / "BMAD", num_workers=0)
     assert make_target().resolve_domain(photos, is_calibrated=False) == "industrial"
-
-
-def test_the_name_of_a_target(target):
-    assert target_name(target, "weave") == "Surfaces/weave"
-    assert target_name(None, "weave") == "weave"

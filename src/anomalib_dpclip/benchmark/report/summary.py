@@ -6,7 +6,7 @@ from anomalib_dpclip.benchmark.knowledge import NOTHING, knowledge_order
 from anomalib_dpclip.benchmark.report import published
 from anomalib_dpclip.benchmark.report.titles import AVERAGE
 from anomalib_dpclip.benchmark.rows import AT_THRESHOLDS, DONE, METRICS, OPERATING_POINTS
-from anomalib_dpclip.method.data_sets import paper_name
+from anomalib_dpclip.data_sets.names import paper_name
 
 SUMMARIZED = (*METRICS, *OPERATING_POINTS, *AT_THRESHOLDS, "guaranteed_rate")
 

@@ -12,7 +12,7 @@ from anomalib_dpclip.data.listing.few_shot import few_shot
 from anomalib_dpclip.data.listing.folder_samples import folder_samples
 from anomalib_dpclip.data.listing.metadata import write_metadata
 from anomalib_dpclip.data.photo_files import photo_files
-from anomalib_dpclip.method.class_names import describe
+from anomalib_dpclip.data_sets.class_names import describe
 
 SHOWN = 5
 """Classes that are named on the screen."""

@@ -4,7 +4,8 @@ from typing import Any
 
 from torch import Tensor
 
-from anomalib_dpclip.clip.tower import VisionTower
+from anomalib_dpclip.clip.towers.tower import VisionTower
+from anomalib_dpclip.files.private_names import timm_tokens
 
 
 class TimmTower(VisionTower):
@@ -43,10 +44,7 @@ class TimmTower(VisionTower):
         """See `VisionTower.embed`."""
         trunk = self.visual.trunk
         images = images.to(next(trunk.patch_embed.parameters()).dtype)  # `--trainer.precision 16-true` halves the weights
-        tokens = trunk._pos_embed(trunk.patch_embed(images))  # noqa: SLF001  (timm gives its loop no other name)
-        if isinstance(tokens, tuple):  # Eva's come with the rotary positions, which `layer` gets itself
-            tokens = tokens[0]
-        return trunk.norm_pre(tokens)
+        return trunk.norm_pre(timm_tokens(trunk, trunk.patch_embed(images)))
 
     def layer(self, index: int, tokens: Tensor) -> Tensor:
         """See `VisionTower.layer`."""

@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from anomalib_dpclip.method.class_names import _DESCRIPTIONS, classes_of, describe, readable_name
-from anomalib_dpclip.method.data_sets import data_set_key
-from anomalib_dpclip.method.domain import domain_of
+from anomalib_dpclip.data_sets.class_names import _DESCRIPTIONS, classes_of, describe, readable_name, target_name
+from anomalib_dpclip.data_sets.domain import domain_of
+from anomalib_dpclip.data_sets.names import data_set_key
 
 
 @pytest.mark.parametrize(
@@ -86,3 +86,10 @@ def test_classes_are_those_of_the_images_or_of_the_data_module(category, of_imag
 
 def test_nothing_is_known_of_a_data_module_without_category_and_test_images():
     assert classes_of(SimpleNamespace(name="Photos")) == set()
+
+
+def test_the_name_of_a_target():
+    target = SimpleNamespace(name="Surfaces", category="weave")
+    assert target_name(target, "brick") == "Surfaces/weave"
+    assert target_name(SimpleNamespace(name="photos"), "brick") == "photos"
+    assert (target_name(None, "brick"), target_name(None, None)) == ("brick", "")

@@ -1,4 +1,4 @@
-"""Readable class descriptions and domains of the method's data sets: data set + category -> what the prompts say.
+"""Readable class descriptions of the method's data sets: data set + category -> what the prompts say.
 
 DP-CLIP (Feature Decoupling and Channel Purification), text anchors: what stands for the class in the prompts.
 
@@ -6,9 +6,9 @@ The descriptions are parameters of the method: prompts name what an image shows 
 """
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from anomalib_dpclip.method.data_sets import data_set_key
+from anomalib_dpclip.data_sets.names import data_set_key
 
 if TYPE_CHECKING:  # a leaf, which also runs where anomalib is not wanted
     from anomalib.data import AnomalibDataModule
@@ -112,3 +112,16 @@ def classes_of(datamodule: "AnomalibDataModule") -> set[str]:
     else:
         categories = [getattr(datamodule, "category", None)]
     return {describe(datamodule.name, category) for category in categories} - {UNKNOWN_CLASS}
+
+
+def target_name(datamodule: Any, class_name: str | None) -> str:
+    """What the images of a run are of, such as ``Surfaces/weave``; the class, if no data module says more.
+
+    Args:
+        datamodule: Data module of the run, if there is one.
+        class_name: Class that the user named, if any.
+    """
+    data_set, category = getattr(datamodule, "name", None), getattr(datamodule, "category", None)
+    if not data_set:
+        return class_name or ""
+    return f"{data_set}/{category}" if category else str(data_set)

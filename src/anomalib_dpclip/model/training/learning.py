@@ -12,9 +12,9 @@ from anomalib_dpclip.adapter_files.save_and_load import adapter_tensors
 from anomalib_dpclip.auxiliary.auxiliary_set import learned_from
 from anomalib_dpclip.auxiliary.loader import auxiliary_loader
 from anomalib_dpclip.clip.preprocessing import OPENAI
+from anomalib_dpclip.files.tensors import same_tensors
 from anomalib_dpclip.method.objective import training_objective
-from anomalib_dpclip.model.parts import same_tensors
-from anomalib_dpclip.model.seed import seed_or_global
+from anomalib_dpclip.model.arguments import seed_or_global
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ def auxiliary_batches(module: Any) -> DataLoader:
     return loader
 
 
-def optimizer_and_schedule(module: Any) -> dict[str, Any]:
+def optimizer_and_schedule(module: Any) -> Any:
     """Adam over adapters and projectors; the learning rate halves at the milestones, counted in optimiser steps."""
     options = module.training_options
     learned = [parameter for parameter in module.parameters() if parameter.requires_grad]
@@ -98,12 +98,13 @@ def optimizer_and_schedule(module: Any) -> dict[str, Any]:
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 
-def training_step(module: Any, batch: ImageBatch) -> dict[str, Any]:
+def training_step(module: Any, batch: ImageBatch, batch_idx: int) -> dict[str, Any]:
     """Losses of a batch, logged: ``L = L_cls + sum over taps (L_seg) + 0.1 sum over taps (L_dec)``.
 
     Returns:
         The ``loss`` to minimise, and the token ``directions`` that the prototypes move towards after the optimiser's step.
     """
+    del batch_idx
     anchors = module.target.anchors_of(batch, module.device, follow_images=True)
     if anchors.ndim == 2:  # one class for all
         anchors = anchors.expand(len(batch.image), -1, -1)

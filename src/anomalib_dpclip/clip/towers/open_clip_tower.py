@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from anomalib_dpclip.clip.self_attention import self_attention
-from anomalib_dpclip.clip.tower import VisionTower
+from anomalib_dpclip.clip.towers.self_attention import self_attention
+from anomalib_dpclip.clip.towers.tower import VisionTower
 
 
 class OpenCLIPTower(VisionTower):

@@ -12,6 +12,8 @@ from torch.utils.data import DataLoader, Subset
 
 from anomalib_dpclip.callbacks.resuming import planned_epochs
 from anomalib_dpclip.data.items import NamedImageBatch
+from anomalib_dpclip.method.prototypes import TokenDirections
+from anomalib_dpclip.model.training.learning import follow_global_seed, prepare_trainer
 from anomalib_dpclip.post_processing.calibration_statistics import CalibrationStatistics
 from anomalib_dpclip.scorers.region import Region
 from anomalib_dpclip.scorers.text_scorer import TextScorer
@@ -32,7 +34,10 @@ class LearnFromAuxiliary(Callback):
         self._replaced: list[str] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Put the model's loaders in the place of the data module's own, as attributes of the object."""
+        """Train as the method does, with the model's loaders in the place of the data module's own."""
+        if stage == "fit":
+            prepare_trainer(trainer)
+            follow_global_seed(pl_module)
         datamodule: Any = getattr(trainer, "datamodule", None)
         if not isinstance(datamodule, AnomalibDataModule):
             return
@@ -52,6 +57,20 @@ class LearnFromAuxiliary(Callback):
         """Give the data module its own loaders back: Lightning tears nothing down after an error."""
         del exception
         self.teardown(trainer, pl_module, "fit")
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Move the prototypes, once a batch, after the optimiser's step."""
+        del trainer, batch, batch_idx
+        module: Any = pl_module
+        module.prototypes.update(TokenDirections(*outputs["directions"]))
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Remember that there is something to test that no earlier checkpoint holds."""
+        del trainer
+        module: Any = pl_module
+        module.is_trained_here = True
 
     def _replace(self, datamodule: Any, name: str, loader: Any) -> None:
         if name not in vars(datamodule):

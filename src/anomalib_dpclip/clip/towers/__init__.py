@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from anomalib_dpclip.clip.open_clip_tower import OpenCLIPTower
-from anomalib_dpclip.clip.timm_tower import TimmTower
-from anomalib_dpclip.clip.tower import VisionTower
+from anomalib_dpclip.clip.towers.open_clip_tower import OpenCLIPTower
+from anomalib_dpclip.clip.towers.timm_tower import TimmTower
+from anomalib_dpclip.clip.towers.tower import VisionTower
 
 
 def tower_of(visual: Any) -> VisionTower:
