@@ -78,6 +78,8 @@ class Provenance:
         max_epochs: Epochs that the training was asked for; 0 if unknown.
         calibration_domain: Domain whose maps and scores the adapters' calibration is of; empty if unknown.
         calibration_basis: What the thresholds of the adapters' calibration hold to, in words; empty if unknown.
+        text_weights: Learned weights of the text beside distances to good images: by the network whose features are compared,
+            then by the number of good images.
         versions: Of this package, anomalib, torch and open_clip.
         format_version: Of the file.
     """
@@ -94,6 +96,7 @@ class Provenance:
     max_epochs: int = 0
     calibration_domain: str = ""
     calibration_basis: str = ""
+    text_weights: dict[str, dict[str, float]] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 

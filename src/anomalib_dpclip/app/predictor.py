@@ -244,7 +244,7 @@ class Predictor:
     def _remember(self, name: str, given: GoodPhotos) -> Scoring:
         images = memories.resized_images(self.model, (image_tensor(self._read(path)) for path in given.paths))
         fit = memories.memory_fit(self.model, self.model.target.anchors_for(name).to(self.model.model.anchors.device))
-        scorer = fit.fit(images, memories.text_weight(self.model))
+        scorer = fit.fit(images, memories.text_weight(self.model, len(images)))
         calibration = Calibration().to(self.model.model.anchors.device)
         processor = self.model.post_processor
         calibrate_on_references(calibration, scorer, self.model.model.domain, processor.false_alarm_rate)

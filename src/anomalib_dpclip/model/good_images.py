@@ -20,6 +20,9 @@ from anomalib_dpclip.scorers.fusion import Fusion, Usual
 from anomalib_dpclip.scorers.memory_fit import MemoryFit
 from anomalib_dpclip.scorers.memory_scorer import MemoryScorer, MemoryState, TokenMemory
 from anomalib_dpclip.scorers.references import image_tensor
+from anomalib_dpclip.scorers.region import Region
+from anomalib_dpclip.scorers.text_scorer import TextScorer
+from anomalib_dpclip.scorers.text_weight import OWN_TOKENS, weight_for
 from anomalib_dpclip.scorers.token_source import OwnTokens, TowerTokens
 
 logger = logging.getLogger(__name__)
@@ -36,7 +39,7 @@ def fit_references(module: Any, paths: list[str] | None = None) -> MemoryScorer:
         paths: Their files; ``None`` for those that were given.
     """
     images = resized_images(module, module.references.images(paths, module.datamodule))
-    scorer = memory_fit(module, module.model.anchors).fit(images, text_weight(module))
+    scorer = memory_fit(module, module.model.anchors).fit(images, text_weight(module, len(images)))
     logger.info("scoring by %d photos of the target: %d tokens a layer", len(images), len(scorer.state.memory.layers[0]))
     return scorer
 
@@ -48,7 +51,7 @@ def memory_fit(module: Any, anchors: Tensor) -> MemoryFit:
         module: `DPCLIP`.
         anchors: Text anchors ``(E, 2)`` of what they show.
     """
-    normalize = _preparation(module).normalize
+    normalize = preparation(module).normalize
     return MemoryFit(comparison_of(module), normalize, anchors, limit=module.memory_options.tokens, seed=module.seed)
 
 
@@ -62,29 +65,41 @@ def resized_images(module: Any, images: Iterable[Tensor]) -> Tensor:
     Raises:
         ValueError: If an image has another size than the region was drawn for.
     """
-    resize, resized = _preparation(module).resize_only, []
+    resize, resized = preparation(module).resize_only, []
     for number, image in enumerate(images):
         module.region.require_size(image.shape[2], image.shape[1], f"photo {number} of the target")
         resized.append((resize(image) * 255).round().byte())
     return torch.stack(resized)
 
 
-def comparison_of(module: Any) -> Comparison:
-    """How the model compares images: by its second network's features, or by the backbone's own tokens."""
-    text = module.text_scorer()
+def comparison_of(module: Any, region: Region | None = None) -> Comparison:
+    """How the model compares images: by its second network's features, or by the backbone's own tokens.
+
+    Args:
+        module: `DPCLIP`.
+        region: What is scored of images. Default: the target's.
+    """
+    text = module.text_scorer() if region is None else TextScorer(module.model, region, image_size=module.image_size)
     if module.feature_tower is None:
         return Comparison(text, OwnTokens(module.model.backbone.grid, len(module.model.tap_layers)))
-    normalize = _preparation(module).normalize
+    normalize = preparation(module).normalize
     return Comparison(text, TowerTokens(module.feature_tower, normalize.mean, normalize.std))
 
 
-def text_weight(module: Any) -> float:
-    """Weight of the text beside distances: as asked for, else the plain sum."""
-    chosen = module.memory_options.text_weight
-    return 1.0 if chosen is None else chosen
+def text_weight(module: Any, count: int) -> float:
+    """Weight of the text beside distances: as asked for, else as learned by the same comparison, else the plain sum.
+
+    Args:
+        module: `DPCLIP`.
+        count: Number of good images that are known; an unlabelled batch counts as many.
+    """
+    if module.memory_options.text_weight is not None:
+        return float(module.memory_options.text_weight)
+    learned = module.provenance.text_weights.get(module.configuration.memory_backbone or OWN_TOKENS, {})
+    return weight_for(learned, count)
 
 
-def _preparation(module: Any) -> CLIPPreProcessor:
+def preparation(module: Any) -> CLIPPreProcessor:
     """How photos are prepared: as scored images are, or as they would be without a pre-processor switched off."""
     own = module.pre_processor
     return own if isinstance(own, CLIPPreProcessor) else CLIPPreProcessor(module.image_size)

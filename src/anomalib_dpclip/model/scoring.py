@@ -13,7 +13,7 @@ from anomalib_dpclip.metrics.pixel_metrics import PixelMetric
 from anomalib_dpclip.model.good_images import comparison_of, fit_references, memory_stays, text_weight
 from anomalib_dpclip.model.settled_thresholds import settle_thresholds
 from anomalib_dpclip.model.training.learning import UNNAMED
-from anomalib_dpclip.scorers.batch_scorer import BatchScorer
+from anomalib_dpclip.scorers.batch_scorer import PANEL, BatchScorer
 from anomalib_dpclip.scorers.memory_scorer import MemoryScorer
 
 logger = logging.getLogger(__name__)
@@ -131,7 +131,7 @@ def choose_scorer(module: Any, loaders: Any, *, fits: bool) -> None:
         scorer = BatchScorer(
             comparison_of(module),
             None if memory is None else memory.state,
-            text_weight=text_weight(module),
+            text_weight=text_weight(module, PANEL),
             ready=lambda batch: _ready(module, batch),
             seed=module.seed,
         )

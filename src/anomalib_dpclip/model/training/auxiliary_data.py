@@ -14,9 +14,11 @@ from anomalib_dpclip.callbacks.resuming import planned_epochs
 from anomalib_dpclip.data.items import NamedImageBatch
 from anomalib_dpclip.method.prototypes import TokenDirections
 from anomalib_dpclip.model.training.learning import follow_global_seed, prepare_trainer
+from anomalib_dpclip.model.training.text_weights import learn_text_weights
 from anomalib_dpclip.post_processing.calibration_statistics import CalibrationStatistics
 from anomalib_dpclip.scorers.region import Region
 from anomalib_dpclip.scorers.text_scorer import TextScorer
+from anomalib_dpclip.scorers.text_weight import OWN_TOKENS
 
 CALIBRATION_IMAGES = 200
 """Most auxiliary images that thresholds are set from at an epoch's end."""
@@ -110,9 +112,10 @@ class AuxiliaryCalibration(Callback):
         if hasattr(processor, "auxiliary_calibration") and module.auxiliary_dataset is not None:
             with trainer.precision_plugin.forward_context():
                 statistics = auxiliary_statistics(module, trainer.global_rank, trainer.world_size)
+                weights = {module.configuration.memory_backbone or OWN_TOKENS: learn_text_weights(module)}
             processor.auxiliary_calibration.set_from(statistics, module.model.domain)
             basis = processor.auxiliary_calibration.threshold_basis
-            known = replace(known, calibration_domain=module.model.domain, calibration_basis=basis)
+            known = replace(known, calibration_domain=module.model.domain, calibration_basis=basis, text_weights=weights)
         module.provenance = known
 
 

@@ -1,0 +1,86 @@
+"""Episodes on the auxiliary set: how much its text would have counted beside a few good images of its classes."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from anomalib.data import ImageBatch
+
+from anomalib_dpclip.auxiliary.samples import is_path
+from anomalib_dpclip.data.items import NamedImageBatch
+from anomalib_dpclip.model.good_images import comparison_of, preparation
+from anomalib_dpclip.scorers.comparison import Comparison
+from anomalib_dpclip.scorers.memory_fit import MEMORY_TOKENS, MemoryFit
+from anomalib_dpclip.scorers.region import Region
+from anomalib_dpclip.scorers.text_weight import Episode, best_weight
+
+GOOD_IMAGES = (1, 4)
+"""Numbers of good images that weights are learned for."""
+
+CLASSES = 6
+"""Most auxiliary classes that episodes are of."""
+
+SCORED = 4
+"""Normal and anomalous images each that an episode scores."""
+
+
+@torch.no_grad()
+def learn_text_weights(module: Any) -> dict[str, float]:
+    """Weight of the text by the number of good images; nothing where no class has images enough, or images are tiled.
+
+    Args:
+        module: `DPCLIP`, which has learned from the auxiliary set.
+    """
+    if module.configuration.tiles > 1:
+        return {}
+    was_training = module.training
+    module.eval()
+    comparison, batches = comparison_of(module, Region()), list(_batches(module))
+    found = {count: [scored_by(module, comparison, *pair, count) for pair in batches] for count in GOOD_IMAGES}
+    weights = {str(count): best_weight(comparison, episodes) for count, episodes in found.items() if episodes}
+    module.train(was_training)
+    return weights
+
+
+def scored_by(module: Any, comparison: Comparison, good: ImageBatch, scored: ImageBatch, count: int) -> Episode:
+    """Labelled images of a class, scored by the first good ones.
+
+    Args:
+        module: `DPCLIP`.
+        comparison: Compares images.
+        good: Good images.
+        scored: Images with masks.
+        count: Number of good images that are known.
+    """
+    normalize = preparation(module).normalize
+    anchors = module.target.anchors_of(good, module.device, follow_images=True)
+    anchors = anchors[0] if anchors.ndim == 3 else anchors
+    fit = MemoryFit(comparison, normalize, anchors, limit=MEMORY_TOKENS, seed=module.seed)
+    state = fit.fit((good.image[:count] * 255).round().byte(), text_weight=0.0).state
+    evidence, tokens = comparison.encode(normalize(scored.image.to(module.device)), anchors)
+    distance = comparison.combined(*state.memory(tokens))
+    mask, label = scored.gt_mask.to(distance.device), scored.gt_label.to(distance.device)
+    return Episode(comparison.margin(evidence), evidence.score, distance, state.fusion, mask, label)
+
+
+def _batches(module: Any) -> Iterator[tuple[ImageBatch, ImageBatch]]:
+    """Good images and labelled images of each class that has enough of them."""
+    images = module.auxiliary_dataset.plain(module.image_size)
+    for _, rows in list(_classes(images.samples))[:CLASSES]:
+        order = np.random.RandomState(module.seed).permutation(rows)
+        label = images.samples.label_index.to_numpy()[order]
+        masked = images.samples.mask_path.map(is_path).to_numpy()[order]
+        normal, anomalous = order[label == 0], order[(label == 1) & masked]
+        good, scored = normal[: max(GOOD_IMAGES)], [*normal[max(GOOD_IMAGES) :][:SCORED], *anomalous[:SCORED]]
+        if len(good) == max(GOOD_IMAGES) and 0 < len(anomalous) and len(normal) > len(good):
+            yield _batch(images, good), _batch(images, scored)
+
+
+def _classes(samples: pd.DataFrame) -> Any:
+    return samples.reset_index().groupby(["data_set", "class_name"]).groups.items()
+
+
+def _batch(images: Any, rows: Any) -> ImageBatch:
+    return NamedImageBatch.collate([images[int(row)] for row in rows])

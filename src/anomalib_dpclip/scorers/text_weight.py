@@ -1,0 +1,106 @@
+"""How much the text counts beside distances, learned from labelled images: a weight is worth what it does for unseen ones.
+
+Where a backbone's text knows what its images show, the plain sum of both evidences is best (UniADet, APRIL-GAN); where it does
+not, any text blurs what distances find. The auxiliary set's labels tell which it is.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torchmetrics.functional.classification import binary_average_precision
+
+from anomalib_dpclip.scorers.comparison import Comparison
+from anomalib_dpclip.scorers.fusion import Fusion, Usual
+
+WEIGHTS = (0.0, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+"""Weights that are tried."""
+
+PLAIN_SUM = 1.0
+"""Weight where nothing was learned."""
+
+COMPARED_ROWS = 64
+"""Rows of a map that are enough to tell weights apart."""
+
+OWN_TOKENS = "own"
+"""Stands for the backbone's own tokens where learned weights say which network's features they were learned with."""
+
+
+class Episode(NamedTuple):
+    """Labelled images of one class, scored by a few good images of it.
+
+    Attributes:
+        margin: The text's margins ``(N, rows, columns)``.
+        score: Detection scores ``(N,)``.
+        distance: Distances ``(N, rows, columns)``.
+        fusion: What is usual of these on the good images.
+        mask: Where the images are anomalous ``(N, H, W)``.
+        label: Which of them are ``(N,)``.
+    """
+
+    margin: Tensor
+    score: Tensor
+    distance: Tensor
+    fusion: Fusion
+    mask: Tensor
+    label: Tensor
+
+
+def best_weight(comparison: Comparison, episodes: Sequence[Episode]) -> float:
+    """The least weight whose average precision is within one standard error of the best one's.
+
+    The text has learned from these very images, and is better on them than on others.
+
+    Args:
+        comparison: Gives maps and image scores of what was found.
+        episodes: At least one.
+    """
+    return least_equivalent([[precision(comparison, episode, weight) for episode in episodes] for weight in WEIGHTS])
+
+
+def least_equivalent(quality: Sequence[Sequence[float]]) -> float:
+    """The first of `WEIGHTS` that is worse than the best by no more than the standard error of the difference.
+
+    Args:
+        quality: Quality of each episode, for each weight.
+
+    Example:
+        >>> least_equivalent([[0.1, 0.2], [0.6, 0.8], [0.7, 0.8], [0.5, 0.5], [0.4, 0.5], [0.3, 0.5], [0.2, 0.5]])
+        0.02
+    """
+    values = torch.tensor(quality, dtype=torch.double)
+    lost = values[values.mean(dim=1).argmax()] - values
+    error = lost.std(dim=1, correction=0) / max(len(quality[0]) - 1, 1) ** 0.5
+    return WEIGHTS[int((lost.mean(dim=1) <= error).nonzero()[0])]
+
+
+def precision(comparison: Comparison, episode: Episode, weight: float) -> float:
+    """Average precision of an episode's pixels plus that of its images, in [0, 2].
+
+    Args:
+        comparison: Gives maps and image scores of what was found.
+        episode: What was found.
+        weight: Weight of the text.
+    """
+    text, distance, score = (Usual(*each) for each in (episode.fusion.text, episode.fusion.distance, episode.fusion.score))
+    raw = comparison.predict(Fusion(text, distance, score, weight), episode.margin, episode.score, episode.distance)
+    step = max(min(episode.mask.shape[-2:]) // COMPARED_ROWS, 1)
+    maps, masks = (each[:, ::step, ::step].flatten() for each in (raw.anomaly_map, episode.mask))
+    pixels = binary_average_precision(maps, masks.long())
+    return float(pixels + binary_average_precision(raw.pred_score, episode.label))
+
+
+def weight_for(weights: Mapping[str, float], count: int) -> float:
+    """The weight that was learned with the nearest number of good images.
+
+    Args:
+        weights: Learned weights by numbers of good images, which plain data has as text; there may be none.
+        count: Number of good images.
+
+    Example:
+        >>> weight_for({"1": 0.5, "4": 0.2}, 8)
+        0.2
+    """
+    known = {int(number): weight for number, weight in weights.items()}
+    return known[min(known, key=lambda number: abs(number - count))] if known else PLAIN_SUM
