@@ -35,7 +35,7 @@ def assert_same(found, expected, tolerance):
 @needs_onnx
 def test_one_file_answers_as_the_model_for_each_class(images, tmp_path, capsys):
     model = small(export_classes=",".join(CLASSES))
-    both, expected = model.to_onnx(tmp_path), []
+    both, expected = model.to_onnx(tmp_path, input_size=(140, 140)), []
     for number, name in enumerate(CLASSES):
         model.target.set_class(name)
         outputs = predicted(model, images)
@@ -61,7 +61,7 @@ def test_one_file_answers_as_the_model_for_each_class(images, tmp_path, capsys):
 @needs_openvino
 def test_openvino_chooses_a_class_or_takes_the_first(images, tmp_path):
     model = small(export_classes=CLASSES)
-    both = model.to_openvino(tmp_path)
+    both = model.to_openvino(tmp_path, input_size=(140, 140))
     found = [run_openvino(both, images), *(run_openvino(both, images, **number_of(number)) for number in (0, 1))]
     for outputs, name in zip(found, [CLASSES[0], *CLASSES], strict=True):
         model.target.set_class(name)

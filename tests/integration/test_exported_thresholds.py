@@ -46,8 +46,8 @@ def exported(request, model, tmp_path_factory):
     """An exported file, and what runs it."""
     root = tmp_path_factory.mktemp(request.param)
     if request.param == "onnx":
-        return model.to_onnx(root), run_onnx
-    return model.to_openvino(root), run_openvino
+        return model.to_onnx(root, input_size=(140, 140)), run_onnx
+    return model.to_openvino(root, input_size=(140, 140)), run_openvino
 
 
 @pytest.fixture

@@ -39,7 +39,7 @@ def model():
 def quantised(model, weave, tmp_path_factory):
     """A file in 8 bits."""
     root = tmp_path_factory.mktemp("exported")
-    return model.to_openvino(root, compression_type=CompressionType.INT8_PTQ, datamodule=weave)
+    return model.to_openvino(root, input_size=(140, 140), compression_type=CompressionType.INT8_PTQ, datamodule=weave)
 
 
 def bytes_of_weights(model):
@@ -95,7 +95,7 @@ def test_what_cannot_be_calibrated_says_so(weave, tmp_path):
 
 def test_tiles_have_their_weights_in_8_bits(weave, tmp_path):
     tiled = make_dpclip(**SMALL, class_name="weave", tiles=2).eval()
-    path = tiled.to_openvino(tmp_path, compression_type=CompressionType.INT8)
+    path = tiled.to_openvino(tmp_path, input_size=(140, 140), compression_type=CompressionType.INT8)
     assert path.with_suffix(".bin").stat().st_size < 0.4 * bytes_of_weights(tiled)
     image = np.asarray(weave.test_data[100].image)[None]
     exact, found = predicted(tiled, torch.from_numpy(image))["anomaly_map"], compiled(path)(image)["anomaly_map"]

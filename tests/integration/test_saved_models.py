@@ -152,7 +152,7 @@ class TestCheckpoint:
         """OpenVINO's is made of an ONNX file."""
         folder, expected, _ = saved
         model = model_from_file(folder / "model.ckpt").eval()
-        outputs = run_openvino(model.to_openvino(tmp_path), images(photos))
+        outputs = run_openvino(model.to_openvino(tmp_path, input_size=(140, 140)), images(photos))
         assert_same({"score": outputs["pred_score"]}, expected, 1e-3)
         # OpenVINO's own arithmetic in single precision, in distances between features of the second network.
         assert_same({"map": outputs["anomaly_map"]}, expected, 5e-3)
