@@ -113,13 +113,13 @@ def take_screenshot(page):
 
 
 def test_good_photos_given_and_removed(page, surfaces_root, tmp_path):
-    assert page.verdict == "Drop a photo to begin.\nKnown of the target: nothing, not even its name."
+    assert page.verdict == "Drop a photo, or several, to begin.\nKnown of the target: nothing, not even its name."
     page.choose("weave")
     judged, good = surfaces_root / "weave" / "test" / "hole" / "004.png", surfaces_root / "weave" / "train" / "good"
-    with page.answer(SCORE + r"\nKnown of the target: nothing but its name\.$"):
+    with page.answer(SCORE + r"\nKnown of the target: nothing but its name\.\nThe thresholds are not of weave: "):
         page.upload(judged)
     by_name, map_by_name = page.verdict, page.wait(lambda: page.picture("heat-map"), "no heat map")
-    with page.answer(SCORE + r"\nKnown of the target: 4 good photos\.$"):
+    with page.answer(SCORE + r"\n[\d.]+ % of 4 good photos score lower\.\nKnown of the target: 4 good photos\.$"):
         page.upload(*sorted(good.iterdir())[:4], field="good")
     page.wait(lambda: page.picture("heat-map") not in {None, map_by_name}, "the heat map stays that of the name alone")
     if SCREENSHOT:
@@ -137,6 +137,23 @@ def test_good_photos_given_and_removed(page, surfaces_root, tmp_path):
     with page.answer("nothing but its name"):
         page.clear("good")
     assert page.verdict == by_name
+
+
+def test_several_photos_are_a_table_with_their_heat_maps_below(page, surfaces_root):
+    hole, good = (surfaces_root / "weave" / "test" / kind for kind in ("hole/003.png", "good/004.png"))
+    with page.answer(r"^\d of 2 anomalous\nThreshold 0\.50\n"):
+        page.upload(hole, good)
+    rows = page.find("#verdict tbody tr")
+    assert {row.text.split()[0] for row in rows} == {"003.png", "004.png"}
+    page.wait(lambda: len(page.find("#heat-maps img")) == 2, "no heat maps of both")
+    assert not any(picture.is_displayed() for picture in page.find("#heat-map"))
+    with page.answer(r"0 of 2 anomalous\nThreshold 1\.00"):
+        page.type("#threshold input[type=number]", "1")
+    page.type("#threshold input[type=number]", "0.5")
+    with page.answer(SCORE):
+        page.upload(good)
+    page.wait(lambda: page.picture("heat-map"), "no heat map of the one photo")
+    assert not any(picture.is_displayed() for picture in page.find("#heat-maps"))
 
 
 def test_boxes_are_shown_and_listed(page, adapters, surfaces_root):
@@ -163,7 +180,7 @@ def test_boxes_are_shown_and_listed(page, adapters, surfaces_root):
 def test_a_photo_that_is_fine_is_remembered(checkpoint, tmp_path):
     called, again = (soft_photo(tmp_path / f"spot{seed}.png", seed, (30, 60)) for seed in (7, 8))
     with served(tmp_path, "--weights", checkpoint) as (address, log), opened(address, tmp_path) as page:
-        assert page.verdict == "Drop a photo to begin.\nKnown of the target: 6 good photos kept in the checkpoint."
+        assert page.verdict == "Drop a photo, or several, to begin.\nKnown of the target: 6 good photos kept in the checkpoint."
         page.press("fine")  # of no photo
         with page.answer(r"^Anomalous"):
             page.upload(called)

@@ -59,6 +59,28 @@ class Contrast(Brightness):
         self.gain = gain
 
 
+class Steps(Brightness):
+    """Learns from normal images, in steps; scores above 1 until a validation has shown their range."""
+
+    learning_type = LearningType.ONE_CLASS
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(()))
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.0)
+
+    def training_step(self, batch, *args):
+        return self.weight * batch.image.mean()
+
+    def validation_step(self, batch, *args):
+        batch = super().validation_step(batch)
+        return batch.update(pred_score=batch.pred_score + 2)
+
+    test_step = validation_step
+
+
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch):
     """A folder to run in."""
@@ -71,6 +93,7 @@ def here(monkeypatch):
     monkeypatch.setattr(command, "in_own_process", lambda function, *arguments: function(*arguments))
     monkeypatch.setattr(anomalib.models, "Brightness", Brightness, raising=False)
     monkeypatch.setattr(anomalib.models, "Contrast", Contrast, raising=False)
+    monkeypatch.setattr(anomalib.models, "Steps", Steps, raising=False)
     monkeypatch.setattr(Brightness, "failing", set())
 
 
@@ -139,6 +162,16 @@ def test_mixed_models_a_failure_and_going_on(tmp_path, tree, capsys):
     assert benchmark(config.with_name("mixed.yaml"), out, fresh=True) == 0
     assert len(read_rows(tmp_path / "rows-1.csv")) == 16
     assert len(read_rows(out)) == 12
+
+
+@pytest.mark.usefixtures("here")
+def test_a_training_that_ends_within_an_epoch_is_validated_before_its_test(tmp_path, tree):
+    trainer = {"max_steps": 1, "num_sanity_val_steps": 0}
+    config = _config(tmp_path / "steps.yaml", tree, [{"class_path": "Steps"}], categories=["tile"], trainer=trainer)
+    config.write_text(config.read_text().replace("num_workers: 0", "num_workers: 0\n      train_batch_size: 1"))
+    assert benchmark(config, tmp_path / "rows.csv") == 0
+    (row,) = read_rows(tmp_path / "rows.csv").to_dict("records")
+    assert (row["status"], row["class_F1"]) == ("ok", 1)
 
 
 @pytest.mark.usefixtures("here")

@@ -68,7 +68,7 @@ def test_a_file_says_what_it_is(file, model, tmp_path, capsys):
     before = {each.name: each.read_bytes() for each in path.parent.iterdir()}
     threshold(path)
     said = shown(capsys)
-    image, pixel, threshold_basis = model.post_processor.calibration.thresholds
+    image, pixel, threshold_basis, _ = model.post_processor.calibration.thresholds
     assert said["class"] == "weave"
     assert said["backbone"] == "mini, CLIP weights: come with the package"
     assert said["thresholds"] == f"image {image:.4f}, pixel {pixel:.4f} (raw)"

@@ -12,24 +12,43 @@ from anomalib_dpclip.auxiliary.leakage import file_digest
 from anomalib_dpclip.data.regions import Region
 from anomalib_dpclip.files.markdown_table import markdown_table
 
+MAX_JUDGED = 50
+"""Photos that the page takes at once; for more there is `dpclip predict`, whose results stay."""
+
 _SHOWN_REGIONS = 10
-_NO_PHOTO = "Drop a photo to begin."
+_NO_PHOTO = "Drop a photo, or several, to begin."
+
+
+class Judged(NamedTuple):
+    """A photo of the page, and what the model says of it.
+
+    Attributes:
+        name: Its file's.
+        prediction: Nothing if it cannot be judged.
+        problem: Why not.
+    """
+
+    name: str
+    prediction: Prediction | None
+    problem: str = ""
 
 
 class Answer(NamedTuple):
-    """What the page shows, and behind it the prediction.
+    """What the page shows, and behind it the predictions.
 
     Attributes:
-        prediction: Nothing if there is no photo to judge, or something is wrong.
-        photo: The photo, upright.
+        judged: The photos; none if there is no photo to judge, or nothing can be.
+        photo: A single photo, upright.
         heat_map: What is laid over it.
-        verdict: Markdown: decision and score, and what they are based on.
-        regions: Markdown: table of regions.
+        heat_maps: Heat maps of several photos, with a line for each.
+        verdict: Markdown: decision and score of a photo, or a table of several, and what they are based on.
+        regions: Markdown: table of a single photo's regions.
     """
 
-    prediction: Prediction | None
+    judged: list[Judged]
     photo: Image.Image | None
     heat_map: Image.Image | None
+    heat_maps: list[tuple[Image.Image, str]]
     verdict: str
     regions: str
 
@@ -46,38 +65,47 @@ class Answers:
         self.predictor, self.checkpoint = predictor, checkpoint
         self._corrected: set[bytes] = set()
 
-    def look(self, path: str | None, class_name: str | None, good: list[str] | None, threshold: float) -> Answer:
-        """Another photo, name or good photos."""
-        paths = [*filter(None, [path]), *(good or [])]
+    def look(self, paths: list[str] | None, class_name: str | None, good: list[str] | None, threshold: float) -> Answer:
+        """Other photos, name or good photos."""
         try:
-            _require_kept(paths)
-            if path is None:
+            _require_kept(good or [])
+            if not paths:
                 return _only("\n\n".join([_NO_PHOTO, *self.predictor.remarks(class_name, good or ())]))
-            prediction = self.predictor.predict(path, class_name, good or ())
+            _require_few(paths)
         except ValueError as error:  # no image, a bad name, or photos that do not go together
-            return _only(f"### No result\n{_without_folders(error, paths)}")
-        return _answer(prediction, threshold)
+            return _no_result(_without_folders(error, good or []))
+        return _answer([self._judged(path, class_name, good or []) for path in paths], threshold)
 
-    def decide(self, prediction: Prediction | None, *asked: Any) -> Answer:
-        """Another threshold, the last of what is asked: there is no need to predict again."""
-        return self.look(*asked) if prediction is None else _answer(prediction, asked[-1])
-
-    def correct(self, path: str | None, class_name: str | None, good: list[str] | None, threshold: float) -> Answer:
-        """The photo was fine: the corrected model's answer, and where that has been written."""
-        if path is None or self.checkpoint is None:
-            return self.look(path, class_name, good, threshold)
+    def _judged(self, path: str, class_name: str | None, good: list[str]) -> Judged:
         try:
             _require_kept([path])
-            target = self._correct(path, self.checkpoint, bool(good))
+            return Judged(Path(path).name, self.predictor.predict(path, class_name, good))
+        except ValueError as error:
+            return Judged(Path(path).name, None, _without_folders(error, [path, *good]))
+
+    def decide(self, judged: list[Judged] | None, *asked: Any) -> Answer:
+        """Another threshold, the last of what is asked: there is no need to predict again."""
+        return _answer(judged, asked[-1]) if judged else self.look(*asked)
+
+    def correct(self, paths: list[str] | None, class_name: str | None, good: list[str] | None, threshold: float) -> Answer:
+        """The photo was fine: the corrected model's answer, and where that has been written."""
+        if not paths or self.checkpoint is None:
+            return self.look(paths, class_name, good, threshold)
+        try:
+            _require_kept(paths)
+            target = self._correct(paths, self.checkpoint, bool(good))
             outcome = f"**Corrected**, and kept in {target.name} beside the checkpoint. From now on this photo counts as good."
         except (ValueError, OSError) as error:
-            outcome = f"**Not corrected:** {_without_folders(error, [path])}"
-        answer = self.look(path, class_name, good, threshold)
+            outcome = f"**Not corrected:** {_without_folders(error, paths)}"
+        answer = self.look(paths, class_name, good, threshold)
         return answer._replace(verdict=f"{answer.verdict}\n\n{outcome}")
 
-    def _correct(self, path: str, checkpoint: Path, has_good_photos: bool) -> Path:
+    def _correct(self, paths: list[str], checkpoint: Path, has_good_photos: bool) -> Path:
         """Do what `dpclip correct` does, with one more photo each time; where it has been written."""
         target = corrected_path(checkpoint)
+        path, *others = paths
+        if others:
+            raise ValueError("take all photos off but the one that is fine")
         if has_good_photos:
             raise ValueError(
                 f"corrections join the good photos that are kept in {checkpoint.name}. Take those on the page off first"
@@ -94,22 +122,59 @@ class Answers:
         return target
 
 
-def _answer(prediction: Prediction, threshold: float) -> Answer:
-    decision = "Anomalous" if prediction.is_anomalous(threshold) else "Normal"
-    verdict = f"## {decision}\nScore {prediction.score:.3f}, threshold {threshold:.2f}"
+def _answer(judged: list[Judged], threshold: float) -> Answer:
+    if len(judged) > 1:
+        return _answer_of_several(judged, threshold)
+    ((_, prediction, problem),) = judged
+    if prediction is None:
+        return _no_result(problem)
+    verdict = f"## {_decision(prediction, threshold)}\nScore {prediction.score:.3f}, threshold {threshold:.2f}"
+    standing = [] if prediction.standing is None else [f"{prediction.standing}."]
     regions = regions_table(prediction.regions(threshold), prediction.min_area)
     pictures = prediction.photo, prediction.heat_map(threshold)
-    return Answer(prediction, *pictures, "\n\n".join([verdict, *prediction.remarks]), regions)
+    return Answer(judged, *pictures, [], "\n\n".join([verdict, *standing, *prediction.remarks]), regions)
+
+
+def _answer_of_several(judged: list[Judged], threshold: float) -> Answer:
+    """A table, the highest score first and what cannot be judged last, and the heat maps in the same order."""
+    problems = {each.problem for each in judged}
+    if len(problems) == 1 and "" not in problems:  # a wrong name, or wrong good photos
+        return _no_result(*problems)
+    predicted = sorted(((name, each) for name, each, _ in judged if each is not None), key=lambda pair: -pair[1].score)
+    rows, heat_maps = [], []
+    for name, each in predicted:
+        told = [name, f"{each.score:.3f}", _decision(each, threshold)]
+        heat_maps.append((each.heat_map(threshold), "  ".join(told)))
+        rows.append([*told, str(each.standing or "")])
+    rows += [[name, "", problem, ""] for name, each, problem in judged if each is None]
+    anomalous = sum(each.is_anomalous(threshold) for _, each in predicted)
+    verdict = f"## {anomalous} of {len(judged)} anomalous\nThreshold {threshold:.2f}"
+    remarks = dict.fromkeys(remark for _, each in predicted for remark in each.remarks)
+    table = markdown_table(["file", "score", "decision", "among good photos"], rows)
+    return Answer(judged, None, None, heat_maps, "\n\n".join([verdict, table, *remarks]), "")
+
+
+def _decision(prediction: Prediction, threshold: float) -> str:
+    return "Anomalous" if prediction.is_anomalous(threshold) else "Normal"
+
+
+def _no_result(problem: str) -> Answer:
+    return _only(f"### No result\n{problem}")
 
 
 def _only(verdict: str) -> Answer:
-    return Answer(None, None, None, verdict, "")
+    return Answer([], None, None, [], verdict, "")
 
 
 def _require_kept(paths: Sequence[str]) -> None:
     gone = [path for path in paths if not Path(path).is_file()]
     if gone:
         raise ValueError(f"{', '.join(gone)}: photos are deleted from here after an hour or two. Drop it again")
+
+
+def _require_few(paths: Sequence[str]) -> None:
+    if len(paths) > MAX_JUDGED:
+        raise ValueError(f"{len(paths)} photos are more than the {MAX_JUDGED} that the page takes: use `dpclip predict`")
 
 
 def _without_folders(error: Exception, paths: Sequence[str]) -> str:

@@ -33,7 +33,7 @@ def app(
     min_area: int | None = None,
     ignore: str | None = None,
 ) -> None:
-    """Try the model in a browser: drop a photo, type what it shows, see heat map, score and decision.
+    """Try the model in a browser: drop photos, type what they show, see heat maps, scores and decisions.
 
     Photos of good ones may be added, and then tell what it should look like.
 

@@ -1,9 +1,10 @@
 """The layout of the page of `dpclip app`."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from anomalib_dpclip.app.answers import Answers
+from anomalib_dpclip.app.answers import Answer, Answers
 from anomalib_dpclip.app.predictor import Predictor
 
 if TYPE_CHECKING:
@@ -12,8 +13,8 @@ if TYPE_CHECKING:
 _KEPT_SECONDS = 3600
 _FIELD_HEIGHT = 150
 _PURPOSE = (
-    "Drop a photo and say what it shows: the heat map tells where it looks damaged, the score how much. Photos of good ones, "
-    "if you add some, tell what it should look like."
+    "Drop a photo, or several, and say what they show: heat maps tell where it looks damaged, scores how much. Photos of good "
+    "ones, if you add some, tell what it should look like."
 )
 
 
@@ -35,7 +36,7 @@ def page(predictor: Predictor, class_names: list[str], title: str, checkpoint: P
     # Uploads are looked for and deleted hourly, an hour after they came.
     with gr.Blocks(title="DP-CLIP", analytics_enabled=False, delete_cache=(_KEPT_SECONDS, _KEPT_SECONDS)) as blocks:
         gr.Markdown(f"# DP-CLIP\n{_PURPOSE}  \n{title}")
-        prediction = gr.State(time_to_live=_KEPT_SECONDS)
+        judged = gr.State(time_to_live=_KEPT_SECONDS)
         with gr.Row():
             with gr.Column(scale=1):
                 asked = _questions(class_names)
@@ -44,33 +45,51 @@ def page(predictor: Predictor, class_names: list[str], title: str, checkpoint: P
                 fine = gr.Button("This photo is fine: remember it", size="sm", visible=checkpoint is not None, elem_id="fine")
                 with gr.Row():
                     upright, heat_map = _picture("Photo", "photo"), _picture("Heat map", "heat-map")
+                kept: Any = {"interactive": False, "format": "jpeg", "buttons": ["download", "fullscreen"]}
+                heat_maps = gr.Gallery(
+                    label="Heat maps", columns=3, height="max-content", visible=False, elem_id="heat-maps", **kept
+                )
                 regions = gr.Markdown(elem_id="regions")
-        photo, class_name, good, threshold = asked
-        answer = [prediction, upright, heat_map, verdict, regions]
-        gr.on([photo.change, class_name.change, good.change], answers.look, asked, answer)
-        fine.click(answers.correct, asked, answer)
-        threshold.change(answers.decide, [prediction, *asked], answer, show_progress="hidden")
+        photos, class_name, good, threshold = asked
+        shown = [judged, upright, heat_map, heat_maps, verdict, regions]
+        gr.on([photos.change, class_name.change, good.change], _shown(answers.look), asked, shown)
+        fine.click(_shown(answers.correct), asked, shown)
+        threshold.change(_shown(answers.decide), [judged, *asked], shown, show_progress="hidden")
     return blocks
 
 
-def _questions(class_names: list[str]) -> list[Any]:
-    """Fields for the photo, what it shows, good photos, and the threshold."""
+def _shown(answer: Callable[..., Answer]) -> Callable[..., list[Any]]:
+    """What the page shows of an answer: a photo beside its heat map, or in their place the heat maps of several."""
     import gradio as gr
 
-    photo = gr.File(label="Photo to judge", height=_FIELD_HEIGHT, elem_id="upload")
+    def shown(*asked: Any) -> list[Any]:
+        given = answer(*asked)
+        several = bool(given.heat_maps)
+        pictures = [gr.update(value=each, visible=not several) for each in (given.photo, given.heat_map)]
+        gallery = gr.update(value=given.heat_maps, visible=several)
+        return [given.judged, *pictures, gallery, given.verdict, given.regions]
+
+    return shown
+
+
+def _questions(class_names: list[str]) -> list[Any]:
+    """Fields for the photos, what they show, good photos, and the threshold."""
+    import gradio as gr
+
+    several: Any = {"file_count": "multiple", "height": _FIELD_HEIGHT}
+    photos = gr.File(label="Photos to judge", elem_id="upload", **several)
     class_name = gr.Dropdown(
         class_names,
         value=class_names[0],
         allow_custom_value=True,
-        label="What it shows",
+        label="What they show",
         info="Choose, or type your own",
         elem_id="class-name",
     )
-    several = {"file_count": "multiple", "height": _FIELD_HEIGHT, "elem_id": "good"}
-    good = gr.File(label="Good photos of the same (optional)", **several)
+    good = gr.File(label="Good photos of the same (optional)", elem_id="good", **several)
     hint = "Lower finds more, and raises more false alarms"
     threshold = gr.Slider(0, 1, 0.5, step=0.01, label="Threshold", info=hint, elem_id="threshold")
-    return [photo, class_name, good, threshold]
+    return [photos, class_name, good, threshold]
 
 
 def _picture(label: str, name: str) -> Any:

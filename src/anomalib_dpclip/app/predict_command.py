@@ -11,6 +11,7 @@ from anomalib_dpclip.clip.feature_tower import EMBEDDED
 from anomalib_dpclip.clip.pretraining import MINI
 from anomalib_dpclip.data_sets.domain import Domain
 from anomalib_dpclip.post_processing.score_text import score_text
+from anomalib_dpclip.post_processing.standing import Standing
 
 if TYPE_CHECKING:
     from anomalib_dpclip.data.results.rows import Result
@@ -162,4 +163,8 @@ def _line(row: "Result", output: Path) -> str:
     picture = f"  {output / row.picture}" if row.picture else ""
     path, here = Path(row.path), Path.cwd()
     path = path.relative_to(here) if path.is_relative_to(here) else path
-    return f"{score_text(float(row.score))}  {row.label:12}  {os.fsencode(path).decode(errors='replace')}{picture}"
+    standing = ""
+    if row.good_photos:
+        count = int(row.good_photos)
+        standing = f"  {Standing(round(float(row.good_below) * count), count)}"
+    return f"{score_text(float(row.score))}  {row.label:12}  {os.fsencode(path).decode(errors='replace')}{picture}{standing}"

@@ -24,6 +24,7 @@ from anomalib_dpclip.model import good_images as memories
 from anomalib_dpclip.model.lightning_model import DPCLIP
 from anomalib_dpclip.model.settled_thresholds import calibrate_on_references
 from anomalib_dpclip.post_processing.calibration import Calibration
+from anomalib_dpclip.post_processing.standing import Standing
 from anomalib_dpclip.scorers.memory_scorer import MemoryScorer
 from anomalib_dpclip.scorers.references import image_tensor
 from anomalib_dpclip.scorers.scorer import Scorer
@@ -60,6 +61,7 @@ class Prediction:
         color_range: Values of the map that get the lowest and highest colour.
         size: Width and height of the photo itself, whose pixels regions are counted in.
         min_area: Pixels that a region has at least.
+        standing: Where the score stands among those of good photos, if they are known.
         remarks: Lines on what it was scored by.
     """
 
@@ -69,6 +71,7 @@ class Prediction:
     color_range: tuple[float, float] = (0.0, 1.0)
     size: tuple[int, int] | None = None
     min_area: int = 0
+    standing: Standing | None = None
     remarks: list[str] = field(default_factory=list)
 
     def is_anomalous(self, threshold: float) -> bool:
@@ -167,10 +170,11 @@ class Predictor:
         scale = SHOWN_SIZE / max(photo.size)
         shown = photo.resize([max(1, round(scale * side)) for side in photo.size], Image.Resampling.BICUBIC)
         remarks = self._remarks(name, given, known)
+        standing = known.calibration.standing(score) if given.paths or name == self.class_name else None
         if min(photo.size) < min(self.model.model.backbone.grid):
             remarks.append(f"**{photo.width}x{photo.height} pixels are too few to judge:** the answer means nothing.")
         colors = color_range(heat, bool(known.calibration.is_set))
-        return Prediction(shown, heat, score, colors, photo.size, self.model.min_area, remarks)
+        return Prediction(shown, heat, score, colors, photo.size, self.model.min_area, standing, remarks)
 
     def remarks(self, class_name: str | None = None, good: Sequence[str] = ()) -> list[str]:
         """Lines on what photos will be scored by.

@@ -58,13 +58,13 @@ class ImageResults(Evaluator):
             "image": list(batch.image_path),
             "label": _listed(batch.gt_label, int, number),
             "score": _listed(batch.pred_score, float, number),
-            "called": _listed(batch.pred_label if _is_set(post_processor, "image_threshold") else None, int, number),
-            **_pixels(batch, batch.pred_mask if _is_set(post_processor, "pixel_threshold") else None),
+            "called": _listed(batch.pred_label if is_set(post_processor, "image_threshold") else None, int, number),
+            **_pixels(batch, batch.pred_mask if is_set(post_processor, "pixel_threshold") else None),
         }
         self.records += [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
-def _is_set(post_processor: Any, name: str) -> bool:
+def is_set(post_processor: Any, name: str) -> bool:
     """Whether a threshold has been set: without one anomalib labels all the same, in the middle of the scores' range."""
     return not math.isnan(getattr(post_processor, name, 0.0))
 

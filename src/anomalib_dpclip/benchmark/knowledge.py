@@ -11,10 +11,6 @@ LOT = "the unlabelled lot"
 ALL_NORMAL = "all normal photos"
 
 
-_GUARANTEE = re.compile(r"exceeds the image threshold with a probability of at most ([\d.]+) %")
-"""In DP-CLIP's words: the rate that holds may be another than was asked for, where there are few images."""
-
-
 def knowledge_of(model: AnomalibModule, references: int | str | None = None) -> str:
     """What a model that has been tested knew of its target: normal photos, the other images tested, or nothing.
 
@@ -49,8 +45,7 @@ def thresholds_of(model: AnomalibModule, datamodule: AnomalibDataModule) -> tupl
     validation, tested = (_paths(datamodule, split) for split in ("val_data", "test_data"))
     if validation and validation <= tested:
         basis += " (the validation images are those tested)"
-    guarantee = _GUARANTEE.search(basis)
-    return basis, float(guarantee[1]) / 100 if guarantee else None
+    return basis, getattr(calibration, "guaranteed_rate", None)
 
 
 def _paths(datamodule: AnomalibDataModule, split: str) -> set[str]:

@@ -25,7 +25,7 @@ from torchmetrics.functional.classification import binary_auroc
 from anomalib_dpclip.benchmark.config import JobConfig
 from anomalib_dpclip.benchmark.contents import auxiliary_files, name_of, root_of
 from anomalib_dpclip.benchmark.corruptions import CORRUPTIONS, corrupted
-from anomalib_dpclip.benchmark.image_results import ImageResults, at_thresholds, by_defect, defect_of, undefined
+from anomalib_dpclip.benchmark.image_results import ImageResults, at_thresholds, by_defect, defect_of, is_set, undefined
 from anomalib_dpclip.benchmark.knowledge import knowledge_of, thresholds_of
 from anomalib_dpclip.benchmark.own_process import peak_memory
 from anomalib_dpclip.benchmark.plan import reason_of
@@ -115,6 +115,8 @@ def _measure(config: JobConfig, device: int | None, adapters: Path | None, minut
         engine = _engine(config, device, folder, callbacks=[timer])
         if model.learning_type == LearningType.ONE_CLASS:  # others are only validated, which testing does too
             engine.fit(model=model, datamodule=datamodule)
+            if not is_set(model.post_processor, "image_threshold"):  # the training ended within an epoch
+                engine.validate(model=model, datamodule=datamodule)
         (metrics,) = engine.test(model=model, datamodule=datamodule)
         images = _images(evaluator, datamodule)
         seconds = timer.time_elapsed("test")

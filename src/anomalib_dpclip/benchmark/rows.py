@@ -63,6 +63,9 @@ SUPERSEDED = "superseded"
 
 COMMENT = "# "
 
+SET_ASIDE = "`dpclip benchmark` writes to another --out, or with --fresh sets this file aside"
+"""What to do about a file that is in the way."""
+
 
 class Result(NamedTuple):
     """What a job has to say.
@@ -108,7 +111,12 @@ def read_results(results: Path) -> list[Result]:
 
 
 def _read_result(path: Path) -> Result:
-    return Result(**json.loads(path.read_text(encoding="utf-8")))
+    try:
+        result = Result(**json.loads(path.read_text(encoding="utf-8")))
+        result.row["key"], result.row["status"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{path}: not the file of a job, or one of another format; {SET_ASIDE}") from error
+    return result
 
 
 def write_tables(results: Path, provenance: Mapping[str, str], current: Mapping[tuple[str, ...], str]) -> pd.DataFrame:
@@ -203,7 +211,11 @@ def read_beside(results: Path, what: str) -> pd.DataFrame:
     path = beside(results, what)
     if not path.exists():
         return pd.DataFrame(columns=list(IMAGE_COLUMNS) if what == "images" else ["key"])
-    return pd.read_csv(path, dtype={"key": str, "image": str, "defect": str}, keep_default_na=False, na_values=[""])
+    table = pd.read_csv(path, dtype={"key": str, "image": str, "defect": str}, keep_default_na=False, na_values=[""])
+    missing = ({"key", "image", "score"} if what == "images" else {"key", "corruption"}) - set(table.columns)
+    if missing:
+        raise ValueError(f"{path}: a file of another format, it lacks the columns {sorted(missing)}; {SET_ASIDE}")
+    return table
 
 
 def read_provenance(path: Path) -> list[str]:
@@ -227,11 +239,14 @@ def _read(path: Path) -> pd.DataFrame:
         raise ValueError(f"{path}: not a CSV of benchmark results ({error})") from error
     missing = REQUIRED - set(table.columns)
     if missing:
-        raise ValueError(
-            f"{path}: not a CSV of benchmark results, it lacks the columns {sorted(missing)}; `dpclip benchmark` writes to "
-            f"another --out, or with --fresh sets this file aside"
-        )
-    return _typed(table)
+        raise ValueError(f"{path}: not a CSV of benchmark results, it lacks the columns {sorted(missing)}; {SET_ASIDE}")
+    try:
+        rows = _typed(table)
+        for cell in filter(None, rows["by_defect"]):
+            dict(json.loads(cell))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path}: a file of another format ({error}); {SET_ASIDE}") from error
+    return rows
 
 
 def _typed(table: pd.DataFrame) -> pd.DataFrame:

@@ -14,6 +14,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from anomalib_dpclip.files.atomic_write import atomic_write
 from anomalib_dpclip.post_processing.post_processor import DPCLIPPostProcessor
 from anomalib_dpclip.post_processing.score_text import score_text
+from anomalib_dpclip.post_processing.standing import Standing
 
 DECISIONS = "decisions.csv"
 MAX_NAMED = 10
@@ -120,11 +121,13 @@ class PredictionReport(Callback):
         if any(isinstance(each, BasePredictionWriter) for each in callbacks):
             return
         pictures: Mapping[str, Path] = next((each.pictures for each in callbacks if hasattr(each, "pictures")), {})
+        standing = getattr(trainer.lightning_module, "standing", lambda _: None)  # DP-CLIP's, which knows good images
         for decision in self._held:
             self._count += 1
             self._anomalous += decision.label == "anomalous"
             if self._count <= MAX_LISTED:
-                print(prediction_line(decision, pictures.get(decision.path)), flush=True)  # noqa: T201
+                line = prediction_line(decision, pictures.get(decision.path), standing(decision.score))
+                print(line, flush=True)  # noqa: T201
         self._held = []
 
 
@@ -173,20 +176,20 @@ def _named(heading: str, decisions: Sequence[Decision], root: Path | str) -> lis
     return [f"{heading}:", *lines, *more]
 
 
-def prediction_line(decision: Decision, picture: Path | None) -> str:
-    """Score, decision, photo and picture, paths as they are shortest.
+def prediction_line(decision: Decision, picture: Path | None, standing: Standing | None = None) -> str:
+    """Score, decision, photo and picture, paths as they are shortest, and where the score stands among those of good photos.
 
     Example:
-        >>> prediction_line(Decision("/photos/0.png", 0.8765, "anomalous"), None)
-        '0.876  anomalous  /photos/0.png'
+        >>> prediction_line(Decision("/photos/0.png", 0.8765, "anomalous"), None, Standing(78, 80))
+        '0.876  anomalous  /photos/0.png  97.5 % of 80 good photos score lower'
     """
     shortest = [min(str(path), os.path.relpath(path), key=len) for path in (decision.path, picture) if path is not None]
-    line = "  ".join([score_text(decision.score), f"{decision.label:9}", *shortest])
+    line = "  ".join([score_text(decision.score), f"{decision.label:9}", *shortest, *([str(standing)] if standing else [])])
     return line.encode(errors="replace").decode()
 
 
 def _thresholds(post_processor: DPCLIPPostProcessor) -> str:
-    image, pixel, _ = post_processor.calibration.thresholds
+    image, pixel, *_ = post_processor.calibration.thresholds
     return f"Thresholds: image score {image:.4f}, map {pixel:.4f} (raw; both are 0.5 after normalisation)."
 
 

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from anomalib_dpclip.post_processing.calibration import Calibration
 from anomalib_dpclip.post_processing.calibration_statistics import ImageStatistics
+from anomalib_dpclip.post_processing.standing import Standing
 from anomalib_dpclip.post_processing.thresholds import NO_GUARANTEE, Thresholds, thresholds_by_rate
 from anomalib_dpclip.scorers.batch_scorer import MAX_DEVIATIONS, BatchScorer, mad_threshold
 from anomalib_dpclip.scorers.memory_scorer import MemoryScorer
@@ -127,6 +128,17 @@ def is_uncalibrated(module: Any) -> bool:
         return calibration.scorer == "text"
     shown = module.target.class_name
     return bool(shown and calibration.class_name and shown != calibration.class_name)
+
+
+def standing(module: Any, score: float) -> Standing | None:
+    """Where a normalised score stands among those of good images of the same; ``None`` where none are known.
+
+    Args:
+        module: `DPCLIP`.
+        score: Image score.
+    """
+    calibration: Calibration | None = getattr(module.post_processor, "calibration", None)
+    return None if calibration is None or is_uncalibrated(module) else calibration.standing(score)
 
 
 def remarks(module: Any) -> list[str]:

@@ -1,6 +1,7 @@
 """What raw maps and detection scores mean on a data set: ranges for the image score, normalisation, thresholds."""
 
 from collections.abc import Mapping
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,19 @@ from anomalib_dpclip.files.plain_data import printable
 from anomalib_dpclip.files.private_names import keeps_precision
 from anomalib_dpclip.post_processing.calibration_statistics import CalibrationStatistics, ImageStatistics
 from anomalib_dpclip.post_processing.image_score import DETECTION_WEIGHT
-from anomalib_dpclip.post_processing.normalisation import NORMALISED_CONTROL_POINTS, separate_control_points
+from anomalib_dpclip.post_processing.normalisation import (
+    NORMALISED_CONTROL_POINTS,
+    piecewise_linear,
+    separate_control_points,
+)
 from anomalib_dpclip.post_processing.scale import Scale
+from anomalib_dpclip.post_processing.standing import Standing
 from anomalib_dpclip.post_processing.thresholds import APPROXIMATE, Thresholds, choose_thresholds, fused_by_others, goes_by_rate
 
 _DESCRIPTION: dict[str, Any] = {
     "threshold_basis": str,
+    "guaranteed_rate": (float, type(None)),
+    "good_scores": list,
     "false_alarm_rate": (float, int, type(None)),
     "scorer": str,
     "is_default": bool,
@@ -37,6 +45,8 @@ class Calibration(nn.Module):
         score_knots: Control points of the fused image scores' normalisation ``(5,)``; the third is the image threshold.
         is_set: Whether a data set has set it.
         threshold_basis: What the thresholds rest on, in words; beside the buffers, since it is no tensor. Empty if unknown.
+        guaranteed_rate: Rate at which a new normal image exceeds the image threshold at most; ``None`` without a guarantee.
+        good_scores: Image scores of the normal images that they were set on, before the normalisation.
         false_alarm_rate: Rate that was asked for when they were set, if any.
         scorer: Name of the way of scoring whose thresholds they are.
         is_default: Whether they came with the scores, and no validation has set them.
@@ -52,6 +62,8 @@ class Calibration(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.threshold_basis = ""
+        self.guaranteed_rate: float | None = None
+        self.good_scores: list[float] = []
         self.false_alarm_rate: float | None = None
         self.scorer, self.is_default, self.class_name = "text", False, ""
         self.register_buffer("map_range", torch.tensor([0.0, 1.0]))
@@ -84,13 +96,23 @@ class Calibration(nn.Module):
     @property
     def thresholds(self) -> Thresholds:
         """Thresholds on the fused score and on the raw map."""
-        return Thresholds(self.score_knots[2].item(), self.map_knots[2].item(), self.threshold_basis)
+        return Thresholds(self.score_knots[2].item(), self.map_knots[2].item(), self.threshold_basis, self.guaranteed_rate)
+
+    def standing(self, score: float) -> Standing | None:
+        """Where a normalised score stands among those of the good images; ``None`` where fewer than two are known.
+
+        A single good image has no score: there is nothing that it could be compared with.
+        """
+        if len(self.good_scores) < 2:
+            return None
+        good = piecewise_linear(torch.tensor(self.good_scores), self.score_knots.cpu())
+        return Standing(int((good < score).sum()), len(good))
 
     def copy_from(self, other: "Calibration") -> None:
         """Take over another calibration's state."""
         self.load_state_dict(other.state_dict())
-        self.threshold_basis, self.false_alarm_rate = other.threshold_basis, other.false_alarm_rate
-        self.belongs_to(other.scorer, is_default=other.is_default, class_name=other.class_name)
+        for name, value in other.description().items():
+            setattr(self, name, value)
 
     def belongs_to(self, scorer: str, *, is_default: bool, class_name: str = "") -> None:
         """Note which scores the thresholds are of.
@@ -118,7 +140,7 @@ class Calibration(nn.Module):
         """
         for name, kinds in _DESCRIPTION.items():
             value = values.get(name, getattr(self, name))
-            if not isinstance(value, kinds):
+            if not isinstance(value, kinds) or (isinstance(value, list) and not all(map(_is_score, value))):
                 raise ValueError(f"{source}: its provenance has a wrong {name!r}; is the file damaged?")
             setattr(self, name, printable(value) if isinstance(value, str) else value)
 
@@ -157,7 +179,7 @@ class Calibration(nn.Module):
         thresholds = choose_thresholds(fused, seen, statistics, false_alarm_rate)
         if by_rate and not is_carried and DETECTION_WEIGHT[domain]:
             thresholds = thresholds._replace(threshold_basis=thresholds.threshold_basis + APPROXIMATE)
-        self.set_thresholds(thresholds, seen, domain)
+        self.set_thresholds(thresholds, seen, domain, fused)
         self.false_alarm_rate = false_alarm_rate
 
     def set_ranges(self, seen: ImageStatistics) -> None:
@@ -171,13 +193,17 @@ class Calibration(nn.Module):
         return self.scale.fuse(seen.map_max.to(device), seen.detection.to(device), domain).cpu()
 
     @torch.no_grad()
-    def set_thresholds(self, thresholds: Thresholds, seen: ImageStatistics, domain: Domain) -> None:
+    def set_thresholds(
+        self, thresholds: Thresholds, seen: ImageStatistics, domain: Domain, chosen_on: Tensor | None = None
+    ) -> None:
         """Put thresholds in force: they become the middle control points, between the lowest and highest values of images.
 
         Args:
             thresholds: On the fused score in the ranges that are set, and on the raw map.
             seen: The images between whose scores they lie.
             domain: How scores are fused.
+            chosen_on: Image score of each image ``(N,)`` that the image threshold was chosen on. Default: in the ranges that
+                are set.
         """
         fused = self.fused(seen, domain)
         bounds = torch.tensor([0.0, 1.0], device=self.map_range.device)
@@ -186,4 +212,10 @@ class Calibration(nn.Module):
         lowest, highest = seen.map_min.min().item(), seen.map_max.max().item()
         self.map_knots.copy_(separate_control_points(0.0, lowest, thresholds.pixel, highest, 1.0))
         self.is_set.fill_(True)
-        self.threshold_basis, self.false_alarm_rate = thresholds.threshold_basis, None
+        self.threshold_basis, self.guaranteed_rate = thresholds.threshold_basis, thresholds.guaranteed_rate
+        self.good_scores = (fused if chosen_on is None else chosen_on)[seen.label == 0].tolist()
+        self.false_alarm_rate = None
+
+
+def _is_score(value: Any) -> bool:
+    return isinstance(value, float) and isfinite(value)

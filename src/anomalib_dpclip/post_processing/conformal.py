@@ -36,6 +36,20 @@ def too_few(images: int, rate: Fraction) -> str:
     return f"a false-alarm rate of {percent(rate)} takes {needed} normal images, there are {images}"
 
 
+def guaranteed_rate(images: int, rate: float) -> Fraction:
+    """The rate that `false_alarm_threshold` keeps: as asked for, or where the images are too few the lowest that they allow.
+
+    Args:
+        images: Normal images that it is from.
+        rate: As asked for; 0 for thresholds that none of them exceeds.
+
+    Example:
+        >>> guaranteed_rate(99, 0.05), guaranteed_rate(4, 0.05), guaranteed_rate(4, 0)
+        (Fraction(1, 20), Fraction(1, 5), Fraction(1, 5))
+    """
+    return max(_exact(rate), Fraction(1, images + 1))
+
+
 def guarantee_of(images: int, rate: float, of: str) -> str:
     """What `false_alarm_threshold` of image scores and of maps' peaks promises, in words.
 
@@ -49,9 +63,8 @@ def guarantee_of(images: int, rate: float, of: str) -> str:
         'from 9 normal images of Surfaces/weave; a false-alarm rate of 5 % takes 19 normal images, there are 9'
     """
     asked = _exact(rate)
-    is_kept = _rank(images, asked) <= images
-    bound = asked if is_kept else Fraction(1, images + 1)
-    missed = f"; {too_few(images, asked)}" if asked and not is_kept else ""
+    bound = guaranteed_rate(images, rate)
+    missed = f"; {too_few(images, asked)}" if asked and bound > asked else ""
     return (
         f"a new normal image of the same source exceeds the image threshold with a probability of at most {percent(bound)}, "
         f"and the pixel threshold anywhere with at most {percent(bound)}; from {images} normal images{of}{missed}"

@@ -12,7 +12,7 @@ from anomalib_dpclip.data_sets.domain import Domain
 from anomalib_dpclip.metrics.functional import f1_curve, f1_threshold
 from anomalib_dpclip.metrics.image_metrics import count_scores
 from anomalib_dpclip.post_processing.calibration_statistics import CalibrationStatistics, ImageStatistics
-from anomalib_dpclip.post_processing.conformal import false_alarm_threshold, guarantee_of, too_few
+from anomalib_dpclip.post_processing.conformal import false_alarm_threshold, guarantee_of, guaranteed_rate, too_few
 from anomalib_dpclip.post_processing.image_score import image_score
 from anomalib_dpclip.post_processing.normalisation import MIN_GAP
 
@@ -33,11 +33,13 @@ class Thresholds(NamedTuple):
         image: On the image score.
         pixel: On the raw map.
         threshold_basis: What they hold to, in words, from how many images and of what; empty if nobody knows.
+        guaranteed_rate: Rate at which a new normal image exceeds the image threshold at most; ``None`` without a guarantee.
     """
 
     image: float
     pixel: float
     threshold_basis: str = ""
+    guaranteed_rate: float | None = None
 
 
 def best_f1_threshold(scores: Tensor, labels: Tensor) -> float:
@@ -126,7 +128,7 @@ def thresholds_by_rate(fused: Tensor, seen: ImageStatistics, rate: float, of: st
         logger.warning("%s. The strictest threshold that they allow is set", too_few(count, Fraction(str(rate))))
     # A map's peak decides whether its image shows any anomalous pixel: same rate, same images.
     image, pixel = (false_alarm_threshold(values[normal], rate) for values in (fused, seen.map_max))
-    return Thresholds(image, pixel, guarantee_of(count, rate, of))
+    return Thresholds(image, pixel, guarantee_of(count, rate, of), float(guaranteed_rate(count, rate)))
 
 
 def thresholds_by_f1(fused: Tensor, seen: ImageStatistics, statistics: CalibrationStatistics) -> Thresholds:

@@ -110,23 +110,23 @@ def test_the_button_of_the_page(answers, tmp_path):
     assert not remembers_photos(str(CHECKPOINT))
     assert not remembers_photos("clip")
     path = str(soft_photo(tmp_path / "a.png", 40, (30, 60)))
-    before = answers.look(path, "weave", None, 0.5).verdict
+    before = answers.look([path], "weave", None, 0.5).verdict
     assert before.startswith("## Anomalous")
     assert "**6 good photos** kept in the checkpoint." in before
-    after = answers.correct(path, "weave", None, 0.5).verdict
+    after = answers.correct([path], "weave", None, 0.5).verdict
     assert after.startswith("## Normal")
     assert "**7 good photos** kept in the checkpoint." in after
     assert "**Corrected**, and kept in model-corrected.ckpt beside the checkpoint." in after
     assert int(model_from_file(tmp_path / "model-corrected.ckpt").scorer.state.memory.photos) == 7
     other = str(soft_photo(tmp_path / "b.png", 41, (90, 10)))
-    assert "**Corrected**" in answers.correct(other, "weave", None, 0.5).verdict
+    assert "**Corrected**" in answers.correct([other], "weave", None, 0.5).verdict
     assert int(model_from_file(tmp_path / "model-corrected.ckpt").scorer.state.memory.photos) == 8
 
 
 def test_the_button_writes_what_the_command_writes(answers, tmp_path):
     path = str(soft_photo(tmp_path / "a.png", 40, (30, 60)))
-    answers.look(path, "brick", [str(soft_photo(tmp_path / "b.png", 41))], 0.5)  # leaves nothing behind
-    answers.correct(path, "brick", None, 0.5)
+    answers.look([path], "brick", [str(soft_photo(tmp_path / "b.png", 41))], 0.5)  # leaves nothing behind
+    answers.correct([path], "brick", None, 0.5)
     main(["correct", "--ckpt_path", str(tmp_path / "model.ckpt"), "--to", str(tmp_path / "other.ckpt"), path])
     names = ("model-corrected.ckpt", "other.ckpt")
     own, other = (dict(torch.load(tmp_path / name, weights_only=True)["state_dict"]) for name in names)
@@ -136,18 +136,20 @@ def test_the_button_writes_what_the_command_writes(answers, tmp_path):
 def test_what_cannot_be_corrected_is_said_and_changes_nothing(answers, tmp_path, monkeypatch):
     path, good = (str(soft_photo(tmp_path / name, seed, (30, 60))) for name, seed in (("a.png", 40), ("b.png", 41)))
     (tmp_path / "none.png").write_bytes(b"none")
-    before = answers.look(path, "weave", None, 0.5)
+    before = answers.look([path], "weave", None, 0.5)
 
     def refused(path, good=None):
-        verdict = answers.correct(path and str(path), "weave", good, 0.5).verdict
+        verdict = answers.correct(path and [str(path)], "weave", good, 0.5).verdict
         assert not (tmp_path / "model-corrected.ckpt").exists()
-        again = answers.look(str(tmp_path / "a.png"), "weave", None, 0.5)
-        assert np.array_equal(again.prediction.anomaly_map, before.prediction.anomaly_map)
+        again = answers.look([str(tmp_path / "a.png")], "weave", None, 0.5)
+        assert np.array_equal(*(each.judged[0].prediction.anomaly_map for each in (again, before)))
         return verdict
 
-    assert refused(None).startswith("Drop a photo to begin.")
+    assert refused(None).startswith("Drop a photo, or several, to begin.")
     assert "**Not corrected:** cannot read image none.png" in refused(tmp_path / "none.png")
     assert "**Not corrected:** gone.png: photos are deleted" in refused(tmp_path / "gone.png")
+    several = answers.correct([path, good], "weave", None, 0.5).verdict
+    assert "**Not corrected:** take all photos off but the one that is fine" in several
     assert "**Not corrected:** corrections join the good photos that are kept in model.ckpt." in refused(path, [good])
     with monkeypatch.context() as full:
 
@@ -158,9 +160,11 @@ def test_what_cannot_be_corrected_is_said_and_changes_nothing(answers, tmp_path,
         assert refused(path).endswith("**Not corrected:** no space left")
 
     (tmp_path / "model-corrected.ckpt").write_bytes(b"of yesterday")
-    verdict = answers.correct(path, "weave", None, 0.5).verdict
+    verdict = answers.correct([path], "weave", None, 0.5).verdict
     assert "**Not corrected:** model-corrected.ckpt is there already, of an earlier time." in verdict
     assert (tmp_path / "model-corrected.ckpt").read_bytes() == b"of yesterday"
     (tmp_path / "model-corrected.ckpt").unlink()
-    assert "**Corrected**" in answers.correct(path, "weave", None, 0.5).verdict
-    assert answers.correct(path, "weave", None, 0.5).verdict.endswith("**Not corrected:** a.png has been taken for fine before")
+    assert "**Corrected**" in answers.correct([path], "weave", None, 0.5).verdict
+    assert answers.correct([path], "weave", None, 0.5).verdict.endswith(
+        "**Not corrected:** a.png has been taken for fine before"
+    )

@@ -50,6 +50,11 @@ def answers():
     return a_page()
 
 
+def of(answer):
+    """The prediction of a single photo."""
+    return answer.judged[0].prediction if answer.judged else None
+
+
 def uploaded(paths, folder):
     """The photos as the server has them: each in a folder named after its contents."""
     there = []
@@ -68,8 +73,8 @@ def test_the_answer_is_that_of_a_folder_of_the_same_photos(answers, good, judged
     engine = Engine(accelerator="cpu", devices=1, logger=False, enable_progress_bar=False, default_root_dir=tmp_path)
     (expected,) = engine.predict(model=model, datamodule=Photos(tmp_path / "judged", num_workers=0))
 
-    answer = answers.look(judged, "weave", uploaded(good[:count], tmp_path / "server")[::-1], 0.5)
-    prediction = answer.prediction
+    answer = answers.look([judged], "weave", uploaded(good[:count], tmp_path / "server")[::-1], 0.5)
+    prediction = of(answer)
     assert prediction.score == expected.pred_score.item()
     assert np.array_equal(prediction.anomaly_map, expected.anomaly_map[0].numpy())
     assert np.array_equal(prediction.anomaly_map > 0.5, expected.pred_mask[0].numpy())
@@ -79,20 +84,20 @@ def test_the_answer_is_that_of_a_folder_of_the_same_photos(answers, good, judged
 
 
 def same(first, second):
-    return first.verdict == second.verdict and np.array_equal(first.prediction.anomaly_map, second.prediction.anomaly_map)
+    return first.verdict == second.verdict and np.array_equal(of(first).anomaly_map, of(second).anomaly_map)
 
 
 @pytest.mark.parametrize("weights", [ADAPTERS, "clip"])
 def test_without_them_the_text_s_answer_is_back_to_the_last_bit(judged, good, weights):
     answers = a_page(weights, backbone="mini")
-    text = answers.look(judged, "weave", None, 0.5)
-    photos = answers.look(judged, "weave", good, 0.5)
+    text = answers.look([judged], "weave", None, 0.5)
+    photos = answers.look([judged], "weave", good, 0.5)
     assert not same(text, photos)
     assert "**nothing but its name**" in text.verdict
     assert (UNCALIBRATED in text.verdict) == (weights == "clip")
     assert UNCALIBRATED not in photos.verdict, "they set thresholds"
-    assert same(answers.look(judged, "weave", [], 0.5), text)
-    nameless = answers.look(judged, None, None, 0.5).verdict
+    assert same(answers.look([judged], "weave", [], 0.5), text)
+    nameless = answers.look([judged], None, None, 0.5).verdict
     assert ("**nothing**, not even its name" in nameless) == (weights == "clip"), "the adapters' file names what they are for"
 
 
@@ -101,15 +106,15 @@ def test_visitors_with_other_photos_and_names_have_their_own_answers(answers, ju
     fit = MemoryFit.fit
     monkeypatch.setattr(MemoryFit, "fit", lambda self, images, weight: (seen.append(len(images)), fit(self, images, weight))[1])
     visitors = [("weave", good[:3]), ("brick", good[:3]), ("weave", good[2:]), ("weave", None)]
-    first = [answers.look(judged, *visitor, 0.5) for visitor in visitors]
-    again = [answers.look(judged, *visitor, 0.5) for visitor in visitors[::-1]][::-1]
-    alone = [a_page().look(judged, *visitor, 0.5) for visitor in visitors]
+    first = [answers.look([judged], *visitor, 0.5) for visitor in visitors]
+    again = [answers.look([judged], *visitor, 0.5) for visitor in visitors[::-1]][::-1]
+    alone = [a_page().look([judged], *visitor, 0.5) for visitor in visitors]
     assert all(map(same, first, alone))
     assert all(map(same, again, alone))
     assert not same(alone[0], alone[2])
     assert seen[:5] == [3, 3, 2, 3, 3], "the third visitor's were the last that were seen"
     with ThreadPoolExecutor(2) as pool:
-        at_once = list(pool.map(lambda visitor: answers.look(judged, *visitor, 0.5), 2 * visitors[2:]))
+        at_once = list(pool.map(lambda visitor: answers.look([judged], *visitor, 0.5), 2 * visitors[2:]))
     assert all(map(same, at_once, 2 * alone[2:]))
 
 
@@ -124,27 +129,30 @@ def test_files_that_do_not_serve_are_named(answers, judged, good, tmp_path):
     }
     for line, photos in lines.items():
         for path in (judged, None):  # also before there is a photo to judge
-            answer = answers.look(path, "weave", photos, 0.5)
-            assert answer.prediction is None
+            answer = answers.look(path and [path], "weave", photos, 0.5)
+            assert of(answer) is None
             assert answer.verdict.startswith(f"### No result\n{line}")
-    answer = answers.look(judged, "weave", [*good, copy], 0.5)
+    answer = answers.look([judged], "weave", [*good, copy], 0.5)
     assert answer.verdict.startswith(
         "### No result\nphoto.png is the photo to judge and, as copy.png, a good photo: it would be compared with itself."
     )
     many = [photo(tmp_path / "many" / f"{index}.png", index) for index in range(MAX_PHOTOS + 1)]
-    assert answers.look(judged, "weave", many[1:], 0.5).prediction is not None
-    assert answers.look(judged, "weave", many, 0.5).verdict.startswith("### No result\n17 good photos are more than the 16")
-    assert answers.look(None, "weave", good, 0.5).verdict == "Drop a photo to begin.\n\nKnown of the target: **4 good photos**."
+    assert of(answers.look([judged], "weave", many[1:], 0.5)) is not None
+    assert answers.look([judged], "weave", many, 0.5).verdict.startswith("### No result\n17 good photos are more than the 16")
+    assert (
+        answers.look(None, "weave", good, 0.5).verdict
+        == "Drop a photo, or several, to begin.\n\nKnown of the target: **4 good photos**."
+    )
 
 
 def test_copies_count_once_and_another_aspect_is_told_of(answers, judged, good, tmp_path):
     copy = str(shutil.copy(good[0], tmp_path / "copy.png"))
-    once, twice = (answers.look(judged, "weave", photos, 0.5) for photos in (good, [*good, copy, good[1]]))
-    assert np.array_equal(once.prediction.anomaly_map, twice.prediction.anomaly_map)
+    once, twice = (answers.look([judged], "weave", photos, 0.5) for photos in (good, [*good, copy, good[1]]))
+    assert np.array_equal(of(once).anomaly_map, of(twice).anomaly_map)
     assert "6 good photos were given, 4 of them different: copies count once." in twice.verdict
     wide = photo(tmp_path / "wide.png", 50, size=(240, 120))
-    answer = answers.look(judged, "weave", [*good, wide], 0.5)
-    assert answer.prediction is not None
+    answer = answers.look([judged], "weave", [*good, wide], 0.5)
+    assert of(answer) is not None
     assert "Of another aspect than the photo to judge (160x120): wide.png (240x120). Squeezed" in answer.verdict
     assert "aspect" not in once.verdict
 
@@ -154,9 +162,9 @@ def test_a_good_photo_that_the_ignored_region_was_not_drawn_for_is_named(judged,
     ignored.paste(255, (0, 0, 40, 40))
     ignored.save(tmp_path / "ignore.png")
     answers = a_page(ignore=str(tmp_path / "ignore.png"))
-    assert answers.look(judged, "weave", good, 0.5).prediction is not None
+    assert of(answers.look([judged], "weave", good, 0.5)) is not None
     other = photo(tmp_path / "other.png", 50, size=(80, 60))
-    verdict = answers.look(judged, "weave", [*good, other], 0.5).verdict
+    verdict = answers.look([judged], "weave", [*good, other], 0.5).verdict
     assert verdict.startswith("### No result\nother.png is 80x60, and the picture of what to ignore is 160x120")
 
 
@@ -165,10 +173,10 @@ def test_photos_of_a_checkpoint_count_again_when_those_of_the_page_are_taken_off
     model.set_references([photo(tmp_path / "own" / f"{seed}.png", seed) for seed in range(10, 16)])
     write_corrected(model, GOLDEN / "checkpoint-v1.ckpt", tmp_path / "model.ckpt")
     answers = a_page(tmp_path / "model.ckpt", tmp_path / "model.ckpt")
-    own = answers.look(judged, "weave", None, 0.5)
+    own = answers.look([judged], "weave", None, 0.5)
     assert "**6 good photos** kept in the checkpoint." in own.verdict
-    others = answers.look(judged, "weave", good, 0.5)
+    others = answers.look([judged], "weave", good, 0.5)
     assert "**4 good photos**, in place of the 6 kept in the checkpoint." in others.verdict
     assert not same(own, others)
-    assert same(answers.look(judged, "weave", None, 0.5), own)
-    assert answers.predictor.score(judged) == own.prediction.score
+    assert same(answers.look([judged], "weave", None, 0.5), own)
+    assert answers.predictor.score(judged) == of(own).score

@@ -10,6 +10,7 @@ from anomalib_dpclip import __version__
 from anomalib_dpclip.cli import main
 from anomalib_dpclip.data.results import CONTACT_SHEET, RESULTS, RESULTS_JSON
 from anomalib_dpclip.model.from_file import model_from_file
+from anomalib_dpclip.post_processing.standing import Standing
 
 
 @pytest.fixture
@@ -87,6 +88,18 @@ def test_what_exceeds_the_threshold_is_listed_in_pixels_of_the_photo(tmp_path, p
         assert 0.5 < region["score"] <= 1
         assert 0 < region["area"] <= (right - left) * (bottom - top) + 200  # less than a row of pixels of the map is rounded
     assert all(region["area"] == 19200 for row in large for region in row["regions"])
+
+
+def test_each_photo_is_told_how_many_good_photos_score_lower(tmp_path, photos, capsys):
+    good, new = tmp_path / "good", tmp_path / "new.png"
+    photos.rename(good)
+    Image.new("RGB", (160, 120), (255, 0, 255)).save(new)
+    weights, out = ["--weights", str(GOLDEN / FILES[0])], tmp_path / "out"
+    main(["predict", *weights, "--good", str(good), str(new), "--output", str(out), "--num_workers", "0"])
+    line, *_ = capsys.readouterr().out.splitlines()
+    (row,) = json.loads((out / RESULTS_JSON).read_text())
+    assert row["good_photos"] == 3
+    assert line.endswith(f"  {Standing(round(3 * row['good_below']), 3)}")
 
 
 def test_a_photo_that_cannot_be_read_is_the_exit_status(tmp_path, photos, capsys):

@@ -69,13 +69,10 @@ def test_what_thresholds_were_set_on(basis, datamodule, said, rate):
     assert thresholds_of(tested, datamodule) == (said, rate)
 
 
-def test_the_guaranteed_rate_is_that_which_holds():
-    from anomalib_dpclip.post_processing.conformal import guarantee_of
-
-    for count, rate, holds in ((99, 0.05, 0.05), (4, 0.05, 0.2)):
-        calibration = SimpleNamespace(threshold_basis=guarantee_of(count, rate, ""))
-        tested = SimpleNamespace(post_processor=SimpleNamespace(calibration=calibration))
-        assert thresholds_of(tested, data(None, ["a"]))[1] == pytest.approx(holds)
+def test_the_guaranteed_rate_is_the_calibration_s():
+    calibration = SimpleNamespace(threshold_basis="in any words", guaranteed_rate=0.2)
+    tested = SimpleNamespace(post_processor=SimpleNamespace(calibration=calibration))
+    assert thresholds_of(tested, data(None, ["a"])) == ("in any words", 0.2)
 
 
 def test_what_is_not_known_comes_last():

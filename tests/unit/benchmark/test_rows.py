@@ -117,6 +117,33 @@ def test_other_files_are_refused_by_name(tmp_path, text, message):
     assert path.read_text(encoding="latin-1") == text
 
 
+@pytest.mark.parametrize(("column", "cell"), [("by_defect", "0.98 crack"), ("by_defect", "[1]"), ("image_AP", "95.4 ± 0.2")])
+def test_a_csv_of_an_earlier_format_is_named_with_the_remedy(tmp_path, column, cell):
+    path = write_results(tmp_path / "rows.csv", {})
+    read_rows(path).assign(**{column: cell}).to_csv(path, index=False)
+    for read in (lambda: read_rows(path), lambda: write_tables(path, PROVENANCE, {})):
+        with pytest.raises(ValueError, match=r"rows\.csv: .*another format.*--fresh sets this file aside") as refused:
+            read()
+        assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("text", ["{} {}", "[]", '{"other": 1}', '{"row": []}', '{"row": {"label": "A"}}', ""])
+def test_a_job_s_file_of_an_earlier_format_is_named_with_the_remedy(tmp_path, text):
+    path = write_results(tmp_path / "rows.csv", {})
+    (jobs_folder(path) / "rows0.json").write_text(text)
+    with pytest.raises(ValueError, match=r"rows0\.json: .*--fresh sets this file aside"):
+        write_tables(path, PROVENANCE, {})
+
+
+@pytest.mark.parametrize("what", ["images", "shift"])
+def test_a_file_beside_of_an_earlier_format_is_named_with_the_remedy(tmp_path, what):
+    path = write_results(tmp_path / "rows.csv", {})
+    beside(path, what).write_text("a,b\n1,2\n")
+    for read in (lambda: read_beside(path, what), lambda: write_tables(path, PROVENANCE, {})):
+        with pytest.raises(ValueError, match=rf"rows\.{what}\.csv: .*--fresh sets this file aside"):
+            read()
+
+
 def test_a_missing_file_says_how_to_make_it(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"dpclip benchmark --config CONFIG --out .*rows\.csv"):
         read_rows(tmp_path / "rows.csv")

@@ -13,7 +13,7 @@ from anomalib_dpclip.callbacks.decision_report import MAX_LISTED, PredictionRepo
 def predict(count, *callbacks):
     """A run of batches of one photo, which are drawn while the next is predicted."""
     drawer = SimpleNamespace(pictures={})
-    trainer = SimpleNamespace(callbacks=[drawer, *callbacks])
+    trainer = SimpleNamespace(callbacks=[drawer, *callbacks], lightning_module=None)
     report = PredictionReport()
     report.on_predict_start(trainer, None)
     for index in range(count):

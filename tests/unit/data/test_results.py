@@ -47,13 +47,15 @@ def test_the_json_file_says_the_same(tmp_path):
     rows = [
         Result("a.png", "", "", "cannot read image", "m"),
         Result(
-            "b.png", "0.900000", "anomalous", "ok", "m", "images/b.png.jpg", '[{"box": [1, 2, 3, 4], "score": 0.9, "area": 7}]'
+            *("b.png", "0.900000", "anomalous", "ok", "m", "images/b.png.jpg"),
+            *('[{"box": [1, 2, 3, 4], "score": 0.9, "area": 7}]', "0.975000", "80"),
         ),
     ]
     write_results(tmp_path, rows)
     assert list(read_results(tmp_path).values()) == rows
     unread, found = json.loads((tmp_path / RESULTS_JSON).read_text())
-    assert unread["score"] is None
+    assert unread["score"] is unread["good_below"] is unread["good_photos"] is None
+    assert (found["good_below"], found["good_photos"]) == (0.975, 80)
     assert unread["regions"] == []
     assert found["score"] == 0.9
     assert found["regions"] == [{"box": [1, 2, 3, 4], "score": 0.9, "area": 7}]

@@ -117,7 +117,7 @@ def test_thresholds_by_hand():
 def test_unset_it_changes_nothing():
     calibration, values = Calibration(), torch.linspace(0, 1, 11)
     assert not calibration.is_set
-    assert calibration.thresholds == (0.5, 0.5, "")
+    assert calibration.thresholds == (0.5, 0.5, "", None)
     torch.testing.assert_close(piecewise_linear(values, calibration.map_knots), values)
     torch.testing.assert_close(piecewise_linear(values, calibration.score_knots), values)
 
@@ -197,7 +197,7 @@ def test_thresholds_that_are_given():
     calibration, seen = Calibration(), statistics(MAPS, DETECTION, [0, 0, 1]).images()
     calibration.set_ranges(seen)
     calibration.set_thresholds(Thresholds(0.6, 0.55, "as told"), seen, "industrial")
-    assert calibration.thresholds == (pytest.approx(0.6), pytest.approx(0.55), "as told")
+    assert calibration.thresholds == (pytest.approx(0.6), pytest.approx(0.55), "as told", None)
     torch.testing.assert_close(calibration.map_knots, torch.tensor([0.0, 0.40, 0.55, 0.60, 1.0]), rtol=0, atol=1e-5)
     assert calibration.is_set
 
@@ -247,3 +247,43 @@ def test_copy():
     calibration.map_knots.zero_()
     assert copy.is_set
     assert copy.map_knots[-1] == 1
+
+
+def test_the_guaranteed_rate_is_that_which_holds():
+    calibration = Calibration()
+    for labels, rate, holds in (
+        ([0, 0, 0], 0.25, 0.25),
+        ([0, 0, 0], 0.1, 0.25),
+        ([0, 0, 1], None, None),
+        ([1, 1, 1], 0.1, None),
+    ):
+        calibration.set_from(statistics(MAPS, DETECTION, labels), "industrial", rate)
+        assert calibration.guaranteed_rate == holds
+
+
+def test_where_a_score_stands_among_those_of_good_images():
+    calibration = Calibration()
+    assert calibration.standing(0.9) is None
+    calibration.set_from(statistics(MAPS, DETECTION, [0, 0, 1]), "industrial")
+    assert calibration.good_scores == pytest.approx([0.1, 0.45])
+    low, high = piecewise_linear(torch.tensor(calibration.good_scores), calibration.score_knots).tolist()
+    assert [calibration.standing(score) for score in (low, (low + high) / 2, 0.5)] == [(0, 2), (1, 2), (2, 2)]
+    assert str(calibration.standing(0.5)) == "100 % of 2 good photos score lower"
+    calibration.set_from(statistics(MAPS, DETECTION, [0, 1, 1]), "industrial")
+    assert calibration.standing(0.9) is None, "one good image has nothing to be compared with"
+
+
+def test_good_scores_agree_with_the_threshold_that_a_rate_has_set():
+    calibration = Calibration()
+    calibration.set_from(statistics(MAPS, DETECTION, [0, 0, 0]), "industrial", 0.5)
+    assert calibration.thresholds.image == pytest.approx(sorted(calibration.good_scores)[1])
+
+
+def test_a_damaged_score_of_a_good_image_is_refused():
+    saved = Calibration().description()
+    for wrong in ([0.1, "b"], [float("nan")], [1], "0.1"):
+        with pytest.raises(ValueError, match="good_scores"):
+            Calibration().restore_description(saved | {"good_scores": wrong}, "a file")
+    restored = Calibration()
+    restored.restore_description(saved | {"good_scores": [0.1, 0.2], "guaranteed_rate": 0.05}, "a file")
+    assert (restored.good_scores, restored.guaranteed_rate) == ([0.1, 0.2], 0.05)

@@ -38,6 +38,8 @@ class Result(NamedTuple):
         model: Digest of what predicted it, see `prediction_digest`.
         picture: Its picture, relative to the folder of the results; empty where there is none.
         regions: What is called anomalous in it, as JSON, see `Region.as_json`; empty where there is nothing.
+        good_below: Share in [0, 1] of the good photos whose score is lower; empty where no scores of good ones are known.
+        good_photos: How many good photos that is of.
     """
 
     path: str
@@ -47,6 +49,8 @@ class Result(NamedTuple):
     model: str
     picture: str = ""
     regions: str = ""
+    good_below: str = ""
+    good_photos: str = ""
 
 
 _HEADER = ",".join(Result._fields)
@@ -153,7 +157,9 @@ def _write(stream: TextIO, rows: Iterable[Sequence[str]]) -> None:
 
 
 def _as_json(row: Result) -> dict[str, Any]:
-    return row._asdict() | {"score": float(row.score) if row.score else None, "regions": json.loads(row.regions or "[]")}
+    numbers = {name: float(value) if value else None for name, value in (("score", row.score), ("good_below", row.good_below))}
+    numbers["good_photos"] = int(row.good_photos) if row.good_photos else None
+    return row._asdict() | numbers | {"regions": json.loads(row.regions or "[]")}
 
 
 def _rank_files(folder: Path) -> list[Path]:

@@ -103,16 +103,19 @@ class ResultsWriter(BasePredictionWriter):
     def _predicted(self, batch: ImageBatch, module: LightningModule) -> list[Result]:
         paths = batch.image_path or []
         scores = labels = [""] * len(paths)
+        standings: Sequence[tuple[str, str]] = [("", "")] * len(paths)
         if batch.pred_score is not None:
-            scores = [f"{score:.6f}" for score in batch.pred_score.flatten().tolist()]
+            values = batch.pred_score.flatten().tolist()
+            scores = [f"{score:.6f}" for score in values]
+            standings = [_standing(module, score) for score in values]
         if batch.pred_label is not None:
             labels = ["anomalous" if label else "normal" for label in batch.pred_label.flatten().tolist()]
         if getattr(module, "is_uncalibrated", False):  # a guess is no decision
             labels = [UNCALIBRATED] * len(paths)
         return [
-            Result(path, score, label, DONE, self.model, regions=_as_text(regions))
-            for path, score, label, regions in zip(
-                paths, scores, labels, batch_regions(batch, getattr(module, "min_area", 0)), strict=True
+            Result(path, score, label, DONE, self.model, "", _as_text(regions), *standing)
+            for path, score, label, regions, standing in zip(
+                paths, scores, labels, batch_regions(batch, getattr(module, "min_area", 0)), standings, strict=True
             )
         ]
 
@@ -125,6 +128,13 @@ class ResultsWriter(BasePredictionWriter):
             reason = str(error)
         logger.warning("%s; going on without it", reason)
         return Result(path, "", "", reason, self.model)
+
+
+def _standing(module: LightningModule, score: float) -> tuple[str, str]:
+    """Share of good photos that score lower, and how many there are, as DP-CLIP knows them."""
+    standing: Any = getattr(module, "standing", lambda _: None)
+    known = standing(score)
+    return ("", "") if known is None else (f"{known.lower / known.total:.6f}", str(known.total))
 
 
 def _as_text(regions: Sequence[Region]) -> str:
