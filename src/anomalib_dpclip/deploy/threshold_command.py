@@ -162,7 +162,6 @@ def raw_value(normalised: float, points: torch.Tensor) -> float:
 
 
 def _description(file: Path, exported: ExportedFile) -> dict[str, str]:
-    """What a file says of itself, in words."""
     known = exported.metadata
     lines = {
         "file": str(file),
