@@ -273,7 +273,7 @@ def test_one_training_serves_all_categories_in_processes_of_their_own(tmp_path, 
 
 @pytest.mark.usefixtures("here")
 def test_an_interrupted_run_says_how_to_go_on(tmp_path, tree, capsys, monkeypatch):
-    monkeypatch.setattr(command, "measure", interrupt)
+    monkeypatch.setattr("anomalib_dpclip.benchmark.measure.measure", interrupt)
     config, out = _config(tmp_path / "c.yaml", tree, [{"class_path": "Brightness"}]), tmp_path / "rows.csv"
     assert benchmark(config, out) == 130
     assert "the same command goes on from there" in capsys.readouterr().out

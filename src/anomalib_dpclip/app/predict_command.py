@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from anomalib_dpclip.adapter_files.adapter_file import UNADAPTED
 from anomalib_dpclip.adapter_files.read_and_write import arguments_from_file
-from anomalib_dpclip.clip.feature_tower import EMBEDDED
 from anomalib_dpclip.clip.pretraining import MINI
 from anomalib_dpclip.data_sets.domain import Domain
 from anomalib_dpclip.post_processing.score_text import score_text
@@ -83,11 +82,12 @@ def predict(
             "say what photos are to be compared with: --good FOLDER of good photos of the same, --lot for a lot of mostly "
             "normal ones, or --weights FILE of trained adapters or of a checkpoint"
         )
-    if weights not in {None, UNADAPTED}:
+    if weights is not None and weights != UNADAPTED:
         arguments_from_file(weights)  # what is wrong with the file is said before anomalib's import, which takes seconds
 
     from lightning.pytorch import Trainer
 
+    from anomalib_dpclip.clip.feature_tower import EMBEDDED
     from anomalib_dpclip.data.photos import Photos
     from anomalib_dpclip.data.results.rows import DONE, summary
     from anomalib_dpclip.model.from_file import model_from_file

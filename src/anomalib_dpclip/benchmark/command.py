@@ -15,15 +15,12 @@ from threading import Lock
 from typing import Any, NamedTuple
 
 import pandas as pd
-import torch
 from tqdm import tqdm
 
 from anomalib_dpclip.benchmark.config import SECTION, accelerators_of, job_configs, read_config
 from anomalib_dpclip.benchmark.draws import Draws
-from anomalib_dpclip.benchmark.measure import check_model, measure, train_adapters
 from anomalib_dpclip.benchmark.own_process import in_own_process
 from anomalib_dpclip.benchmark.plan import Job, check_weights, plan, reason_of
-from anomalib_dpclip.benchmark.report.short_table import short_table
 from anomalib_dpclip.benchmark.rows import (
     DONE,
     FAILED,
@@ -68,11 +65,11 @@ def benchmark(
     """
     results = out or Path("runs") / "benchmark" / f"{config.stem}.csv"
     settings = read_config(config)
+    check_weights(settings)
     if shift is not None:
         settings[SECTION]["shift"] = shift.split(",")
     draws = Draws(settings[SECTION].get("draws", DRAWS))
     configs = [job for accelerator in accelerators_of(settings) for job in job_configs(settings, accelerator, draws)]
-    check_weights(configs)
     if fresh:
         set_aside(results)
     jobs = plan(configs, draws)
@@ -85,6 +82,8 @@ def benchmark(
     except KeyboardInterrupt:
         print(f"Interrupted; what is done is in {results}, and the same command goes on from there")  # noqa: T201
         return INTERRUPTED
+    from anomalib_dpclip.benchmark.report.short_table import short_table
+
     rows = run.rows[run.rows["key"].isin([job.config.key for job in jobs])]
     done = int((rows["status"] == DONE).sum())
     print(f"{done} of {len(jobs)} jobs done: {results}\n\n{short_table(rows)}")  # noqa: T201  the answer
@@ -142,6 +141,8 @@ class _Run:
 
     def all(self) -> None:
         """Tell what cannot run, train, and measure, on each device one job at a time."""
+        import torch
+
         ready = []
         for job in self._pending():
             if job.reason:
@@ -157,6 +158,10 @@ class _Run:
 
     def _buildable(self, jobs: list[Job], accelerator: str) -> list[Job]:
         """Jobs whose models can be built here; the others fail at once."""
+        import torch
+
+        from anomalib_dpclip.benchmark.measure import check_model
+
         if accelerator == "cuda" and not torch.cuda.is_available():
             reasons = dict.fromkeys(map(_model_of, jobs), "there is no GPU here: set `accelerator: cpu` in the config")
         else:
@@ -169,6 +174,8 @@ class _Run:
 
     def _train(self, job: Job, device: int | None) -> _Training:
         """Train, unless done before."""
+        from anomalib_dpclip.benchmark.measure import train_adapters
+
         path = jobs_folder(self._results) / f"{job.training}.safetensors"
         reason = "" if path.exists() else _error_of(train_adapters, job.config, device, path)
         if reason:
@@ -176,6 +183,8 @@ class _Run:
         return _Training(path, json.loads(path.with_suffix(".minutes").read_text(encoding="utf-8")))
 
     def _measure(self, job: Job, device: int | None, trained: Mapping[str, _Training]) -> None:
+        from anomalib_dpclip.benchmark.measure import measure
+
         training = trained.get(job.training)
         if training is not None and training.reason:
             self._keep(_failure(job, training.reason))
