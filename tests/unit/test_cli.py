@@ -126,7 +126,7 @@ missing = {
     "report gone.csv": "gone.csv: no such results file",
     "benchmark --config gone.yaml": "gone.yaml: no such benchmark config",
     "benchmark --config wrong.yaml": "weights gone, of the config or of DPCLIP_WEIGHTS: there is no adapter file gone",
-    "correct --ckpt_path gone photo.png": "cannot read image photo.png",
+    "correct --ckpt_path gone photo.png": "there is no adapter file gone",
 }
 for arguments, said in [*missing.items(), *((f"{name} --help", "0") for name in COMMANDS)]:
     try:

@@ -143,12 +143,9 @@ class _Run:
         """Tell what cannot run, train, and measure, on each device one job at a time."""
         import torch
 
-        ready = []
-        for job in self._pending():
-            if job.reason:
-                self._keep(_failure(job, job.reason))
-            else:
-                ready.append(job)
+        pending = self._pending()
+        self._refuse([(job, job.reason) for job in pending if job.reason])
+        ready = [job for job in pending if not job.reason]
         for accelerator in dict.fromkeys(job.config.accelerator for job in ready):
             here = self._buildable([job for job in ready if job.config.accelerator == accelerator], accelerator)
             devices = range(torch.cuda.device_count()) if accelerator == "cuda" else [None]
@@ -167,9 +164,7 @@ class _Run:
         else:
             models = {_model_of(job): job for job in jobs}
             reasons = {model: _error_of(check_model, job.config) for model, job in models.items()}
-        for job in jobs:
-            if reasons[_model_of(job)]:
-                self._keep(_failure(job, reasons[_model_of(job)]))
+        self._refuse([(job, reasons[_model_of(job)]) for job in jobs if reasons[_model_of(job)]])
         return [job for job in jobs if not reasons[_model_of(job)]]
 
     def _train(self, job: Job, device: int | None) -> _Training:
@@ -195,15 +190,31 @@ class _Run:
         except RuntimeError as error:
             self._keep(_failure(job, reason_of(error)))
 
+    def _refuse(self, jobs: list[tuple[Job, str]]) -> None:
+        """Keep that jobs cannot run, and say each reason once."""
+        if not jobs:
+            return
+        refused = [_failure(*each) for each in jobs]
+        for result in refused:
+            write_result(self._results, result)
+        self.rows = self._write()
+        for reason in dict.fromkeys(reason for _, reason in jobs):
+            first, *others = (result.row for result in refused if result.row["reason"] == reason)
+            same = f" (and so {len(others)} more)" if others else ""
+            tqdm.write(f"{_title(first)}: {_outcome(first)}{same}")
+
     def _keep(self, result: Result) -> None:
         """Write a job's file and the tables, and say what came out."""
         with self._lock:
             write_result(self._results, result if self._image_scores else result._replace(images=()))
             self.rows = self._write()
-        row = result.row
-        name = " / ".join(str(row[each]) for each in ("label", "data_set", "category"))
-        draw = f" / draw {row['draw']}" if row["draw"] else ""
-        tqdm.write(f"{name} / seed {row['seed']}{draw}: {_outcome(row)}")
+        tqdm.write(f"{_title(result.row)}: {_outcome(result.row)}")
+
+
+def _title(row: Mapping[str, Any]) -> str:
+    name = " / ".join(str(row[each]) for each in ("label", "data_set", "category"))
+    draw = f" / draw {row['draw']}" if row["draw"] else ""
+    return f"{name} / seed {row['seed']}{draw}"
 
 
 def _outcome(row: Mapping[str, Any]) -> str:
