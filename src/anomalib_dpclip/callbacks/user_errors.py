@@ -61,6 +61,7 @@ def say_last(module: ModuleType) -> None:
     show = sys.excepthook
 
     def show_sentence(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+        _restore_latest(sys.argv)
         sentence = user_error(error)
         if sentence is None:
             show(kind, error, traceback)
@@ -77,6 +78,13 @@ def say_last(module: ModuleType) -> None:
     wrong = misspelt(sys.argv)
     remarks = [f"there is no model {wrong}: did you mean {MODEL}?"] if wrong else renamed(sys.argv)
     atexit.register(_say, remarks)
+
+
+def _restore_latest(arguments: Sequence[str]) -> None:
+    from anomalib_dpclip.callbacks.results_folder import restore_latest
+
+    given = [value for option, value in pairwise(_words(arguments)) if option == "--default_root_dir"]
+    restore_latest(Path(*given[-1:] or ["results"]) / MODEL)
 
 
 def _say(errors: Iterable[str]) -> None:
