@@ -51,16 +51,16 @@ def read_adapters(path: str | Path) -> AdapterFile:
 
 
 def arguments_from_file(path: str | Path) -> dict[str, Any]:
-    """Arguments of `DPCLIP` that a file of adapters or a checkpoint was made with, as far as predictions need them.
+    """Arguments of `DPCLIP` that a file of adapters or a checkpoint was made with, of whatever type they are.
 
     Args:
         path: As in `read_adapters`. A published ``.pth`` says nothing: its are the defaults.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it holds no adapters, is damaged, or no model can be built as it says.
+        ValueError: If it holds no adapters, or is damaged.
     """
-    return read_adapters(path).provenance.model_arguments(Path(path))
+    return read_adapters(path).provenance.model_arguments
 
 
 def write_adapters(content: AdapterFile, path: str | Path) -> Path:
