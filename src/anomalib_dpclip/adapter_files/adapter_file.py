@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from itertools import groupby
 from pathlib import Path
-from typing import Any, TypeGuard
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from anomalib_dpclip.clip.pretraining import MINI
 from anomalib_dpclip.files.plain_data import plain_data
+
+if TYPE_CHECKING:  # commands say what is wrong with their arguments before they import torch
+    from torch import Tensor
 
 FORMAT_VERSION = 1
 """Of adapter files; a file with a higher one is refused."""
@@ -145,17 +145,19 @@ class AdapterFile:
         threshold_basis: What the thresholds of a target hold to, in words; only a checkpoint can have them.
     """
 
-    tensors: dict[str, Tensor]
-    calibration: dict[str, Tensor]
+    tensors: "dict[str, Tensor]"
+    calibration: "dict[str, Tensor]"
     provenance: Provenance
-    memory: dict[str, Tensor] = field(default_factory=dict)
+    memory: "dict[str, Tensor]" = field(default_factory=dict)
     threshold_basis: str = ""
 
 
-def is_plain_tensor(value: Any) -> TypeGuard[Tensor]:
+def is_plain_tensor(value: Any) -> "TypeGuard[Tensor]":
     """Whether a value is a dense tensor with its numbers in it: not sparse, nested, quantised or without storage."""
+    import torch
+
     return (
-        isinstance(value, Tensor)
+        isinstance(value, torch.Tensor)
         and value.layout == torch.strided
         and not (value.is_nested or value.is_quantized or value.is_meta)
     )

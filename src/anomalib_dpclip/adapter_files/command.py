@@ -4,9 +4,7 @@ import hashlib
 import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from anomalib_dpclip.adapter_files.adapter_file import ADAPTER_PREFIXES, AdapterFile, is_plain_tensor
 from anomalib_dpclip.adapter_files.hub import DEFAULT_NAME, local_file
@@ -14,6 +12,9 @@ from anomalib_dpclip.adapter_files.hub import push as push_to_hub
 from anomalib_dpclip.adapter_files.read_and_write import read_adapters, tensor_digest, write_adapters
 from anomalib_dpclip.files.atomic_write import atomic_write
 from anomalib_dpclip.files.plain_data import printable
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _UNKNOWN = "unknown"
 
@@ -121,7 +122,7 @@ def _calibration(content: AdapterFile) -> str:
     return content.provenance.calibration_basis or "of the images learned from"
 
 
-def _memory(memory: dict[str, Tensor]) -> str:
+def _memory(memory: "dict[str, Tensor]") -> str:
     """What is remembered of photos of a target."""
     layers = [value for name, value in memory.items() if name.startswith("layer") or name == "joint"]
     tokens = ", ".join(f"{len(each):,} of {each.shape[1]} values" for each in layers)

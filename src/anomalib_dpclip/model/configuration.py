@@ -146,7 +146,7 @@ def file_of(weights: str | Path | None) -> Path | None:
     """File of the adapters that the argument `weights` of `DPCLIP` names; ``None`` where it names none.
 
     Raises:
-        FileNotFoundError: If it is on the hub, and cannot be fetched.
+        FileNotFoundError: If it is not there, or on the hub and cannot be fetched.
         ValueError: If it names no file on the hub, or a pickle there.
     """
     return None if weights is None or weights == UNADAPTED else local_file(weights)
