@@ -150,11 +150,6 @@ def by_hand(path, folder, names):
     return {name: (outputs["pred_score"].item(), outputs["pred_label"].item()) for name, outputs in found.items()}
 
 
-@needs_onnx
-def test_onnx_by_hand(folder, expected, tmp_path):
-    assert_same(by_hand(quiet().to_onnx(tmp_path), folder, expected), expected)
-
-
 NAMES = [f"{height}x{width}.png" for height, width in SIZES[5:9]]
 
 
