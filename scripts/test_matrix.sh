@@ -43,7 +43,7 @@ for name in "${sets[@]}"; do
     rm -rf "$environment"
     python3 -m venv "$environment"
     python="$environment/bin/python"
-    "$python" -m pip install --quiet "$wheel[onnx,openvino]" "${requirements[@]}" pytest pytest-xdist hypothesis tensorboard
+    "$python" -m pip install --quiet "$wheel[onnx,openvino]" "${requirements[@]}" pytest pytest-xdist hypothesis
     "$python" -m pip list 2>/dev/null | grep -iE '^(anomalib|lightning|open_clip|open-clip|torch) *|^open.clip.torch'
     (
         cd "$folder/checkout"

@@ -1,6 +1,7 @@
 """Shared fixtures."""
 
 import os
+from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -35,9 +36,9 @@ def surfaces_root(tmp_path_factory) -> Path:
     return root
 
 
-@pytest.fixture
-def target(surfaces_root):
-    """Data module of the material to test on, cut down to some images of each kind."""
+@pytest.fixture(scope="session")
+def make_target(surfaces_root):
+    """Data modules of the material to test on, cut down to some images of each kind."""
     from anomalib_dpclip import Surfaces
 
     class FewSurfaces(Surfaces):
@@ -49,10 +50,15 @@ def target(surfaces_root):
         def name(self):
             return "Surfaces"
 
-    return FewSurfaces(root=surfaces_root, category="weave", eval_batch_size=8)
+    return partial(FewSurfaces, root=surfaces_root, category="weave", eval_batch_size=8)
 
 
 @pytest.fixture
+def target(make_target):
+    return make_target()
+
+
+@pytest.fixture(scope="session")
 def make_model(surfaces_root):
     """DPCLIP on the mini backbone, learning from a few bricks."""
 
@@ -71,17 +77,17 @@ def make_model(surfaces_root):
     return make
 
 
-@pytest.fixture
-def make_engine(tmp_path):
-    """anomalib's engine, quiet and in a temporary folder."""
+@pytest.fixture(scope="session")
+def engine_in():
+    """anomalib's engine, quiet, with its results in a folder."""
     from anomalib.engine import Engine
 
-    def make(**arguments):
+    def make(folder, **arguments):
         defaults = {
             "accelerator": "cpu",
             "devices": 1,
             "max_epochs": 2,
-            "default_root_dir": tmp_path / "results",
+            "default_root_dir": folder,
             "enable_progress_bar": False,
             "enable_model_summary": False,
             "logger": False,
@@ -90,3 +96,9 @@ def make_engine(tmp_path):
         return Engine(**defaults | arguments)
 
     return make
+
+
+@pytest.fixture
+def make_engine(engine_in, tmp_path):
+    """`engine_in` a temporary folder."""
+    return partial(engine_in, tmp_path / "results")

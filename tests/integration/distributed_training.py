@@ -12,6 +12,15 @@ from tests.arguments import make_dpclip
 from anomalib_dpclip import Surfaces
 from anomalib_dpclip.adapter_files.save_and_load import adapter_tensors
 
+
+class FewSurfaces(Surfaces):
+    """Twenty of its images."""
+
+    def _setup(self, stage=None):
+        super()._setup(stage)
+        self.test_data.subsample(range(0, len(self.test_data), 8), inplace=True)
+
+
 if __name__ == "__main__":
     settings = json.loads(sys.argv[1])
     torch.set_num_threads(1)
@@ -32,7 +41,7 @@ if __name__ == "__main__":
         enable_progress_bar=False,
         default_root_dir=Path(settings["output"]).parent / f"results{settings['devices']}",
     )
-    target = Surfaces(root=settings["root"], category="weave", eval_batch_size=8, num_workers=0)
+    target = FewSurfaces(root=settings["root"], category="weave", eval_batch_size=8, num_workers=0)
     engine.fit(model=model, datamodule=target)
     (metrics,) = engine.test(model=model, datamodule=target)
     thresholds = {name: getattr(model.post_processor, name) for name in ("image_threshold", "pixel_threshold")}

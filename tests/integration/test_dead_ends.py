@@ -16,18 +16,12 @@ from anomalib_dpclip.cli import main
 from anomalib_dpclip.data.labelled_sets import read_labelled_set
 
 
-@pytest.mark.parametrize(
-    ("model", "last"),
-    [
-        ("DPCLIP --model.weights gone.safetensors", "anomalib: error: there is no adapter file gone.safetensors"),
-        ("DPClip", "anomalib: error: there is no model DPClip: did you mean DPCLIP?"),
-    ],
-)
-def test_on_anomalib_s_command_line_the_sentence_stands_last(tmp_path, model, last):
-    command = [str(Path(sys.executable).with_name("anomalib")), "predict", "--data", str(tmp_path), "--model", *model.split()]
+def test_on_anomalib_s_command_line_the_sentence_stands_last(tmp_path):
+    model = ("--model", "DPCLIP", "--model.weights", "gone.safetensors")
+    command = [str(Path(sys.executable).with_name("anomalib")), "predict", "--data", str(tmp_path), *model]
     process = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, cwd=tmp_path)
     assert process.returncode
-    assert process.stderr.splitlines()[-1] == last
+    assert process.stderr.splitlines()[-1] == "anomalib: error: there is no adapter file gone.safetensors"
     assert "Traceback" not in process.stdout + process.stderr
 
 

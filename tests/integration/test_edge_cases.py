@@ -2,7 +2,6 @@
 
 import json
 import math
-import shutil
 
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ from tests.arguments import make_dpclip
 from tests.data.golden.make_golden import GOLDEN
 from tests.tiny_clip import tiny_clip, tiny_model
 
-from anomalib_dpclip import JSONLines, Photos
+from anomalib_dpclip import JSONLines
 from anomalib_dpclip.clip.text_tower import TextTower
 from anomalib_dpclip.method.objective import tokens_of, training_objective
 from anomalib_dpclip.method.prompting import text_anchors
@@ -85,15 +84,6 @@ def test_masks_of_one_kind_of_defect_alone(learned, make_engine, write_set, surf
         assert with_scratches[name] == pytest.approx(without[name], abs=1e-3), name
     assert not math.isnan(with_scratches["image_AUROC"])
     assert with_scratches["image_AUROC"] != without["image_AUROC"]
-
-
-def test_good_photos_are_not_scored_by_themselves(learned, make_engine, surfaces_root, tmp_path):
-    good = tmp_path / "photos" / "good"
-    shutil.copytree(surfaces_root / "weave" / "train" / "good", good)
-    model = make_dpclip(weights=GOLDEN / "adapters-v1.safetensors", few_shot_source=good, visualizer=False, **ARCHITECTURE)
-    for arguments in ({"datamodule": Photos(good.parent, num_workers=0)}, {"data_path": good.parent}):
-        with pytest.raises(ValueError, match=r"is to be scored and, as .*good/.*\.png, a photo of what the target should"):
-            make_engine().predict(model=model, **arguments)
 
 
 @pytest.mark.parametrize(

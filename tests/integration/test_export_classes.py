@@ -23,10 +23,6 @@ def images(surfaces_root):
     return torch.stack([read_image(path, as_tensor=True) for kind in paths for path in kind])
 
 
-def size(path):
-    return sum(each.stat().st_size for each in path.parent.iterdir())
-
-
 def number_of(number):
     return {"class": np.array([number])}
 
@@ -37,15 +33,16 @@ def assert_same(found, expected, tolerance):
 
 
 @needs_onnx
-def test_one_file_answers_as_one_for_each_class(images, tmp_path, capsys):
-    both = small(export_classes=",".join(CLASSES)).to_onnx(tmp_path / "both")
-    alone = [small(class_name=name).to_onnx(tmp_path / name) for name in CLASSES]
-    assert size(both) < sum(map(size, alone))
-    expected = [run_onnx(path, images) for path in alone]
+def test_one_file_answers_as_the_model_for_each_class(images, tmp_path, capsys):
+    model = small(export_classes=",".join(CLASSES))
+    both, expected = model.to_onnx(tmp_path, input_size=(140, 140)), []
+    for number, name in enumerate(CLASSES):
+        model.target.set_class(name)
+        outputs = predicted(model, images)
+        expected.append({name: outputs[name] for name in ("pred_score", "anomaly_map")})
+        assert_same(run_onnx(both, images, **number_of(number)), expected[number], 1e-4)
     assert np.abs(expected[0]["anomaly_map"] - expected[1]["anomaly_map"]).max() > 1e-3  # else nothing is shown
-    for number, outputs in enumerate(expected):
-        assert_same(run_onnx(both, images, **number_of(number)), outputs, 1e-5)
-    assert_same(run_onnx(both, images), expected[0], 1e-5)  # by default the first
+    assert_same(run_onnx(both, images), expected[0], 1e-4)  # by default the first
 
     # Each has thresholds of its own.
     before = read_exported(both).scales
@@ -58,13 +55,13 @@ def test_one_file_answers_as_one_for_each_class(images, tmp_path, capsys):
     said = capsys.readouterr().out
     assert "class 0          weave" in said
     assert "class 1          metal plate" in said
-    assert_same(run_onnx(both, images), expected[0], 1e-5)
+    assert_same(run_onnx(both, images), expected[0], 1e-4)
 
 
 @needs_openvino
 def test_openvino_chooses_a_class_or_takes_the_first(images, tmp_path):
     model = small(export_classes=CLASSES)
-    both = model.to_openvino(tmp_path)
+    both = model.to_openvino(tmp_path, input_size=(140, 140))
     found = [run_openvino(both, images), *(run_openvino(both, images, **number_of(number)) for number in (0, 1))]
     for outputs, name in zip(found, [CLASSES[0], *CLASSES], strict=True):
         model.target.set_class(name)

@@ -46,8 +46,8 @@ def exported(request, model, tmp_path_factory):
     """An exported file, and what runs it."""
     root = tmp_path_factory.mktemp(request.param)
     if request.param == "onnx":
-        return model.to_onnx(root), run_onnx
-    return model.to_openvino(root), run_openvino
+        return model.to_onnx(root, input_size=(140, 140)), run_onnx
+    return model.to_openvino(root, input_size=(140, 140)), run_openvino
 
 
 @pytest.fixture
@@ -132,7 +132,7 @@ def test_a_score_at_the_threshold_is_normal(file, images):
     """Each image's own raw score as threshold, in the file's own arithmetic; a little below it, it is anomalous."""
     path, run = file
     threshold(path, raw_score=True)
-    for number, raw in enumerate(run(path, images)["raw_score"].tolist()):
+    for number, raw in list(enumerate(run(path, images)["raw_score"].tolist()))[::4]:
         threshold(path, image=raw)
         assert not run(path, images)["pred_label"][number]
         threshold(path, image=raw - 1e-5)
@@ -196,11 +196,3 @@ def test_a_damaged_file_is_named(file):
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(ValueError, match=rf"{path.name} is no (ONNX|OpenVINO) file that can be read"):
         threshold(path)
-
-
-@needs_openvino
-def test_half_precision_leaves_thresholds_as_they_are(model, tmp_path):
-    path = model.to_openvino(tmp_path, input_size=(140, 140), compression_type="fp16")
-    exported = read_exported(path)
-    assert exported.input_size == (140, 140)
-    np.testing.assert_array_equal(exported.scales[0], model.post_processor.calibration.scale.packed())

@@ -1,7 +1,6 @@
 """Runs with something to ignore: calibration, metrics, checkpoint, predictions and exported files leave it out."""
 
 import json
-from importlib.util import find_spec
 
 import numpy as np
 import pandas as pd
@@ -12,7 +11,7 @@ from PIL import Image
 from tests.arguments import make_dpclip
 from tests.data.golden.make_golden import GOLDEN
 
-from anomalib_dpclip import DPCLIP, JSONLines
+from anomalib_dpclip import JSONLines
 from anomalib_dpclip.cli import main
 from anomalib_dpclip.data.results import RESULTS_JSON
 from anomalib_dpclip.metrics import auroc, count_pixels
@@ -111,30 +110,3 @@ def test_the_checkpoint_predicts_without_being_told(runs, folder, tmp_path, caps
     for left, top, right, bottom in regions:
         assert left < BOX[0] or top < BOX[1] or right > BOX[2] or bottom > BOX[3]
     capsys.readouterr()
-
-
-@pytest.mark.skipif(
-    not all(map(find_spec, ("onnx", "onnxscript", "onnxruntime"))), reason="needs the extras 'onnx' and 'openvino'"
-)
-def test_exported_files_ignore_it_too(runs, folder, tmp_path):
-    import onnxruntime
-
-    del runs
-    model = DPCLIP.load_from_checkpoint(folder / "plain.ckpt", visualizer=False).eval()
-    file = model.to_onnx(tmp_path, input_size=(140, 140))
-    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
-    names = [output.name for output in session.get_outputs()]
-
-    def answer(name):
-        """What the file says of the first photo."""
-        photo = np.asarray(Image.open(min((folder / name).glob("*[0-9].png"))).convert("RGB"), np.float32) / 255
-        values = session.run(None, {session.get_inputs()[0].name: photo.transpose(2, 0, 1)[None]})
-        return photo, dict(zip(names, values, strict=True))
-
-    (_, plain), (photo, stamped) = answer("plain"), answer("stamped")
-    assert all(np.array_equal(plain[name], stamped[name]) for name in names)
-    with torch.no_grad():
-        expected = model(torch.from_numpy(photo).permute(2, 0, 1)[None])
-    np.testing.assert_allclose(stamped["anomaly_map"].squeeze(), expected.anomaly_map[0], atol=1e-4)
-    np.testing.assert_allclose(stamped["pred_score"].squeeze(), expected.pred_score[0], atol=1e-4)
-    assert not stamped["pred_mask"].squeeze()[BOX[1] : BOX[3], BOX[0] : BOX[2]].any()

@@ -46,13 +46,3 @@ def test_photos_set_before_a_training_are_seen_anew_after_it(make_model, make_en
     make_engine(max_epochs=1).fit(model=model, datamodule=target)
     assert model.scorer.state.memory.photos == 4
     assert not torch.equal(model.scorer.state.memory.layers[0], before)
-
-
-@pytest.mark.parametrize("name", ["good", "copy"])
-def test_a_reference_that_is_tested_on_is_an_error(make_engine, target, surfaces_root, tmp_path, name):
-    source = surfaces_root / "weave" / "test" / "good"
-    if name == "copy":
-        source = shutil.copytree(source, tmp_path / name)
-    model = make_dpclip(backbone="mini", weights="clip", few_shot_source=source, visualizer=False)
-    with pytest.raises(ValueError, match="is to be scored and, as"):
-        make_engine().test(model=model, datamodule=target)

@@ -54,11 +54,6 @@ def test_a_global_seed_is_taken(learned, when):
     assert not _equal(_adapters(learned(seed=111)), expected)
 
 
-def test_an_own_seed_stays(learned):
-    model = learned(before=lambda: seed_everything(7), seed=5)
-    assert model.seed == model.provenance.hyper_parameters["seed"] == 5
-
-
 def test_adapters_that_were_loaded_are_learned_on(make_model, learned, tmp_path):
     path = save_adapters(learned(seed=3), tmp_path / "adapters.safetensors")
     model, loaded = make_model(), {}

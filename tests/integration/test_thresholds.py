@@ -7,25 +7,12 @@ import pytest
 import torch
 from anomalib.cli.cli import AnomalibCLI
 from anomalib.data import Folder
-from anomalib.engine import Engine
 from sklearn.metrics import f1_score
 from tests.arguments import make_dpclip
 
-from anomalib_dpclip import DPCLIP, Surfaces, save_adapters
+from anomalib_dpclip import DPCLIP
 
 RATE = 0.1
-
-
-@pytest.fixture(scope="module")
-def weights(surfaces_root, tmp_path_factory):
-    """Adapters that have learned a little from bricks."""
-    root = tmp_path_factory.mktemp("trained")
-    model = make_dpclip(
-        backbone="mini", auxiliary="Surfaces/brick", auxiliary_root=str(surfaces_root), shots=8, visualizer=False
-    )
-    engine = Engine(accelerator="cpu", max_epochs=1, default_root_dir=root, logger=False, enable_progress_bar=False)
-    engine.fit(model, datamodule=Surfaces(root=surfaces_root, category="weave", val_split_mode="none"))
-    return save_adapters(model, root / "adapters.safetensors")
 
 
 @pytest.fixture(scope="module")
@@ -39,14 +26,14 @@ def normal_photos(surfaces_root, tmp_path_factory):
 
 
 @pytest.fixture
-def recalibrate(weights, normal_photos, tmp_path):
+def recalibrate(learned_bricks, normal_photos, tmp_path):
     """``anomalib validate`` on normal photos alone, with arguments for the post-processor; the checkpoint it writes."""
 
     def run(*post_processor: str):
         gc.collect()  # torch's exporter, in other tests, leaves a subclass of the same name behind
         AnomalibCLI(
             args=[
-                *("validate", "--model", "DPCLIP", "--model.backbone", "mini", "--model.weights", str(weights)),
+                *("validate", "--model", "DPCLIP", "--model.backbone", "mini", "--model.weights", str(learned_bricks)),
                 *("--model.class_name", "weave", "--model.visualizer", "false", *post_processor),
                 *("--data", "Folder", "--data.name", "photos", "--data.root", str(normal_photos)),
                 *("--data.normal_dir", "good", "--data.normal_test_dir", "good", "--data.val_split_mode", "same_as_test"),
@@ -72,8 +59,8 @@ def thresholds_of(model):
     return model.post_processor.image_threshold.item(), model.post_processor.pixel_threshold.item()
 
 
-def test_from_labelled_validation_images_it_has_the_best_f1_score(weights, make_engine, target):
-    model, engine = make_dpclip(backbone="mini", weights=weights, visualizer=False), make_engine()
+def test_from_labelled_validation_images_it_has_the_best_f1_score(learned_bricks, make_engine, target):
+    model, engine = make_dpclip(backbone="mini", weights=learned_bricks, visualizer=False), make_engine()
     before = thresholds_of(model)
     engine.validate(model=model, datamodule=target)
     assert thresholds_of(model) != before
@@ -84,7 +71,7 @@ def test_from_labelled_validation_images_it_has_the_best_f1_score(weights, make_
     assert f1_score(labels, found) == pytest.approx(best)
 
 
-def test_from_normal_images_alone_at_a_false_alarm_rate(recalibrate, make_engine, normal_photos, weights, tmp_path):
+def test_from_normal_images_alone_at_a_false_alarm_rate(recalibrate, make_engine, normal_photos, learned_bricks, tmp_path):
     arguments = ("--model.post_processor", "DPCLIPPostProcessor", "--model.post_processor.false_alarm_rate", str(RATE))
     model = DPCLIP.load_from_checkpoint(recalibrate(*arguments), visualizer=False)
     # The 37th of 40: of 41 images four may exceed it, and the 41st is the new one.
@@ -106,16 +93,16 @@ def test_from_normal_images_alone_no_false_alarm_by_default(recalibrate, make_en
     assert labels_of(model, make_engine, normal_photos).sum() == 0
 
 
-def test_recalibrating_changes_the_calibration_and_nothing_else(recalibrate, weights):
-    before, after = make_dpclip(backbone="mini", weights=weights), DPCLIP.load_from_checkpoint(recalibrate())
+def test_recalibrating_changes_the_calibration_and_nothing_else(recalibrate, learned_bricks):
+    before, after = make_dpclip(backbone="mini", weights=learned_bricks), DPCLIP.load_from_checkpoint(recalibrate())
     states = [{name: value.nan_to_num() for name, value in each.state_dict().items()} for each in (before, after)]
     changed = {name for name, value in states[0].items() if not torch.equal(value, states[1][name])}
     assert {"post_processor.calibration.map_knots", "post_processor.calibration.score_knots", "model.anchors"} <= changed
     assert not [name for name in changed if not name.startswith(("post_processor.calibration.", "model.anchors"))]
 
 
-def test_without_validation_images_it_is_the_adapters_own(weights, make_engine, normal_photos):
-    model = make_dpclip(backbone="mini", weights=weights, class_name="weave", visualizer=False)
+def test_without_validation_images_it_is_the_adapters_own(learned_bricks, make_engine, normal_photos):
+    model = make_dpclip(backbone="mini", weights=learned_bricks, class_name="weave", visualizer=False)
     carried = model.post_processor.auxiliary_calibration
     labels_of(model, make_engine, normal_photos)
     assert carried.is_set

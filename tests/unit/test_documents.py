@@ -8,18 +8,14 @@ from dataclasses import fields
 from itertools import pairwise
 from pathlib import Path
 
-import pandas as pd
 import pytest
 import yaml
-from anomalib.data import get_datamodule
 from scripts.arguments_page import arguments_page, arguments_table
 from scripts.batch_flow import BOXES, batch_flow
 from tests.pages import PAGES, README, blocks_of
 from tests.paths import ROOT
 
-from anomalib_dpclip import DPCLIP, Surfaces
-from anomalib_dpclip.benchmark.report.command import report
-from anomalib_dpclip.benchmark.rows import read_rows
+from anomalib_dpclip import DPCLIP
 from anomalib_dpclip.cli import COMMANDS
 from anomalib_dpclip.model.arguments import GROUPS, Training
 
@@ -209,107 +205,3 @@ def test_headings_of_a_page_come_in_order():
         levels = [len(marks) for marks in re.findall(r"^(#+) ", text, flags=re.MULTILINE)]
         assert levels[0] == 1, path.name
         assert all(after - before <= 1 for before, after in pairwise(levels)), path.name
-
-
-def test_model_config_has_the_code_s_defaults():
-    arguments = yaml.safe_load((ROOT / "configs/model/dpclip.yaml").read_text())["model"]["init_args"]
-    training = {item.name: item.default for item in fields(Training)}
-    assert {
-        name: tuple(value) if isinstance(value, list) else value for name, value in arguments.pop("training").items()
-    } == training
-    parameters = inspect.signature(DPCLIP.__init__).parameters
-    own = {"image_size": 518, "tiles": 1}  # spelt out there, derived here
-    for name, value in arguments.items():
-        assert value == own.get(name, parameters[name].default), name
-
-
-@pytest.mark.parametrize("path", [path for path in CONFIGS if path.parent.name == "data"], ids=lambda path: path.stem)
-def test_data_configs_build_their_data_module(path):
-    config = yaml.safe_load(path.read_text())
-    assert type(get_datamodule(config)).__name__ == config["class_path"].rpartition(".")[2]
-
-
-@pytest.mark.parametrize("path", [path for path in CONFIGS if path.parent.name == "benchmark"], ids=lambda path: path.stem)
-def test_benchmark_configs_are_whole(path):
-    from anomalib_dpclip.benchmark.config import job_configs, read_config
-
-    jobs = job_configs(read_config(path), "cpu")
-    assert jobs
-    assert len({job.key for job in jobs}) == len(jobs)
-
-
-def test_quickstart_config_parses_through_the_anomalib_s_parser():
-    from anomalib.cli import AnomalibCLI
-
-    parser = AnomalibCLI(args=["train", "--config", str(ROOT / "configs/quickstart.yaml")], run=False)
-    assert parser.config is not None
-
-
-@pytest.mark.parametrize(("page", "results"), [("comparison", ("surfaces", "ablation")), ("large-images", ("large_images",))])
-def test_tables_on_pages_equal_the_results(page, results, capsys):
-    files = [ROOT / "benchmark_results" / f"{name}.csv" for name in results]
-    labels = set(read_rows(*files)["label"])
-    for file in files:
-        report([file])
-    printed = capsys.readouterr().out.splitlines()
-    shown = [line for line in text_of(page).splitlines() if line.startswith("| ") and line.split("|")[1].strip() in labels]
-    assert len(shown) >= 2 * len(labels)
-    wrong = [line for line in shown if line not in printed]
-    assert not wrong, f"run `dpclip report benchmark_results/{results[0]}.csv` and paste its tables into docs/{page}.md"
-
-
-def test_table_of_the_readme_equals_the_results(capsys):
-    report([ROOT / "benchmark_results" / "surfaces.csv"])
-    printed = capsys.readouterr().out.splitlines()
-    table = [line for line in README.read_text(encoding="utf-8").splitlines() if re.match(r"\| .*\d(\*\*)? ± \d", line)]
-    assert len(table) == 7
-    assert [line for line in table if line not in printed] == []
-
-
-def test_table_of_false_alarms_equals_the_results():
-    lines = (ROOT / "benchmark_results/guarantee.md").read_text(encoding="utf-8").splitlines()
-    assert "\n".join(line for line in lines if line.startswith("|")) in text_of("decisions")
-
-
-@pytest.mark.parametrize("results", ["inference", "training", "export", "photos", "photos-workers", "photos-ViT-L-14-336"])
-def test_tables_of_speed_equal_the_results(results):
-    tables = [line for line in (ROOT / f"benchmark_results/{results}.md").read_text().splitlines() if line.startswith("|")]
-    assert "\n".join(tables) in text_of("speed")
-
-
-def test_table_of_solar_cells_equals_the_results():
-    measured = pd.read_csv(ROOT / "benchmark_results/elpv.csv", comment="#")
-    assert len(measured) == 6
-    for _, row in measured.iterrows():
-        assert f"| {row.model} | {row.photos} | {row.image_AUROC} | {row.image_AP} |" in text_of("comparison")
-
-
-def test_what_the_auxiliary_materials_teach_is_that_of_the_results():
-    measured = pd.read_csv(ROOT / "benchmark_results/surfaces.csv", comment="#")
-    rows = measured[(measured["label"] == "DP-CLIP (mini)") & (measured["seed"] == 111)].set_index("category")
-    cells = [
-        f"{row.image_AUROC:.3f} / {row.pixel_AUROC:.3f}" for _, row in rows.loc[list(Surfaces.target_categories)].iterrows()
-    ]
-    assert f"| the auxiliary materials | {' | '.join(cells)} |" in text_of("comparison")
-
-
-def test_means_of_the_precisions_are_those_of_the_results():
-    lines = (ROOT / "benchmark_results/precision.md").read_text(encoding="utf-8").splitlines()
-    assert "\n".join(line for line in lines if line.startswith(("| target", "| ---", "| mean"))) in text_of("speed")
-
-
-def test_rows_of_the_gpu_are_those_of_the_results():
-    def rows(text):
-        return [
-            line for line in text.splitlines() if line.startswith(("| task", "| inference | ", "| training step", "| pixel"))
-        ]
-
-    shown = rows(text_of("speed").partition("## On a GPU")[2])
-    assert len(shown) > 10
-    assert set(shown) <= set(rows((ROOT / "benchmark_results/gpu.md").read_text(encoding="utf-8")))
-
-
-@pytest.mark.parametrize("results", ["backbones", "families"])
-def test_tables_of_backbones_equal_the_results(results):
-    lines = (ROOT / f"benchmark_results/{results}.md").read_text(encoding="utf-8").splitlines()
-    assert "\n".join(line for line in lines if line.startswith("|")) in text_of("backbones")

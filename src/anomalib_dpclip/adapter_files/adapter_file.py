@@ -4,14 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from itertools import groupby
 from pathlib import Path
-from types import UnionType
-from typing import Any, TypeGuard, get_args, get_origin
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from anomalib_dpclip.clip.pretraining import MINI
 from anomalib_dpclip.files.plain_data import plain_data
+
+if TYPE_CHECKING:  # commands say what is wrong with their arguments before they import torch
+    from torch import Tensor
 
 FORMAT_VERSION = 1
 """Of adapter files; a file with a higher one is refused."""
@@ -27,34 +26,6 @@ ADAPTER_PREFIXES = ("layer_adapters.", "seg_proj.", "det_proj.")
 
 UNADAPTED = "clip"
 """Value of the model's ``weights`` for the backbone without adapters, of which there is no file."""
-
-_ARGUMENT_TYPES: dict[str, Any] = {
-    "backbone": str,
-    "pretrained": str,
-    "quick_gelu": bool,
-    "adapter_layers": list[int],
-    "tap_layers": list[int],
-    "adapter_weight": float,
-    "projector_activation": bool,
-    "grn_pooling": str,
-    "detection": str,
-    "image_size": int | list[int],
-    "tiles": int,
-    "min_area": int,
-    "memory_backbone": str,
-    "memory_image_size": int,
-    "memory_layers": list[float],
-    "pretrained_tag": str,
-    "image_mean": list[float],
-    "image_std": list[float],
-    "tokenizer": str,
-    "class_name": str,
-    "domain": str,
-    "normal_states": list[str],
-    "abnormal_states": list[str],
-    "templates": list[str],
-}
-"""Of arguments that every prediction depends on."""
 
 _SAID_ELSEWHERE = frozenset({"backbone", "pretrained", "tokenizer"})
 """Arguments that `Provenance` has in other words, or that are a path of one machine."""
@@ -156,28 +127,13 @@ class Provenance:
         kept = {name: value for name, value in arguments.items() if value is not None and name not in left_out}
         return replace(self, arguments=plain_data(kept))
 
-    def model_arguments(self, path: Path) -> dict[str, Any]:
-        """Arguments of `DPCLIP` that give the model that these adapters are of, as far as they are known.
-
-        Args:
-            path: File of the adapters, for the message.
-
-        Raises:
-            ValueError: If a value is of another type than the argument; names both.
-        """
+    @property
+    def model_arguments(self) -> dict[str, Any]:
+        """Arguments of `DPCLIP` that give the model that these adapters are of, as far as they are known; of any type."""
         # Files from before arguments were kept have them among those of the training.
-        kept = self.arguments or {name: self.hyper_parameters.get(name) for name in _ARGUMENT_TYPES}
-        named = {name: value for name in ("backbone", "pretrained") if (value := getattr(self, name))}
-        found = kept | named | self.architecture
-        found = {name: value for name, value in found.items() if value is not None}
-        for name, value in found.items():
-            is_unknown = name not in _ARGUMENT_TYPES
-            if name in self.architecture if is_unknown else not _is_of_type(value, _ARGUMENT_TYPES[name]):
-                raise ValueError(
-                    f"{path}: no model can be built as its provenance says ({name}={value!r}); is the file damaged, or of a "
-                    f"newer version of anomalib-dpclip?"
-                )
-        return found
+        named = {"backbone": self.backbone or None, "pretrained": self.pretrained or None}
+        found = (self.arguments or self.hyper_parameters) | named | self.architecture
+        return {name: value for name, value in found.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -192,25 +148,19 @@ class AdapterFile:
         threshold_basis: What the thresholds of a target hold to, in words; only a checkpoint can have them.
     """
 
-    tensors: dict[str, Tensor]
-    calibration: dict[str, Tensor]
+    tensors: "dict[str, Tensor]"
+    calibration: "dict[str, Tensor]"
     provenance: Provenance
-    memory: dict[str, Tensor] = field(default_factory=dict)
+    memory: "dict[str, Tensor]" = field(default_factory=dict)
     threshold_basis: str = ""
 
 
-def _is_of_type(value: Any, kind: Any) -> bool:
-    if isinstance(kind, UnionType):
-        return any(_is_of_type(value, each) for each in get_args(kind))
-    if get_origin(kind) is list:
-        return isinstance(value, list) and all(_is_of_type(each, *get_args(kind)) for each in value)
-    return type(value) in ((float, int) if kind is float else (kind,))  # exactly: to isinstance, true is a whole number
-
-
-def is_plain_tensor(value: Any) -> TypeGuard[Tensor]:
+def is_plain_tensor(value: Any) -> "TypeGuard[Tensor]":
     """Whether a value is a dense tensor with its numbers in it: not sparse, nested, quantised or without storage."""
+    import torch
+
     return (
-        isinstance(value, Tensor)
+        isinstance(value, torch.Tensor)
         and value.layout == torch.strided
         and not (value.is_nested or value.is_quantized or value.is_meta)
     )

@@ -4,9 +4,7 @@ import hashlib
 import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from anomalib_dpclip.adapter_files.adapter_file import ADAPTER_PREFIXES, AdapterFile, is_plain_tensor
 from anomalib_dpclip.adapter_files.hub import DEFAULT_NAME, local_file
@@ -14,6 +12,9 @@ from anomalib_dpclip.adapter_files.hub import push as push_to_hub
 from anomalib_dpclip.adapter_files.read_and_write import read_adapters, tensor_digest, write_adapters
 from anomalib_dpclip.files.atomic_write import atomic_write
 from anomalib_dpclip.files.plain_data import printable
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _UNKNOWN = "unknown"
 
@@ -66,7 +67,6 @@ def adapters(
 
 
 def _push(content: AdapterFile, repository: str, metrics: Path | None) -> str:
-    """Upload adapters in this package's format, and their card."""
     with TemporaryDirectory() as folder:
         file = write_adapters(content, Path(folder) / DEFAULT_NAME)
         return push_to_hub(file, _card(content, file, f"hf://{repository}", metrics), repository)
@@ -88,7 +88,6 @@ def _sha256(file: Path) -> str:
 
 
 def _description(file: Path, content: AdapterFile) -> dict[str, str]:
-    """What there is to know about the adapters, in words."""
     known = content.provenance
     values = sum(tensor.numel() for tensor in content.tensors.values())
     return {
@@ -111,7 +110,6 @@ def _description(file: Path, content: AdapterFile) -> dict[str, str]:
 
 
 def _epochs(epochs: int, max_epochs: int) -> str:
-    """Epochs trained, and out of how many where that is more."""
     if not epochs:
         return _UNKNOWN
     return f"{epochs} of {max_epochs}" if epochs < max_epochs else str(epochs)
@@ -124,7 +122,7 @@ def _calibration(content: AdapterFile) -> str:
     return content.provenance.calibration_basis or "of the images learned from"
 
 
-def _memory(memory: dict[str, Tensor]) -> str:
+def _memory(memory: "dict[str, Tensor]") -> str:
     """What is remembered of photos of a target."""
     layers = [value for name, value in memory.items() if name.startswith("layer") or name == "joint"]
     tokens = ", ".join(f"{len(each):,} of {each.shape[1]} values" for each in layers)

@@ -64,15 +64,20 @@ def hub_file(path: str | Path) -> HubFile | None:
 
 
 def local_file(path: str | Path) -> Path:
-    """A path of this machine as it is; a file on the hub in the hub's cache, fetched if it is not there.
+    """A file of this machine; one on the hub in the hub's cache, fetched if it is not there.
 
     Raises:
-        FileNotFoundError: If there is no such file on the hub, or it is neither cached nor to be had.
+        FileNotFoundError: If there is no such file, here or on the hub, or it is neither cached nor to be had.
         ValueError: If it is named wrongly, or a pickle.
     """
     wanted = hub_file(path)
     if wanted is None:
-        return Path(path)
+        file = Path(path)
+        if file.is_dir():
+            raise FileNotFoundError(f"{file} is a folder: give the adapter file in it, .safetensors, .ckpt or .pth")
+        if not file.is_file():
+            raise FileNotFoundError(f"there is no adapter file {file}")
+        return file
     file = _fetched(wanted)
     with file.open("rb") as stream:
         if stream.read(4).startswith(_PICKLES):

@@ -9,12 +9,9 @@ import pickle
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
-from torch import Tensor
 
 from anomalib_dpclip.adapter_files.adapter_file import (
     ADAPTER_PREFIXES,
@@ -29,6 +26,9 @@ from anomalib_dpclip.adapter_files.hub import local_file
 from anomalib_dpclip.files.atomic_write import atomic_write
 from anomalib_dpclip.files.plain_data import printable
 from anomalib_dpclip.files.safe_load import load_plain
+
+if TYPE_CHECKING:  # commands say what is wrong with their arguments before they import torch
+    from torch import Tensor
 
 _DIGEST_KEY = "sha256"
 _CALIBRATION_PREFIX = "calibration."
@@ -45,26 +45,22 @@ def read_adapters(path: str | Path) -> AdapterFile:
         ValueError: If it is none of them, or damaged.
     """
     file = local_file(path)
-    if file.is_dir():
-        raise FileNotFoundError(f"{file} is a folder: give the adapter file in it, .safetensors, .ckpt or .pth")
-    if not file.is_file():
-        raise FileNotFoundError(f"there is no adapter file {file}")
     content = _read_safetensors(file) if file.suffix == ".safetensors" else _read_pickled(file)
     _require_no_more_than_is_stored(content, file)
     return content
 
 
 def arguments_from_file(path: str | Path) -> dict[str, Any]:
-    """Arguments of `DPCLIP` that a file of adapters or a checkpoint was made with, as far as predictions need them.
+    """Arguments of `DPCLIP` that a file of adapters or a checkpoint was made with, of whatever type they are.
 
     Args:
         path: As in `read_adapters`. A published ``.pth`` says nothing: its are the defaults.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it holds no adapters, is damaged, or no model can be built as it says.
+        ValueError: If it holds no adapters, or is damaged.
     """
-    return read_adapters(path).provenance.model_arguments(Path(path))
+    return read_adapters(path).provenance.model_arguments
 
 
 def write_adapters(content: AdapterFile, path: str | Path) -> Path:
@@ -83,6 +79,10 @@ def write_adapters(content: AdapterFile, path: str | Path) -> Path:
     file = Path(path)
     if file.suffix not in {".safetensors", ".pth"}:
         raise ValueError(f"{file}: adapters are written as .safetensors, or .pth for the published format")
+
+    import torch
+    from safetensors.torch import save
+
     adapters, calibration = _on_cpu(content.tensors), _on_cpu(content.calibration)
     with atomic_write(file) as unfinished:
         if file.suffix == ".pth":
@@ -96,7 +96,7 @@ def write_adapters(content: AdapterFile, path: str | Path) -> Path:
     return file
 
 
-def tensor_digest(tensors: Mapping[str, Tensor]) -> str:
+def tensor_digest(tensors: "Mapping[str, Tensor]") -> str:
     """Identifies adapters by their values alone, whatever file or model holds them."""
     return _digest({}, _on_cpu(tensors))[:16]
 
@@ -179,7 +179,7 @@ def _load_pickled(path: Path) -> Any:
         return load_plain(path)
 
 
-def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _under(prefix: str, tensors: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
     """Tensors whose names begin so, by the rest of their names."""
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
@@ -192,12 +192,14 @@ def _require_no_more_than_is_stored(content: AdapterFile, file: Path) -> None:
         raise ValueError(f"{file} claims {claimed:,} bytes of adapters, more than it is long: it is damaged, or made to harm")
 
 
-def _on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _on_cpu(tensors: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
     return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
 
 
-def _digest(provenance: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+def _digest(provenance: Mapping[str, Any], tensors: "Mapping[str, Tensor]") -> str:
     """Hash of all that an adapter file holds: safetensors itself does not notice a flipped bit."""
+    import torch
+
     digest = hashlib.sha256(json.dumps(provenance, sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

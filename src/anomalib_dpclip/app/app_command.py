@@ -3,18 +3,16 @@
 import re
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from anomalib_dpclip.adapter_files.adapter_file import UNADAPTED
-from anomalib_dpclip.adapter_files.read_and_write import read_adapters
-from anomalib_dpclip.app.page import page
-from anomalib_dpclip.app.predictor import Predictor
-from anomalib_dpclip.clip.loading import MINI
-from anomalib_dpclip.data.labelled_sets import categories_of, data_module_class
+from anomalib_dpclip.adapter_files.read_and_write import arguments_from_file, read_adapters
+from anomalib_dpclip.clip.pretraining import MINI
 from anomalib_dpclip.data_sets.class_names import UNKNOWN_CLASS, describe
 from anomalib_dpclip.data_sets.domain import Domain
-from anomalib_dpclip.model.from_file import model_from_file
-from anomalib_dpclip.model.lightning_model import DPCLIP
+
+if TYPE_CHECKING:  # imported by what needs it, after everything that can be wrong with the arguments
+    from anomalib_dpclip.model.lightning_model import DPCLIP
 
 _KEPT_VISITORS = 100
 _DESCRIBED_SETS = ("MVTecAD", "VisA", "MPDD", "BTech", "BMAD")
@@ -73,6 +71,12 @@ def app(
         raise ValueError(f"max_megabytes must be at least 1, not {max_megabytes}")
     if find_spec("gradio") is None:
         raise ModuleNotFoundError("the page needs gradio: pip install 'anomalib-dpclip[app]'")
+    if weights != UNADAPTED:
+        arguments_from_file(weights)  # what is wrong with the file is said before imports that take seconds
+
+    from anomalib_dpclip.app.page import page
+    from anomalib_dpclip.app.predictor import Predictor
+
     given: dict[str, Any] = {"backbone": backbone, "pretrained": pretrained, "domain": domain}
     given |= {"clip": {"quick_gelu": quick_gelu}, "region": {"ignore": ignore, "min_area": min_area}}
     model = _model(weights, given)
@@ -105,8 +109,10 @@ def app(
     blocks.block_thread()
 
 
-def _model(weights: str, given: dict[str, Any]) -> DPCLIP:
+def _model(weights: str, given: dict[str, Any]) -> "DPCLIP":
     """The model, with errors that name the page's options: those of the model go without their prefix here."""
+    from anomalib_dpclip.model.from_file import model_from_file
+
     chosen = {name: value for name, value in given.items() if value is not None}
     try:
         return model_from_file(weights, visualizer=False, evaluator=False, **chosen)
@@ -132,6 +138,8 @@ def suggested_names(learned_from: list[str], backbone: str) -> list[str]:
         learned_from: As in the adapters' provenance, ``"Surfaces/brick"``.
         backbone: Name of the CLIP backbone.
     """
+    from anomalib_dpclip.data.labelled_sets import categories_of, data_module_class
+
     learned = [source.partition("/")[2] for source in learned_from]
     sets = ["Surfaces"] if backbone == MINI else _DESCRIBED_SETS
     described = [describe(name, category) for name in sets for category in categories_of(data_module_class(name))]

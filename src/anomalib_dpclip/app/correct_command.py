@@ -2,14 +2,14 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from anomalib_dpclip.app.predictor import Predictor
-from anomalib_dpclip.callbacks.checkpoint_io import AtomicCheckpointIO
+from anomalib_dpclip.adapter_files.read_and_write import read_adapters
 from anomalib_dpclip.data.images import read_image
 from anomalib_dpclip.data.photo_files import photo_files
-from anomalib_dpclip.model.from_file import model_from_file
-from anomalib_dpclip.model.lightning_model import DPCLIP
+
+if TYPE_CHECKING:  # imported by what needs it, after everything that can be wrong with the arguments
+    from anomalib_dpclip.model.lightning_model import DPCLIP
 
 
 def correct(ckpt_path: Path, photos: list[Path], to: Path | None = None, known: list[Path] | Path | None = None) -> None:
@@ -31,12 +31,16 @@ def correct(ckpt_path: Path, photos: list[Path], to: Path | None = None, known: 
     if to is not None and to.exists():
         raise FileExistsError(f"{to} is there already: delete it, or name another with --to")
     source = target if target.exists() else ckpt_path
+    read_adapters(source)
     for photo in photos:  # before anything that takes time
         read_image(photo)
     places = [known] if isinstance(known, Path) else known or []
     for place in places:
         if not place.exists():
             raise FileNotFoundError(f"no folder or photo {place}: --known looks at it before and after")
+
+    from anomalib_dpclip.model.from_file import model_from_file
+
     model = model_from_file(source, visualizer=False, evaluator=False)
     if model.scorer.name != "memory":
         raise ValueError(
@@ -59,8 +63,10 @@ def corrected_path(checkpoint: Path) -> Path:
     return checkpoint.with_stem(f"{checkpoint.stem}-corrected")
 
 
-def write_corrected(model: DPCLIP, source: Path, target: Path) -> None:
+def write_corrected(model: "DPCLIP", source: Path, target: Path) -> None:
     """Write a checkpoint that is another one but for what a model knows now."""
+    from anomalib_dpclip.callbacks.checkpoint_io import AtomicCheckpointIO
+
     files = AtomicCheckpointIO()
     checkpoint = files.load_checkpoint(source)
     checkpoint["state_dict"] = model.state_dict()
@@ -95,5 +101,7 @@ def still_anomalous(photos: Iterable[str], scores: Iterable[float]) -> list[str]
 
 
 def _scores(model: Any, paths: Sequence[str]) -> list[float]:
+    from anomalib_dpclip.app.predictor import Predictor
+
     predictor = Predictor(model)
     return [predictor.score(path) for path in paths]

@@ -1,13 +1,14 @@
 """The command `dpclip predict`: scores, decisions and pictures of photos, by good photos of the same or by adapters."""
 
+import logging
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from anomalib_dpclip.adapter_files.adapter_file import UNADAPTED
 from anomalib_dpclip.adapter_files.read_and_write import arguments_from_file
-from anomalib_dpclip.clip.feature_tower import EMBEDDED
 from anomalib_dpclip.clip.pretraining import MINI
 from anomalib_dpclip.data_sets.domain import Domain
 from anomalib_dpclip.post_processing.score_text import score_text
@@ -83,11 +84,12 @@ def predict(
             "say what photos are to be compared with: --good FOLDER of good photos of the same, --lot for a lot of mostly "
             "normal ones, or --weights FILE of trained adapters or of a checkpoint"
         )
-    if weights not in {None, UNADAPTED}:
+    if weights is not None and weights != UNADAPTED:
         arguments_from_file(weights)  # what is wrong with the file is said before anomalib's import, which takes seconds
 
     from lightning.pytorch import Trainer
 
+    from anomalib_dpclip.clip.feature_tower import EMBEDDED
     from anomalib_dpclip.data.photos import Photos
     from anomalib_dpclip.data.results.rows import DONE, summary
     from anomalib_dpclip.model.from_file import model_from_file
@@ -116,13 +118,18 @@ def predict(
         model.visualizer = PictureVisualizer()
     data = Photos(_common_folder(photos), batch_size, num_workers, fresh=fresh, bit_depth=bit_depth, only=photos)
     found: list[Result] = []
+    told: list[int] = []  # photos of each call: of an earlier run first, then of each batch
 
     def show(rows: "Sequence[Result]") -> None:
         found.extend(rows)
+        told.append(len(rows))
         for row in rows:
             print(_line(row, Path(trainer.default_root_dir)), flush=True)  # noqa: T201  (what was asked for)
 
     data.listener = show
+    for name in ("lightning.pytorch", "lightning_fabric"):  # what hardware there is, and advertisements
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", "Total length of `DataLoader` across ranks is zero")
     trainer = Trainer(
         accelerator=accelerator,
         devices=1,
@@ -134,7 +141,8 @@ def predict(
     )
     trainer.predict(model, datamodule=data, return_predictions=False)
     print(summary(found))  # noqa: T201
-    for line in model.threshold_remarks():
+    nothing_new = [f"Nothing to do: all {len(found)} photos have results in {output}."]
+    for line in model.threshold_remarks() if sum(told[1:]) else nothing_new:
         print(line)  # noqa: T201
     unread = any(row.status != DONE for row in found)
     return int(unread or (exit_code and any(row.label == "anomalous" for row in found)))

@@ -15,15 +15,12 @@ from threading import Lock
 from typing import Any, NamedTuple
 
 import pandas as pd
-import torch
 from tqdm import tqdm
 
 from anomalib_dpclip.benchmark.config import SECTION, accelerators_of, job_configs, read_config
 from anomalib_dpclip.benchmark.draws import Draws
-from anomalib_dpclip.benchmark.measure import check_model, measure, train_adapters
 from anomalib_dpclip.benchmark.own_process import in_own_process
 from anomalib_dpclip.benchmark.plan import Job, check_weights, plan, reason_of
-from anomalib_dpclip.benchmark.report.short_table import short_table
 from anomalib_dpclip.benchmark.rows import (
     DONE,
     FAILED,
@@ -68,11 +65,11 @@ def benchmark(
     """
     results = out or Path("runs") / "benchmark" / f"{config.stem}.csv"
     settings = read_config(config)
+    check_weights(settings)
     if shift is not None:
         settings[SECTION]["shift"] = shift.split(",")
     draws = Draws(settings[SECTION].get("draws", DRAWS))
     configs = [job for accelerator in accelerators_of(settings) for job in job_configs(settings, accelerator, draws)]
-    check_weights(configs)
     if fresh:
         set_aside(results)
     jobs = plan(configs, draws)
@@ -85,6 +82,8 @@ def benchmark(
     except KeyboardInterrupt:
         print(f"Interrupted; what is done is in {results}, and the same command goes on from there")  # noqa: T201
         return INTERRUPTED
+    from anomalib_dpclip.benchmark.report.short_table import short_table
+
     rows = run.rows[run.rows["key"].isin([job.config.key for job in jobs])]
     done = int((rows["status"] == DONE).sum())
     print(f"{done} of {len(jobs)} jobs done: {results}\n\n{short_table(rows)}")  # noqa: T201  the answer
@@ -142,12 +141,11 @@ class _Run:
 
     def all(self) -> None:
         """Tell what cannot run, train, and measure, on each device one job at a time."""
-        ready = []
-        for job in self._pending():
-            if job.reason:
-                self._keep(_failure(job, job.reason))
-            else:
-                ready.append(job)
+        import torch
+
+        pending = self._pending()
+        self._refuse([(job, job.reason) for job in pending if job.reason])
+        ready = [job for job in pending if not job.reason]
         for accelerator in dict.fromkeys(job.config.accelerator for job in ready):
             here = self._buildable([job for job in ready if job.config.accelerator == accelerator], accelerator)
             devices = range(torch.cuda.device_count()) if accelerator == "cuda" else [None]
@@ -157,18 +155,22 @@ class _Run:
 
     def _buildable(self, jobs: list[Job], accelerator: str) -> list[Job]:
         """Jobs whose models can be built here; the others fail at once."""
+        import torch
+
+        from anomalib_dpclip.benchmark.measure import check_model
+
         if accelerator == "cuda" and not torch.cuda.is_available():
             reasons = dict.fromkeys(map(_model_of, jobs), "there is no GPU here: set `accelerator: cpu` in the config")
         else:
             models = {_model_of(job): job for job in jobs}
             reasons = {model: _error_of(check_model, job.config) for model, job in models.items()}
-        for job in jobs:
-            if reasons[_model_of(job)]:
-                self._keep(_failure(job, reasons[_model_of(job)]))
+        self._refuse([(job, reasons[_model_of(job)]) for job in jobs if reasons[_model_of(job)]])
         return [job for job in jobs if not reasons[_model_of(job)]]
 
     def _train(self, job: Job, device: int | None) -> _Training:
         """Train, unless done before."""
+        from anomalib_dpclip.benchmark.measure import train_adapters
+
         path = jobs_folder(self._results) / f"{job.training}.safetensors"
         reason = "" if path.exists() else _error_of(train_adapters, job.config, device, path)
         if reason:
@@ -176,6 +178,8 @@ class _Run:
         return _Training(path, json.loads(path.with_suffix(".minutes").read_text(encoding="utf-8")))
 
     def _measure(self, job: Job, device: int | None, trained: Mapping[str, _Training]) -> None:
+        from anomalib_dpclip.benchmark.measure import measure
+
         training = trained.get(job.training)
         if training is not None and training.reason:
             self._keep(_failure(job, training.reason))
@@ -186,15 +190,31 @@ class _Run:
         except RuntimeError as error:
             self._keep(_failure(job, reason_of(error)))
 
+    def _refuse(self, jobs: list[tuple[Job, str]]) -> None:
+        """Keep that jobs cannot run, and say each reason once."""
+        if not jobs:
+            return
+        refused = [_failure(*each) for each in jobs]
+        for result in refused:
+            write_result(self._results, result)
+        self.rows = self._write()
+        for reason in dict.fromkeys(reason for _, reason in jobs):
+            first, *others = (result.row for result in refused if result.row["reason"] == reason)
+            same = f" (and so {len(others)} more)" if others else ""
+            tqdm.write(f"{_title(first)}: {_outcome(first)}{same}")
+
     def _keep(self, result: Result) -> None:
         """Write a job's file and the tables, and say what came out."""
         with self._lock:
             write_result(self._results, result if self._image_scores else result._replace(images=()))
             self.rows = self._write()
-        row = result.row
-        name = " / ".join(str(row[each]) for each in ("label", "data_set", "category"))
-        draw = f" / draw {row['draw']}" if row["draw"] else ""
-        tqdm.write(f"{name} / seed {row['seed']}{draw}: {_outcome(row)}")
+        tqdm.write(f"{_title(result.row)}: {_outcome(result.row)}")
+
+
+def _title(row: Mapping[str, Any]) -> str:
+    name = " / ".join(str(row[each]) for each in ("label", "data_set", "category"))
+    draw = f" / draw {row['draw']}" if row["draw"] else ""
+    return f"{name} / seed {row['seed']}{draw}"
 
 
 def _outcome(row: Mapping[str, Any]) -> str:

@@ -8,12 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from anomalib.pipelines.components.utils import get_iterator_from_grid_dict
-from anomalib.utils.config import flatten_dict
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from anomalib_dpclip.benchmark.corruptions import chosen_corruptions
 from anomalib_dpclip.benchmark.draws import Draws
 from anomalib_dpclip.benchmark.rows import ALL, IDENTITY
 
@@ -200,6 +197,9 @@ def job_configs(config: dict[str, Any], accelerator: str, draws: Draws | None = 
         ValueError: A part of the config is of another kind than it must be, or two different models, or two different
             data sets, could not be told apart in tables.
     """
+    from anomalib.pipelines.components.utils import get_iterator_from_grid_dict
+    from anomalib.utils.config import flatten_dict
+
     section = config[SECTION]
     grids = {name.removesuffix(".grid"): values for name, values in flatten_dict(section).items() if name.endswith(".grid")}
     for name, values in grids.items():
@@ -229,6 +229,10 @@ def _drawn(job: JobConfig, draws: Draws) -> list[JobConfig]:
 
 def _job(combination: dict[str, Any], accelerator: str, grids: tuple[str, ...]) -> JobConfig:
     """A job of one combination, whose arguments that stand in a grid become part of the labels."""
+    from anomalib.utils.config import flatten_dict
+
+    from anomalib_dpclip.benchmark.corruptions import chosen_corruptions
+
     seed, trainer = combination.get("seed"), combination.get("trainer") or {}
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed <= HIGHEST_SEED:
         raise ValueError(f"`{SECTION}.seed` must be a whole number in 0..{HIGHEST_SEED}, got {seed!r}")

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.error import URLError
 
 import pandas as pd
 from anomalib.data import AnomalibDataModule, get_datamodule
@@ -40,8 +41,7 @@ def target_of(data: dict[str, Any]) -> Target:
         data: As `anomalib.data.get_datamodule` takes it.
     """
     datamodule = get_datamodule(data)
-    with network_timeout():
-        datamodule.prepare_data()
+    _prepare(datamodule)
     datamodule.setup()
     splits = [getattr(datamodule, f"{split}_data", None) for split in ("train", "val", "test")]
     samples = pd.concat([split.samples for split in splits if split is not None], ignore_index=True)
@@ -50,6 +50,18 @@ def target_of(data: dict[str, Any]) -> Target:
     train = getattr(datamodule, "train_data", None)
     normal = [] if train is None else train.samples.image_path[train.samples.label_index == 0]
     return Target(str(root), {name_of(path, root): digest_of(path) for path in normal}, digest_of_all(files, root))
+
+
+def _prepare(datamodule: AnomalibDataModule) -> None:
+    """Make sure that the files are there: downloaded or drawn where they are not."""
+    try:
+        with network_timeout():
+            datamodule.prepare_data()
+    except URLError as error:
+        raise FileNotFoundError(
+            f"{datamodule.name} is not in {root_of(datamodule)}, and cannot be downloaded ({error.reason}): fetch it "
+            f"elsewhere, and name its folder with `root`"
+        ) from error
 
 
 def root_of(datamodule: AnomalibDataModule) -> Path:

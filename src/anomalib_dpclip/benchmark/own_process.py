@@ -9,8 +9,6 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import ParamSpec, TypeVar
 
-import torch
-
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -58,6 +56,8 @@ def peak_memory(device: int | None) -> float:
         device: Index of the GPU; ``None`` for the process's memory, libraries included, data loaders' workers not.
     """
     if device is not None:
+        import torch
+
         return torch.cuda.max_memory_allocated(device) / 2**20
     if sys.platform == "win32":
         return math.nan

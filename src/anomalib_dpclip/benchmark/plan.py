@@ -1,13 +1,17 @@
 """What is settled before the first job runs: which files each reads, which good images it is shown, and what cannot run."""
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from anomalib_dpclip.adapter_files.adapter_file import UNADAPTED
+from anomalib_dpclip.adapter_files.read_and_write import read_adapters
 from anomalib_dpclip.benchmark.config import JobConfig
-from anomalib_dpclip.benchmark.contents import Target, auxiliary_files, digest_of_all, model_files, target_of
 from anomalib_dpclip.benchmark.draws import Draws
+
+if TYPE_CHECKING:  # imported by what needs it, after everything that can be wrong with the config
+    from anomalib_dpclip.benchmark.contents import Target
 
 logger = logging.getLogger(__name__)
 
@@ -26,23 +30,35 @@ class Job(NamedTuple):
     reason: str = ""
 
 
-def check_weights(configs: Iterable[JobConfig]) -> None:
+def check_weights(config: Any) -> None:
     """Make sure that the adapters named in a config, or by ``DPCLIP_WEIGHTS`` there, can be read.
+
+    Args:
+        config: As `read_config` gives it.
 
     Raises:
         FileNotFoundError: There is no such file.
         ValueError: It holds no adapters.
     """
-    from anomalib_dpclip.adapter_files.adapter_file import UNADAPTED
-    from anomalib_dpclip.adapter_files.read_and_write import read_adapters
-
-    named = [config.model.get("init_args", {}).get("weights") for config in configs if config.model_name == "DPCLIP"]
-    for weights in dict.fromkeys(each for each in named if each and each != UNADAPTED):
+    for weights in dict.fromkeys(each for each in _named_weights(config) if each and each != UNADAPTED):
         try:
             read_adapters(weights)
         except (OSError, ValueError) as error:
             kind = FileNotFoundError if isinstance(error, OSError) else ValueError
             raise kind(f"weights {weights}, of the config or of DPCLIP_WEIGHTS: {error}") from error
+
+
+def _named_weights(part: Any) -> Iterator[Any]:
+    """Weights of all models of ours in a part of a config, grids included."""
+    if isinstance(part, list):
+        for each in part:
+            yield from _named_weights(each)
+    elif isinstance(part, dict):
+        if str(part.get("class_path")).rpartition(".")[2] == "DPCLIP":
+            weights = (part.get("init_args") or {}).get("weights")
+            yield from weights["grid"] if isinstance(weights, dict) else [weights]
+        else:
+            yield from _named_weights(list(part.values()))
 
 
 def plan(configs: Iterable[JobConfig], draws: Draws) -> list[Job]:
@@ -57,6 +73,8 @@ def plan(configs: Iterable[JobConfig], draws: Draws) -> list[Job]:
 
 
 def _planned(config: JobConfig, draws: Draws, read: dict[str, Any]) -> Job:
+    from anomalib_dpclip.benchmark.contents import target_of
+
     training = ""
     try:
         target = _once(read, target_of, config.data)
@@ -84,14 +102,18 @@ def _once(outcomes: dict[str, Any], read: Callable[[Any], Any], arguments: Any) 
 
 
 def _model_digest(init_args: dict[str, Any]) -> str:
+    from anomalib_dpclip.benchmark.contents import digest_of_all, model_files
+
     return digest_of_all(model_files(init_args))
 
 
 def _auxiliary_digest(auxiliary: tuple[Any, Any]) -> str:
+    from anomalib_dpclip.benchmark.contents import auxiliary_files, digest_of_all
+
     return digest_of_all(auxiliary_files(*auxiliary))
 
 
-def _references(config: JobConfig, target: Target, draws: Draws) -> tuple[str, ...]:
+def _references(config: JobConfig, target: "Target", draws: Draws) -> tuple[str, ...]:
     if config.draw is None:
         return ()
     k = config.k_shot

@@ -98,11 +98,28 @@ def _is_latest(folder: Path) -> bool:
 def _hold_back(folder: Path) -> None:
     """Until a training has finished ``latest`` stays with the last run that has, or is not there."""
     (folder / UNFINISHED).touch()
-    finished = [path for path in _numbered(folder.parent) if not (path / UNFINISHED).exists() and any(path.iterdir())]
+    _link_finished(folder.with_name(LATEST))
+
+
+def restore_latest(root: Path) -> None:
+    """Undo what anomalib has done for a training that failed before it began, by a wrong argument of the trainer.
+
+    Args:
+        root: Folder of all runs of a model.
+    """
+    for latest in (*root.glob(f"*/{LATEST}"), *root.glob(f"*/*/{LATEST}")):
+        if latest.is_symlink() and latest.is_dir() and not any(latest.iterdir()):
+            latest.resolve().rmdir()
+            _link_finished(latest)
+
+
+def _link_finished(latest: Path) -> None:
+    """Have ``latest`` lead to the last run that has finished, or nowhere."""
+    finished = [path for path in _numbered(latest.parent) if not (path / UNFINISHED).exists() and any(path.iterdir())]
     if finished:
-        _link(folder.with_name(LATEST), max(finished, key=lambda path: int(path.name[1:])))
+        _link(latest, max(finished, key=lambda path: int(path.name[1:])))
     else:
-        folder.with_name(LATEST).unlink()
+        latest.unlink()
 
 
 def _numbered(parent: Path) -> list[Path]:

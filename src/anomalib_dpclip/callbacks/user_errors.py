@@ -5,11 +5,12 @@ middle of hundreds of lines.
 """
 
 import atexit
+import logging
 import os
 import re
 import sys
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Iterable, Sequence
+from functools import cache, partial
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType, TracebackType
@@ -34,6 +35,14 @@ MOVED |= {"memory_tokens": "memory.tokens", "export_classes": "export.classes"}
 _USER_ERRORS = (ValueError, OSError, ModuleNotFoundError, FloatingPointError)
 _PACKAGE = __name__.partition(".")[0]
 
+_PIPELINE_LOGGERS = [
+    f"anomalib.pipelines.components.{name}" for name in ("base.pipeline", "runners.serial", "runners.parallel")
+]
+"""Of `anomalib benchmark`, which logs what a job raises, job by job, and goes on."""
+
+_OURS = re.compile(rf"class_path='({_PACKAGE}\.|anomalib\.(models\.DPCLIP|data\.(MVTec|Surfaces|JSONLines|Photos))')")
+"""Our classes by their own names, and by those that anomalib knows them under."""
+
 # What jsonargparse says of a class that it could not instantiate: the reason is among why each type did not fit.
 _REASONS = re.compile(r"^Errors:\n(.*)^Given value type:", re.MULTILINE | re.DOTALL)
 _REASON = re.compile(r"^  - (?!Expected a )(.*?)(?=^  - |\Z)", re.MULTILINE | re.DOTALL)
@@ -52,6 +61,7 @@ def say_last(module: ModuleType) -> None:
     show = sys.excepthook
 
     def show_sentence(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+        _restore_latest(sys.argv)
         sentence = user_error(error)
         if sentence is None:
             show(kind, error, traceback)
@@ -61,16 +71,41 @@ def say_last(module: ModuleType) -> None:
                 print(f"anomalib: error: {cause}", file=sys.stderr)  # noqa: T201
 
     sys.excepthook = show_sentence
+    said: dict[str, None] = {}
+    for name in _PIPELINE_LOGGERS:
+        logging.getLogger(name).addFilter(partial(_is_another_s, said=said))
+    atexit.register(_say, said)
     wrong = misspelt(sys.argv)
     remarks = [f"there is no model {wrong}: did you mean {MODEL}?"] if wrong else renamed(sys.argv)
-    if remarks:
-        atexit.register(print, "\n".join(f"anomalib: error: {each}" for each in remarks), file=sys.stderr)
+    atexit.register(_say, remarks)
+
+
+def _restore_latest(arguments: Sequence[str]) -> None:
+    from anomalib_dpclip.callbacks.results_folder import restore_latest
+
+    given = [value for option, value in pairwise(_words(arguments)) if option == "--default_root_dir"]
+    restore_latest(Path(*given[-1:] or ["results"]) / MODEL)
+
+
+def _say(errors: Iterable[str]) -> None:
+    for each in errors:
+        print(f"anomalib: error: {each}", file=sys.stderr)  # noqa: T201
+
+
+def _is_another_s(record: logging.LogRecord, said: dict[str, None]) -> bool:
+    """Whether a logged error keeps its traceback; of one that the user can mend the sentence is kept, to be said once, last."""
+    error = record.exc_info[1] if record.exc_info else None
+    sentence = None if error is None else user_error(error)
+    if sentence is None:
+        return True
+    said[sentence] = None
+    return False
 
 
 def user_error(error: BaseException) -> str | None:
     """What an error says that the user can mend: one of this package, or a file that anomalib's data misses; else ``None``."""
     text = str(error)
-    if f"class_path='{_PACKAGE}." in text and (reasons := _REASONS.search(text)):
+    if _OURS.search(text) and (reasons := _REASONS.search(text)):
         return " ".join(" ".join(reason.split()) for reason in _REASON.findall(reasons[1])) or None
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
@@ -144,5 +179,4 @@ def _configured(config: Path) -> list[str]:
 
 
 def _words(arguments: Sequence[str]) -> list[str]:
-    """A command line with options and their values apart."""
     return [part for each in arguments for part in (each.split("=", 1) if each.startswith("--") else [each])]

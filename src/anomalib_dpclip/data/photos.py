@@ -222,7 +222,8 @@ class Photos(AnomalibDataModule):
         trainer.strategy.barrier()  # all processes have read what the first one now puts together
         if trainer.is_global_zero:
             earlier.take_over()
-            logger.info("%d of %d photos to predict, the others have results in %s", len(left), len(paths), outputs)
+            to_do = f"{len(left)} of {len(paths)} photos to predict, the others" if left else "nothing to do: all photos"
+            logger.info("%s have results in %s", to_do, outputs)
         # Last, so that a row says that the heat map is there too.
         callbacks = [each for each in trainer.callbacks if not isinstance(each, ResultsWriter)]
         trainer.callbacks = [*callbacks, ResultsWriter(outputs, left, model, self._read_image, self.listener)]

@@ -3,24 +3,20 @@
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
-import numpy as np
-import torch
-from torchvision.transforms.v2.functional import to_dtype, to_image
-
-from anomalib_dpclip.data.images import read_image
-from anomalib_dpclip.data.photo_files import photo_files
 from anomalib_dpclip.deploy.metadata import Metadata
-from anomalib_dpclip.deploy.onnx_file import OnnxFile
-from anomalib_dpclip.deploy.openvino_file import OpenVINOFile
 from anomalib_dpclip.files.plain_data import printable
-from anomalib_dpclip.post_processing.conformal import false_alarm_threshold, guarantee_of, too_few
-from anomalib_dpclip.post_processing.normalisation import NORMALISED_CONTROL_POINTS
-from anomalib_dpclip.post_processing.scale import Scale, unpacked
-from anomalib_dpclip.post_processing.thresholds import NO_GUARANTEE, Thresholds
-from anomalib_dpclip.pre_processing.resize import EightBitResize
 
-ExportedFile = OnnxFile | OpenVINOFile
+if TYPE_CHECKING:  # imported by what needs it, after everything that can be wrong with the arguments
+    from torch import Tensor
+
+    from anomalib_dpclip.deploy.onnx_file import OnnxFile
+    from anomalib_dpclip.deploy.openvino_file import OpenVINOFile
+    from anomalib_dpclip.post_processing.scale import Scale
+    from anomalib_dpclip.post_processing.thresholds import Thresholds
+
+    ExportedFile: TypeAlias = OnnxFile | OpenVINOFile
 
 ROUNDING = 2e-6
 """Share of their range that raw values may be off by, worked out of outputs in single precision of which the outer twentieth
@@ -53,8 +49,13 @@ def threshold(
         ValueError: If it is no file of this package, a threshold is out of range, or arguments do not go together.
         ModuleNotFoundError: If the file's runtime is not installed.
     """
-    exported = read_exported(file)
     _require_consistent(image, pixel, from_, rate)
+    exported = read_exported(file)
+
+    import torch
+
+    from anomalib_dpclip.post_processing.scale import unpacked
+
     is_moved = any(value is not None for value in (image, pixel, from_))
     if is_moved:
         number = _number_of(exported.metadata, class_name, file)
@@ -71,18 +72,22 @@ def threshold(
         print(f"{key:<16} {printable(value)}")  # noqa: T201  (the command's answer)
 
 
-def read_exported(file: Path) -> ExportedFile:
+def read_exported(file: Path) -> "ExportedFile":
     """An exported file of either kind.
 
     Raises:
         FileNotFoundError: If it is not there.
         ValueError: If it is of another kind or package, or cannot be read.
     """
-    kinds: dict[str, type[ExportedFile]] = {".onnx": OnnxFile, ".xml": OpenVINOFile}
     if not file.is_file():
         raise FileNotFoundError(f"there is no exported file {file}")
-    if file.suffix not in kinds:
+    if file.suffix not in {".onnx", ".xml"}:
         raise ValueError(f"{file}: thresholds are moved in .onnx and .xml files; of other kinds export anew")
+
+    from anomalib_dpclip.deploy.onnx_file import OnnxFile
+    from anomalib_dpclip.deploy.openvino_file import OpenVINOFile
+
+    kinds: dict[str, type[ExportedFile]] = {".onnx": OnnxFile, ".xml": OpenVINOFile}
     try:
         return kinds[file.suffix](file)
     except ModuleNotFoundError as error:
@@ -111,12 +116,14 @@ def _number_of(metadata: Metadata, class_name: str | None, path: Path) -> int:
     return names.index(class_name)
 
 
-def _by_hand(current: Scale, image: float | None, pixel: float | None) -> Thresholds:
+def _by_hand(current: "Scale", image: float | None, pixel: float | None) -> "Thresholds":
     """Thresholds that were given, the other as it is.
 
     Raises:
         ValueError: If one cannot be reached by any image.
     """
+    from anomalib_dpclip.post_processing.thresholds import NO_GUARANTEE, Thresholds
+
     given, values = [], []
     for name, value, points in (("image", image, current.score_knots), ("pixel", pixel, current.map_knots)):
         lowest, _, known, _, highest = points.tolist()
@@ -130,8 +137,13 @@ def _by_hand(current: Scale, image: float | None, pixel: float | None) -> Thresh
     return Thresholds(values[0], values[1], f"the {' and '.join(given)} threshold was set by hand; {NO_GUARANTEE}")
 
 
-def _from_images(exported: ExportedFile, number: int, current: Scale, folder: Path, rate: float) -> Thresholds:
+def _from_images(exported: "ExportedFile", number: int, current: "Scale", folder: Path, rate: float) -> "Thresholds":
     """Thresholds that new normal images like these exceed at a rate, by the file's own scores and maps of them."""
+    import torch
+
+    from anomalib_dpclip.post_processing.conformal import false_alarm_threshold, guarantee_of, too_few
+    from anomalib_dpclip.post_processing.thresholds import Thresholds
+
     scores, peaks = (torch.tensor(values) for values in zip(*_raw_values(exported, number, current, folder), strict=True))
     if rate and too_few(len(scores), Fraction(str(rate))):
         print(f"{too_few(len(scores), Fraction(str(rate)))}: the strictest threshold is set")  # noqa: T201
@@ -142,8 +154,15 @@ def _from_images(exported: ExportedFile, number: int, current: Scale, folder: Pa
     return Thresholds(image, pixel, guarantee_of(len(scores), rate, f" of {folder.resolve().name}"))
 
 
-def _raw_values(exported: ExportedFile, number: int, current: Scale, folder: Path) -> Iterator[tuple[float, float]]:
+def _raw_values(exported: "ExportedFile", number: int, current: "Scale", folder: Path) -> Iterator[tuple[float, float]]:
     """Raw score, and peak of the raw map, of each image of a folder."""
+    import torch
+    from torchvision.transforms.v2.functional import to_dtype, to_image
+
+    from anomalib_dpclip.data.images import read_image
+    from anomalib_dpclip.data.photo_files import photo_files
+    from anomalib_dpclip.pre_processing.resize import EightBitResize
+
     paths = sorted(photo_files(folder))
     if not paths:
         raise FileNotFoundError(f"no photos in {folder}: --from must be the folder of the normal photos")
@@ -156,13 +175,20 @@ def _raw_values(exported: ExportedFile, number: int, current: Scale, folder: Pat
         yield raw_value(float(outputs["pred_score"].item()), current.score_knots), raw_peak
 
 
-def raw_value(normalised: float, points: torch.Tensor) -> float:
+def raw_value(normalised: float, points: "Tensor") -> float:
     """What a value in [0, 1] was before `piecewise_linear` through control points ``(5,)``."""
+    import numpy as np
+
+    from anomalib_dpclip.post_processing.normalisation import NORMALISED_CONTROL_POINTS
+
     return float(np.interp(normalised, NORMALISED_CONTROL_POINTS, points.double().numpy()))
 
 
-def _description(file: Path, exported: ExportedFile) -> dict[str, str]:
-    """What a file says of itself, in words."""
+def _description(file: Path, exported: "ExportedFile") -> dict[str, str]:
+    import torch
+
+    from anomalib_dpclip.post_processing.scale import unpacked
+
     known = exported.metadata
     lines = {
         "file": str(file),

@@ -7,8 +7,6 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-import torch
-
 EXPORTED = (".pt", ".onnx", ".xml", ".bin")
 """Suffixes of exported models, which are not taken apart again."""
 
@@ -38,6 +36,8 @@ def load_plain(path: Path) -> Any:
     Raises:
         ValueError: If it is anything else, or damaged; names the file.
     """
+    import torch
+
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:

@@ -69,7 +69,7 @@ def follow_checkpoint(module: Any, checkpoint: Mapping[str, Any]) -> None:
     if saved is None:
         raise ValueError("the checkpoint is not one of DPCLIP: it lacks its provenance. Which model wrote it?")
     _check_unadapted(module, checkpoint)
-    configuration = merge(module.given, Provenance.from_dict(saved, CHECKPOINT).model_arguments(CHECKPOINT))
+    configuration = merge(module.given, Provenance.from_dict(saved, CHECKPOINT), CHECKPOINT)
     if configuration != module.configuration:
         use_parts(module, build_parts(module, configuration))
 

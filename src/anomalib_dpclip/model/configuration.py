@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from anomalib_dpclip.adapter_files.adapter_file import UNADAPTED
+from anomalib_dpclip.adapter_files.adapter_file import UNADAPTED, Provenance
 from anomalib_dpclip.adapter_files.hub import local_file
-from anomalib_dpclip.adapter_files.read_and_write import arguments_from_file
+from anomalib_dpclip.adapter_files.read_and_write import read_adapters
 from anomalib_dpclip.method.adapters import Pooling
 from anomalib_dpclip.method.anomaly_map import Detection
 from anomalib_dpclip.method.prompting import ABNORMAL_STATES, NORMAL_STATES, TEMPLATES
@@ -98,31 +98,55 @@ def resolve(given: dict[str, Any], file: Path | None = None) -> Configuration:
         FileNotFoundError: If there is no such file.
         ValueError: If it holds no adapters, or is damaged.
     """
-    return merge(given, {} if file is None else arguments_from_file(file))
+    return merge(given) if file is None else merge(given, read_adapters(file).provenance, file)
 
 
-def merge(given: dict[str, Any], from_file: dict[str, Any]) -> Configuration:
+def merge(given: dict[str, Any], provenance: Provenance | None = None, source: Path = Path()) -> Configuration:
     """`resolve`, where somebody has read the file.
 
     Args:
         given: Arguments that somebody named.
-        from_file: Arguments that the file names.
+        provenance: What the file says of its adapters.
+        source: The file, for the message.
+
+    Raises:
+        ValueError: If no model can be built as it says.
     """
+    from_file = {} if provenance is None else _checked(provenance, source)
     if given.get("backbone") not in {None, from_file.get("backbone")}:
         from_file = {}  # of another backbone: its adapters will be refused, and nothing that it says holds
     pretrained = Path(from_file.get("pretrained", ""))
     if pretrained.suffix and not pretrained.is_file():
         # The name of a file that is not here: the fingerprint tells whether the default is the same.
-        from_file = {name: value for name, value in from_file.items() if name != "pretrained"}
-    known = {name: value for name, value in (from_file | given).items() if name in _NAMES and value is not None}
-    return replace(Configuration(), **known)
+        from_file.pop("pretrained")
+    return replace(Configuration(), **from_file | given)
+
+
+def _checked(provenance: Provenance, source: Path) -> dict[str, Any]:
+    """Arguments that a file names, each of the type that it has here."""
+    from jsonargparse import ArgumentError, ArgumentParser
+
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(Configuration)
+    found = provenance.model_arguments
+    known = [name for name in found if name in _NAMES or name in provenance.architecture]
+    values = {}
+    for name in known:
+        try:
+            values[name] = parser.parse_object({name: found[name]})[name]
+        except ArgumentError as error:
+            raise ValueError(
+                f"{source}: no model can be built as its provenance says ({name}={found[name]!r}); is the file damaged, or of "
+                f"a newer version of anomalib-dpclip?"
+            ) from error
+    return values
 
 
 def file_of(weights: str | Path | None) -> Path | None:
     """File of the adapters that the argument `weights` of `DPCLIP` names; ``None`` where it names none.
 
     Raises:
-        FileNotFoundError: If it is on the hub, and cannot be fetched.
+        FileNotFoundError: If it is not there, or on the hub and cannot be fetched.
         ValueError: If it names no file on the hub, or a pickle there.
     """
     return None if weights is None or weights == UNADAPTED else local_file(weights)

@@ -27,8 +27,7 @@ def model_from_file(path: str | Path, **arguments: Any) -> DPCLIP:
     if path == UNADAPTED:
         return DPCLIP(**arguments | {"weights": UNADAPTED})
     file = local_file(path)
-    known = arguments_from_file(file)
-    if file.suffix == ".safetensors" or not known:
+    if file.suffix == ".safetensors" or not arguments_from_file(file):
         return DPCLIP(**arguments | {"weights": file})
     model: Any = DPCLIP.load_from_checkpoint(file, map_location="cpu", weights_only=True, **arguments)
     return model

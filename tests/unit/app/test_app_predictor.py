@@ -144,7 +144,7 @@ def launched(monkeypatch, _gradio_is_there):
             seen.extend(parts)
             raise Launched
 
-        monkeypatch.setattr("anomalib_dpclip.app.app_command.page", page)
+        monkeypatch.setattr("anomalib_dpclip.app.page.page", page)
         with pytest.raises(Launched):
             app(**arguments)
         return seen

@@ -56,7 +56,12 @@ def test_a_folder_and_a_photo(tmp_path, photos, capsys, name):
     assert lines[-1].startswith("Thresholds: " if "checkpoint" in name else "Uncalibrated: ")
     assert {RESULTS, RESULTS_JSON, CONTACT_SHEET} <= {path.name for path in out.iterdir()}
     main(command)  # nothing left to do, and still an answer
-    assert capsys.readouterr().out.splitlines() == lines
+    again = capsys.readouterr()
+    assert again.out.splitlines() == [*lines[:-1], f"Nothing to do: all 4 photos have results in {out}."]
+    assert again.err == ""
+    Image.new("RGB", (160, 120)).save(photos / "more.png")
+    main(command)
+    assert capsys.readouterr().out.splitlines()[-1] == lines[-1]
 
 
 def test_what_exceeds_the_threshold_is_listed_in_pixels_of_the_photo(tmp_path, photos):

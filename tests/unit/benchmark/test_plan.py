@@ -91,10 +91,13 @@ def test_what_cannot_run_says_why_and_the_others_can(tmp_path, job):
 
 def test_wrong_adapters_are_refused(tmp_path, job):
     file = tmp_path / "wrong.safetensors"
-    wrong = replace(job, model={"class_path": "DPCLIP", "init_args": {"weights": str(file)}})
+    wrong = {"benchmark": {"model": {"grid": [job.model, {"class_path": "DPCLIP", "init_args": {"weights": str(file)}}]}}}
     with pytest.raises(FileNotFoundError, match=r"weights .*wrong\.safetensors, of the config or of DPCLIP_WEIGHTS"):
-        check_weights([job, wrong])
+        check_weights(wrong)
     file.write_bytes(b"no adapters")
     with pytest.raises(ValueError, match=r"weights .*wrong\.safetensors"):
-        check_weights([wrong])
-    check_weights([replace(job, model={"class_path": "DPCLIP", "init_args": {"weights": "clip"}})])
+        check_weights(wrong)
+    grid = {"weights": {"grid": ["clip", None, str(file)]}}
+    with pytest.raises(ValueError, match=r"weights .*wrong\.safetensors"):
+        check_weights({"model": {"class_path": "anomalib_dpclip.DPCLIP", "init_args": grid}})
+    check_weights({"model": {"class_path": "DPCLIP", "init_args": {"weights": "clip"}}})

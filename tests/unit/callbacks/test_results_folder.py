@@ -7,7 +7,7 @@ import torch
 from anomalib.utils.path import create_versioned_dir, resolve_versioned_path
 from lightning.pytorch.trainer.states import TrainerFn
 
-from anomalib_dpclip.callbacks.results_folder import UNFINISHED, ResultsFolder, prepare_folder
+from anomalib_dpclip.callbacks.results_folder import UNFINISHED, ResultsFolder, prepare_folder, restore_latest
 
 pytestmark = pytest.mark.skipif("os.name == 'nt'", reason="there anomalib makes junctions")
 
@@ -109,3 +109,20 @@ def test_a_folder_of_calibrations_is_used_again(tmp_path):
     running = trainer(folder)
     prepare_folder(running)
     assert running.default_root_dir == str(folder)
+
+
+def test_a_training_that_failed_before_it_began_leaves_latest_where_it_was(tmp_path):
+    """As with a wrong flag of the trainer: anomalib has made the folder and the link before."""
+    weave, photos = tmp_path / "Surfaces" / "weave", tmp_path / "photos"
+    for root in (weave, photos):
+        finished = create_versioned_dir(root)
+        (finished / "images").mkdir()
+        create_versioned_dir(root)
+        restore_latest(tmp_path)
+        assert [path.name for path in sorted(root.iterdir())] == ["latest", "v0"]
+        assert (root / "latest").resolve() == finished
+        restore_latest(tmp_path)
+    create_versioned_dir(tmp_path / "first")
+    restore_latest(tmp_path)
+    assert list((tmp_path / "first").iterdir()) == []
+    restore_latest(tmp_path / "gone")

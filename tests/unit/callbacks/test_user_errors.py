@@ -1,5 +1,6 @@
 """On anomalib's command line an error that the user can mend is a sentence, and stands last."""
 
+import logging
 import sys
 from dataclasses import fields
 from inspect import signature
@@ -23,14 +24,15 @@ def raised(function, *arguments):
     return caught.value
 
 
-def build(*arguments):
+def build(name, *arguments):
     parser = ArgumentParser()
     parser.add_subclass_arguments(AnomalibModule, "model", required=True)
-    parser.instantiate_classes(parser.parse_args(["--model", "DPCLIP", *arguments]))
+    parser.instantiate_classes(parser.parse_args(["--model", name, *arguments]))
 
 
-def test_a_model_that_cannot_be_built():
-    error = raised(build, "--model.weights", "gone.safetensors")
+@pytest.mark.parametrize("name", ["DPCLIP", "anomalib.models.DPCLIP"])
+def test_a_model_that_cannot_be_built(name):
+    error = raised(build, name, "--model.weights", "gone.safetensors")
     assert len(str(error).splitlines()) > 5
     assert user_error(error) == "there is no adapter file gone.safetensors"
 
@@ -68,6 +70,22 @@ def test_what_is_shown(monkeypatch, capsys, tmp_path, program, debug, shown):
     assert shown in last
     sys.excepthook(KeyError, KeyError("bug"), None)
     assert capsys.readouterr().err == "as before\n"
+
+
+def test_what_jobs_of_a_pipeline_raise_is_said_once_and_last(monkeypatch, capsys, tmp_path, caplog):
+    last = []
+    monkeypatch.setattr(sys, "argv", ["/bin/anomalib", "benchmark"])
+    monkeypatch.setattr(sys, "excepthook", print)
+    monkeypatch.setattr(user_errors.atexit, "register", lambda *call: last.append(call))
+    logger = logging.getLogger(user_errors._PIPELINE_LOGGERS[0])
+    monkeypatch.setattr(logger, "filters", [])
+    say_last.__wrapped__(sys)
+    for error in [raised(AtomicCheckpointIO().load_checkpoint, tmp_path / "gone")] * 3 + [KeyError("bug")]:
+        logger.error("An error occurred", exc_info=error)
+    assert len(caplog.records) == 1, "of the mistake of others"
+    for function, *arguments in last:
+        function(*arguments)
+    assert capsys.readouterr().err == f"anomalib: error: there is no checkpoint {tmp_path / 'gone'}\n"
 
 
 @pytest.mark.parametrize(("given", "hint"), [([], True), (["--model.backbone=mini"], False)])

@@ -1,36 +1,21 @@
+"""Metadata files as a data module of anomalib."""
+
 import json
-import os
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 from anomalib import TaskType
 from anomalib.data import MVTecAD
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from PIL import Image
+from tests.pictures import mask, picture
 from torchvision.transforms.v2 import Compose, Normalize, Resize
 
 from anomalib_dpclip.data.images import ImageReadError
 from anomalib_dpclip.data.json_lines import JSONLines
-from anomalib_dpclip.data.listing.metadata import read_metadata, write_metadata
 from anomalib_dpclip.post_processing.calibration_statistics import CalibrationStatistics
 
 COLUMNS = ["image_path", "split", "label_index", "mask_path"]
-
-
-def picture(path, size=(16, 12), value=100):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size, (value, 0, 0)).save(path)
-
-
-def mask(path, size=(16, 12)):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    values = np.zeros(size[::-1], np.uint8)
-    values[2:5, 3:9] = 255
-    Image.fromarray(values).save(path)
 
 
 @pytest.fixture
@@ -132,161 +117,6 @@ def test_a_batch_that_begins_with_an_anomalous_image_and_has_normal_ones(folder,
     assert batch.gt_mask.sum(dim=(1, 2)).tolist() == [18, 0]
 
 
-@pytest.mark.parametrize(("text", "label"), [("1", 1), ("1.0", 1), ("true", 1), ("0", 0), ("0.0", 0), ("false", 0)])
-def test_spellings_of_labels(folder, tmp_path, text, label):
-    path = write(tmp_path / "x.jsonl", [f'{{"image_path": "a.png", "label": {text}, "class_name": "c"}}'])
-    assert read_metadata(path, folder).label_index.tolist() == [label]
-
-
-def test_what_a_file_may_hold_besides(folder, tmp_path):
-    """A byte-order mark, CR LF, empty lines, unknown keys, empty mask paths, masks of normal images."""
-    text = (
-        '{"image_path": "a.png", "label": 1, "class_name": "c", "mask_path": "m.png", "exposure": [1]}\r\n'
-        "\r\n"
-        '{"image_path": "b.png", "label": 0, "class_name": "c", "mask_path": ""}\n'
-        '{"image_path": "./a.png", "label": 0, "class_name": "c", "mask_path": "m.png", "split": "train"}'
-    )
-    path = tmp_path / "x.jsonl"
-    path.write_bytes(b"\xef\xbb\xbf" + text.encode())
-    samples = read_metadata(path, folder)
-    assert samples.mask_path.tolist() == [str(folder / "m.png"), None, None]
-    assert samples.split.tolist() == ["test", "test", "train"]
-
-
-GOOD = '{"image_path": "a.png", "label": 0, "class_name": "c"}\n'
-
-
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        ('{"image_path": "a.png", "label": 0, "class_name": "c"', "not valid JSON: .* at character 54"),
-        (GOOD.strip() + GOOD.strip(), "not valid JSON: Extra data at character 55"),
-        ("[1, 2]", "not a JSON object"),
-        ("[" * 100_000, "not valid JSON"),
-        ('{"label": ' + "9" * 10_000 + "}", "not valid JSON"),
-        ('{"label": 0, "class_name": "c"}', '"image_path" must be text, but is missing'),
-        ('{"image_path": 7, "label": 0, "class_name": "c"}', '"image_path" must be text, but is 7'),
-        ('{"image_path": "a.png", "class_name": "c"}', '"label" must be 0 .* or 1 .*, but is missing'),
-        ('{"image_path": "a.png", "label": 2, "class_name": "c"}', "but is 2"),
-        ('{"image_path": "a.png", "label": NaN, "class_name": "c"}', "but is nan"),
-        ('{"image_path": "a.png", "label": "1", "class_name": "c"}', "but is '1'"),
-        ('{"image_path": "a.png", "label": [1], "class_name": "c"}', r"but is \[1\]"),
-        ('{"image_path": "a.png", "label": 0}', '"class_name" must be text, but is missing'),
-        ('{"image_path": "a.png", "label": 0, "class_name": " "}', '"class_name" must be text'),
-        ('{"image_path": "a.png", "label": 0, "class_name": "\\ud800"}', '"class_name" must be printable text'),
-        (
-            '{"image_path": "a.png", "label": 0, "class_name": "c", "split": "val"}',
-            "\"split\" must be .*, but is 'val'",
-        ),
-        (
-            '{"image_path": "a.png", "label": 1, "class_name": "c", "mask_path": 3}',
-            '"mask_path" must be text, but is 3',
-        ),
-        ('{"image_path": "z.png", "label": 0, "class_name": "c"}', "there is no file 'z.png'"),
-        ('{"image_path": "a.png", "label": 1, "class_name": "c", "mask_path": "z.png"}', "there is no file 'z.png'"),
-        ('{"image_path": "a\\u0000.png", "label": 0, "class_name": "c"}', "there is no file"),
-        ('{"image_path": "\\ud800.png", "label": 0, "class_name": "c"}', "there is no file"),
-        ('{"image_path": "' + "a" * 5000 + '", "label": 0, "class_name": "c"}', "there is no file"),
-        ('{"image_path": ".", "label": 0, "class_name": "c"}', "is not a file"),
-        ('{"image_path": "../outside.png", "label": 0, "class_name": "c"}', "leaves the root"),
-        ('{"image_path": "link.png", "label": 0, "class_name": "c"}', "leaves the root"),
-        ('{"image_path": "folder/outside.png", "label": 0, "class_name": "c"}', "leaves the root"),
-        ('{"image_path": "/etc/hostname", "label": 0, "class_name": "c"}', "/etc/hostname is absolute"),
-        ('{"image_path": "dangling.png", "label": 0, "class_name": "c"}', "there is no file"),
-        ('{"image_path": "pipe", "label": 0, "class_name": "c"}', "is not a file"),
-    ],
-)
-def test_a_bad_line_is_named_with_its_number(folder, tmp_path, line, message):
-    picture(tmp_path / "outside.png")
-    (folder / "link.png").symlink_to(tmp_path / "outside.png")
-    (folder / "folder").symlink_to(tmp_path)
-    (folder / "dangling.png").symlink_to(folder / "nothing.png")
-    os.mkfifo(folder / "pipe")
-    path = write(tmp_path / "x.jsonl", [GOOD, "\n", line])
-    with pytest.raises(ValueError, match=rf"(?s)^{path}:3: .*{message}") as caught:
-        read_metadata(path, folder)
-    assert len(str(caught.value)) < 12_000
-
-
-def test_bytes_that_are_no_text_are_named(folder, tmp_path):
-    path = tmp_path / "x.jsonl"
-    path.write_bytes(GOOD.encode() + GOOD.encode("utf-16"))
-    with pytest.raises(ValueError, match=r"x\.jsonl:2: not valid JSON in UTF-8"):
-        read_metadata(path, folder)
-
-
-def test_a_bad_line_far_down_is_found_before_anything_is_read(folder, tmp_path):
-    path = write(tmp_path / "x.jsonl", [GOOD] * 20_000 + ["{"])
-    with pytest.raises(ValueError, match=r"x\.jsonl:20001: not valid JSON"):
-        JSONLines(path, folder).setup()
-
-
-def test_links_that_stay_inside_are_followed(folder, tmp_path):
-    (folder / "link.png").symlink_to("a.png")
-    (folder / "sub").mkdir()
-    (tmp_path / "alias").symlink_to(folder)
-    (folder / "größer als 螺丝.png").symlink_to("a.png")
-    line = '{"image_path": "sub/../link.png", "label": 0, "class_name": "c"}\n'
-    line += '{"image_path": "größer als 螺丝.png", "label": 0, "class_name": "c"}'
-    samples = read_metadata(write(tmp_path / "x.jsonl", [line]), tmp_path / "alias")
-    assert [Image.open(path).size for path in samples.image_path] == [(16, 12)] * 2
-
-
-def test_missing_file_root_and_lines(folder, tmp_path):
-    path = write(tmp_path / "x.jsonl", ["\n"])
-    with pytest.raises(ValueError, match="lists no images"):
-        read_metadata(path, folder)
-    with pytest.raises(FileNotFoundError, match=r"no metadata file .*y\.jsonl"):
-        read_metadata(tmp_path / "y.jsonl", folder)
-    with pytest.raises(FileNotFoundError, match=r"no folder .*nowhere: root must be"):
-        read_metadata(path, tmp_path / "nowhere")
-
-
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from(["a.png", "m.png", "test"]),
-    lambda children: st.lists(children, max_size=3) | st.dictionaries(st.text(), children, max_size=3),
-    max_leaves=5,
-)
-keys = st.sampled_from(["image_path", "label", "class_name", "mask_path", "split"]) | st.text()
-json_lines = st.dictionaries(keys, json_values, max_size=6).map(lambda line: json.dumps(line).encode())
-
-
-@settings(max_examples=300, deadline=None, derandomize=True)
-@given(lines=st.lists(st.binary(max_size=60) | json_lines | st.just(GOOD.strip().encode()), max_size=4))
-def test_any_file_gives_samples_or_one_error_with_its_line(tmp_path_factory, lines):
-    root = tmp_path_factory.getbasetemp() / "fuzz"
-    if not root.exists():
-        picture(root / "a.png")
-    path = root / "x.jsonl"
-    path.write_bytes(b"\n".join(lines))
-    try:
-        samples = read_metadata(path, root)
-    except ValueError as error:
-        assert str(error).startswith(f"{path}:") or "lists no images" in str(error)  # noqa: PT017  (either is right)
-    else:
-        assert set(samples.label_index) <= {0, 1}
-        assert all((root / "a.png").samefile(image) for image in samples.image_path)
-
-
-def test_writing_and_reading_give_the_same_samples(mvtec, metadata, tmp_path):
-    samples = read_metadata(metadata, mvtec)
-    write_metadata(samples, mvtec, tmp_path / "new" / "copy.jsonl")
-    assert read_metadata(tmp_path / "new" / "copy.jsonl", mvtec).equals(samples)
-    first = json.loads((tmp_path / "new" / "copy.jsonl").read_text().splitlines()[0])
-    assert first == {
-        "image_path": "bottle/test/broken/000.png",
-        "label": 1.0,
-        "class_name": "bottle",
-        "mask_path": "bottle/ground_truth/broken/000_mask.png",
-    }
-
-
-def test_writing_fails_without_a_trace(mvtec, metadata, tmp_path):
-    with pytest.raises(ValueError, match="is not inside the root"):
-        write_metadata(read_metadata(metadata, mvtec), mvtec / "bottle", tmp_path / "new" / "copy.jsonl")
-    assert not list(tmp_path.glob("new/*"))
-
-
 def test_category_filter(mvtec, metadata):
     assert len(labelled(metadata, mvtec)) == 18
     assert set(labelled(metadata, mvtec, "metal_nut").samples.class_name) == {"metal_nut"}
@@ -385,7 +215,7 @@ def test_mask_of_another_size_than_its_image(folder, tmp_path):
 
 
 def test_training_images_are_asked_for_only_where_needed(folder, tmp_path):
-    path = write(tmp_path / "x.jsonl", [GOOD])
+    path = write(tmp_path / "x.jsonl", [{"image_path": "a.png", "label": 0, "class_name": "c"}])
     datamodule = JSONLines(path, folder, num_workers=0)
     datamodule.setup()
     with pytest.raises(ValueError, match=r'x\.jsonl has no line with "split": "train"'):

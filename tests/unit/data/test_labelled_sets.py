@@ -5,6 +5,7 @@ import socket
 
 import numpy as np
 import pytest
+from anomalib.data import MVTec, MVTecAD
 from PIL import Image
 
 from anomalib_dpclip.data.labelled_sets import (
@@ -143,3 +144,9 @@ def test_the_timeout_is_put_back():
     with pytest.raises(OSError, match="stopped with 7"):
         stopped()
     assert socket.getdefaulttimeout() == before
+
+
+def test_mvtec_is_the_hosts_data_module_under_its_usual_name():
+    datamodule = MVTec()
+    assert isinstance(datamodule, MVTecAD)
+    assert (datamodule.name, str(datamodule.root), datamodule.category) == ("MVTec", "datasets/MVTecAD", "bottle")

@@ -145,49 +145,6 @@ def test_a_batch_of_bad_files_only(root, tmp_path):
     ]
 
 
-class StopsAfter(Brightness):
-    """Loses power in the middle of a run."""
-
-    def predict_step(self, batch, batch_idx):
-        if batch_idx == self.threshold:
-            raise RuntimeError("power cut")
-        return super().predict_step(batch, batch_idx)
-
-
-def test_goes_on_where_it_stopped(root, tmp_path):
-    out = tmp_path / "out"
-    first = StopsAfter(threshold=2)
-    with pytest.raises(RuntimeError, match="power cut"):
-        predict(root, out, first, batch_size=1)
-    assert [path for path, *_ in rows(out, root)] == ["0.png", "a/1.png"]
-    with (out / RESULTS).open("a") as stream:
-        stream.write(f"{root}/b/1.png,0.123")  # cut off in the middle of a row
-
-    second = StopsAfter(threshold=2)
-    predict(root, out, second, batch_size=2)
-    assert [Path(path).name for batch in second.batches for path in batch.image_path] == ["1.png", "2.PNG"]
-    assert [path for path, *_ in rows(out, root)] == ["0.png", "a/1.png", "b/1.png", "b/2.PNG"]
-    assert rows(out, root)[2][1] == "1.000000"
-
-
-def test_what_was_bad_is_tried_again(root, tmp_path):
-    good = (root / "0.png").read_bytes()
-    (root / "0.png").write_bytes(b"")
-    predict(root, tmp_path / "out")
-    (root / "0.png").write_bytes(good)
-    model = predict(root, tmp_path / "out")
-    assert [len(batch) for batch in model.batches] == [1]
-    assert min(rows(tmp_path / "out", root)) == ("0.png", "0.000000", "normal", "ok")
-    assert len(rows(tmp_path / "out", root)) == 4
-
-
-def test_nothing_left_to_do(root, tmp_path):
-    predict(root, tmp_path / "out")
-    before = rows(tmp_path / "out")
-    assert not predict(root, tmp_path / "out").batches
-    assert rows(tmp_path / "out") == before
-
-
 def test_a_csv_of_something_else_is_left_alone(root, tmp_path):
     (tmp_path / RESULTS).write_text("epoch,loss\n1,0.5\n")
     with pytest.raises(ValueError, match="has columns epoch, loss, not those of results: move it away"):

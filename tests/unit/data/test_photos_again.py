@@ -1,6 +1,7 @@
-"""Photos predicted a second time: by another model, beside earlier pictures, with names that CSV files find hard."""
+"""Photos predicted a second time: where a run stopped, by another model, beside earlier pictures, with hard names."""
 
 import csv
+from pathlib import Path
 
 import pytest
 import torch
@@ -109,3 +110,37 @@ def test_rows_of_an_earlier_run_come_first(root, tmp_path):
     save(root / "1a.png", 5)
     predict(root, tmp_path / "out")
     assert [path for path, *_ in rows(tmp_path / "out", root)] == ["0.png", "1.png", "2.png", "1a.png"]
+
+
+class StopsAfter(Brightness):
+    """Loses power in the middle of a run."""
+
+    def predict_step(self, batch, batch_idx):
+        if batch_idx == self.threshold:
+            raise RuntimeError("power cut")
+        return super().predict_step(batch, batch_idx)
+
+
+def test_goes_on_where_it_stopped(root, tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(RuntimeError, match="power cut"):
+        predict(root, out, StopsAfter(threshold=1), batch_size=1)
+    assert [path for path, *_ in rows(out, root)] == ["0.png"]
+    with (out / RESULTS).open("a") as stream:
+        stream.write(f"{root}/1.png,0.123")  # cut off in the middle of a row
+
+    second = StopsAfter(threshold=1)
+    predict(root, out, second, batch_size=2)
+    assert [Path(path).name for batch in second.batches for path in batch.image_path] == ["1.png", "2.png"]
+    assert [row[:2] for row in rows(out, root)] == [("0.png", "0.000000"), ("1.png", "0.392157"), ("2.png", "0.784314")]
+
+
+def test_what_was_bad_is_tried_again(root, tmp_path):
+    good = (root / "0.png").read_bytes()
+    (root / "0.png").write_bytes(b"")
+    predict(root, tmp_path / "out")
+    (root / "0.png").write_bytes(good)
+    model = predict(root, tmp_path / "out")
+    assert [len(batch) for batch in model.batches] == [1]
+    assert min(rows(tmp_path / "out", root)) == ("0.png", "0.000000", "normal", "ok")
+    assert len(rows(tmp_path / "out", root)) == 3

@@ -8,6 +8,7 @@ from tests.data.golden.make_golden import GOLDEN
 from tests.paths import DATA
 
 from anomalib_dpclip import save_adapters
+from anomalib_dpclip.adapter_files.read_and_write import read_adapters, write_adapters
 from anomalib_dpclip.model.configuration import Configuration, file_of, resolve
 from anomalib_dpclip.model.from_file import model_from_file
 
@@ -75,13 +76,15 @@ def test_a_file_that_is_not_there_is_named(tmp_path, build):
         {"architecture": {"adapter_layers": [True]}},
         {"architecture": {"adapter_weight": [0.1]}},
         {"architecture": {"another_argument": 1}},
+        {"arguments": {"tiles": True}},
+        {"arguments": {"templates": ["a {}", 3]}},
+        {"arguments": {"image_size": [1.5]}},
     ],
     ids=str,
 )
-def test_a_provenance_that_no_model_can_be_built_from_is_named(model, tmp_path, damage):
-    changed = make_dpclip(weights=ADAPTERS, visualizer=False)
-    changed.provenance = replace(model.provenance, **damage)
-    path = save_adapters(changed, tmp_path / "bad.safetensors")
+def test_a_provenance_that_no_model_can_be_built_from_is_named(tmp_path, damage):
+    content = read_adapters(ADAPTERS)
+    path = write_adapters(replace(content, provenance=replace(content.provenance, **damage)), tmp_path / "bad.safetensors")
     (name,) = next(iter(damage.values()))
     for build in (model_from_file, lambda path: make_dpclip(weights=path)):
         with pytest.raises(ValueError, match=rf"bad\.safetensors: no model can be built as its provenance says \({name}="):

@@ -3,13 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import pandas as pd
-
-from anomalib_dpclip.benchmark.report.formats import to_latex, to_markdown
-from anomalib_dpclip.benchmark.report.paired import compare
-from anomalib_dpclip.benchmark.report.sections import sections
-from anomalib_dpclip.benchmark.report.summary import summarize
-from anomalib_dpclip.benchmark.rows import read_beside, read_results, read_rows
 from anomalib_dpclip.files.atomic_write import atomic_write
 
 
@@ -33,10 +26,20 @@ def report(
         FileNotFoundError: A file is not there.
         ValueError: A file is not one of benchmark results, none of its jobs succeeded, or two rows cannot be compared.
     """
+    from anomalib_dpclip.benchmark.rows import read_beside, read_results, read_rows
+
+    rows = read_rows(*files)  # what is wrong with a file is said before imports that take seconds
+
+    import pandas as pd
+
+    from anomalib_dpclip.benchmark.report.formats import to_latex, to_markdown
+    from anomalib_dpclip.benchmark.report.paired import compare
+    from anomalib_dpclip.benchmark.report.sections import sections
+    from anomalib_dpclip.benchmark.report.summary import summarize
+
     if paired:
         print(compare(files, first, second))  # noqa: T201 printing is what was asked for
         return
-    rows = read_rows(*files)
     metrics = summarize(rows)
     images, shift = (pd.concat([read_beside(file, what) for file in files]) for what in ("images", "shift"))
     found = sections(rows, metrics, images, shift, files)

@@ -1,28 +1,13 @@
+"""`dpclip metadata` lists folders and the data modules of anomalib."""
+
 import json
 import subprocess
 import sys
 
-import numpy as np
-import pandas as pd
 import pytest
-from anomalib.data import MVTec, MVTecAD
-from PIL import Image
+from tests.pictures import mask, picture
 
-from anomalib_dpclip.data.listing.check import Problem, check_metadata
 from anomalib_dpclip.data.listing.command import metadata
-from anomalib_dpclip.data.listing.few_shot import few_shot
-
-
-def picture(path, value=100, size=(8, 6), mode="RGB"):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new(mode, size, value).save(path)
-
-
-def mask(path, size=(8, 6), value=255):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    values = np.zeros(size[::-1], np.uint8)
-    values[1:3, 2:4] = value
-    Image.fromarray(values).save(path)
 
 
 def lines(path):
@@ -225,156 +210,7 @@ class TestDataModules:
         assert texts[0] == texts[1] != texts[2]
 
 
-class TestFewShot:
-    @pytest.fixture
-    def samples(self):
-        rows = [("a", label, f"{label}{index:02}") for label, count in ((0, 10), (1, 6)) for index in range(count)]
-        rows += [("b", label, f"{label}{index:02}") for label, count in ((0, 2), (1, 9)) for index in range(count)]
-        return pd.DataFrame(rows, columns=["class_name", "label_index", "image_path"])
-
-    @pytest.mark.parametrize(
-        ("shots", "of_a", "of_b"),
-        [
-            (1, (0, 1), (0, 1)),
-            (3, (1, 2), (1, 2)),
-            (4, (2, 2), (2, 2)),
-            (8, (4, 4), (2, 6)),  # b has 2 normal images only
-            (14, (8, 6), (2, 9)),  # a has 6 anomalous ones; b has 11 images in all
-        ],
-    )
-    def test_half_of_each_category_is_anomalous_where_there_are_enough(self, samples, shots, of_a, of_b):
-        counts = few_shot(samples, shots, seed=0).groupby(["class_name", "label_index"]).size()
-        for name, (normal, anomalous) in (("a", of_a), ("b", of_b)):
-            assert (counts.get((name, 0), 0), counts.get((name, 1), 0)) == (normal, anomalous)
-
-    def test_the_choice_does_not_depend_on_order_or_other_categories(self, samples):
-        chosen = set(map(tuple, few_shot(samples, 4, seed=3).to_numpy()))
-        assert set(map(tuple, few_shot(samples[::-1], 4, seed=3).to_numpy())) == chosen
-        alone = few_shot(samples[samples.class_name == "a"], 4, seed=3)
-        assert set(map(tuple, alone.to_numpy())) == {row for row in chosen if row[0] == "a"}
-
-    def test_more_shots_contain_fewer(self, samples):
-        four, two = (set(map(tuple, few_shot(samples, shots, seed=5).to_numpy())) for shots in (4, 2))
-        assert two < four
-
-    def test_the_choice_follows_from_numpys_frozen_generator(self, samples):
-        """Files made by one version are made again by all later ones."""
-        a = samples[samples.class_name == "a"].sort_values("image_path").image_path.to_numpy()
-        shuffled = a[np.random.RandomState(111).permutation(16)]  # the frozen one
-        assert shuffled[:4].tolist() == ["104", "007", "005", "100"]
-        chosen = few_shot(samples[samples.class_name == "a"], 4, seed=111)
-        assert chosen.image_path.tolist() == ["005", "007", "100", "104"]
-
-    def test_no_shots(self, samples):
-        with pytest.raises(ValueError, match="shots must be at least 1, not 0"):
-            few_shot(samples, 0, seed=0)
-
-
-class TestCheck:
-    @pytest.fixture
-    def root(self, tmp_path):
-        root = tmp_path / "data"
-        picture(root / "good.png", value=1)
-        picture(root / "bad.png", value=2)
-        mask(root / "mask.png")
-        return root
-
-    def check(self, root, *rows):
-        path = root / "x.jsonl"
-        defaults = {"label": 1, "class_name": "c"}
-        path.write_text("\n".join(row if isinstance(row, str) else json.dumps(defaults | row) for row in rows))
-        return check_metadata(path, root, num_workers=2)
-
-    def test_nothing_wrong(self, root):
-        assert (
-            self.check(root, {"image_path": "good.png", "label": 0}, {"image_path": "bad.png", "mask_path": "mask.png"}) == []
-        )
-
-    def test_all_problems_at_once(self, root):
-        mask(root / "empty_mask.png", value=0)
-        mask(root / "small_mask.png", size=(4, 3))
-        for name in ("a", "b", "c", "d"):
-            picture(root / f"{name}.png", value=ord(name))
-        content = (root / "bad.png").read_bytes()
-        (root / "cut.png").write_bytes(content[:50])
-        (root / "nothing.png").touch()
-        found = self.check(
-            root,
-            {"image_path": "good.png", "label": 0},
-            {"image_path": "missing.png", "mask_path": "missing_mask.png"},
-            '{"image_path": ',
-            {"image_path": "a.png", "mask_path": "empty_mask.png"},
-            {"image_path": "b.png", "mask_path": "small_mask.png"},
-            {"image_path": "cut.png", "mask_path": "mask.png"},
-            {"image_path": "./good.png", "label": 0},
-            {"image_path": "c.png", "label": 0, "mask_path": "mask.png"},
-            {"image_path": "d.png", "mask_path": "nothing.png"},
-        )
-        assert all(problem.is_error for problem in found)
-        expected = [
-            (2, "there is no file 'missing.png'"),
-            (2, "there is no file 'missing_mask.png'"),
-            (3, "not valid JSON"),
-            (4, "mask empty_mask.png is empty, but its image is labelled anomalous"),
-            (5, "small_mask.png is 4x3, but its image b.png is 8x6"),
-            (6, "cut.png"),
-            (7, "./good.png is listed in line 1 too"),
-            (8, "mask mask.png is not empty, but its image is labelled normal"),
-            (9, "nothing.png: empty, damaged or none of the formats"),
-        ]
-        assert [problem.line for problem in found] == [line for line, _ in expected]
-        for problem, (_, message) in zip(found, expected, strict=True):
-            assert message in problem.message
-
-    def test_what_is_only_worth_a_look(self, root):
-        Image.fromarray(np.uint16([[0, 4095]])).save(root / "16bit.png")
-        (root / "copy.png").write_bytes((root / "good.png").read_bytes())
-        noisy = np.zeros((6, 8), np.uint8)
-        noisy[:2] = [[1], [254]]
-        Image.fromarray(noisy).save(root / "noisy.png")
-        picture(root / "other.png", value=3)
-        assert self.check(
-            root,
-            {"image_path": "16bit.png", "label": 0},
-            {"image_path": "good.png", "label": 0},
-            {"image_path": "copy.png", "label": 0},
-            {"image_path": "bad.png", "mask_path": "noisy.png"},
-            {"image_path": "other.png"},
-        ) == [
-            Problem(1, "16bit.png has 16 bits and values up to 4095: 65535 is shown as white", is_error=False),
-            Problem(3, "copy.png is the same picture as good.png", is_error=False),
-            Problem(4, "mask noisy.png has 3 grey values: all but 0 are anomalous", is_error=False),
-            Problem(
-                5,
-                "other.png is anomalous and has no mask, although others have one: pixel metrics leave it out",
-                is_error=False,
-            ),
-        ]
-
-    def test_a_set_without_masks_is_complete(self, root):
-        assert self.check(root, {"image_path": "good.png", "label": 0}, {"image_path": "bad.png"}) == []
-
-    def test_an_empty_file(self, root):
-        assert self.check(root, "") == [Problem(1, "the file lists no images")]
-
-    def test_the_command_prints_lines_and_returns_a_status(self, root, capsys):
-        path = root / "x.jsonl"
-        path.write_text('{"image_path": "good.png", "label": 0, "class_name": "c"}\n')
-        assert metadata(root, check=path) == 0
-        path.write_text('{"image_path": "gone.png", "label": 0, "class_name": "c"}\n')
-        assert metadata(root, check=path) == 1
-        captured = capsys.readouterr()
-        assert captured.out == f"{path}:1: error: there is no file 'gone.png' in the root {root}\n"
-        assert captured.err.rstrip().endswith(f"{path}: 1 errors, 0 notes")
-
-
 def test_plain_folders_are_listed_without_anomalib_s_import():
     """It takes longer than the listing."""
     code = 'import sys, anomalib_dpclip.data.listing.command; assert not {"anomalib", "lightning", "torch"} & set(sys.modules)'
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
-
-
-def test_mvtec_is_the_hosts_data_module_under_its_usual_name():
-    datamodule = MVTec()
-    assert isinstance(datamodule, MVTecAD)
-    assert (datamodule.name, str(datamodule.root), datamodule.category) == ("MVTec", "datasets/MVTecAD", "bottle")
