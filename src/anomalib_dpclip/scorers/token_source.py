@@ -39,11 +39,9 @@ class TokenSource(ABC):
 
     Attributes:
         grids: Rows and columns of the tokens of an image at each layer, the finest first.
-        has_joint: Whether there are tokens that are compared all together.
     """
 
     grids: list[tuple[int, int]]
-    has_joint = False
 
     @abstractmethod
     def tokens(self, images: Tensor, evidence: TextEvidence | None) -> Tokens:
@@ -80,9 +78,9 @@ class OwnTokens(TokenSource):
 class TowerTokens(TokenSource):
     """Feature vectors of a second network, read in two ways whose distances are added.
 
-    Unit vectors of each layer on its own grid find what differs in kind, however weak: scratches on a surface. The vectors of
-    all layers together, as PatchCore joins them, keep their lengths and, by the zeros around an image, their place: they find
-    what is bent or missing.
+    Unit vectors of each layer on its own grid, of smaller images, find what differs in kind, however weak: scratches on a
+    surface. The vectors of all layers together, as PatchCore joins them, of larger images, keep their lengths and, by the zeros
+    around an image, their place: they find what is bent or missing.
 
     Args:
         tower: The network.
@@ -90,27 +88,29 @@ class TowerTokens(TokenSource):
         std: Standard deviation of the image channels that they were normalised with.
     """
 
-    has_joint = True
-
     def __init__(self, tower: FeatureTower, mean: Tensor, std: Tensor) -> None:
         self.tower, self.mean, self.std = tower, mean, std
         with torch.no_grad():
-            maps = tower(torch.zeros(1, 3, *tower.image_size, device=tower.mean.device))
+            maps = tower(torch.zeros(1, 3, *tower.reduced_size, device=tower.mean.device))
         self.grids = [(int(each.shape[-2]), int(each.shape[-1])) for each in maps]
 
     def tokens(self, images: Tensor, evidence: TextEvidence | None) -> Tokens:
         """See `TokenSource.tokens`."""
         del evidence
         plain = images.float() * self.std.to(images) + self.mean.to(images)
-        if tuple(plain.shape[-2:]) != self.tower.image_size:
-            plain = functional.interpolate(plain, self.tower.image_size, mode="bilinear", antialias=True)
-        maps = [each.float() for each in self.tower(plain)]
-        return Tokens([_flat(_averaged(each)) for each in maps], [self._joint(each) for each in maps])
+        large = self._maps(plain, self.tower.image_size)
+        small = large if self.tower.reduced_size == self.tower.image_size else self._maps(plain, self.tower.reduced_size)
+        return Tokens([_flat(_averaged(each)) for each in small], [self._joint(each) for each in large])
+
+    def _maps(self, plain: Tensor, size: tuple[int, int]) -> list[Tensor]:
+        if tuple(plain.shape[-2:]) != size:
+            plain = functional.interpolate(plain, size, mode="bilinear", antialias=True)
+        return [each.float() for each in self.tower(plain)]
 
     def _joint(self, features: Tensor) -> Tensor:
         # Zeros count at the border, which tells a token how near it is.
         pooled = functional.avg_pool2d(features, NEIGHBOURHOOD, 1, NEIGHBOURHOOD // 2)
-        resized = functional.interpolate(pooled, self.grids[0], mode="bilinear", align_corners=False)
+        resized = functional.interpolate(pooled, self.grids[0], mode="bilinear", align_corners=False, antialias=True)
         return resized.flatten(2).transpose(1, 2)
 
 
