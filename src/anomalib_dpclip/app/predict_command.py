@@ -171,8 +171,12 @@ def _line(row: "Result", output: Path) -> str:
     picture = f"  {output / row.picture}" if row.picture else ""
     path, here = Path(row.path), Path.cwd()
     path = path.relative_to(here) if path.is_relative_to(here) else path
-    standing = ""
-    if row.good_photos:
-        count = int(row.good_photos)
-        standing = f"  {Standing(round(float(row.good_below) * count), count)}"
-    return f"{score_text(float(row.score))}  {row.label:12}  {os.fsencode(path).decode(errors='replace')}{picture}{standing}"
+    words = [_standing(row)] if row.good_photos else []
+    words += [f"most like {row.most_like}"] if row.most_like else []
+    beside = f"  {', '.join(words)}" if words else ""
+    return f"{score_text(float(row.score))}  {row.label:12}  {os.fsencode(path).decode(errors='replace')}{picture}{beside}"
+
+
+def _standing(row: "Result") -> str:
+    total = int(row.good_photos)
+    return str(Standing(round(float(row.good_below) * total), total))

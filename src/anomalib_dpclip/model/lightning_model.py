@@ -223,7 +223,7 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]
     prediction_digest = good_images.prediction_digest
     is_uncalibrated = property(settled_thresholds.is_uncalibrated)
     threshold_remarks = settled_thresholds.remarks
-    standing = settled_thresholds.standing
+    standing, most_like = settled_thresholds.standing, good_images.most_like
     train_dataloader = learning.auxiliary_batches
     configure_optimizers = learning.optimizer_and_schedule
     training_step = learning.training_step

@@ -104,7 +104,8 @@ def test_each_photo_is_told_how_many_good_photos_score_lower(tmp_path, photos, c
     line, *_ = capsys.readouterr().out.splitlines()
     (row,) = json.loads((out / RESULTS_JSON).read_text())
     assert row["good_photos"] == 3
-    assert line.endswith(f"  {Standing(round(3 * row['good_below']), 3)}")
+    assert row["most_like"] == "2.png", "the lightest of them"
+    assert line.endswith(f"  {Standing(round(3 * row['good_below']), 3)}, most like 2.png")
 
 
 def test_a_photo_that_cannot_be_read_is_the_exit_status(tmp_path, photos, capsys):
