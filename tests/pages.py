@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 from anomalib_dpclip.auxiliary.leakage import file_digest
 from anomalib_dpclip.callbacks.checkpoint_io import holds_training_state
 from anomalib_dpclip.callbacks.results_folder import EVALUATION
-from tests.paths import ROOT
+from tests.paths import CONFIGS, ROOT
 from tests.preloaded import command_folder
 
 README = ROOT / "README.md"
@@ -39,6 +40,39 @@ def blocks(page: str, language: str, heading: str | None = None) -> str:
 def blocks_of(text: str, language: str) -> list[str]:
     """Each code block of a text that is marked as a language."""
     return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def readme_commands() -> str:
+    """The README's commands, but for those that make an environment."""
+    commands = "\n".join(blocks_of(README.read_text(encoding="utf-8"), "bash"))
+    return re.sub(r"^make .*\n", "", commands, flags=re.MULTILINE)
+
+
+def short_checkout(folder: Path) -> Path:
+    """Configs as in a checkout, with less to learn from, and photos as the README says they are sorted."""
+    from anomalib_dpclip import Surfaces
+
+    shutil.copytree(CONFIGS, folder / "configs")
+    quickstart = folder / "configs" / "quickstart.yaml"
+    text = quickstart.read_text()
+    quickstart.write_text(
+        text.replace("max_epochs: 6", "max_epochs: 1").replace("backbone: mini", "backbone: mini\n    shots: 8")
+    )
+    assert quickstart.read_text().count("shots: 8") == quickstart.read_text().count("max_epochs: 1") == 1
+
+    target = Surfaces(root=folder / "datasets" / "Surfaces", category="weave")
+    target.prepare_data()
+    test = folder / "datasets" / "Surfaces" / "weave" / "test"
+    for kind, place, chosen in (
+        ("good", "good", slice(8)),
+        ("good", "photos/good", slice(8)),
+        ("scratch", "photos/scratch", slice(8)),
+        ("scratch", "new_photos", slice(8, 11)),
+    ):
+        (folder / place).mkdir(parents=True)
+        for path in sorted((test / kind).iterdir())[chosen]:
+            shutil.copy(path, folder / place / path.name)
+    return folder
 
 
 def run_shell(commands: str, folder: Path) -> subprocess.CompletedProcess:

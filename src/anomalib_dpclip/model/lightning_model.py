@@ -161,7 +161,7 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]
         if file is not None:
             load_adapters(self, file, overridden=self.given)
         if weights is not None or class_name is not None:
-            self.target.resolve_class(None)
+            self.target.resolve_class(None, is_run=False)
 
     def text_scorer(self) -> TextScorer:
         """A scorer by the text alone, as the model is now."""
