@@ -43,13 +43,20 @@ def blocks_of(text: str, language: str) -> list[str]:
 
 
 def readme_commands() -> str:
-    """The README's commands, but for those that make an environment."""
+    """The README's commands, but for those that make an environment; learning is cut short."""
     commands = "\n".join(blocks_of(README.read_text(encoding="utf-8"), "bash"))
-    return re.sub(r"^make .*\n", "", commands, flags=re.MULTILINE)
+    commands = re.sub(r"^make .*\n", "", commands, flags=re.MULTILINE)
+    return commands.replace("--trainer.max_epochs 5", "--trainer.max_epochs 1")
 
 
-def short_checkout(folder: Path) -> Path:
-    """Configs as in a checkout, with less to learn from, and photos as the README says they are sorted."""
+def short_checkout(folder: Path, drawn: Path, tested: int) -> Path:
+    """Configs as in a checkout, with less to learn from, and photos as the README says they are sorted.
+
+    Args:
+        folder: An empty folder.
+        drawn: Root of the procedural surfaces.
+        tested: Images of each kind that are left to test on.
+    """
     from anomalib_dpclip import Surfaces
 
     shutil.copytree(CONFIGS, folder / "configs")
@@ -60,9 +67,15 @@ def short_checkout(folder: Path) -> Path:
     )
     assert quickstart.read_text().count("shots: 8") == quickstart.read_text().count("max_epochs: 1") == 1
 
-    target = Surfaces(root=folder / "datasets" / "Surfaces", category="weave")
-    target.prepare_data()
-    test = folder / "datasets" / "Surfaces" / "weave" / "test"
+    root = folder / "datasets" / "Surfaces"
+    root.mkdir(parents=True)
+    for category in Surfaces.auxiliary_categories:
+        (root / category).symlink_to(drawn / category)
+    shutil.copytree(drawn / "weave", root / "weave")
+    for part in ("test", "ground_truth"):
+        for path in (root / "weave" / part).glob("*/*.png"):
+            if int(path.name[:3]) >= tested:
+                path.unlink()
     for kind, place, chosen in (
         ("good", "good", slice(8)),
         ("good", "photos/good", slice(8)),
@@ -70,7 +83,7 @@ def short_checkout(folder: Path) -> Path:
         ("scratch", "new_photos", slice(8, 11)),
     ):
         (folder / place).mkdir(parents=True)
-        for path in sorted((test / kind).iterdir())[chosen]:
+        for path in sorted((root / "weave" / "test" / kind).iterdir())[chosen]:
             shutil.copy(path, folder / place / path.name)
     return folder
 

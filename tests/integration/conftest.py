@@ -23,3 +23,13 @@ def learned_bricks(make_model, engine_in, surfaces_root, tmp_path_factory):
     engine = engine_in(folder, max_epochs=1)
     engine.fit(model, datamodule=Surfaces(root=surfaces_root, category="weave", val_split_mode="none"))
     return save_adapters(model, folder / "adapters.safetensors")
+
+
+@pytest.fixture(scope="session")
+def drawn_surfaces(surfaces_root):
+    """The material of the quickstart and those that it learns from, drawn once for all pages."""
+    from anomalib_dpclip import Surfaces
+
+    for category in (*Surfaces.auxiliary_categories, "weave"):
+        Surfaces(root=surfaces_root, category=category).prepare_data()
+    return surfaces_root

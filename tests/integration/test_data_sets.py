@@ -44,19 +44,11 @@ class DataSet(NamedTuple):
     normal: bool = True
 
 
-def brain(root):
-    miniature.bmad(root, ("Brain",))
-
-
-def liver(root):
-    miniature.bmad(root, ("Liver",))
-
-
 def retina(root):
     miniature.bmad(root, ("Retina_RESC",))
 
 
-POLYPS = ("CVC-ColonDB", "CVC-ClinicDB", "Kvasir", "CVC-300")
+POLYPS = ("Kvasir", "CVC-300")
 COLON = "colon endoscopy image"
 METAL_NUT = "MVTecAD/metal nut which has four notched edges"
 FABRIC = "BTech/vertical fabric lines in warm, dusty pink and beige tones"
@@ -68,11 +60,7 @@ DATA_SETS = {
     "VisA": DataSet(miniature.visa, "VisA", (12, "Visa/cashew nut"), Visa, "pcb2", "integrated circuits board"),
     "MPDD": DataSet(miniature.mpdd, "MPDD", (6, "MPDD/scattered metal objects"), MPDD, "connector", CLAMPS),
     "BTech": DataSet(miniature.btad, "BTech", (3, FABRIC), BTech, "03", RINGS),
-    "BMAD_Brain": DataSet(miniature.bmad, "BMAD/Brain", (1, "BMAD/scan"), BMAD, "Brain", "scan", medical=True),
-    "BMAD_Liver": DataSet(miniature.bmad, "BMAD/Liver", (1, "BMAD/scan"), BMAD, "Liver", "scan", medical=True),
     "BMAD_Retina": DataSet(miniature.bmad, "BMAD", (1, "BMAD/scan"), BMAD, "Retina_RESC", "scan", medical=True),
-    "Brain": DataSet(brain, METADATA, (1, "Brain/scan"), JSONLines, "Brain", "scan", medical=True),
-    "Liver": DataSet(liver, METADATA, (1, "Liver/scan"), JSONLines, "Liver", "scan", medical=True),
     "Retina": DataSet(retina, METADATA, (1, "Retina/scan"), JSONLines, "Retina_RESC", "scan", medical=True),
     **{
         name: DataSet(miniature.polyps, METADATA, (1, f"{name}/{COLON}"), JSONLines, None, COLON, medical=True, normal=False)

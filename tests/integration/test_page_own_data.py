@@ -12,16 +12,16 @@ from PIL import Image
 from tests.pages import README, blocks, blocks_of, run_shell
 from tests.paths import ROOT
 
-from anomalib_dpclip import Surfaces
 from anomalib_dpclip.data.listing.check import check_metadata
 
 BEFORE_ELPV = ("Sort the photos into folders", "List and check them", "Train and test", "Test again", "Predict")
 
 
 @pytest.fixture
-def folder(tmp_path):
-    """The quickstart's data in its usual place, as far as the page copies it."""
-    Surfaces(root=tmp_path / "datasets" / "Surfaces", category="weave").prepare_data()
+def folder(tmp_path, drawn_surfaces):
+    """The quickstart's data in its usual place."""
+    (tmp_path / "datasets").mkdir()
+    (tmp_path / "datasets" / "Surfaces").symlink_to(drawn_surfaces)
     return tmp_path
 
 

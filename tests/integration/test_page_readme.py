@@ -8,8 +8,8 @@ from tests.pages import blocks, readme_commands, run_shell, short_checkout
 
 
 @pytest.fixture
-def folder(tmp_path):
-    return short_checkout(tmp_path)
+def folder(tmp_path, drawn_surfaces):
+    return short_checkout(tmp_path, drawn_surfaces, tested=11)
 
 
 def test_from_top_to_bottom(folder):

@@ -1,7 +1,6 @@
 """The same photo by every route: one score and one label, in prediction, on the page, and in exported files."""
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -151,36 +150,17 @@ def by_hand(path, folder, names):
     return {name: (outputs["pred_score"].item(), outputs["pred_label"].item()) for name, outputs in found.items()}
 
 
-@needs_onnx
-def test_onnx_by_hand(folder, expected, tmp_path):
-    assert_same(by_hand(quiet().to_onnx(tmp_path), folder, expected), expected)
-
-
 NAMES = [f"{height}x{width}.png" for height, width in SIZES[5:9]]
-VARIANTS = {
-    "good photos": {"few_shot_source": "good"},
-    "ignored region and sensitivities": {
-        "ignore": "ignored.png",
-        "min_area": 50,
-        "post_processor": DPCLIPPostProcessor(image_sensitivity=0.2, pixel_sensitivity=0.9),
-    },
-}
 
 
 @needs_onnx
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_files_of_other_settings(variant, folder, weaves, expected, tmp_path):
-    arguments = dict(VARIANTS[variant])
-    for name in ("photos", "good"):
-        (tmp_path / name).mkdir()
-    for path in weaves[-2:]:
-        shutil.copy(path, tmp_path / "good")
+def test_files_of_other_settings(folder, expected, tmp_path):
+    (tmp_path / "photos").mkdir()
     for name in NAMES:
-        photo = Image.open(folder / name)
-        (photo.resize((200, 300)) if "ignore" in arguments else photo).save(tmp_path / "photos" / name)
+        Image.open(folder / name).resize((200, 300)).save(tmp_path / "photos" / name)
     Image.fromarray(np.uint8([[255] * 200] * 90 + [[0] * 200] * 210)).save(tmp_path / "ignored.png")
-    for argument in {"few_shot_source", "ignore"} & arguments.keys():
-        arguments[argument] = tmp_path / arguments[argument]
+    arguments = {"ignore": tmp_path / "ignored.png", "min_area": 50}
+    arguments["post_processor"] = DPCLIPPostProcessor(image_sensitivity=0.2, pixel_sensitivity=0.9)
     found = with_photos(tmp_path / "photos", batch_size=3, **arguments)
     assert any(found[name] != pytest.approx(expected[name]) for name in NAMES)  # else nothing is shown
     assert_same(by_hand(quiet(**arguments).to_onnx(tmp_path), tmp_path / "photos", NAMES), found)

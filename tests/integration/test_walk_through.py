@@ -9,15 +9,16 @@ from tests.pages import blocks, readme_commands, run_shell, short_checkout, trai
 OWN_DATA = ("Sort the photos into folders", "List and check them", "Train and test", "Test again", "Predict")
 
 
-def test_all_pages_twice(tmp_path):
+def test_all_pages_twice(tmp_path, drawn_surfaces):
     pytest.importorskip("onnxscript", reason="the extra onnx is not installed")
     pytest.importorskip("openvino", reason="the extra openvino is not installed")
-    folder = short_checkout(tmp_path)
+    folder = short_checkout(tmp_path, drawn_surfaces, tested=32)
     pages = [
         readme_commands(),
         *(blocks("own-data", "bash", section) for section in (*OWN_DATA, "Without any labelled set")),
         *(blocks(name, "bash") for name in ("adapter-files", "decisions", "deployment")),
     ]
+    pages = [commands.replace("--trainer.max_epochs 5", "--trainer.max_epochs 1") for commands in pages]
     for commands in pages:
         run_shell(commands, folder)
     first = trained_files(folder)

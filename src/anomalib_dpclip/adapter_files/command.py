@@ -67,7 +67,6 @@ def adapters(
 
 
 def _push(content: AdapterFile, repository: str, metrics: Path | None) -> str:
-    """Upload adapters in this package's format, and their card."""
     with TemporaryDirectory() as folder:
         file = write_adapters(content, Path(folder) / DEFAULT_NAME)
         return push_to_hub(file, _card(content, file, f"hf://{repository}", metrics), repository)
@@ -89,7 +88,6 @@ def _sha256(file: Path) -> str:
 
 
 def _description(file: Path, content: AdapterFile) -> dict[str, str]:
-    """What there is to know about the adapters, in words."""
     known = content.provenance
     values = sum(tensor.numel() for tensor in content.tensors.values())
     return {
@@ -112,7 +110,6 @@ def _description(file: Path, content: AdapterFile) -> dict[str, str]:
 
 
 def _epochs(epochs: int, max_epochs: int) -> str:
-    """Epochs trained, and out of how many where that is more."""
     if not epochs:
         return _UNKNOWN
     return f"{epochs} of {max_epochs}" if epochs < max_epochs else str(epochs)

@@ -119,7 +119,6 @@ def warn_if_learned_from(learned_from: Sequence[str], target: AnomalibDataModule
 
 
 def _size_of(path: str) -> int | None:
-    """Bytes of a file, if it is there."""
     return Path(path).stat().st_size if Path(path).is_file() else None
 
 

@@ -49,7 +49,6 @@ class ExpectedTime(Callback):
 
     @rank_zero_only
     def _count(self, total: float) -> None:
-        """Count a step of so many in all."""
         self._steps += 1
         if self._steps == WARM_UP:
             self._start = time.monotonic()

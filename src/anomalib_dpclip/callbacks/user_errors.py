@@ -179,5 +179,4 @@ def _configured(config: Path) -> list[str]:
 
 
 def _words(arguments: Sequence[str]) -> list[str]:
-    """A command line with options and their values apart."""
     return [part for each in arguments for part in (each.split("=", 1) if each.startswith("--") else [each])]

@@ -149,7 +149,6 @@ def _require_multiple(name: str, image_size: int | None, strides: set[int]) -> N
 
 
 def _chosen_layers(strides: list[int], layers: Sequence[float] | None) -> list[int]:
-    """Numbers of the feature maps that are compared."""
     if layers is not None:
         if not all(0 < share <= 1 for share in layers):
             raise ValueError(f"memory.layers must lie in (0, 1], not {list(layers)}")

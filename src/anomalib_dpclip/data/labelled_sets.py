@@ -151,7 +151,6 @@ def matching_masks(what: str, advice: str = "") -> Iterator[None]:
 
 
 def _modules(name: str, root: str | Path | None) -> list[AnomalibDataModule]:
-    """One data module a category."""
     set_name, _, category = name.partition("/")
     cls = data_module_class(set_name)
     if category and category not in categories_of(cls):

@@ -203,7 +203,6 @@ class DPCLIPExport(ExportMixin):
 
     @property
     def _anchors(self) -> Tensor:
-        """Text anchors of each class ``(C, E, 2)``."""
         current: Tensor = self.model.anchors
         return torch.stack([self.target.anchors_for(name).to(current.device) for name in self.export_classes] or [current])
 

@@ -185,7 +185,6 @@ def raw_value(normalised: float, points: "Tensor") -> float:
 
 
 def _description(file: Path, exported: "ExportedFile") -> dict[str, str]:
-    """What a file says of itself, in words."""
     import torch
 
     from anomalib_dpclip.post_processing.scale import unpacked

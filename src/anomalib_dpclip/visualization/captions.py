@@ -15,7 +15,6 @@ def font(size: int) -> ImageFont.FreeTypeFont:
 
 @cache
 def _drawable() -> frozenset[int]:
-    """Characters that the font has."""
     from matplotlib.ft2font import FT2Font
 
     return frozenset(FT2Font(_font_file()).get_charmap())

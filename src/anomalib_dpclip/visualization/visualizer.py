@@ -109,7 +109,6 @@ class PictureVisualizer(Visualizer):
     on_predict_start, on_predict_batch_end, on_predict_end = on_test_start, on_test_batch_end, on_test_end
 
     def _finish(self) -> None:
-        """Wait for the pictures of the last batch."""
         self.pictures = {}
         for photo, target, done in self._drawn:
             error = done.exception()

@@ -82,14 +82,12 @@ def _report(path: Path, root: Path) -> int:
 
 
 def _prompt_names(samples: pd.DataFrame, file: Path) -> str:
-    """What the model will be told that the images show."""
     names = sorted({describe(file.resolve().parent.name, name) for name in samples.class_name})
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(map(repr, names[:SHOWN])) + more
 
 
 def _unlisted(root: Path, samples: pd.DataFrame) -> Counter[Path]:
-    """How many images of which folders are in no row."""
     listed = {*samples.image_path}
     return Counter(Path(path).parent for path in sorted(photo_files(root)) if path not in listed)
 

@@ -53,7 +53,6 @@ def folder_samples(root: str | Path, class_name: str | None = None) -> pd.DataFr
 
 
 def _category_samples(folder: Path, class_name: str) -> list[Sample]:
-    """Samples of the folder of one category, in either layout."""
     tested = folder / "test" if (folder / "test").is_dir() and not (folder / "images").is_dir() else folder
     samples = [Sample(str(image), 0, class_name, split="train") for image in _images(folder / "train" / "good")]
     samples += [Sample(str(image), 0, class_name) for image in _images(tested / "good")]

@@ -137,7 +137,6 @@ class Surfaces(AnomalibDataModule):
 
     @property
     def _parameters(self) -> dict[str, float]:
-        """Everything that the drawing depends on."""
         return {
             "version": _VERSION,
             "image_size": self.image_size,
