@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 LOWEST_SHARE = 0.2
 """Share of a token's distances to the other images that count, the lowest: a few images may have its defect (MuSc)."""
 
-PROJECTED_WIDTH = 128
+PROJECTED_WIDTH = 256
 """Values of a token that are compared: a random projection of wider ones keeps distances, and takes a fraction of the time."""
 
 PANEL = 200

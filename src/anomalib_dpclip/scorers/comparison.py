@@ -1,5 +1,6 @@
 """What scoring by good images and by an unlabelled batch have in common: tokens, distances as maps, and their fusion."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,9 +15,6 @@ from anomalib_dpclip.method.torch_model import TextEvidence
 from anomalib_dpclip.scorers.fusion import Fusion, unit_interval
 from anomalib_dpclip.scorers.text_scorer import TextScorer
 from anomalib_dpclip.scorers.token_source import OwnTokens, Tokens, TokenSource
-
-BLUR_SIGMA = 0.5
-"""Smoothing of the distances, in tokens: PatchCore's 4 pixels on its tokens of 8 pixels."""
 
 
 class Comparison:
@@ -84,9 +82,15 @@ class Comparison:
         # The class token sees the whole image; the detection projector adds nothing where the target is known.
         known = score if self.text.model.detection == "class_token" else None
         image = unit_interval(fusion.image_evidence(evidence, known))
-        smooth = region.smooth(unit_interval(evidence), _blur).unsqueeze(1)
+        smooth = region.smooth(unit_interval(evidence), self._blur).unsqueeze(1)
         maps = functional.interpolate(smooth, self.text.image_size, mode="bilinear", align_corners=False).squeeze(1)
         return InferenceBatch(anomaly_map=region.hide(maps), pred_score=image)
+
+    def _blur(self, values: Tensor) -> Tensor:
+        sigma = self.source.blur_sigma
+        side = 2 * math.ceil(2 * sigma) + 1
+        with full_precision(values):
+            return gaussian_blur(values.unsqueeze(1), [side, side], [sigma, sigma]).squeeze(1)
 
 
 def _resized(values: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -94,8 +98,3 @@ def _resized(values: Tensor, grid: tuple[int, int]) -> Tensor:
     if tuple(values.shape[-2:]) == grid:
         return values
     return functional.interpolate(values.unsqueeze(1), grid, mode="bilinear", align_corners=False).squeeze(1)
-
-
-def _blur(distance: Tensor) -> Tensor:
-    with full_precision(distance):
-        return gaussian_blur(distance.unsqueeze(1), [3, 3], [BLUR_SIGMA, BLUR_SIGMA]).squeeze(1)

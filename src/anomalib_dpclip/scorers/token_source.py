@@ -39,9 +39,11 @@ class TokenSource(ABC):
 
     Attributes:
         grids: Rows and columns of the tokens of an image at each layer, the finest first.
+        blur_sigma: Smoothing of the distances, in tokens of the finest grid.
     """
 
     grids: list[tuple[int, int]]
+    blur_sigma = 0.5
 
     @abstractmethod
     def tokens(self, images: Tensor, evidence: TextEvidence | None) -> Tokens:
@@ -87,6 +89,8 @@ class TowerTokens(TokenSource):
         mean: Mean of the image channels that the scorer's images were normalised with ``(3, 1, 1)``.
         std: Standard deviation of the image channels that they were normalised with.
     """
+
+    blur_sigma = 1.0  # its tokens are averages of their neighbourhood, and no sharper
 
     def __init__(self, tower: FeatureTower, mean: Tensor, std: Tensor) -> None:
         self.tower, self.mean, self.std = tower, mean, std
