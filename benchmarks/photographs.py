@@ -4,7 +4,8 @@
     python -m benchmarks.photographs --folders '[photos/transistor,photos/tile]'
 
 A folder has the layout of anomalib's `Folder`: ``train``, ``test/good``, ``test/bad``, ``mask/<name>.png``. Nothing is trained,
-and no text counts. The same draws of good photos are the memory's and PatchCore's; maps and masks are compared at 256 pixels.
+and no text counts. The same draws of good photos are the memory's and PatchCore's, and all see images of 384 pixels, at which
+maps and masks are compared.
 PatchCore's coreset of all photos takes most of an hour, and is left out.
 """
 

@@ -54,7 +54,7 @@ def likeness_of(module: Any, paths: Sequence[str], images: Tensor) -> Likeness:
         paths: The files.
         images: As `resized_images` gives them.
     """
-    normalize = _preparation(module).normalize
+    normalize = preparation(module).normalize
     return Likeness(paths, torch.cat([normalize(each.float() / 255) for each in images.split(1)]))
 
 

@@ -86,9 +86,9 @@ def precision(comparison: Comparison, episode: Episode, weight: float) -> float:
     text, distance, score = (Usual(*each) for each in (episode.fusion.text, episode.fusion.distance, episode.fusion.score))
     raw = comparison.predict(Fusion(text, distance, score, weight), episode.margin, episode.score, episode.distance)
     step = max(min(episode.mask.shape[-2:]) // COMPARED_ROWS, 1)
-    maps, masks = (each[:, ::step, ::step].flatten() for each in (raw.anomaly_map, episode.mask))
+    maps, masks = (each[:, ::step, ::step].flatten() for each in (torch.as_tensor(raw.anomaly_map), episode.mask))
     pixels = binary_average_precision(maps, masks.long())
-    return float(pixels + binary_average_precision(raw.pred_score, episode.label))
+    return float(pixels + binary_average_precision(torch.as_tensor(raw.pred_score), episode.label))
 
 
 def weight_for(weights: Mapping[str, float], count: int) -> float:

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from anomalib.data import ImageBatch
 
 from anomalib_dpclip.auxiliary.samples import is_path
 from anomalib_dpclip.data.items import NamedImageBatch
@@ -44,28 +43,28 @@ def learn_text_weights(module: Any) -> dict[str, float]:
     return weights
 
 
-def scored_by(module: Any, comparison: Comparison, good: ImageBatch, scored: ImageBatch, count: int) -> Episode:
+def scored_by(module: Any, comparison: Comparison, good: Any, scored: Any, count: int) -> Episode:
     """Labelled images of a class, scored by the first good ones.
 
     Args:
         module: `DPCLIP`.
         comparison: Compares images.
-        good: Good images.
-        scored: Images with masks.
+        good: Batch of good images.
+        scored: Batch of images with masks.
         count: Number of good images that are known.
     """
-    normalize = preparation(module).normalize
+    normalize, images = preparation(module).normalize, torch.as_tensor(good.image)
     anchors = module.target.anchors_of(good, module.device, follow_images=True)
     anchors = anchors[0] if anchors.ndim == 3 else anchors
     fit = MemoryFit(comparison, normalize, anchors, limit=MEMORY_TOKENS, seed=module.seed)
-    state = fit.fit((good.image[:count] * 255).round().byte(), text_weight=0.0).state
+    state = fit.fit((images[:count] * 255).round().byte(), text_weight=0.0).state
     evidence, tokens = comparison.encode(normalize(scored.image.to(module.device)), anchors)
     distance = comparison.combined(*state.memory(tokens))
     mask, label = scored.gt_mask.to(distance.device), scored.gt_label.to(distance.device)
     return Episode(comparison.margin(evidence), evidence.score, distance, state.fusion, mask, label)
 
 
-def _batches(module: Any) -> Iterator[tuple[ImageBatch, ImageBatch]]:
+def _batches(module: Any) -> Iterator[tuple[Any, Any]]:
     """Good images and labelled images of each class that has enough of them."""
     images = module.auxiliary_dataset.plain(module.image_size)
     for _, rows in list(_classes(images.samples))[:CLASSES]:
@@ -74,7 +73,7 @@ def _batches(module: Any) -> Iterator[tuple[ImageBatch, ImageBatch]]:
         masked = images.samples.mask_path.map(is_path).to_numpy()[order]
         normal, anomalous = order[label == 0], order[(label == 1) & masked]
         good, scored = normal[: max(GOOD_IMAGES)], [*normal[max(GOOD_IMAGES) :][:SCORED], *anomalous[:SCORED]]
-        if len(good) == max(GOOD_IMAGES) and 0 < len(anomalous) and len(normal) > len(good):
+        if len(good) == max(GOOD_IMAGES) and len(anomalous) > 0 and len(normal) > len(good):
             yield _batch(images, good), _batch(images, scored)
 
 
@@ -82,5 +81,5 @@ def _classes(samples: pd.DataFrame) -> Any:
     return samples.reset_index().groupby(["data_set", "class_name"]).groups.items()
 
 
-def _batch(images: Any, rows: Any) -> ImageBatch:
+def _batch(images: Any, rows: Any) -> Any:
     return NamedImageBatch.collate([images[int(row)] for row in rows])
