@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 from anomalib_dpclip.auxiliary.leakage import file_digest
 from anomalib_dpclip.callbacks.checkpoint_io import holds_training_state
 from anomalib_dpclip.callbacks.results_folder import EVALUATION
-from tests.paths import ROOT
+from tests.paths import CONFIGS, ROOT
 from tests.preloaded import command_folder
 
 README = ROOT / "README.md"
@@ -39,6 +40,52 @@ def blocks(page: str, language: str, heading: str | None = None) -> str:
 def blocks_of(text: str, language: str) -> list[str]:
     """Each code block of a text that is marked as a language."""
     return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def readme_commands() -> str:
+    """The README's commands, but for those that make an environment; learning is cut short."""
+    commands = "\n".join(blocks_of(README.read_text(encoding="utf-8"), "bash"))
+    commands = re.sub(r"^make .*\n", "", commands, flags=re.MULTILINE)
+    return commands.replace("--trainer.max_epochs 5", "--trainer.max_epochs 1")
+
+
+def short_checkout(folder: Path, drawn: Path, tested: int) -> Path:
+    """Configs as in a checkout, with less to learn from, and photos as the README says they are sorted.
+
+    Args:
+        folder: An empty folder.
+        drawn: Root of the procedural surfaces.
+        tested: Images of each kind that are left to test on.
+    """
+    from anomalib_dpclip import Surfaces
+
+    shutil.copytree(CONFIGS, folder / "configs")
+    quickstart = folder / "configs" / "quickstart.yaml"
+    text = quickstart.read_text()
+    quickstart.write_text(
+        text.replace("max_epochs: 6", "max_epochs: 1").replace("backbone: mini", "backbone: mini\n    shots: 8")
+    )
+    assert quickstart.read_text().count("shots: 8") == quickstart.read_text().count("max_epochs: 1") == 1
+
+    root = folder / "datasets" / "Surfaces"
+    root.mkdir(parents=True)
+    for category in Surfaces.auxiliary_categories:
+        (root / category).symlink_to(drawn / category)
+    shutil.copytree(drawn / "weave", root / "weave")
+    for part in ("test", "ground_truth"):
+        for path in (root / "weave" / part).glob("*/*.png"):
+            if int(path.name[:3]) >= tested:
+                path.unlink()
+    for kind, place, chosen in (
+        ("good", "good", slice(8)),
+        ("good", "photos/good", slice(8)),
+        ("scratch", "photos/scratch", slice(8)),
+        ("scratch", "new_photos", slice(8, 11)),
+    ):
+        (folder / place).mkdir(parents=True)
+        for path in sorted((root / "weave" / "test" / kind).iterdir())[chosen]:
+            shutil.copy(path, folder / place / path.name)
+    return folder
 
 
 def run_shell(commands: str, folder: Path) -> subprocess.CompletedProcess:

@@ -120,6 +120,7 @@ missing = {
     "adapters gone": "there is no adapter file gone",
     "predict . --weights gone": "there is no adapter file gone",
     "predict gone": "no photo or folder gone",
+    "predict --good gone .": "no folder gone: --good must be the folder of the good photos",
     "metadata gone": "no folder gone",
     "threshold gone.onnx": "there is no exported file gone.onnx",
     "app --weights gone": "there is no adapter file gone",

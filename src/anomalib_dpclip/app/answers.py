@@ -129,7 +129,8 @@ def _answer(judged: list[Judged], threshold: float) -> Answer:
     if prediction is None:
         return _no_result(problem)
     verdict = f"## {_decision(prediction, threshold)}\nScore {prediction.score:.3f}, threshold {threshold:.2f}"
-    standing = [] if prediction.standing is None else [f"{prediction.standing}."]
+    beside = _among_good(prediction)
+    standing = [f"{beside}."] if beside else []
     regions = regions_table(prediction.regions(threshold), prediction.min_area)
     pictures = prediction.photo, prediction.heat_map(threshold)
     return Answer(judged, *pictures, [], "\n\n".join([verdict, *standing, *prediction.remarks]), regions)
@@ -145,13 +146,18 @@ def _answer_of_several(judged: list[Judged], threshold: float) -> Answer:
     for name, each in predicted:
         told = [name, f"{each.score:.3f}", _decision(each, threshold)]
         heat_maps.append((each.heat_map(threshold), "  ".join(told)))
-        rows.append([*told, str(each.standing or "")])
+        rows.append([*told, _among_good(each)])
     rows += [[name, "", problem, ""] for name, each, problem in judged if each is None]
     anomalous = sum(each.is_anomalous(threshold) for _, each in predicted)
     verdict = f"## {anomalous} of {len(judged)} anomalous\nThreshold {threshold:.2f}"
     remarks = dict.fromkeys(remark for _, each in predicted for remark in each.remarks)
     table = markdown_table(["file", "score", "decision", "among good photos"], rows)
     return Answer(judged, None, None, heat_maps, "\n\n".join([verdict, table, *remarks]), "")
+
+
+def _among_good(prediction: Prediction) -> str:
+    likeness = f"most like {prediction.most_like}" if prediction.most_like else ""
+    return ", ".join(filter(None, [str(prediction.standing or ""), likeness]))
 
 
 def _decision(prediction: Prediction, threshold: float) -> str:

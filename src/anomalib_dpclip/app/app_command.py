@@ -1,12 +1,12 @@
 """The command `dpclip app`: a page to try the model on photos."""
 
-import re
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from anomalib_dpclip.adapter_files.adapter_file import UNADAPTED
 from anomalib_dpclip.adapter_files.read_and_write import arguments_from_file, read_adapters
+from anomalib_dpclip.app.own_options import own_options
 from anomalib_dpclip.clip.pretraining import MINI
 from anomalib_dpclip.data_sets.class_names import UNKNOWN_CLASS, describe
 from anomalib_dpclip.data_sets.domain import Domain
@@ -114,16 +114,8 @@ def _model(weights: str, given: dict[str, Any]) -> "DPCLIP":
     from anomalib_dpclip.model.from_file import model_from_file
 
     chosen = {name: value for name, value in given.items() if value is not None}
-    try:
+    with own_options():
         return model_from_file(weights, visualizer=False, evaluator=False, **chosen)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(_own_options(error)) from error
-    except ValueError as error:
-        raise ValueError(_own_options(error)) from error
-
-
-def _own_options(error: Exception) -> str:
-    return re.sub(r"--model\.(clip\.|region\.)?", "--", str(error))
 
 
 def remembers_photos(weights: str) -> bool:

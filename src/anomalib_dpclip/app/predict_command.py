@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from anomalib_dpclip.adapter_files.adapter_file import UNADAPTED
 from anomalib_dpclip.adapter_files.read_and_write import arguments_from_file
+from anomalib_dpclip.app.own_options import own_options
 from anomalib_dpclip.clip.pretraining import MINI
 from anomalib_dpclip.data_sets.domain import Domain
 from anomalib_dpclip.post_processing.score_text import score_text
@@ -79,6 +80,8 @@ def predict(
         ValueError: If there is nothing to compare with, the weights are no adapters, or an argument is out of range.
     """
     _require_photos(photos)
+    if good is not None and not good.is_dir():
+        raise FileNotFoundError(f"no folder {good}: --good must be the folder of the good photos")
     if weights is None and good is None and not lot:
         raise ValueError(
             "say what photos are to be compared with: --good FOLDER of good photos of the same, --lot for a lot of mostly "
@@ -113,7 +116,8 @@ def predict(
         }
         arguments["class_name"] = class_name or "object"
     arguments = {name: value for name, value in arguments.items() if value is not None} | {"lot": lot}
-    model: Any = model_from_file(weights or UNADAPTED, visualizer=pictures, evaluator=False, **arguments)
+    with own_options():
+        model: Any = model_from_file(weights or UNADAPTED, visualizer=pictures, evaluator=False, **arguments)
     if pictures and model.visualizer is None:  # a checkpoint also brings whether its training had pictures
         model.visualizer = PictureVisualizer()
     data = Photos(_common_folder(photos), batch_size, num_workers, fresh=fresh, bit_depth=bit_depth, only=photos)
@@ -139,7 +143,8 @@ def predict(
         enable_model_summary=False,
         default_root_dir=output,
     )
-    trainer.predict(model, datamodule=data, return_predictions=False)
+    with own_options(few_shot_source="good"):
+        trainer.predict(model, datamodule=data, return_predictions=False)
     print(summary(found))  # noqa: T201
     nothing_new = [f"Nothing to do: all {len(found)} photos have results in {output}."]
     for line in model.threshold_remarks() if sum(told[1:]) else nothing_new:
@@ -171,8 +176,12 @@ def _line(row: "Result", output: Path) -> str:
     picture = f"  {output / row.picture}" if row.picture else ""
     path, here = Path(row.path), Path.cwd()
     path = path.relative_to(here) if path.is_relative_to(here) else path
-    standing = ""
-    if row.good_photos:
-        count = int(row.good_photos)
-        standing = f"  {Standing(round(float(row.good_below) * count), count)}"
-    return f"{score_text(float(row.score))}  {row.label:12}  {os.fsencode(path).decode(errors='replace')}{picture}{standing}"
+    words = [_standing(row)] if row.good_photos else []
+    words += [f"most like {row.most_like}"] if row.most_like else []
+    beside = f"  {', '.join(words)}" if words else ""
+    return f"{score_text(float(row.score))}  {row.label:12}  {os.fsencode(path).decode(errors='replace')}{picture}{beside}"
+
+
+def _standing(row: "Result") -> str:
+    total = int(row.good_photos)
+    return str(Standing(round(float(row.good_below) * total), total))

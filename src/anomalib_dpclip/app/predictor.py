@@ -62,6 +62,7 @@ class Prediction:
         size: Width and height of the photo itself, whose pixels regions are counted in.
         min_area: Pixels that a region has at least.
         standing: Where the score stands among those of good photos, if they are known.
+        most_like: File name of the good photo that looks most like it; empty where they are not known by name.
         remarks: Lines on what it was scored by.
     """
 
@@ -72,6 +73,7 @@ class Prediction:
     size: tuple[int, int] | None = None
     min_area: int = 0
     standing: Standing | None = None
+    most_like: str = ""
     remarks: list[str] = field(default_factory=list)
 
     def is_anomalous(self, threshold: float) -> bool:
@@ -166,7 +168,7 @@ class Predictor:
         given = good_photos(good, self.model.seed, str(path))
         with self._turn:
             known = self._scoring(name, given)
-            heat, score = self._predict(photo, self.model.target.anchors_for(name), known)
+            heat, score, most_like = self._predict(photo, self.model.target.anchors_for(name), known)
         scale = SHOWN_SIZE / max(photo.size)
         shown = photo.resize([max(1, round(scale * side)) for side in photo.size], Image.Resampling.BICUBIC)
         remarks = self._remarks(name, given, known)
@@ -174,7 +176,7 @@ class Predictor:
         if min(photo.size) < min(self.model.model.backbone.grid):
             remarks.append(f"**{photo.width}x{photo.height} pixels are too few to judge:** the answer means nothing.")
         colors = color_range(heat, bool(known.calibration.is_set))
-        return Prediction(shown, heat, score, colors, photo.size, self.model.min_area, standing, remarks)
+        return Prediction(shown, heat, score, colors, photo.size, self.model.min_area, standing, most_like, remarks)
 
     def remarks(self, class_name: str | None = None, good: Sequence[str] = ()) -> list[str]:
         """Lines on what photos will be scored by.
@@ -213,13 +215,15 @@ class Predictor:
                 raise
 
     @torch.inference_mode()
-    def _predict(self, photo: Image.Image, anchors: Tensor, known: Scoring) -> tuple[npt.NDArray[np.float32], float]:
-        """Normalised map ``(H, W)`` of the model's size, and score."""
+    def _predict(self, photo: Image.Image, anchors: Tensor, known: Scoring) -> tuple[npt.NDArray[np.float32], float, str]:
+        """Normalised map ``(H, W)`` of the model's size, score, and the good photo that looks most like it."""
         device = self.model.model.anchors.device
         image = self.model.pre_processor.transform(image_tensor(photo).unsqueeze(0).to(device))
         raw = known.scorer.score(image, anchors.to(device))
         prediction = self.model.post_processor.scaled(raw, known.calibration.scale)
-        return prediction.anomaly_map[0].cpu().numpy(), prediction.pred_score.item()
+        likeness = getattr(known.scorer, "likeness", None)
+        (most_like,) = [""] if likeness is None else likeness.most_like(image)
+        return prediction.anomaly_map[0].cpu().numpy(), prediction.pred_score.item(), most_like
 
     def _read(self, path: str | Path) -> Image.Image:
         photo = read_image(path, MAX_PIXELS)
@@ -245,6 +249,7 @@ class Predictor:
         images = memories.resized_images(self.model, (image_tensor(self._read(path)) for path in given.paths))
         fit = memories.memory_fit(self.model, self.model.target.anchors_for(name).to(self.model.model.anchors.device))
         scorer = fit.fit(images, memories.text_weight(self.model))
+        scorer.likeness = memories.likeness_of(self.model, given.paths, images)
         calibration = Calibration().to(self.model.model.anchors.device)
         processor = self.model.post_processor
         calibrate_on_references(calibration, scorer, self.model.model.domain, processor.false_alarm_rate)

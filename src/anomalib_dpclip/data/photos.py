@@ -222,8 +222,8 @@ class Photos(AnomalibDataModule):
         trainer.strategy.barrier()  # all processes have read what the first one now puts together
         if trainer.is_global_zero:
             earlier.take_over()
-            to_do = f"{len(left)} of {len(paths)} photos to predict, the others" if left else "nothing to do: all photos"
-            logger.info("%s have results in %s", to_do, outputs)
+            to_do = f"{len(left)} to predict" if left else "nothing to do"
+            logger.info("%s; %d photos have results in %s", to_do, len(paths) - len(left), outputs)
         # Last, so that a row says that the heat map is there too.
         callbacks = [each for each in trainer.callbacks if not isinstance(each, ResultsWriter)]
         trainer.callbacks = [*callbacks, ResultsWriter(outputs, left, model, self._read_image, self.listener)]

@@ -17,6 +17,7 @@ from anomalib_dpclip.pre_processing.pre_processor import CLIPPreProcessor
 from anomalib_dpclip.scorers.batch_scorer import BatchScorer
 from anomalib_dpclip.scorers.comparison import Comparison
 from anomalib_dpclip.scorers.fusion import Fusion, Usual
+from anomalib_dpclip.scorers.likeness import Likeness
 from anomalib_dpclip.scorers.memory_fit import MemoryFit
 from anomalib_dpclip.scorers.memory_scorer import MemoryScorer, MemoryState, TokenMemory
 from anomalib_dpclip.scorers.references import image_tensor
@@ -37,8 +38,32 @@ def fit_references(module: Any, paths: list[str] | None = None) -> MemoryScorer:
     """
     images = resized_images(module, module.references.images(paths, module.datamodule))
     scorer = memory_fit(module, module.model.anchors).fit(images, text_weight(module))
+    scorer.likeness = None if paths is None else likeness_of(module, paths, images)
     logger.info("scoring by %d photos of the target: %d tokens a layer", len(images), len(scorer.state.memory.layers[0]))
     return scorer
+
+
+def likeness_of(module: Any, paths: Sequence[str], images: Tensor) -> Likeness:
+    """Good photos of files, to tell which of them an image looks like.
+
+    Args:
+        module: `DPCLIP`.
+        paths: The files.
+        images: As `resized_images` gives them.
+    """
+    normalize = _preparation(module).normalize
+    return Likeness(paths, torch.cat([normalize(each.float() / 255) for each in images.split(1)]))
+
+
+def most_like(module: Any, images: Tensor) -> list[str]:
+    """File name of the good photo that looks most like each image; empty where none are known by name.
+
+    Args:
+        module: `DPCLIP`.
+        images: Normalised images ``(B, 3, H, W)``.
+    """
+    likeness = getattr(module.scorer, "likeness", None)
+    return [""] * len(images) if likeness is None else likeness.most_like(images)
 
 
 def memory_fit(module: Any, anchors: Tensor) -> MemoryFit:

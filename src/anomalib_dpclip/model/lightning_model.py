@@ -161,7 +161,7 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]
         if file is not None:
             load_adapters(self, file, overridden=self.given)
         if weights is not None or class_name is not None:
-            self.target.resolve_class(None)
+            self.target.resolve_class(None, is_run=False)
 
     def text_scorer(self) -> TextScorer:
         """A scorer by the text alone, as the model is now."""
@@ -223,7 +223,7 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]
     prediction_digest = good_images.prediction_digest
     is_uncalibrated = property(settled_thresholds.is_uncalibrated)
     threshold_remarks = settled_thresholds.remarks
-    standing = settled_thresholds.standing
+    standing, most_like = settled_thresholds.standing, good_images.most_like
     train_dataloader = learning.auxiliary_batches
     configure_optimizers = learning.optimizer_and_schedule
     training_step = learning.training_step

@@ -48,11 +48,12 @@ class Target:
         self.model.anchors.copy_(self.anchors_for(class_name))
         self.anchor_class = class_name
 
-    def resolve_class(self, datamodule: AnomalibDataModule | None) -> None:
+    def resolve_class(self, datamodule: AnomalibDataModule | None, *, is_run: bool = True) -> None:
         """Take the class from the user, else from the data, else from the file; without any keep what is there.
 
         Args:
             datamodule: Data module of the run, set up.
+            is_run: Whether a run begins, in which an unknown class is worth a warning: before one its data may yet name it.
         """
         names = set() if datamodule is None else classes_of(datamodule)
         if self.class_name is not None:
@@ -60,9 +61,10 @@ class Target:
         elif len(names) == 1:
             self.set_class(*names)
         elif not self.model.anchors.any():
-            if not names and self.default_class is None:  # of several, each image names its own
-                logger.warning("no class name is known: prompts say 'object'. Name it with --model.class_name")
             self.set_class(self.default_class or UNKNOWN_CLASS)
+        is_named = self.class_name or self.default_class or names  # of several, each image names its own
+        if is_run and not is_named and self.anchor_class == UNKNOWN_CLASS:
+            logger.warning("no class name is known: prompts say 'object'. Name it with --model.class_name")
 
     def anchors_of(self, batch: ImageBatch, device: torch.device, *, follow_images: bool) -> Tensor:
         """Anchors of each image's class ``(B, E, 2)``, or the current class's ``(E, 2)`` where images carry none.

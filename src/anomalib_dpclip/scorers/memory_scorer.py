@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from anomalib_dpclip.files.precision import full_precision
 from anomalib_dpclip.scorers.comparison import Comparison
 from anomalib_dpclip.scorers.fusion import Fusion
+from anomalib_dpclip.scorers.likeness import Likeness
 from anomalib_dpclip.scorers.scorer import Scorer
 from anomalib_dpclip.scorers.token_source import Tokens
 
@@ -168,9 +169,13 @@ class MemoryScorer(Scorer):
         comparison: Compares images by tokens.
         state: The memory, and how it is fused.
         is_stored: Whether a checkpoint brought it: it then stays, with the thresholds that belong to it.
+
+    Attributes:
+        likeness: The good images by name, where they came from files in this process.
     """
 
     name = "memory"
+    likeness: Likeness | None = None
 
     def __init__(self, comparison: Comparison, state: MemoryState, *, is_stored: bool = False) -> None:
         self.comparison = comparison

@@ -104,7 +104,8 @@ def test_each_photo_is_told_how_many_good_photos_score_lower(tmp_path, photos, c
     line, *_ = capsys.readouterr().out.splitlines()
     (row,) = json.loads((out / RESULTS_JSON).read_text())
     assert row["good_photos"] == 3
-    assert line.endswith(f"  {Standing(round(3 * row['good_below']), 3)}")
+    assert row["most_like"] == "2.png", "the lightest of them"
+    assert line.endswith(f"  {Standing(round(3 * row['good_below']), 3)}, most like 2.png")
 
 
 def test_a_photo_that_cannot_be_read_is_the_exit_status(tmp_path, photos, capsys):
@@ -139,3 +140,13 @@ def test_what_is_not_there(tmp_path, monkeypatch, weights, photo, message):
 def test_the_version(capsys):
     main(["--version"])
     assert capsys.readouterr().out == f"dpclip {__version__}\n"
+
+
+def test_good_photos_that_are_to_be_scored_too_are_named_with_the_command_s_own_option(tmp_path, photos):
+    command = ["predict", "--weights", str(GOLDEN / FILES[0]), "--good", str(photos), "--num_workers", "0", "--output"]
+    with pytest.raises(SystemExit, match=r"Choose other photos with --good, or other ones to score"):
+        main([*command, str(tmp_path / "out"), str(photos)])
+    (tmp_path / "empty").mkdir()
+    command[command.index(str(photos))] = str(tmp_path / "empty")
+    with pytest.raises(SystemExit, match=r"no images in .*empty: --good must be the folder of the good photos"):
+        main([*command, str(tmp_path / "out"), str(photos)])

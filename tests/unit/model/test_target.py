@@ -51,6 +51,8 @@ def test_without_any_name_what_a_checkpoint_brought_stays(make_target, classes, 
     target.resolve_class(classes())
     assert torch.equal(target.model.anchors, before)
     target.model.anchors.zero_()
+    target.resolve_class(None, is_run=False)
+    assert caplog.text == "", "the data may name it yet"
     target.resolve_class(None)
     assert "no class name is known: prompts say 'object'" in caplog.text
 

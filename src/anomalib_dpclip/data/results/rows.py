@@ -40,6 +40,7 @@ class Result(NamedTuple):
         regions: What is called anomalous in it, as JSON, see `Region.as_json`; empty where there is nothing.
         good_below: Share in [0, 1] of the good photos whose score is lower; empty where no scores of good ones are known.
         good_photos: How many good photos that is of.
+        most_like: File name of the good photo that looks most like it; empty where they are not known by name.
     """
 
     path: str
@@ -51,6 +52,7 @@ class Result(NamedTuple):
     regions: str = ""
     good_below: str = ""
     good_photos: str = ""
+    most_like: str = ""
 
 
 _HEADER = ",".join(Result._fields)

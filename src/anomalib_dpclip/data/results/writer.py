@@ -108,15 +108,16 @@ class ResultsWriter(BasePredictionWriter):
             values = batch.pred_score.flatten().tolist()
             scores = [f"{score:.6f}" for score in values]
             standings = [_standing(module, score) for score in values]
+        most_like: Any = getattr(module, "most_like", lambda images: [""] * len(images))
         if batch.pred_label is not None:
             labels = ["anomalous" if label else "normal" for label in batch.pred_label.flatten().tolist()]
         if getattr(module, "is_uncalibrated", False):  # a guess is no decision
             labels = [UNCALIBRATED] * len(paths)
+        regions = batch_regions(batch, getattr(module, "min_area", 0))
+        columns = zip(paths, scores, labels, regions, standings, most_like(batch.image), strict=True)
         return [
-            Result(path, score, label, DONE, self.model, "", _as_text(regions), *standing)
-            for path, score, label, regions, standing in zip(
-                paths, scores, labels, batch_regions(batch, getattr(module, "min_area", 0)), standings, strict=True
-            )
+            Result(path, score, label, DONE, self.model, "", _as_text(found), below, total, like)
+            for path, score, label, found, (below, total), like in columns
         ]
 
     def _unreadable(self, path: str) -> Result:
