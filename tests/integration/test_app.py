@@ -119,9 +119,10 @@ def test_good_photos_given_and_removed(page, surfaces_root, tmp_path):
     with page.answer(SCORE + r"\nKnown of the target: nothing but its name\.\nThe thresholds are not of weave: "):
         page.upload(judged)
     by_name, map_by_name = page.verdict, page.wait(lambda: page.picture("heat-map"), "no heat map")
-    beside = r"\n[\d.]+ % of 4 good photos score lower, most like 00\d\.png\.\n"
-    with page.answer(SCORE + beside + r"Known of the target: 4 good photos\.$"):
-        page.upload(*sorted(good.iterdir())[:4], field="good")
+    count = 12 if SCREENSHOT else 4
+    beside = rf"\n[\d.]+ % of {count} good photos score lower, most like \d+\.png\.\n"
+    with page.answer(SCORE + beside + rf"Known of the target: {count} good photos\.$"):
+        page.upload(*sorted(good.iterdir())[:count], field="good")
     page.wait(lambda: page.picture("heat-map") not in {None, map_by_name}, "the heat map stays that of the name alone")
     if SCREENSHOT:
         take_screenshot(page)

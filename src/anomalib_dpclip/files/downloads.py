@@ -10,23 +10,26 @@ DOWNLOAD_TIMEOUT = 30
 """Seconds without a byte after which a download gives up; open_clip's and anomalib's own would wait for ever."""
 
 
+ANSWER_TIMEOUT = 10
+"""Seconds after which a hub that does not answer at all is taken for one that is not there."""
+
+
 @contextmanager
-def network_timeout(seconds: float = DOWNLOAD_TIMEOUT) -> Iterator[None]:
-    """Let network reads inside the block fail after so many seconds of silence."""
+def network_timeout() -> Iterator[None]:
+    """Let network reads inside the block fail after `DOWNLOAD_TIMEOUT` seconds of silence."""
     before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
+    socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)
     try:
         yield
     finally:
         socket.setdefaulttimeout(before)
 
 
-def require_hub(repository: str, seconds: float = 10) -> None:
+def require_hub(repository: str) -> None:
     """Ask whether the Hugging Face hub answers at all, before its client tries for a minute; not for what is in its cache.
 
     Args:
         repository: Of the file that is wanted.
-        seconds: To wait for an answer.
 
     Raises:
         OSError: If there is no answer.
@@ -40,6 +43,6 @@ def require_hub(repository: str, seconds: float = 10) -> None:
         snapshot_download(repository, local_files_only=True)
     except LocalEntryNotFoundError:
         try:
-            urlopen(Request(constants.ENDPOINT, method="HEAD"), timeout=seconds).close()  # noqa: S310  (the hub's https)
+            urlopen(Request(constants.ENDPOINT, method="HEAD"), timeout=ANSWER_TIMEOUT).close()  # noqa: S310  (the hub's https)
         except HTTPError:
             return  # an answer, if not a friendly one: let the client see to it

@@ -17,7 +17,6 @@ from anomalib_dpclip.pre_processing.pre_processor import CLIPPreProcessor
 from anomalib_dpclip.scorers.batch_scorer import BatchScorer
 from anomalib_dpclip.scorers.comparison import Comparison
 from anomalib_dpclip.scorers.fusion import Fusion, Usual
-from anomalib_dpclip.scorers.likeness import Likeness
 from anomalib_dpclip.scorers.memory_fit import MemoryFit
 from anomalib_dpclip.scorers.memory_scorer import MemoryScorer, MemoryState, TokenMemory
 from anomalib_dpclip.scorers.references import image_tensor
@@ -25,6 +24,7 @@ from anomalib_dpclip.scorers.region import Region
 from anomalib_dpclip.scorers.text_scorer import TextScorer
 from anomalib_dpclip.scorers.text_weight import OWN_TOKENS, weight_for
 from anomalib_dpclip.scorers.token_source import OwnTokens, TowerTokens
+from anomalib_dpclip.visualization.likeness import Likeness
 
 logger = logging.getLogger(__name__)
 

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from anomalib_dpclip.files.precision import full_precision
 from anomalib_dpclip.scorers.comparison import Comparison
 from anomalib_dpclip.scorers.fusion import Fusion
-from anomalib_dpclip.scorers.likeness import Likeness
 from anomalib_dpclip.scorers.scorer import Scorer
 from anomalib_dpclip.scorers.token_source import Tokens
+from anomalib_dpclip.visualization.likeness import Likeness
 
 CHUNK = 4096
 """Tokens of the memory that one matrix product compares with: it bounds what a comparison takes, whatever the memory."""

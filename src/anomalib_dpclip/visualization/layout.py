@@ -42,14 +42,14 @@ def stacked(pictures: Sequence[Image.Image], gap: int = GAP) -> Image.Image:
     return canvas
 
 
-def side_by_side(pictures: Sequence[Image.Image], gap: int = GAP) -> Image.Image:
+def side_by_side(pictures: Sequence[Image.Image]) -> Image.Image:
     """Pictures beside each other, from the top."""
-    width = sum(each.width for each in pictures) + gap * (len(pictures) - 1)
+    width = sum(each.width for each in pictures) + GAP * (len(pictures) - 1)
     canvas = Image.new("RGB", (width, max(each.height for each in pictures)), "white")
     left = 0
     for each in pictures:
         canvas.paste(each, (left, 0))
-        left += each.width + gap
+        left += each.width + GAP
     return canvas
 
 

@@ -22,7 +22,7 @@ class Problem(NamedTuple):
     is_error: bool = True
 
 
-def check_metadata(path: str | Path, root: str | Path, num_workers: int | None = None) -> list[Problem]:
+def check_metadata(path: str | Path, root: str | Path) -> list[Problem]:
     """Find everything that is wrong with a metadata file and with what it lists.
 
     Errors are lines that are not as the format says, images and masks that are missing or cannot be read, masks of
@@ -34,7 +34,6 @@ def check_metadata(path: str | Path, root: str | Path, num_workers: int | None =
     Args:
         path: The JSON-lines file.
         root: Folder that its paths are relative to.
-        num_workers: Threads that read; one for each processor by default.
 
     Returns:
         The problems in the order of the lines.
@@ -56,7 +55,7 @@ def check_metadata(path: str | Path, root: str | Path, num_workers: int | None =
     line_of_path: dict[str, int] = {}
     line_of_content: dict[bytes, int] = {}
     # Decoding releases the interpreter's lock. Leaving the pool early, as Ctrl-C does, drops what is still to do.
-    with ThreadPool(num_workers) as pool:
+    with ThreadPool() as pool:
         checked = pool.imap(lambda item: _check_sample(*item, folder), samples.items())
         for line, (found, file, content) in zip(samples, tqdm(checked, "check", len(samples), unit="image"), strict=True):
             problems += found

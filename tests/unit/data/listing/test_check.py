@@ -24,7 +24,7 @@ class TestCheck:
         path = root / "x.jsonl"
         defaults = {"label": 1, "class_name": "c"}
         path.write_text("\n".join(row if isinstance(row, str) else json.dumps(defaults | row) for row in rows))
-        return check_metadata(path, root, num_workers=2)
+        return check_metadata(path, root)
 
     def test_nothing_wrong(self, root):
         assert (

@@ -2,7 +2,7 @@
 
 import torch
 
-from anomalib_dpclip.scorers.likeness import Likeness
+from anomalib_dpclip.visualization.likeness import Likeness
 
 
 def test_the_nearest_picture_s_name():
