@@ -101,6 +101,7 @@ def _description(file: Path, content: AdapterFile) -> dict[str, str]:
         "learned from": "; ".join(f"{name} ({', '.join(each)})" for name, each in known.data_sets.items()) or _UNKNOWN,
         "epochs": _epochs(known.epochs, known.max_epochs),
         "calibration": _calibration(content),
+        **({"text weights": _text_weights(known.text_weights)} if any(known.text_weights.values()) else {}),
         **({"thresholds": content.threshold_basis} if content.threshold_basis else {}),
         **({"photos": _memory(content.memory)} if content.memory else {}),
         **({"arguments": _listed(known.arguments)} if known.arguments else {}),
@@ -120,6 +121,12 @@ def _calibration(content: AdapterFile) -> str:
     if not content.calibration:
         return "none"
     return content.provenance.calibration_basis or "of the images learned from"
+
+
+def _text_weights(weights: dict[str, dict[str, float]]) -> str:
+    """How much the text counts beside distances to good photos, as learned."""
+    each = [f"{weight} beside {count}" for counts in weights.values() for count, weight in counts.items()]
+    return f"{', '.join(each)} good photos, learned from the auxiliary set"
 
 
 def _memory(memory: "dict[str, Tensor]") -> str:
