@@ -11,6 +11,9 @@ PatchCore's coreset of all photos takes most of an hour, and is left out.
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from itertools import repeat
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,8 +43,8 @@ from benchmarks.command import run
 PHOTOS = (1, 4, 16, 0)
 """Numbers of good photos; 0 for all of them."""
 
-STRIDES = {(8, 16): ["blocks.2", "blocks.4"], (8, 16, 32): ["blocks.2", "blocks.4", "blocks.6"]}
-"""PatchCore's layers: those of the strides that it has by default, and those that the memory compares."""
+LAYERS = ["blocks.2", "blocks.4", "blocks.6"]
+"""PatchCore's layers: those of the strides that the memory compares, 8, 16 and 32."""
 
 BATCH = 8
 
@@ -148,10 +151,10 @@ def lot_row(photographs: Photographs, draw: int) -> dict[str, Any]:
     return {"model": f"DP-CLIP ({EMBEDDED})", "draw": draw, **row, **rates(torch.cat(scores), photographs.label, threshold)}
 
 
-def patchcore_row(photographs: Photographs, order: np.ndarray, strides: tuple[int, ...]) -> dict[str, Any]:
+def patchcore_row(photographs: Photographs, order: np.ndarray) -> dict[str, Any]:
     """Anomalib's PatchCore on the same weights and photos, with its tenth of the tokens as coreset."""
     torch.manual_seed(0)
-    model = PatchcoreModel(layers=STRIDES[strides], backbone="tf_efficientnet_lite0", pre_trained=False)
+    model = PatchcoreModel(layers=LAYERS, backbone="tf_efficientnet_lite0", pre_trained=False)
     weights = embedded_weights()
     network = model.feature_extractor.feature_extractor
     own = network.state_dict()
@@ -162,7 +165,7 @@ def patchcore_row(photographs: Photographs, order: np.ndarray, strides: tuple[in
     model.subsample_embedding(0.1)
     model.eval()
     found = figures(photographs, lambda images, _: bounded(model(normalized(images))))
-    return {"model": f"PatchCore (strides {', '.join(map(str, strides))})", **found}
+    return {"model": "PatchCore", **found}
 
 
 def normalized(images: Tensor) -> Tensor:
@@ -186,25 +189,35 @@ def memory_model() -> Any:
     return DPCLIP(backbone="mini", weights="clip", class_name="object", memory_backbone=EMBEDDED, memory=memory).eval()
 
 
+def rows_of(folder: Path, draws: int) -> list[dict[str, Any]]:
+    """All rows of a set, one a draw.
+
+    Args:
+        folder: The set.
+        draws: Number of draws of good photos.
+    """
+    rows: list[dict[str, Any]] = []
+    found = read_photographs(folder, memory_model())
+    orders = [np.random.RandomState(draw).permutation(len(found.train)) for draw in range(draws)]
+    for count in PHOTOS:
+        known = {"set": found.name, "good_photos": count or len(found.train)}
+        drawn = orders if count else orders[:1]
+        rows += [known | row for row in memory_rows(found, drawn, count)]
+        for draw, order in enumerate(drawn if count else []):
+            rows.append(known | {"draw": draw} | patchcore_row(found, order[:count]))
+    rows.append({"set": found.name, "good_photos": "lot"} | lot_row(found, 0))
+    return rows
+
+
 def photographs(folders: list[Path], draws: int = 3) -> pd.DataFrame:
-    """Score real photographs by good ones, and by the unlabelled lot.
+    """Score real photographs by good ones, and by the unlabelled lot; a process of one thread a set.
 
     Args:
         folders: Sets of photographs.
         draws: Number of draws of good photos.
     """
-    rows: list[dict[str, Any]] = []
-    for folder in folders:
-        found = read_photographs(folder, memory_model())
-        orders = [np.random.RandomState(draw).permutation(len(found.train)) for draw in range(draws)]
-        for count in PHOTOS:
-            known = {"set": found.name, "good_photos": count or len(found.train)}
-            drawn = orders if count else orders[:1]
-            rows += [known | row for row in memory_rows(found, drawn, count)]
-            for strides in STRIDES if count else ():
-                for draw, order in enumerate(drawn):
-                    rows.append(known | {"draw": draw} | patchcore_row(found, order[:count], strides))
-        rows.append({"set": found.name, "good_photos": "lot"} | lot_row(found, 0))
+    with ProcessPoolExecutor(mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        rows = [row for found in pool.map(rows_of, folders, repeat(draws)) for row in found]
     table = pd.DataFrame(rows)
     figures_of = ["image_AUROC", "pixel_AUROC", "pixel_AP", "false_alarms", "missed", "ms_an_image"]
     grouped = table.groupby(["set", "good_photos", "model"], sort=False)

@@ -9,7 +9,8 @@ from anomalib_dpclip.post_processing.calibration import Calibration
 from anomalib_dpclip.post_processing.calibration_statistics import ImageStatistics
 from anomalib_dpclip.post_processing.standing import Standing
 from anomalib_dpclip.post_processing.thresholds import NO_GUARANTEE, Thresholds, thresholds_by_rate
-from anomalib_dpclip.scorers.batch_scorer import MAX_DEVIATIONS, BatchScorer, mad_threshold
+from anomalib_dpclip.post_processing.unlabelled import unlabelled_thresholds
+from anomalib_dpclip.scorers.batch_scorer import BatchScorer
 from anomalib_dpclip.scorers.memory_scorer import MemoryScorer
 
 logger = logging.getLogger(__name__)
@@ -45,12 +46,10 @@ def settle_thresholds(module: Any) -> None:
 
 
 def calibrate_on_batch(calibration: Calibration, scorer: BatchScorer, domain: Any) -> None:
-    """Set ranges and thresholds from an unlabelled batch: some deviations above what most of its images score."""
+    """Set ranges and thresholds from an unlabelled batch: above what its quietest images score."""
     seen = scorer.image_statistics()
     calibration.set_ranges(seen)
-    image, pixel = (mad_threshold(scores) for scores in (calibration.fused(seen, domain), seen.map_max))
-    basis = f"{MAX_DEVIATIONS:g} deviations above the median of {len(seen.map_max)} images of an unlabelled lot; {NO_GUARANTEE}"
-    calibration.set_thresholds(Thresholds(image, pixel, basis), seen, domain)
+    calibration.set_thresholds(unlabelled_thresholds(calibration.fused(seen, domain), seen.map_max), seen, domain)
     calibration.belongs_to(scorer.name, is_default=True)
 
 

@@ -18,9 +18,9 @@ from tqdm.auto import tqdm
 
 from anomalib_dpclip.files.precision import full_precision
 from anomalib_dpclip.post_processing.calibration_statistics import UNKNOWN_LABEL, ImageStatistics
-from anomalib_dpclip.post_processing.normalisation import MIN_GAP
+from anomalib_dpclip.post_processing.unlabelled import mostly_anomalous
 from anomalib_dpclip.scorers.comparison import Comparison
-from anomalib_dpclip.scorers.fusion import GAUSSIAN_MAD, Fusion, usual
+from anomalib_dpclip.scorers.fusion import Fusion, usual
 from anomalib_dpclip.scorers.memory_scorer import Distances, MemoryState, joined, sparse_numbers, spread_of
 from anomalib_dpclip.scorers.scorer import Scorer
 from anomalib_dpclip.scorers.token_source import Tokens
@@ -35,12 +35,6 @@ PROJECTED_WIDTH = 256
 
 PANEL = 200
 """Most images that a batch is compared with. MuSc splits a batch into groups of about as many."""
-
-MAX_DEVIATIONS = 3.0
-"""Deviations above the median, robustly measured, from which an image of an unlabelled batch is called anomalous."""
-
-SEPARABLE = 0.75
-"""Share of the scores' variance that lies between two kinds, from which there plainly are two kinds (Otsu's criterion)."""
 
 Ready = Callable[[ImageBatch], tuple[Tensor, Tensor]]
 """From a batch as a loader gives it to what scorers take: normalised images ``(B, 3, H, W)`` and their anchors."""
@@ -282,24 +276,3 @@ def _nearest(own: Tensor, other: Tensor) -> Tensor:
         # |x - m|^2 less |x|^2 in one pass; the minimum down the columns is twice as fast as along the rows.
         squares = torch.addmm(other.square().sum(1, keepdim=True), other, own.T, alpha=-2)
     return (squares.amin(0) + own.square().sum(1)).clamp_min(0).sqrt()
-
-
-def mad_threshold(scores: Tensor) -> float:
-    """The score ``()`` from which one of ``(N,)``, most of them normal, is no longer like the others."""
-    median = scores.median()
-    return (median + MAX_DEVIATIONS * GAUSSIAN_MAD * (scores - median).abs().median()).item() + MIN_GAP
-
-
-def mostly_anomalous(scores: Tensor) -> bool:
-    """Whether scores ``(N,)`` plainly are of two kinds and the higher one is the larger (Otsu's split)."""
-    ranked = scores.double().sort().values
-    count = len(ranked)
-    total = ranked.var(unbiased=False)
-    if count < 4 or total == 0:
-        return False
-    below = torch.arange(1, count, dtype=torch.double)
-    means_below = ranked.cumsum(0)[:-1] / below
-    means_above = (ranked.sum() - ranked.cumsum(0)[:-1]) / (count - below)
-    between = below * (count - below) / count**2 * (means_above - means_below).square()
-    split = int(between.argmax())
-    return bool(between[split] / total > SEPARABLE and count - split - 1 > count / 2)

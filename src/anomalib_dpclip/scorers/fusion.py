@@ -9,8 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-GAUSSIAN_MAD = 1.4826
-"""Standard deviation of a normal distribution over its median absolute deviation."""
+from anomalib_dpclip.post_processing.unlabelled import GAUSSIAN_MAD
 
 MIN_DEVIATION = 1e-6
 """Least spread of an evidence: good images that are all alike have none."""
