@@ -24,6 +24,11 @@ quickstart: $(VENV)/.installed
 test: $(VENV)/.installed
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --nbmake --nbmake-timeout 900 examples tests src
 
+# The commands of README and pages, twice in one folder; `make test` runs them once.
+.PHONY: walk
+walk: $(VENV)/.installed
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m walk tests/integration/test_pages.py
+
 # The page in real headless Chromium (Debian: apt-get install chromium chromium-driver).
 test-app: $(VENV)/.installed
 	$(BIN)/pip install --quiet '.[app]' selenium

@@ -45,17 +45,29 @@ def blocks_of(text: str, language: str) -> list[str]:
 def readme_commands() -> str:
     """The README's commands, but for those that make an environment; learning is cut short."""
     commands = "\n".join(blocks_of(README.read_text(encoding="utf-8"), "bash"))
-    commands = re.sub(r"^make .*\n", "", commands, flags=re.MULTILINE)
+    return _learning_shortly(re.sub(r"^make .*\n", "", commands, flags=re.MULTILINE))
+
+
+def own_data_commands() -> str:
+    """Those of the page on own data, once photos are sorted and but for what needs a download; learning is cut short."""
+    sections = ("List and check them", "Train and test", "Test again", "Predict", "Without any labelled set")
+    return _learning_shortly("\n".join(blocks("own-data", "bash", section) for section in sections))
+
+
+def _learning_shortly(commands: str) -> str:
     return commands.replace("--trainer.max_epochs 5", "--trainer.max_epochs 1")
 
 
-def short_checkout(folder: Path, drawn: Path, tested: int) -> Path:
-    """Configs as in a checkout, with less to learn from, and photos as the README says they are sorted.
+# Images of a kind that pages name; of other kinds, five.
+NAMED = {"good": 32, "hole": 15}
+
+
+def short_checkout(folder: Path, drawn: Path) -> Path:
+    """Configs as in a checkout, with less to learn from and to test on, and eight good photos for the README.
 
     Args:
         folder: An empty folder.
         drawn: Root of the procedural surfaces.
-        tested: Images of each kind that are left to test on.
     """
     from anomalib_dpclip import Surfaces
 
@@ -74,17 +86,11 @@ def short_checkout(folder: Path, drawn: Path, tested: int) -> Path:
     shutil.copytree(drawn / "weave", root / "weave")
     for part in ("test", "ground_truth"):
         for path in (root / "weave" / part).glob("*/*.png"):
-            if int(path.name[:3]) >= tested:
+            if int(path.name[:3]) >= NAMED.get(path.parent.name, 5):
                 path.unlink()
-    for kind, place, chosen in (
-        ("good", "good", slice(8)),
-        ("good", "photos/good", slice(8)),
-        ("scratch", "photos/scratch", slice(8)),
-        ("scratch", "new_photos", slice(8, 11)),
-    ):
-        (folder / place).mkdir(parents=True)
-        for path in sorted((root / "weave" / "test" / kind).iterdir())[chosen]:
-            shutil.copy(path, folder / place / path.name)
+    (folder / "good").mkdir()
+    for path in sorted((root / "weave" / "test" / "good").iterdir())[:8]:
+        shutil.copy(path, folder / "good" / path.name)
     return folder
 
 

@@ -10,6 +10,8 @@ import pytest
 import torch
 import torch.multiprocessing
 from safetensors.torch import load_file
+from tests import preloaded
+from tests.integration.distributed_training import train
 from tests.paths import ROOT
 from torch import distributed
 from torch.nn import functional
@@ -19,7 +21,12 @@ from anomalib_dpclip.method.prototypes import Prototypes
 SCRIPT = Path(__file__).parent / "distributed_training.py"
 
 
-def run(settings):
+def run_alone(settings):
+    assert preloaded.run(train, settings) == 0
+    return load_file(settings["output"])
+
+
+def run_script(settings):
     paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = os.environ | {"OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "PYTHONPATH": paths}
     done = subprocess.run(
@@ -37,8 +44,8 @@ def run(settings):
 @pytest.mark.skipif(not distributed.is_gloo_available(), reason="this torch has no gloo")
 def test_two_processes_equal_one_with_the_doubled_batch(surfaces_root, tmp_path):
     common = {"auxiliary": "Surfaces/brick", "auxiliary_root": str(surfaces_root), "root": str(surfaces_root), "shots": 12}
-    one = run(common | {"devices": 1, "strategy": "auto", "batch_size": 4, "output": str(tmp_path / "one.safetensors")})
-    two = run(common | {"devices": 2, "strategy": "ddp", "batch_size": 2, "output": str(tmp_path / "two.safetensors")})
+    one = run_alone(common | {"devices": 1, "strategy": "auto", "batch_size": 4, "output": str(tmp_path / "one.safetensors")})
+    two = run_script(common | {"devices": 2, "strategy": "ddp", "batch_size": 2, "output": str(tmp_path / "two.safetensors")})
     assert one.keys() == two.keys()
     assert one["tested/by lot/pixel_AP"] != one["tested/pixel_AP"]
     for name, expected in one.items():
@@ -82,9 +89,9 @@ def worker(rank, port, results):
 
 
 def test_decoupling_loss_is_that_of_the_global_batch(unused_tcp_port):
-    with torch.multiprocessing.get_context("spawn").Manager() as manager:
+    with torch.multiprocessing.get_context("forkserver").Manager() as manager:
         shared = manager.dict()
-        torch.multiprocessing.spawn(worker, (unused_tcp_port, shared), nprocs=2)
+        torch.multiprocessing.start_processes(worker, (unused_tcp_port, shared), nprocs=2, start_method="forkserver")
         results = dict(shared)
     for name, anomalous_on in CASES.items():
         loss, gradient, normal, abnormal = loss_and_gradient(*batch_and_mask(anomalous_on))

@@ -1,4 +1,4 @@
-"""The commands of the page on own data, run as they are written."""
+"""What the page on own data says beside the commands that run with all pages'."""
 
 import json
 import re
@@ -6,54 +6,12 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 from PIL import Image
 from tests.pages import README, blocks, blocks_of, run_shell
 from tests.paths import ROOT
 
 from anomalib_dpclip.data.listing.check import check_metadata
-
-BEFORE_ELPV = ("Sort the photos into folders", "List and check them", "Train and test", "Test again", "Predict")
-
-
-@pytest.fixture
-def folder(tmp_path, drawn_surfaces):
-    """The quickstart's data in its usual place."""
-    (tmp_path / "datasets").mkdir()
-    (tmp_path / "datasets" / "Surfaces").symlink_to(drawn_surfaces)
-    return tmp_path
-
-
-def metrics(output: str) -> list[dict[str, float]]:
-    """The tables of test metrics that were printed, in their order."""
-    rows = re.findall(r"((?:image|pixel)_\w+)\s+│\s+([\d.e-]+|nan)\s", output)
-    return [{name: float(value) for name, value in rows[i : i + 7]} for i in range(0, len(rows), 7)]
-
-
-def test_commands_run_as_written(folder):
-    sections = (*BEFORE_ELPV, "Without any labelled set")
-    done = run_shell("\n".join(blocks("own-data", "bash", section) for section in sections), folder)
-    expected = re.search(r"^```\n(metadata/photos.*?)^```", page(), re.MULTILINE | re.DOTALL)[1].splitlines()
-    assert set(expected[:2]) <= set(done.stdout.splitlines())
-    assert expected[2] in done.stderr
-    trained, again, others, synthetic = metrics(done.stdout)
-    assert trained == again, "the checkpoint carries its thresholds"
-    assert not any(np.isnan(value) for value in [*trained.values(), *synthetic.values()])
-    assert {name for name, value in others.items() if np.isnan(value)} == {name for name in others if "pixel" in name}
-
-    predicted = folder / "results" / "DPCLIP" / "new_photos" / "latest"
-    results = pd.read_csv(predicted / "results.csv")
-    assert [Path(path).name for path in results.path] == [f"{index:03}.png" for index in (0, 1, 2, 10, 11, 12)]
-    assert results.score.between(0, 1).all()
-    assert set(results.label) <= {"normal", "anomalous"}
-    assert len(list((predicted / "images").iterdir())) == 6, "a heat map for each photo"
-
-
-def test_line_of_the_list_is_one_that_is_written(folder):
-    run_shell("\n".join(blocks("own-data", "bash", section) for section in BEFORE_ELPV[:2]), folder)
-    shown = json.loads(blocks("own-data", "json"))
-    assert shown in [json.loads(line) for line in (folder / "metadata/photos/full-shot.jsonl").read_text().splitlines()]
 
 
 def test_commands_of_the_readme_are_on_the_page():
@@ -90,7 +48,3 @@ def test_recipe_for_elpv(elpv, tmp_path):
     assert [sample["label"] for sample in samples] == [0, 0, 1, 1]
     assert samples[2] == {"image_path": "images/cell0002.png", "label": 1, "class_name": "solar cell"}
     assert check_metadata(metadata, elpv) == []
-
-
-def page() -> str:
-    return (ROOT / "docs" / "own-data.md").read_text(encoding="utf-8")
