@@ -2,12 +2,11 @@
 
 import socket
 import threading
-from functools import partial
 
 import pytest
 
 from anomalib_dpclip.clip.loading import load_clip
-from anomalib_dpclip.files.downloads import DOWNLOAD_TIMEOUT, network_timeout
+from anomalib_dpclip.files.downloads import DOWNLOAD_TIMEOUT
 
 
 def refuse(connection):
@@ -49,7 +48,7 @@ def server(request):
 @pytest.mark.parametrize("server", [stall, refuse], indirect=True)
 def test_a_download_that_stalls_or_breaks_off(monkeypatch, tmp_path, server):
     assert DOWNLOAD_TIMEOUT == 30
-    monkeypatch.setattr("anomalib_dpclip.clip.weights.network_timeout", partial(network_timeout, 0.5))
+    monkeypatch.setattr("anomalib_dpclip.files.downloads.DOWNLOAD_TIMEOUT", 0.5)
     address, connections = server
     monkeypatch.setattr("open_clip.pretrained.get_pretrained_cfg", lambda *names: {"url": f"{address}/clip.pt"})
     monkeypatch.setenv("HOME", str(tmp_path))  # open_clip's cache
