@@ -133,8 +133,7 @@ class MemoryOptions:
     """How good images and an unlabelled batch are compared.
 
     Attributes:
-        text_weight: Weight of the text beside the distances, both standardised; 0 for the distances alone. Default: as adapters
-            have learned from their auxiliary set, else 1.
+        text_weight: Weight of the text beside the distances, both standardised. Default: as learned with the adapters, else 1.
         tokens: Most tokens of a layer that the memory keeps; of more, so many are chosen.
         weights: Local file of `memory_backbone`'s weights.
         image_size: Side of `memory_backbone`'s images in pixels. Default: as it was trained (``efficientnet_lite0``: 384).
