@@ -17,6 +17,7 @@ from torchvision.transforms import v2
 from torchvision.tv_tensors import Mask, wrap
 
 from anomalib_dpclip.clip.preprocessing import Interpolation
+from anomalib_dpclip.files.precision import full_precision
 
 
 def _resize_rows_first(plane: np.ndarray, size: Sequence[int], resampling: Image.Resampling) -> Image.Image:
@@ -87,6 +88,21 @@ class ExportableResize(v2.Transform):
         )
         narrow = _to_eight_bits(_to_eight_bits(inpt * 255) @ columns.T)
         return _to_eight_bits(rows @ narrow) / 255
+
+
+def resize_bilinear(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize images or feature maps ``(..., H, W)`` with antialiasing, by two matrix products, see `ExportableResize`.
+
+    Args:
+        images: Values of any range.
+        size: Height and width of the result.
+    """
+    rows, columns = (
+        bilinear_weights(torch.arange(length, dtype=images.dtype, device=images.device), target)
+        for length, target in zip(images.shape[-2:], size, strict=True)
+    )
+    with full_precision(images):
+        return rows @ (images @ columns.T)
 
 
 def bicubic_weights(positions: Tensor, target: int) -> Tensor:

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 from anomalib.data import InferenceBatch
 from torch import Tensor
-from torch.nn import functional
 
 from anomalib_dpclip.method.adapted_tower import require_size
 from anomalib_dpclip.method.anomaly_map import anomaly_map, resize_map
 from anomalib_dpclip.method.torch_model import DPCLIPModel, TextEvidence
+from anomalib_dpclip.pre_processing.resize import resize_bilinear
 from anomalib_dpclip.scorers.region import Region
 from anomalib_dpclip.scorers.scorer import Scorer
 from anomalib_dpclip.scorers.tiling import TILES_AT_ONCE, predict_tiled
@@ -76,7 +76,7 @@ class TextScorer(Scorer):
         """Images of the backbone's size, where they have another."""
         if tuple(images.shape[-2:]) == self._own_size:
             return images
-        return functional.interpolate(images, self._own_size, mode="bilinear", antialias=True)
+        return resize_bilinear(images, self._own_size)
 
     def _score_tile(self, images: Tensor, anchors: Tensor) -> tuple[Tensor, Tensor]:
         evidence = self.model.evidence(images, anchors)

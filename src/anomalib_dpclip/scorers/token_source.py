@@ -14,6 +14,7 @@ from torch.nn import functional
 from anomalib_dpclip.clip.feature_tower import FeatureTower
 from anomalib_dpclip.method.adapters import unit
 from anomalib_dpclip.method.torch_model import TextEvidence
+from anomalib_dpclip.pre_processing.resize import resize_bilinear
 
 NEIGHBOURHOOD = 3
 """Side of the neighbourhood that a feature is averaged over, as in PatchCore."""
@@ -108,14 +109,13 @@ class TowerTokens(TokenSource):
 
     def _maps(self, plain: Tensor, size: tuple[int, int]) -> list[Tensor]:
         if tuple(plain.shape[-2:]) != size:
-            plain = functional.interpolate(plain, size, mode="bilinear", antialias=True)
+            plain = resize_bilinear(plain, size)
         return [each.float() for each in self.tower(plain)]
 
     def _joint(self, features: Tensor) -> Tensor:
         # Zeros count at the border, which tells a token how near it is.
         pooled = functional.avg_pool2d(features, NEIGHBOURHOOD, 1, NEIGHBOURHOOD // 2)
-        resized = functional.interpolate(pooled, self.grids[0], mode="bilinear", align_corners=False, antialias=True)
-        return resized.flatten(2).transpose(1, 2)
+        return resize_bilinear(pooled, self.grids[0]).flatten(2).transpose(1, 2)
 
 
 def _averaged(features: Tensor) -> Tensor:

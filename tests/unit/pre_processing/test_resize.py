@@ -14,7 +14,7 @@ from torchvision.tv_tensors import Mask
 from anomalib_dpclip.clip.preprocessing import OPENAI
 from anomalib_dpclip.data.images import read_image
 from anomalib_dpclip.pre_processing.pre_processor import CLIPPreProcessor
-from anomalib_dpclip.pre_processing.resize import EightBitResize, ExportableResize, bicubic_weights
+from anomalib_dpclip.pre_processing.resize import EightBitResize, ExportableResize, bicubic_weights, resize_bilinear
 
 SIZES = [(28, 28), (14, 9), (100, 41), (29, 27), (300, 3), (1, 1), (140, 560), (333, 500), (481, 640), (97, 1200)]
 TARGETS = [(28, 21), (140, 140)]
@@ -144,3 +144,10 @@ def test_anomalib_has_it_done_by_its_own_data_modules(tmp_path):
     expected = np.asarray(read_image(path).resize((140, 140), Image.Resampling.BICUBIC)) / 255
     expected = (expected - np.array(OPENAI.mean)) / np.array(OPENAI.std)
     np.testing.assert_allclose(transform(batch)[0].permute(1, 2, 0), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(30, 20), (64, 64), (48, 80)])
+def test_products_of_matrices_resize_as_torch_does(size):
+    values = torch.randn(2, 3, 48, 48, generator=torch.Generator().manual_seed(0))
+    expected = torch.nn.functional.interpolate(values, size, mode="bilinear", antialias=True)
+    torch.testing.assert_close(resize_bilinear(values, size), expected, atol=1e-5, rtol=0)
