@@ -1,6 +1,5 @@
 """Metadata files as a data module of anomalib."""
 
-import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,6 +7,7 @@ import pytest
 import torch
 from anomalib import TaskType
 from anomalib.data import MVTecAD
+from tests.metadata_lines import write_lines
 from tests.pictures import mask, picture
 from torchvision.transforms.v2 import Compose, Normalize, Resize
 
@@ -47,12 +47,6 @@ def lines_of(root, category):
             yield line | {"split": split}
 
 
-def write(path, lines):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(line if isinstance(line, str) else json.dumps(line) + "\n" for line in lines))
-    return path
-
-
 def labelled(path, root, category=None, **arguments):
     """What a metadata file says is to be tested."""
     datamodule = JSONLines(path, root, category, num_workers=0, **arguments)
@@ -62,18 +56,9 @@ def labelled(path, root, category=None, **arguments):
 
 @pytest.fixture
 def metadata(mvtec, tmp_path):
-    return write(
+    return write_lines(
         tmp_path / "metadata" / "MVTec" / "full-shot.jsonl", [*lines_of(mvtec, "bottle"), *lines_of(mvtec, "metal_nut")]
     )
-
-
-@pytest.fixture
-def folder(tmp_path):
-    """A root with two images and a mask."""
-    for name in ("a", "b"):
-        picture(tmp_path / "root" / f"{name}.png")
-    mask(tmp_path / "root" / "m.png")
-    return tmp_path / "root"
 
 
 def test_same_samples_as_the_host_reads_from_the_same_folders(mvtec, metadata):
@@ -110,7 +95,7 @@ def test_a_batch_that_begins_with_an_anomalous_image_and_has_normal_ones(folder,
         {"image_path": "a.png", "label": 1, "class_name": "c", "mask_path": "m.png"},
         {"image_path": "b.png", "label": 0, "class_name": "c"},
     ]
-    datamodule = JSONLines(write(tmp_path / "x.jsonl", lines), folder, num_workers=0)
+    datamodule = JSONLines(write_lines(tmp_path / "x.jsonl", lines), folder, num_workers=0)
     datamodule.setup()
     batch = next(iter(datamodule.test_dataloader()))
     assert batch.gt_label.tolist() == [1, 0]
@@ -130,7 +115,7 @@ def without_masks(mvtec, path, keep=0):
     masked = [line for line in lines if "mask_path" in line]
     for line in masked[keep:]:
         del line["mask_path"]
-    return write(path, lines)
+    return write_lines(path, lines)
 
 
 def test_without_masks_there_are_image_labels_only(mvtec, tmp_path):
@@ -170,7 +155,7 @@ def test_segmentation_needs_masks(mvtec, tmp_path):
 def test_anomalous_images_only(mvtec, tmp_path):
     """As in the polyp sets; the training images stay where they are."""
     lines = [line for line in lines_of(mvtec, "bottle") if line["label"] or line["split"] == "train"]
-    datamodule = JSONLines(write(tmp_path / "x.jsonl", lines), mvtec, num_workers=0)
+    datamodule = JSONLines(write_lines(tmp_path / "x.jsonl", lines), mvtec, num_workers=0)
     datamodule.setup()
     batch = next(iter(datamodule.test_dataloader()))
     assert batch.gt_label.tolist() == [1] * 6
@@ -182,7 +167,7 @@ def test_normal_images_only_and_no_split(mvtec, tmp_path):
     lines = [line for line in lines_of(mvtec, "bottle") if not line["label"]]
     for line in lines:
         del line["split"]
-    datamodule = JSONLines(write(tmp_path / "x.jsonl", lines), mvtec, num_workers=0)
+    datamodule = JSONLines(write_lines(tmp_path / "x.jsonl", lines), mvtec, num_workers=0)
     datamodule.setup()
     assert next(iter(datamodule.val_dataloader())).gt_label.tolist() == [0] * 6
 
@@ -194,7 +179,7 @@ def test_images_of_different_sizes_are_resized_before_they_meet(folder, tmp_path
         {"image_path": "a.png", "label": 0, "class_name": "c"},
         {"image_path": "wide.png", "label": 1, "class_name": "c", "mask_path": "wide_mask.png"},
     ]
-    datamodule = JSONLines(write(tmp_path / "x.jsonl", lines), folder, num_workers=0)
+    datamodule = JSONLines(write_lines(tmp_path / "x.jsonl", lines), folder, num_workers=0)
     transform = Compose([Resize((20, 20)), Normalize([0.5] * 3, [0.5] * 3)])
     datamodule.trainer = SimpleNamespace(model=SimpleNamespace(pre_processor=SimpleNamespace(transform=transform)))
     datamodule.setup()
@@ -209,13 +194,13 @@ def test_images_of_different_sizes_are_resized_before_they_meet(folder, tmp_path
 def test_mask_of_another_size_than_its_image(folder, tmp_path):
     mask(folder / "small.png", size=(8, 6))
     line = {"image_path": "a.png", "label": 1, "class_name": "c", "mask_path": "small.png"}
-    dataset = labelled(write(tmp_path / "x.jsonl", [line]), folder)
+    dataset = labelled(write_lines(tmp_path / "x.jsonl", [line]), folder)
     with pytest.raises(ImageReadError, match=r"small\.png is 8x6, but its image .*a\.png is 16x12"):
         dataset[0]
 
 
 def test_training_images_are_asked_for_only_where_needed(folder, tmp_path):
-    path = write(tmp_path / "x.jsonl", [{"image_path": "a.png", "label": 0, "class_name": "c"}])
+    path = write_lines(tmp_path / "x.jsonl", [{"image_path": "a.png", "label": 0, "class_name": "c"}])
     datamodule = JSONLines(path, folder, num_workers=0)
     datamodule.setup()
     with pytest.raises(ValueError, match=r'x\.jsonl has no line with "split": "train"'):
@@ -240,7 +225,7 @@ def test_synthetic_anomalies_where_there_is_no_labelled_one(tmp_path):
     lines = [{"image_path": f"{name}.png", "label": 0, "class_name": "c"} for name in "abc"]
     for name in "abc":
         picture(tmp_path / "root" / f"{name}.png", size=(128, 128))
-    path = write(tmp_path / "x.jsonl", lines)
+    path = write_lines(tmp_path / "x.jsonl", lines)
     datamodule = JSONLines(path, tmp_path / "root", test_split_mode="synthetic", num_workers=0)
     datamodule.setup()
     assert sorted(datamodule.test_data.samples.label_index) == [0, 0, 1]

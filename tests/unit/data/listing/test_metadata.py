@@ -7,33 +7,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from tests.pictures import mask, picture
+from tests.metadata_lines import write_lines
+from tests.pictures import picture
 
 from anomalib_dpclip.data.json_lines import JSONLines
 from anomalib_dpclip.data.listing.metadata import read_metadata, write_metadata
-
-
-def write(path, lines):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(line if isinstance(line, str) else json.dumps(line) + "\n" for line in lines))
-    return path
-
-
-@pytest.fixture
-def folder(tmp_path):
-    """A root with two images and a mask."""
-    for name in ("a", "b"):
-        picture(tmp_path / "root" / f"{name}.png")
-    mask(tmp_path / "root" / "m.png")
-    return tmp_path / "root"
-
 
 GOOD = '{"image_path": "a.png", "label": 0, "class_name": "c"}\n'
 
 
 @pytest.mark.parametrize(("text", "label"), [("1", 1), ("1.0", 1), ("true", 1), ("0", 0), ("0.0", 0), ("false", 0)])
 def test_spellings_of_labels(folder, tmp_path, text, label):
-    path = write(tmp_path / "x.jsonl", [f'{{"image_path": "a.png", "label": {text}, "class_name": "c"}}'])
+    path = write_lines(tmp_path / "x.jsonl", [f'{{"image_path": "a.png", "label": {text}, "class_name": "c"}}'])
     assert read_metadata(path, folder).label_index.tolist() == [label]
 
 
@@ -98,7 +83,7 @@ def test_a_bad_line_is_named_with_its_number(folder, tmp_path, line, message):
     (folder / "folder").symlink_to(tmp_path)
     (folder / "dangling.png").symlink_to(folder / "nothing.png")
     os.mkfifo(folder / "pipe")
-    path = write(tmp_path / "x.jsonl", [GOOD, "\n", line])
+    path = write_lines(tmp_path / "x.jsonl", [GOOD, "\n", line])
     with pytest.raises(ValueError, match=rf"(?s)^{path}:3: .*{message}") as caught:
         read_metadata(path, folder)
     assert len(str(caught.value)) < 12_000
@@ -112,7 +97,7 @@ def test_bytes_that_are_no_text_are_named(folder, tmp_path):
 
 
 def test_a_bad_line_far_down_is_found_before_anything_is_read(folder, tmp_path):
-    path = write(tmp_path / "x.jsonl", [GOOD] * 20_000 + ["{"])
+    path = write_lines(tmp_path / "x.jsonl", [GOOD] * 20_000 + ["{"])
     with pytest.raises(ValueError, match=r"x\.jsonl:20001: not valid JSON"):
         JSONLines(path, folder).setup()
 
@@ -124,12 +109,12 @@ def test_links_that_stay_inside_are_followed(folder, tmp_path):
     (folder / "größer als 螺丝.png").symlink_to("a.png")
     line = '{"image_path": "sub/../link.png", "label": 0, "class_name": "c"}\n'
     line += '{"image_path": "größer als 螺丝.png", "label": 0, "class_name": "c"}'
-    samples = read_metadata(write(tmp_path / "x.jsonl", [line]), tmp_path / "alias")
+    samples = read_metadata(write_lines(tmp_path / "x.jsonl", [line]), tmp_path / "alias")
     assert [Image.open(path).size for path in samples.image_path] == [(16, 12)] * 2
 
 
 def test_missing_file_root_and_lines(folder, tmp_path):
-    path = write(tmp_path / "x.jsonl", ["\n"])
+    path = write_lines(tmp_path / "x.jsonl", ["\n"])
     with pytest.raises(ValueError, match="lists no images"):
         read_metadata(path, folder)
     with pytest.raises(FileNotFoundError, match=r"no metadata file .*y\.jsonl"):
@@ -171,7 +156,7 @@ def test_any_file_gives_samples_or_one_error_with_its_line(tmp_path_factory, lin
 def test_writing_and_reading_give_the_same_samples(folder, tmp_path):
     line = {"image_path": "a.png", "label": 1, "class_name": "c", "mask_path": "m.png"}
     others = [{"image_path": "b.png", "label": 0, "class_name": "c"} | split for split in ({}, {"split": "train"})]
-    samples = read_metadata(write(tmp_path / "x.jsonl", [line, *others]), folder)
+    samples = read_metadata(write_lines(tmp_path / "x.jsonl", [line, *others]), folder)
     copy = tmp_path / "new" / "copy.jsonl"
     write_metadata(samples, folder, copy)
     assert read_metadata(copy, folder).equals(samples)
@@ -179,7 +164,7 @@ def test_writing_and_reading_give_the_same_samples(folder, tmp_path):
 
 
 def test_writing_fails_without_a_trace(folder, tmp_path):
-    samples = read_metadata(write(tmp_path / "x.jsonl", [GOOD]), folder)
+    samples = read_metadata(write_lines(tmp_path / "x.jsonl", [GOOD]), folder)
     (folder / "inner").mkdir()
     with pytest.raises(ValueError, match="is not inside the root"):
         write_metadata(samples, folder / "inner", tmp_path / "new" / "copy.jsonl")
