@@ -21,7 +21,6 @@ from anomalib_dpclip.scorers.memory_fit import MemoryFit
 from anomalib_dpclip.scorers.memory_scorer import MemoryScorer, MemoryState, TokenMemory
 from anomalib_dpclip.scorers.references import image_tensor
 from anomalib_dpclip.scorers.region import Region
-from anomalib_dpclip.scorers.text_scorer import TextScorer
 from anomalib_dpclip.scorers.text_weight import OWN_TOKENS, weight_for
 from anomalib_dpclip.scorers.token_source import OwnTokens, TowerTokens
 from anomalib_dpclip.visualization.likeness import Likeness
@@ -104,7 +103,7 @@ def comparison_of(module: Any, region: Region | None = None) -> Comparison:
         module: `DPCLIP`.
         region: What is scored of images. Default: the target's.
     """
-    text = module.text_scorer() if region is None else TextScorer(module.model, region, image_size=module.image_size)
+    text = module.text_scorer(region)
     if module.feature_tower is None:
         return Comparison(text, OwnTokens(module.model.backbone.grid, len(module.model.tap_layers)))
     normalize = preparation(module).normalize

@@ -163,9 +163,9 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]
         if weights is not None or class_name is not None:
             self.target.resolve_class(None, is_run=False)
 
-    def text_scorer(self) -> TextScorer:
-        """A scorer by the text alone, as the model is now."""
-        return TextScorer(self.model, self.region, self.configuration.tiles, self.image_size)
+    def text_scorer(self, region: Region | None = None) -> TextScorer:
+        """A scorer by the text alone, as the model is now; of another region than the target's where one is given."""
+        return TextScorer(self.model, region or self.region, self.configuration.tiles, self.image_size)
 
     @property
     def scorer(self) -> Scorer:

@@ -17,7 +17,6 @@ from anomalib_dpclip.model.training.learning import follow_global_seed, prepare_
 from anomalib_dpclip.model.training.text_weights import learn_text_weights
 from anomalib_dpclip.post_processing.calibration_statistics import CalibrationStatistics
 from anomalib_dpclip.scorers.region import Region
-from anomalib_dpclip.scorers.text_scorer import TextScorer
 from anomalib_dpclip.scorers.text_weight import OWN_TOKENS
 
 CALIBRATION_IMAGES = 200
@@ -128,7 +127,7 @@ def auxiliary_statistics(module: Any, rank: int = 0, world_size: int = 1) -> Cal
         rank: Number of this process, which scores its share.
         world_size: Number of processes.
     """
-    scorer = TextScorer(module.model, Region(), module.configuration.tiles, module.image_size)
+    scorer = module.text_scorer(Region())
     statistics = CalibrationStatistics("the auxiliary set, which the adapters learn from").to(module.device)
     images = module.auxiliary_dataset.plain(module.image_size)
     count = min(len(images), max(CALIBRATION_IMAGES // (2 * module.configuration.tiles - 1) ** 2, 2))
