@@ -108,7 +108,7 @@ def test_a_photo_of_too_many_pixels_is_refused_before_it_is_decoded(predictor, t
 
 def test_too_long_a_name_is_answered(predictor, photo):
     answer = Answers(predictor).look([str(photo)], "x " * 500_000, None, 0.5)
-    assert answer[:4] == ([], None, None, [])
+    assert (answer.judged, answer.photo, answer.heat_map, answer.heat_maps) == ([], None, None, ())
     assert answer.verdict.startswith("### No result\nthe name of what the photo shows has 999999 characters, 200 are the most")
 
 

@@ -8,7 +8,7 @@ from tests.data.golden.make_golden import GOLDEN
 from tests.spotted import soft_photo
 
 from anomalib_dpclip.app.answers import Answers
-from anomalib_dpclip.app.app_command import _model, remembers_photos
+from anomalib_dpclip.app.app_command import page_model
 from anomalib_dpclip.app.correct_command import write_corrected
 from anomalib_dpclip.app.predictor import Predictor
 from anomalib_dpclip.cli import main
@@ -101,14 +101,11 @@ def test_bad_input_is_named_and_nothing_is_written(folder, tmp_path, checkpoint,
 def answers(folder, tmp_path):
     """Of a page with a checkpoint that remembers photos."""
     (tmp_path / "model.ckpt").write_bytes((folder / "model.ckpt").read_bytes())
-    model = _model(str(tmp_path / "model.ckpt"), {"domain": "industrial"})
+    model = page_model(str(tmp_path / "model.ckpt"), domain="industrial")
     return Answers(Predictor(model), tmp_path / "model.ckpt")
 
 
 def test_the_button_of_the_page(answers, tmp_path):
-    assert remembers_photos(str(tmp_path / "model.ckpt"))
-    assert not remembers_photos(str(CHECKPOINT))
-    assert not remembers_photos("clip")
     path = str(soft_photo(tmp_path / "a.png", 40, (30, 60)))
     before = answers.look([path], "weave", None, 0.5).verdict
     assert before.startswith("## Anomalous")

@@ -15,7 +15,7 @@ from tests.spotted import soft_photo
 
 from anomalib_dpclip import Photos
 from anomalib_dpclip.app.answers import Answers
-from anomalib_dpclip.app.app_command import _model
+from anomalib_dpclip.app.app_command import page_model
 from anomalib_dpclip.app.correct_command import write_corrected
 from anomalib_dpclip.app.good_photos import MAX_PHOTOS
 from anomalib_dpclip.app.predictor import UNCALIBRATED, Predictor
@@ -42,7 +42,7 @@ def judged(tmp_path):
 
 
 def a_page(weights=ADAPTERS, checkpoint=None, **arguments):
-    return Answers(Predictor(_model(str(weights), {"domain": "industrial", **grouped(**arguments)})), checkpoint)
+    return Answers(Predictor(page_model(str(weights), domain="industrial", **grouped(**arguments))), checkpoint)
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ from safetensors.torch import save_file
 from tests.tiny_clip import CONFIG, tiny_clip
 from torch.nn import functional
 
-from anomalib_dpclip.clip.fingerprint import fingerprint
 from anomalib_dpclip.clip.loading import load_clip
 from anomalib_dpclip.clip.towers import tower_of
+from anomalib_dpclip.clip.weights import fingerprint
 from anomalib_dpclip.method.prompting import text_anchors
 
 NAME = "dpclip-test-tiny"

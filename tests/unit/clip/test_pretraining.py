@@ -9,10 +9,9 @@ import torch
 from open_clip.pretrained import get_pretrained_cfg, list_pretrained
 from tests.tiny_clip import tiny_clip
 
-from anomalib_dpclip.clip.loading import backbone_config, load_clip
+from anomalib_dpclip.clip.loading import backbone_config, load_clip, refusal
 from anomalib_dpclip.clip.preprocessing import OPENAI, Preprocessing
 from anomalib_dpclip.clip.pretraining import pretraining_of, tell_assumptions
-from anomalib_dpclip.clip.support import refusal
 
 NAMES = open_clip.list_models()
 TAGS = [(name, tag) for name, tag in list_pretrained() if name in NAMES]  # 2.26 has tags of models that it lacks

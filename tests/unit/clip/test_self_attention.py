@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from anomalib_dpclip.clip.towers.self_attention import self_attention
+from anomalib_dpclip.clip.towers import self_attention
 
 BATCH, TOKENS, WIDTH, HEADS = 2, 37, 48, 3
 

@@ -9,7 +9,7 @@ import torch
 from tests import tiny_clip
 
 from anomalib_dpclip.clip.loading import load_clip
-from anomalib_dpclip.clip.tokenizer import load_tokenizer
+from anomalib_dpclip.clip.text_tower import load_tokenizer
 
 WORDS = ["<pad>", "<unk>", "</s>", "a", "broken", "screw"]
 CONFIG = {"text_cfg": {"context_length": 6, "hf_tokenizer_name": "timm/none", "tokenizer_kwargs": {"clean": "canonicalize"}}}

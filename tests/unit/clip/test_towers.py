@@ -6,9 +6,9 @@ from safetensors.torch import save_file
 from tests.tiny_towers import TIMM, VISION, register, stir, tiny_backbone
 from torch.nn import functional
 
-from anomalib_dpclip.clip.fingerprint import fingerprint
 from anomalib_dpclip.clip.loading import load_clip
 from anomalib_dpclip.clip.towers import tower_of
+from anomalib_dpclip.clip.weights import fingerprint
 from anomalib_dpclip.method.objective import training_objective
 from anomalib_dpclip.method.prototypes import Prototypes
 from anomalib_dpclip.method.torch_model import DPCLIPModel

@@ -8,11 +8,12 @@ from torch.nn.functional import normalize
 
 from anomalib_dpclip.method.anomaly_map import (
     anomaly_map,
+    blur_grid,
     detection_score,
     resize_map,
     segmentation_logits,
+    tap_average,
     text_margin,
-    text_margin_grid,
 )
 
 ANCHORS = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
@@ -36,6 +37,10 @@ def blurred(grid, domain):
     return grid
 
 
+def blurred_margin(taps, anchors, grid, domain):
+    return blur_grid(tap_average(taps, anchors, grid), domain)
+
+
 def test_similarity_difference_by_hand():
     tokens = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]]])
     torch.testing.assert_close(text_margin(tokens, ANCHORS), torch.tensor([[-1.0, 1.0, 0.2]]))
@@ -51,7 +56,7 @@ def test_every_image_may_have_its_own_anchors():
 def test_blur_against_scipy(domain):
     torch.manual_seed(0)
     values = 2 * torch.rand(2, 8 * 6) - 1
-    grid = text_margin_grid([tokens_of(values)], ANCHORS, (8, 6), domain)
+    grid = blurred_margin([tokens_of(values)], ANCHORS, (8, 6), domain)
     expected = [blurred(image.reshape(8, 6).double().numpy(), domain) for image in values]
     np.testing.assert_allclose(grid.numpy(), expected, atol=1e-6)
 
@@ -59,8 +64,8 @@ def test_blur_against_scipy(domain):
 def test_taps_are_averaged():
     torch.manual_seed(0)
     taps = [tokens_of(2 * torch.rand(1, 36) - 1) for _ in range(3)]
-    each = torch.stack([text_margin_grid([tap], ANCHORS, (6, 6), "medical") for tap in taps])
-    torch.testing.assert_close(text_margin_grid(taps, ANCHORS, (6, 6), "medical"), each.mean(0))
+    each = torch.stack([blurred_margin([tap], ANCHORS, (6, 6), "medical") for tap in taps])
+    torch.testing.assert_close(blurred_margin(taps, ANCHORS, (6, 6), "medical"), each.mean(0))
 
 
 def test_resize_puts_corners_on_corners():
@@ -90,7 +95,7 @@ def test_the_ends_of_the_range():
 
 
 def test_identical_tokens_give_an_even_map():
-    grid = text_margin_grid([tokens_of(torch.full((1, 36), 0.25))], ANCHORS, (6, 6), "medical")
+    grid = blurred_margin([tokens_of(torch.full((1, 36), 0.25))], ANCHORS, (6, 6), "medical")
     torch.testing.assert_close(resize_map(grid, (24, 24)), torch.full((1, 24, 24), 0.25))
 
 
@@ -108,7 +113,7 @@ def test_autocast_leaves_maps_as_they_are(dtype):
 
     def predict():
         logits = segmentation_logits(tokens, anchors, (10, 10), (40, 40))
-        grid = text_margin_grid([tokens], anchors, (10, 10), "industrial")
+        grid = blurred_margin([tokens], anchors, (10, 10), "industrial")
         return logits, anomaly_map(resize_map(grid, (40, 40)))
 
     expected = predict()
