@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 from tqdm import tqdm
 
-from anomalib_dpclip.benchmark.config import SECTION, accelerators_of, job_configs, read_config
+from anomalib_dpclip.benchmark.config import SECTION, accelerators_of, job_configs, read_config, use_folders
 from anomalib_dpclip.benchmark.draws import Draws
 from anomalib_dpclip.benchmark.own_process import in_own_process
 from anomalib_dpclip.benchmark.plan import Job, check_weights, plan, reason_of
@@ -43,7 +43,12 @@ INTERRUPTED = 130
 
 
 def benchmark(
-    config: Path, out: Path | None = None, fresh: bool = False, shift: str | None = None, image_scores: bool = True
+    config: Path,
+    out: Path | None = None,
+    folders: str | None = None,
+    fresh: bool = False,
+    shift: str | None = None,
+    image_scores: bool = True,
 ) -> int:
     """Run every job of a benchmark config that has not been done yet, and write its row to a CSV.
 
@@ -52,6 +57,7 @@ def benchmark(
             ``benchmark`` has ``trainer`` (arguments of Lightning's Trainer), ``draws`` (of good images where a model is shown
             some of them: a number, by default 3, or a JSON file) and ``shift``.
         out: The CSV. By default runs/benchmark/ and the config's name; what belongs to it lies beside.
+        folders: Folders to test on, with commas between, each in place of the config's own data set.
         fresh: Start over: set the CSV, and all that lies beside it, aside under another name.
         shift: Corruptions of the test images to measure as well, with commas between: light, jpeg, blur, noise, move.
         image_scores: Keep the score of each image, for intervals, tests and pictures.
@@ -60,7 +66,7 @@ def benchmark(
         Exit status: 0 if every job of the config has succeeded, in this run or an earlier one, else 1.
 
     Raises:
-        FileNotFoundError: The config, adapters or draws that it names are not there.
+        FileNotFoundError: The config, a folder, or adapters or draws that it names are not there.
         ValueError: The config is not one of benchmarks, its adapters are none, or the CSV is not one of results.
     """
     results = out or Path("runs") / "benchmark" / f"{config.stem}.csv"
@@ -68,12 +74,15 @@ def benchmark(
     check_weights(settings)
     if shift is not None:
         settings[SECTION]["shift"] = shift.split(",")
+    if folders is not None:
+        use_folders(settings, [Path(folder.strip()) for folder in folders.split(",")])
     draws = Draws(settings[SECTION].get("draws", DRAWS))
     configs = [job for accelerator in accelerators_of(settings) for job in job_configs(settings, accelerator, draws)]
     if fresh:
         set_aside(results)
     jobs = plan(configs, draws)
-    command = ["dpclip", "benchmark", "--config", str(config), "--out", str(results), *(["--shift", shift] if shift else [])]
+    given = {"config": config, "out": results, "folders": folders, "shift": shift}
+    command = ["dpclip", "benchmark", *(word for name, value in given.items() if value for word in (f"--{name}", str(value)))]
     run = _Run(results, jobs, measured_by(shlex.join(command)), image_scores)
     draws.write(results.with_suffix(".draws.json"))
     print(run.what_comes(), flush=True)  # noqa: T201

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -177,6 +177,25 @@ def read_config(path: Path) -> dict[str, Any]:
             f"{path}: accelerator must be one of {', '.join(ACCELERATORS)}, or a list of these, not {sections['accelerator']!r}"
         )
     return {str(name): value for name, value in sections.items()}
+
+
+def use_folders(config: dict[str, Any], folders: Sequence[Path]) -> None:
+    """Test on folders of one layout, each in place of the ``root`` of the config's data set, and called as the folder is.
+
+    Raises:
+        FileNotFoundError: One is not there.
+        ValueError: The config's data set has no root.
+    """
+    data = config[SECTION]["data"]
+    if not isinstance(data, dict) or "root" not in (data.get("init_args") or {}):
+        raise ValueError(f"folders take the place of `{SECTION}.data.init_args.root`, which this config does not have")
+    entries = []
+    for folder in folders:
+        if not folder.is_dir():
+            raise FileNotFoundError(f"folders: there is no folder {folder}")
+        names = {"name": folder.resolve().name} if "name" in data["init_args"] else {}
+        entries.append(data | {"init_args": data["init_args"] | {"root": str(folder)} | names})
+    config[SECTION]["data"] = {"grid": entries}
 
 
 def accelerators_of(config: Mapping[Any, Any]) -> list[Any]:

@@ -17,10 +17,12 @@ from anomalib import LearningType
 from anomalib.data import AnomalibDataModule, get_datamodule
 from anomalib.engine import Engine
 from anomalib.models import AnomalibModule, get_model
+from anomalib.pre_processing import PreProcessor
 from lightning import seed_everything
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.trainer.states import TrainerFn
 from torchmetrics.functional.classification import binary_auroc
+from torchvision.transforms import v2
 
 from anomalib_dpclip.benchmark.config import JobConfig
 from anomalib_dpclip.benchmark.contents import auxiliary_files, name_of, root_of
@@ -30,8 +32,10 @@ from anomalib_dpclip.benchmark.knowledge import knowledge_of, thresholds_of
 from anomalib_dpclip.benchmark.own_process import peak_memory
 from anomalib_dpclip.benchmark.plan import reason_of
 from anomalib_dpclip.benchmark.rows import DONE, FAILED, IMAGE_COLUMNS, LEAK, METRICS, OPERATING_POINTS, Result
+from anomalib_dpclip.clip.feature_tower import load_feature_tower
 from anomalib_dpclip.files.atomic_write import atomic_write
 from anomalib_dpclip.metrics import benchmark_metrics
+from anomalib_dpclip.pre_processing.resize import EightBitResize
 
 if TYPE_CHECKING:
     from anomalib_dpclip.model.lightning_model import DPCLIP
@@ -249,7 +253,33 @@ def _build_model(config: JobConfig, weights: Path | None = None) -> AnomalibModu
             init_args["training"] = {**(init_args.get("training") or {}), "auxiliary_root": root}
         if weights is not None:
             init_args["weights"] = str(weights)
-    return get_model(model)
+    network = model.pop("network", None)
+    built = get_model(model)
+    if network is not None:
+        use_network(built, network)
+    return built
+
+
+def use_network(model: AnomalibModule, name: str) -> None:
+    """Give a model of anomalib's own the weights of a network that DP-CLIP compares good images by, and the same images.
+
+    Args:
+        model: PatchCore, PaDiM or another whose features timm extracts.
+        name: As `load_feature_tower` takes it.
+
+    Raises:
+        ValueError: The model's backbone is another.
+    """
+    tower = load_feature_tower(name)
+    try:
+        model.model.feature_extractor.feature_extractor.load_state_dict(tower.network.state_dict())
+    except (AttributeError, RuntimeError) as error:
+        raise ValueError(
+            f"network: {type(model).__name__} does not take the weights of {name}: its backbone must be the same network, "
+            f"up to the same layer ({reason_of(error)})"
+        ) from error
+    normalize = v2.Normalize(tower.mean.flatten().tolist(), tower.std.flatten().tolist())
+    model.pre_processor = PreProcessor(v2.Compose([EightBitResize(tower.image_size), normalize]))
 
 
 def _engine(config: JobConfig, device: int | None, folder: str, **arguments: Any) -> Engine:

@@ -9,7 +9,7 @@ from anomalib.data.datasets.image import btech, mpdd, mvtecad, visa
 from tests import paths
 
 from anomalib_dpclip import DPCLIP, Surfaces
-from anomalib_dpclip.benchmark.config import job_configs, read_config
+from anomalib_dpclip.benchmark.config import job_configs, read_config, use_folders
 from anomalib_dpclip.benchmark.draws import Draws
 
 CONFIGS = paths.CONFIGS / "benchmark"
@@ -164,6 +164,22 @@ def test_models_that_are_shown_some_images_are_tested_once_a_draw(tmp_path):
 
     (tmp_path / "draws.json").write_text(json.dumps({"D/all": [["a"] * 4, ["b"] * 4]}))
     assert len(job_configs(config(model=models[1]), "cpu", Draws(tmp_path / "draws.json"))) == 2
+
+
+def test_folders_take_the_place_of_the_root(tmp_path):
+    data = {"class_path": "Folder", "init_args": {"name": "photographs", "root": "datasets", "normal_dir": "train"}}
+    for name in ("cog", "tile"):
+        (tmp_path / name).mkdir()
+    settings = config(data=data)
+    use_folders(settings, [tmp_path / "cog", tmp_path / "tile"])
+    jobs = job_configs(settings, "cpu")
+    assert [(job.data_set, job.data["init_args"]["root"]) for job in jobs] == [
+        (name, str(tmp_path / name)) for name in ("cog", "tile")
+    ]
+    with pytest.raises(FileNotFoundError, match=r"folders: there is no folder .*nowhere"):
+        use_folders(config(data=data), [tmp_path / "nowhere"])
+    with pytest.raises(ValueError, match=r"folders .*`benchmark\.data\.init_args\.root`"):
+        use_folders(config(), [tmp_path])
 
 
 # Configs of DP-CLIP alone, which anomalib's own pipeline runs too. The others compare models and arguments.
