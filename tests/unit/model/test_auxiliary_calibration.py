@@ -64,3 +64,17 @@ def test_pixels_of_anomalous_images_without_a_mask_are_not_normal(model_of, tmp_
     model = model_of(auxiliary=str(tmp_path / "partly.jsonl"), auxiliary_unmasked=True)
     counts = auxiliary_statistics(model).pixels.compute()
     assert int(counts.normal.sum() + counts.anomalous.sum()) == 5 * 140 * 140
+
+
+def test_they_are_set_once_at_the_end_of_a_training(make_model, make_engine, target, monkeypatch):
+    calls = []
+
+    def watched(name, function):
+        return lambda module, *rest: calls.append((name, module.trainer.global_step)) or function(module, *rest)
+
+    for name in ("auxiliary_statistics", "learn_text_weights"):
+        monkeypatch.setattr(auxiliary_data, name, watched(name, getattr(auxiliary_data, name)))
+    model = make_model()
+    make_engine(max_epochs=3, limit_val_batches=1).fit(model=model, datamodule=target)
+    assert calls == [("auxiliary_statistics", 6), ("learn_text_weights", 6)]
+    assert model.post_processor.auxiliary_calibration.is_set
