@@ -10,16 +10,10 @@ from typing import Any
 _EXPORTED = (".pt", ".onnx", ".xml", ".bin")
 
 # What zipfile and the unpickler raise on bytes that they cannot make sense of.
-_UNREADABLE: tuple[type[Exception], ...] = (
-    zipfile.BadZipFile,
-    zlib.error,
-    struct.error,
-    pickle.UnpicklingError,
-    RuntimeError,
-    EOFError,
-    OSError,
+_UNREADABLE = (
+    *(zipfile.BadZipFile, zlib.error, struct.error, pickle.UnpicklingError, RuntimeError, EOFError, OSError),
+    *(LookupError, ValueError, AttributeError, TypeError, OverflowError),
 )
-_UNREADABLE += (LookupError, ValueError, AttributeError, TypeError, OverflowError)
 
 
 def load_plain(path: Path) -> Any:

@@ -25,10 +25,11 @@ from anomalib_dpclip.method.prototypes import Prototypes
 from anomalib_dpclip.metrics import field_metrics
 from anomalib_dpclip.model import arguments, checkpointing, good_images, settled_thresholds
 from anomalib_dpclip.model.configuration import file_of, given_values, resolve
-from anomalib_dpclip.model.parts import build_parts, chosen_post_processor, use_parts
+from anomalib_dpclip.model.parts import build_parts, use_parts
 from anomalib_dpclip.model.scoring import PrepareScorer
 from anomalib_dpclip.model.training import learning
 from anomalib_dpclip.model.training.auxiliary_data import AuxiliaryCalibration, LearnFromAuxiliary
+from anomalib_dpclip.post_processing.post_processor import DPCLIPPostProcessor
 from anomalib_dpclip.pre_processing.pre_processor import CLIPPreProcessor
 from anomalib_dpclip.scorers.references import References
 from anomalib_dpclip.scorers.region import Region
@@ -133,20 +134,32 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]
         evaluator: Evaluator | bool = True,
         visualizer: Visualizer | bool = True,
     ) -> None:
-        groups = arguments.groups_of(training, memory, region, prompts, architecture, clip, export)
-        self.training_options, self.memory_options = groups.training, groups.memory
-        self.region_options, self.export_options = groups.region, groups.export
+        groups = arguments.groups_of(
+            training=training,
+            memory=memory,
+            region=region,
+            prompts=prompts,
+            architecture=architecture,
+            clip=clip,
+            export=export,
+        )
+        self.training_options, self.memory_options = groups["training"], groups["memory"]
+        self.region_options, self.export_options = groups["region"], groups["export"]
         self.chosen_seed, self.seed = seed, arguments.seed_or_global(seed)
         self.weights, self.lot, self.batch_size = weights, lot, batch_size
         arguments.check_flat(batch_size, self.seed, k_shot, tiles, reads_target=bool(k_shot or few_shot_source or lot))
         flat: dict[str, Any] = {"backbone": backbone, "pretrained": pretrained, "class_name": class_name, "domain": domain}
         flat |= {"image_size": image_size, "tiles": tiles, "memory_backbone": memory_backbone}
         self.given = given_values(groups, **flat)
+        if post_processor is True:
+            post_processor = DPCLIPPostProcessor(false_alarm_rate=false_alarm_rate)
+        elif false_alarm_rate is not None:
+            raise ValueError("false_alarm_rate belongs to the default post-processor: give your own one its rate itself")
         file = file_of(weights)
         parts = build_parts(self, resolve(self.given, file))
         super().__init__(
             pre_processor=CLIPPreProcessor(parts.image_size, parts.preprocessing) if pre_processor is True else pre_processor,
-            post_processor=chosen_post_processor(post_processor, false_alarm_rate),
+            post_processor=post_processor,
             evaluator=Evaluator(test_metrics=field_metrics()) if evaluator is True else evaluator,
             visualizer=PictureVisualizer() if visualizer is True else visualizer,
         )
