@@ -134,15 +134,8 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]
         evaluator: Evaluator | bool = True,
         visualizer: Visualizer | bool = True,
     ) -> None:
-        groups = arguments.groups_of(
-            training=training,
-            memory=memory,
-            region=region,
-            prompts=prompts,
-            architecture=architecture,
-            clip=clip,
-            export=export,
-        )
+        grouped: dict[str, Any] = {"training": training, "memory": memory, "region": region, "prompts": prompts}
+        groups = arguments.groups_of(**grouped, architecture=architecture, clip=clip, export=export)
         self.training_options, self.memory_options = groups["training"], groups["memory"]
         self.region_options, self.export_options = groups["region"], groups["export"]
         self.chosen_seed, self.seed = seed, arguments.seed_or_global(seed)
@@ -223,7 +216,7 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]
         return {"num_sanity_val_steps": 0, **({} if epochs is None else {"max_epochs": epochs})}
 
     def configure_callbacks(self) -> Sequence[Callback]:
-        """Components that are callbacks, and what watches a run, in the order in which it is told of it."""
+        """Components that are callbacks, and what watches a run, in the order in which they are told of it."""
         components: Any = super().configure_callbacks()
         own = [LearnFromAuxiliary(), AuxiliaryCalibration(), PrepareScorer(), *default_callbacks(self.attached_trainer)]
         return [*components, *own, *([] if self.visualizer is None else [ContactSheet()])]
@@ -241,8 +234,6 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]
     configure_optimizers = learning.optimizer_and_schedule
     training_step = learning.training_step
 
-    # Parts
-
     def set_domain(self, domain: Domain) -> None:
         """Make a domain's blur and score fusion the current ones."""
         self.model.domain = domain
@@ -254,8 +245,6 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]
         self.weights = source
         settled_thresholds.restore_adapters_calibration(self, source)
 
-    # Learning
-
     def prepare_data(self) -> None:
         """Download the auxiliary set before it is learned from."""
         require_evaluation_images(self.datamodule)
@@ -265,8 +254,6 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]
     def val_dataloader(self) -> list:
         """None: lets anomalib predict on bare folders, where it would validate a zero-shot model first."""
         return []
-
-    # Scoring
 
     def validation_step(self, batch: ImageBatch, batch_idx: int, dataloader_idx: int = 0) -> ImageBatch:
         """Raw maps and image scores, each image against the anchors of its class."""
@@ -284,12 +271,9 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]
         raw = self.scorer.score(images, self.model.anchors)
         return self.post_processor(raw) if self.post_processor else raw
 
-    # Checkpoints
-
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Everything but the frozen networks, which come from weights of their own."""
-        prefix = kwargs.get("prefix", args[1] if len(args) > 1 else "")
-        return checkpointing.without_frozen(super().state_dict(*args, **kwargs), prefix)
+        return checkpointing.without_frozen(super().state_dict(*args, **kwargs), kwargs.get("prefix", ""))
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Load a state without frozen networks; anything else that is missing or too much is an error."""
