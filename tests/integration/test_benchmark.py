@@ -17,7 +17,8 @@ from tests.unit.benchmark.tree import mvtec_tree
 
 from anomalib_dpclip.benchmark import command
 from anomalib_dpclip.benchmark.command import benchmark
-from anomalib_dpclip.benchmark.contents import digest_of
+from anomalib_dpclip.benchmark.own_process import attempt
+from anomalib_dpclip.benchmark.plan import digest_of
 from anomalib_dpclip.benchmark.rows import METRICS, OPERATING_POINTS, jobs_folder, read_beside, read_rows
 
 
@@ -30,7 +31,7 @@ def elsewhere(tmp_path, monkeypatch):
 @pytest.fixture
 def here(monkeypatch):
     """Models of the tests, in this process: another one would not find them."""
-    monkeypatch.setattr(command, "in_own_process", lambda function, *arguments: function(*arguments))
+    monkeypatch.setattr(command, "in_own_process", attempt)
     monkeypatch.setattr(anomalib.models, "Brightness", Brightness, raising=False)
     monkeypatch.setattr(anomalib.models, "Contrast", Contrast, raising=False)
     monkeypatch.setattr(anomalib.models, "Steps", Steps, raising=False)

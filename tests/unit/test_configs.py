@@ -9,7 +9,7 @@ from anomalib.data import get_datamodule
 from tests.paths import ROOT
 
 from anomalib_dpclip import DPCLIP
-from anomalib_dpclip.benchmark.config import job_configs, read_config
+from anomalib_dpclip.benchmark.config import jobs_of, read_config
 from anomalib_dpclip.model.arguments import Training
 
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
@@ -35,7 +35,7 @@ def test_data_configs_build_their_data_module(path):
 
 @pytest.mark.parametrize("path", [path for path in CONFIGS if path.parent.name == "benchmark"], ids=lambda path: path.stem)
 def test_benchmark_configs_are_whole(path):
-    jobs = job_configs(read_config(path), "cpu")
+    jobs = jobs_of(read_config(path))
     assert jobs
     assert len({job.key for job in jobs}) == len(jobs)
 

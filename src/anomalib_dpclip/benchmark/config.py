@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from anomalib_dpclip.benchmark.draws import Draws
-from anomalib_dpclip.benchmark.rows import ALL, IDENTITY
+from anomalib_dpclip.benchmark.rows import ALL, FAILED, IDENTITY, Result
 
 SECTION = "benchmark"
 
@@ -28,24 +28,28 @@ _SHOWN_ANYWAY = {
 _SCORING_ARGUMENTS = {"tiles", "k_shot", "few_shot_source", "memory_backbone", "memory", "lot", "false_alarm_rate", "export"}
 """Arguments of DP-CLIP that training does not depend on: models that differ in these share a training."""
 
+_NOT_OF_KEY = {"shift", "training", "reason"}
+
 HIGHEST_SEED = 2**32 - 1
 """That `lightning.seed_everything` takes."""
 
 
 @dataclass(frozen=True)
-class JobConfig:
+class Job:
     """What one job runs, as plain data that can be sent to another process.
 
     Attributes:
         accelerator: ``"cpu"`` or ``"cuda"``.
         seed: Of everything random.
-        model: As `anomalib.models.get_model` takes it, and an optional ``label`` for the tables.
-        data: As `anomalib.data.get_datamodule` takes it, and an optional ``label`` for the tables.
+        model: As `anomalib.models.get_model` takes it, and for anomalib's own models ``k_shot`` and ``network``.
+        data: As `anomalib.data.get_datamodule` takes it. Both may have a ``label`` for the tables.
         trainer: Arguments of Lightning's Trainer.
         shift: Corruptions to test on as well.
         draw: Number of the draw of good images; ``None`` where none are drawn.
-        references: Names of the images of this draw, once it is known.
-        contents: Digest of the files that the job reads, once it is known.
+        references: Names of the images of this draw; this and what follows is known once the files have been read.
+        contents: Digest of the files that the job reads.
+        training: Name of the training that its adapters come from; empty if none is needed.
+        reason: Why it cannot run; empty if it can.
     """
 
     accelerator: str
@@ -57,14 +61,13 @@ class JobConfig:
     draw: int | None = None
     references: tuple[str, ...] = ()
     contents: str = ""
+    training: str = ""
+    reason: str = ""
 
     @property
     def key(self) -> str:
-        """Short hash of what the job runs and reads: the same in a later run, another once any of it has changed.
-
-        Corruptions are measured beside the row, which is the same with and without them.
-        """
-        return _hash({name: value for name, value in asdict(self).items() if name != "shift"})
+        """Short hash of what the job runs and reads; corruptions are measured beside the row, which is the same without."""
+        return _hash({name: value for name, value in asdict(self).items() if name not in _NOT_OF_KEY})
 
     @property
     def identity(self) -> dict[str, str]:
@@ -72,13 +75,23 @@ class JobConfig:
         values = (self.label, self.data_set, self.category, self.seed, self.draw, self.accelerator)
         return {name: "" if value is None else str(value) for name, value in zip(IDENTITY, values, strict=True)}
 
+    def failed(self, reason: str, log: str = "") -> Result:
+        """The result of a job that could not be measured."""
+        cells = {"model": self.model_name, "key": self.key, "status": FAILED, "reason": reason}
+        return Result({**self.identity, **cells}, log=log)
+
+    @property
+    def init_args(self) -> dict[str, Any]:
+        """The model's arguments."""
+        return self.model.get("init_args", {})
+
     @property
     def k_shot(self) -> int | str:
         """How many good images the model is shown, ``"all"``, or 0 for what it takes by itself.
 
         A model that has no such argument has it beside its class_path, and learns from these images alone.
         """
-        return self.model.get("k_shot") or self.model.get("init_args", {}).get("k_shot") or 0
+        return self.model.get("k_shot") or self.init_args.get("k_shot") or 0
 
     @property
     def target(self) -> str:
@@ -117,8 +130,7 @@ class JobConfig:
         """``auxiliary`` and ``training.auxiliary_root`` that DP-CLIP would choose for this target."""
         from anomalib_dpclip.auxiliary.samples import default_auxiliary
 
-        init_args = self.model.get("init_args", {})
-        auxiliary, root = init_args.get("auxiliary"), (init_args.get("training") or {}).get("auxiliary_root")
+        auxiliary, root = self.init_args.get("auxiliary"), (self.init_args.get("training") or {}).get("auxiliary_root")
         if auxiliary is None:
             auxiliary = default_auxiliary(self.target_name)
             if auxiliary == _class_name(self.data):  # Surfaces: what is learned lies beside what is tested
@@ -131,19 +143,15 @@ class JobConfig:
 
         ``None`` if nothing is to be trained, or the model trains by itself for this target alone.
         """
-        init_args = self.model.get("init_args", {})
-        if self.model_name != "DPCLIP" or init_args.get("weights"):
+        if self.model_name != "DPCLIP" or self.init_args.get("weights"):
             return None
         if self.auxiliary[0] == "synthetic":  # made from the target's own images
             return None
-        learned = self.training.model.get("init_args", {})
-        return _hash([self.accelerator, self.seed, self.trainer, learned, self.auxiliary])
+        return _hash([self.accelerator, self.seed, self.trainer, self.learner().init_args, self.auxiliary])
 
-    @property
-    def training(self) -> "JobConfig":
+    def learner(self) -> "Job":
         """The same model as far as learning sees it."""
-        init_args = self.model.get("init_args", {})
-        learned = {name: value for name, value in init_args.items() if name not in _SCORING_ARGUMENTS}
+        learned = {name: value for name, value in self.init_args.items() if name not in _SCORING_ARGUMENTS}
         return replace(self, model=self.model | {"init_args": learned})
 
 
@@ -153,7 +161,7 @@ def _hash(value: Any) -> str:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """A benchmark config with its references (``${oc.env:NAME,default}``) resolved.
+    """A benchmark config with its references (``${oc.env:NAME,default}``) resolved, its ``accelerator`` a list.
 
     Raises:
         FileNotFoundError: It is not there.
@@ -162,36 +170,43 @@ def read_config(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such benchmark config; configs/benchmark/ has some to start from")
     try:
-        sections = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+        sections: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
     except (yaml.YAMLError, OmegaConfBaseException, OSError) as error:
         raise ValueError(f"{path}: {error}") from error
     section = sections.get(SECTION) if isinstance(sections, dict) else None
     missing = {"seed", "model", "data"} - set(section if isinstance(section, dict) else ())
-    if not isinstance(sections, dict) or missing:
+    if missing:
         raise ValueError(
             f"{path}: its section `{SECTION}` must have seed, model and data; missing: {', '.join(sorted(missing))}"
         )
-    accelerators = accelerators_of(sections)
+    given = sections.get("accelerator", "cpu")
+    accelerators = given if isinstance(given, list) else [given]
     if not accelerators or any(each not in ACCELERATORS for each in accelerators):
-        raise ValueError(
-            f"{path}: accelerator must be one of {', '.join(ACCELERATORS)}, or a list of these, not {sections['accelerator']!r}"
-        )
-    return {str(name): value for name, value in sections.items()}
+        raise ValueError(f"{path}: accelerator must be one of {', '.join(ACCELERATORS)}, or a list of these, not {given!r}")
+    return sections | {"accelerator": accelerators}
 
 
-def accelerators_of(config: Mapping[Any, Any]) -> list[Any]:
-    """What a config runs on, by default the CPU alone."""
-    accelerator = config.get("accelerator", "cpu")
-    return accelerator if isinstance(accelerator, list) else [accelerator]
+def use_folders(config: dict[str, Any], folders: Sequence[Path]) -> None:
+    """Test on folders of one layout, each in place of the ``root`` of the config's data set, and called as the folder is.
+
+    Raises:
+        FileNotFoundError: One is not there.
+        ValueError: The config's data set has no root.
+    """
+    data = config[SECTION]["data"]
+    if not isinstance(data, dict) or "root" not in (data.get("init_args") or {}):
+        raise ValueError(f"folders take the place of `{SECTION}.data.init_args.root`, which this config does not have")
+    entries = []
+    for folder in folders:
+        if not folder.is_dir():
+            raise FileNotFoundError(f"folders: there is no folder {folder}")
+        names = {"name": folder.resolve().name} if "name" in data["init_args"] else {}
+        entries.append(data | {"init_args": data["init_args"] | {"root": str(folder)} | names})
+    config[SECTION]["data"] = {"grid": entries}
 
 
-def job_configs(config: dict[str, Any], accelerator: str, draws: Draws | None = None) -> list[JobConfig]:
-    """Every combination of a config's grid, models that are shown some good images once for each draw.
-
-    Args:
-        config: As `read_config` gives it.
-        accelerator: One of `ACCELERATORS`.
-        draws: Of good images; by default one.
+def jobs_of(config: dict[str, Any], draws: Draws | None = None) -> list[Job]:
+    """Every combination of a config's grids, models that are shown some good images once for each draw (by default one).
 
     Raises:
         ValueError: A part of the config is of another kind than it must be, or two different models, or two different
@@ -205,13 +220,17 @@ def job_configs(config: dict[str, Any], accelerator: str, draws: Draws | None = 
     for name, values in grids.items():
         if not isinstance(values, list) or not values:
             raise ValueError(f"`{SECTION}.{name}.grid` must be a list of at least one value, got {values!r}")
-    jobs = [_job(combination, accelerator, tuple(grids)) for combination in get_iterator_from_grid_dict(section)]
+    jobs = [
+        _job(combination, accelerator, tuple(grids))
+        for accelerator in config.get("accelerator", ["cpu"])
+        for combination in get_iterator_from_grid_dict(section)
+    ]
     models: dict[str, Any] = {}
-    targets: dict[tuple[str, str], Any] = {}
+    targets: dict[str, Any] = {}
     for job in jobs:
         if models.setdefault(job.label, (job.model, job.trainer)) != (job.model, job.trainer):
             raise ValueError(f"two different models are called {job.label!r}: give each its own `label`, beside its class_path")
-        if targets.setdefault((job.data_set, job.category), job.data) != job.data:
+        if targets.setdefault(job.target, job.data) != job.data:
             raise ValueError(
                 f"two different data sets are called {job.data_set!r}, category {job.category!r}: give each its own `label`, "
                 f"beside its class_path"
@@ -219,15 +238,14 @@ def job_configs(config: dict[str, Any], accelerator: str, draws: Draws | None = 
     return [drawn for job in jobs for drawn in _drawn(job, draws or Draws(1))]
 
 
-def _drawn(job: JobConfig, draws: Draws) -> list[JobConfig]:
+def _drawn(job: Job, draws: Draws) -> list[Job]:
     """A job for each draw of the good images that its model is shown."""
-    if not job.k_shot or job.model.get("init_args", {}).get("few_shot_source"):
+    if not job.k_shot or job.init_args.get("few_shot_source"):
         return [job]
-    count = draws.count(job.target) if isinstance(job.k_shot, int) else 1
-    return [replace(job, draw=draw) for draw in range(count)]
+    return [replace(job, draw=draw) for draw in range(draws.count(job.target) if isinstance(job.k_shot, int) else 1)]
 
 
-def _job(combination: dict[str, Any], accelerator: str, grids: tuple[str, ...]) -> JobConfig:
+def _job(combination: dict[str, Any], accelerator: str, grids: tuple[str, ...]) -> Job:
     """A job of one combination, whose arguments that stand in a grid become part of the labels."""
     from anomalib.utils.config import flatten_dict
 
@@ -246,14 +264,11 @@ def _job(combination: dict[str, Any], accelerator: str, grids: tuple[str, ...]) 
     }
     of_data = {name: value for name, value in varied.items() if name.startswith("data.")}
     of_model = {name: value for name, value in varied.items() if name not in of_data}
-    job = JobConfig(accelerator, seed, model, data, trainer, chosen_corruptions(combination.get("shift")))
+    job = Job(accelerator, seed, model, data, trainer, chosen_corruptions(combination.get("shift")))
     if job.k_shot != "all" and (not isinstance(job.k_shot, int) or isinstance(job.k_shot, bool) or job.k_shot < 0):
         raise ValueError(f"`{SECTION}.model` {job.label}: k_shot must be a number of images from 0, or all, got {job.k_shot!r}")
-    if of_model:
-        job = replace(job, model=model | {"label": _with_arguments(job.label, of_model)})
-    if of_data:
-        job = replace(job, data=data | {"label": _with_arguments(job.data_set, of_data)})
-    return job
+    model = model | ({"label": _with_arguments(job.label, of_model)} if of_model else {})
+    return replace(job, model=model, data=data | ({"label": _with_arguments(job.data_set, of_data)} if of_data else {}))
 
 
 def _entry(combination: dict[str, Any], name: str) -> dict[str, Any]:

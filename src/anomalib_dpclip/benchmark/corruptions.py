@@ -2,31 +2,11 @@
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any
 
 import torch
+from torch import Tensor
 from torchvision.transforms import v2
-from torchvision.tv_tensors import Image
-
-
-class Moved(v2.Transform):
-    """Images and masks moved right and down; what comes into view is mirrored.
-
-    Args:
-        share: How far, as a share of the shorter side.
-    """
-
-    def __init__(self, share: float) -> None:
-        super().__init__()
-        self.share = share
-
-    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        """Move one image ``(C, H, W)`` or mask ``(H, W)``."""
-        del params
-        height, width = inpt.shape[-2:]
-        pixels = round(self.share * min(height, width))
-        padded = v2.functional.pad(inpt, [pixels, pixels, 0, 0], padding_mode="reflect")
-        return v2.functional.crop(padded, 0, 0, height, width)
+from torchvision.tv_tensors import Image, Mask
 
 
 def _brightness(factor: float) -> v2.Transform:
@@ -46,21 +26,30 @@ def _blur(sigma: float) -> v2.Transform:
     return v2.GaussianBlur(2 * round(3 * sigma) + 1, sigma)
 
 
+def _move(share: float) -> v2.Transform:
+    return v2.Lambda(partial(_moved, share=share), Image, Mask)
+
+
+def _moved(picture: Tensor, share: float) -> Tensor:
+    """An image ``(C, H, W)`` or mask ``(H, W)`` moved right and down; what comes into view is mirrored."""
+    height, width = picture.shape[-2:]
+    pixels = round(share * min(height, width))
+    padded = v2.functional.pad(picture, [pixels, pixels, 0, 0], padding_mode="reflect")
+    return v2.functional.crop(padded, 0, 0, height, width)
+
+
 CORRUPTIONS: dict[str, tuple[Callable[[float], v2.Transform], tuple[float, float, float], str]] = {
     "light": (_brightness, (0.9, 0.75, 0.5), "brightness, of 1"),
     "jpeg": (_jpeg, (50, 25, 10), "quality, of 100"),
     "blur": (_blur, (1.0, 2.0, 4.0), "standard deviation in pixels"),
     "noise": (partial(v2.GaussianNoise, 0.0), (0.02, 0.05, 0.10), "standard deviation, of 1"),
-    "move": (Moved, (0.02, 0.05, 0.10), "share of the shorter side"),
+    "move": (_move, (0.02, 0.05, 0.10), "share of the shorter side"),
 }
 """Transform, its strengths from weak to strong, and what they are, of each corruption."""
 
 
 def chosen_corruptions(names: str | Iterable[str] | None) -> tuple[str, ...]:
-    """Corruptions by their names.
-
-    Args:
-        names: Names, as a list or with commas between; none for ``None``.
+    """Corruptions by their names, a list or with commas between.
 
     Raises:
         ValueError: There is no such corruption.
@@ -78,12 +67,6 @@ def chosen_corruptions(names: str | Iterable[str] | None) -> tuple[str, ...]:
 
 
 def corrupted(name: str, strength: float, before: v2.Transform | None) -> v2.Transform:
-    """A data module's test augmentation with a corruption before it.
-
-    Args:
-        name: One of `CORRUPTIONS`.
-        strength: Its strength.
-        before: The augmentation of clean test images, if there is one.
-    """
+    """A corruption of a strength, and after it a data module's own test augmentation, if it has one."""
     corruption = CORRUPTIONS[name][0](strength)
     return v2.Compose([corruption] if before is None else [corruption, before])

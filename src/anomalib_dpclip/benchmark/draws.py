@@ -42,12 +42,12 @@ class Draws:
         return len(self._given[target])
 
     def choose(self, target: str, images: Mapping[str, str], draw: int, k: int) -> tuple[str, ...]:
-        """The k images of a draw; those of a smaller k are among those of a larger one.
+        """The k images of draw 0, 1, ... of a ``"data set/category"``; those of a smaller k are among those of a larger one.
 
         Args:
-            target: ``"data set/category"``.
+            target: Of which.
             images: Digest of each normal training image, by its path relative to the data set's folder; copies count once.
-            draw: Number of the draw, from 0.
+            draw: Number of the draw.
             k: How many.
 
         Raises:

@@ -3,7 +3,6 @@
 import json
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,17 +13,16 @@ from anomalib.metrics import AnomalibMetric, Evaluator
 from lightning import LightningModule, Trainer
 from torchmetrics.functional.classification import binary_auroc, binary_average_precision
 
+PIXELS = ("true_pixels", "false_pixels", "missed_pixels")
+"""Anomalous pixels found, normal ones called anomalous, and anomalous ones missed, at the pixel threshold."""
+
 
 class ImageResults(Evaluator):
     """anomalib's evaluator, which also keeps a record of each image tested.
 
-    Args:
-        val_metrics: As in anomalib.
-        test_metrics: As in anomalib.
-
     Attributes:
         records: One dictionary an image of the last test: ``image`` (path), ``label`` and ``called`` (0 or 1, or ``None``),
-            ``score``, and ``true_pixels``, ``false_pixels``, ``missed_pixels`` at the pixel threshold, or ``None``.
+            ``score``, and `PIXELS`, or ``None``.
         resolution: Height and width at which maps and masks were compared; ``None`` without masks.
     """
 
@@ -46,11 +44,11 @@ class ImageResults(Evaluator):
         pl_module: LightningModule,
         outputs: Any,
         batch: ImageBatch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        *args: Any,
+        **kwargs: Any,
     ) -> None:
         """Update the metrics, and keep a batch's records."""
-        super().on_test_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
+        super().on_test_batch_end(trainer, pl_module, outputs, batch, *args, **kwargs)
         if batch.gt_mask is not None and batch.anomaly_map is not None:
             self.resolution = tuple(batch.gt_mask.shape[-2:])
         number, post_processor = len(batch.image_path), getattr(pl_module, "post_processor", None)
@@ -59,7 +57,7 @@ class ImageResults(Evaluator):
             "label": _listed(batch.gt_label, int, number),
             "score": _listed(batch.pred_score, float, number),
             "called": _listed(batch.pred_label if is_set(post_processor, "image_threshold") else None, int, number),
-            **_pixels(batch, batch.pred_mask if is_set(post_processor, "pixel_threshold") else None),
+            **dict(zip(PIXELS, _pixels(batch, is_set(post_processor, "pixel_threshold")), strict=True)),
         }
         self.records += [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
@@ -73,24 +71,16 @@ def _listed(values: torch.Tensor | None, kind: type, number: int) -> list[Any]:
     return [None] * number if values is None else [kind(value) for value in values.flatten().tolist()]
 
 
-def _pixels(batch: ImageBatch, pred_mask: torch.Tensor | None) -> dict[str, list[Any]]:
-    """Anomalous pixels found, normal ones called anomalous, and anomalous ones missed, of each image."""
-    number = len(batch.image_path)
-    if batch.gt_mask is None or pred_mask is None:
-        return {name: [None] * number for name in ("true_pixels", "false_pixels", "missed_pixels")}
-    truth, called = batch.gt_mask.bool().flatten(1), pred_mask.bool().flatten(1)
-    return {
-        "true_pixels": (truth & called).sum(1).tolist(),
-        "false_pixels": (~truth & called).sum(1).tolist(),
-        "missed_pixels": (truth & ~called).sum(1).tolist(),
-    }
+def _pixels(batch: ImageBatch, has_threshold: bool) -> list[list[Any]]:
+    """`PIXELS` of each image, one list each."""
+    if batch.gt_mask is None or batch.pred_mask is None or not has_threshold:
+        return [[None] * len(batch.image_path)] * len(PIXELS)
+    truth, called = batch.gt_mask.bool().flatten(1), batch.pred_mask.bool().flatten(1)
+    return [pixels.sum(1).tolist() for pixels in (truth & called, ~truth & called, truth & ~called)]
 
 
 def at_thresholds(images: pd.DataFrame) -> dict[str, float]:
-    """ClassF1, SegF1 and the false-alarm rate at the thresholds that were in force, NaN where undefined.
-
-    Args:
-        images: Records of `ImageResults`.
+    """Metrics of `ImageResults.records` at the thresholds that were in force, NaN where undefined.
 
     Returns:
         ``class_F1``, of images; ``seg_F1``, of all pixels together; ``false_alarm_rate``, the share of normal images called
@@ -99,7 +89,7 @@ def at_thresholds(images: pd.DataFrame) -> dict[str, float]:
     known = images.dropna(subset=["label", "called"])
     anomalous, called = known["label"] == 1, known["called"] == 1
     normal = known["called"][~anomalous]
-    pixels = images[["true_pixels", "false_pixels", "missed_pixels"]].dropna().sum()
+    pixels = images[list(PIXELS)].dropna().sum()
     return {
         "class_F1": _f1((anomalous & called).sum(), (~anomalous & called).sum(), (anomalous & ~called).sum()),
         "seg_F1": _f1(*pixels),
@@ -112,19 +102,10 @@ def _f1(true: float, false: float, missed: float) -> float:
     return float(2 * true / (2 * true + false + missed)) if true + missed else math.nan
 
 
-def defect_of(path: str, label: Any) -> str:
-    """Kind of defect of an anomalous image, the folder that it lies in; empty for a normal one."""
-    return Path(path).parent.name if label == 1 else ""
-
-
 def by_defect(images: pd.DataFrame) -> str:
-    """AUROC and AP of each kind of defect against all normal images, in JSON.
+    """AUROC and AP of each kind of ``defect`` against all normal images, in JSON; empty without images of both kinds.
 
-    Args:
-        images: Records of `ImageResults` with ``defect``.
-
-    Returns:
-        ``{"crack": {"images": 16, "AUROC": 0.98, "AP": 0.97}, ...}``; empty without images of both kinds.
+    For instance ``{"crack": {"images": 16, "AUROC": 0.98, "AP": 0.97}}``.
     """
     images = images.dropna(subset=["score", "label"])
     normal = images[images["label"] == 0]

@@ -20,26 +20,25 @@ def knowledge_of(model: AnomalibModule, references: int | str | None = None) -> 
         references: How many normal training images it was left to learn from or was shown, or ``"all"``; ``None`` where the
             model says so itself.
     """
-    if references == "all":
+    kind = model.learning_type
+    if references == "all" or (kind == LearningType.ONE_CLASS and not references):
         return ALL_NORMAL
-    if model.learning_type == LearningType.ONE_CLASS:
-        return _counted(references) if isinstance(references, int) and references else ALL_NORMAL
-    known = (
-        [_counted(references) if isinstance(references, int) else _photos(model)]
-        if model.learning_type == LearningType.FEW_SHOT
-        else []
-    )
-    known += [LOT] if getattr(model, "lot", False) else []
+    known = []
+    if kind in {LearningType.ONE_CLASS, LearningType.FEW_SHOT}:
+        count = references if isinstance(references, int) else _count(model)
+        known.append(f"{count or 'some'} normal {'photo' if count == 1 else 'photos'}")
+    if kind != LearningType.ONE_CLASS and getattr(model, "lot", False):
+        known.append(LOT)
     return " and ".join(known) or NOTHING
 
 
-def thresholds_of(model: AnomalibModule, datamodule: AnomalibDataModule) -> tuple[str, float | None]:
-    """What a model's thresholds were set on, in words, and the false-alarm rate that they guarantee, if they do.
+def _count(model: AnomalibModule) -> int:
+    named = getattr(model, "references", None)  # DP-CLIP's
+    return len(named.paths(None)) if getattr(named, "source", None) else getattr(named or model, "k_shot", 0)
 
-    Args:
-        model: Any of anomalib's, after a test.
-        datamodule: What it was tested on.
-    """
+
+def thresholds_of(model: AnomalibModule, datamodule: AnomalibDataModule) -> tuple[str, float | None]:
+    """What a model's thresholds were set on, in words, and the false-alarm rate that they guarantee, if they do."""
     calibration = getattr(model.post_processor, "calibration", None)  # DP-CLIP's, which knows
     basis = getattr(calibration, "threshold_basis", "") or "best F1 score of the validation images"
     validation, tested = (_paths(datamodule, split) for split in ("val_data", "test_data"))
@@ -51,15 +50,6 @@ def thresholds_of(model: AnomalibModule, datamodule: AnomalibDataModule) -> tupl
 def _paths(datamodule: AnomalibDataModule, split: str) -> set[str]:
     samples = getattr(getattr(datamodule, split, None), "samples", None)
     return set() if samples is None else set(samples.image_path)
-
-
-def _photos(model: AnomalibModule) -> str:
-    named = getattr(model, "references", None)  # DP-CLIP's
-    return _counted(len(named.paths(None)) if getattr(named, "source", None) else getattr(named or model, "k_shot", 0))
-
-
-def _counted(count: int) -> str:
-    return f"{count or 'some'} normal {'photo' if count == 1 else 'photos'}"
 
 
 def knowledge_order(knows: str) -> tuple[int, int]:

@@ -5,7 +5,6 @@ import json
 import math
 import statistics
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,21 +16,24 @@ from anomalib import LearningType
 from anomalib.data import AnomalibDataModule, get_datamodule
 from anomalib.engine import Engine
 from anomalib.models import AnomalibModule, get_model
+from anomalib.pre_processing import PreProcessor
 from lightning import seed_everything
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.trainer.states import TrainerFn
 from torchmetrics.functional.classification import binary_auroc
+from torchvision.transforms import v2
 
-from anomalib_dpclip.benchmark.config import JobConfig
-from anomalib_dpclip.benchmark.contents import auxiliary_files, name_of, root_of
+from anomalib_dpclip.benchmark.config import Job
 from anomalib_dpclip.benchmark.corruptions import CORRUPTIONS, corrupted
-from anomalib_dpclip.benchmark.image_results import ImageResults, at_thresholds, by_defect, defect_of, is_set, undefined
+from anomalib_dpclip.benchmark.image_results import ImageResults, at_thresholds, by_defect, is_set, undefined
 from anomalib_dpclip.benchmark.knowledge import knowledge_of, thresholds_of
-from anomalib_dpclip.benchmark.own_process import peak_memory
-from anomalib_dpclip.benchmark.plan import reason_of
-from anomalib_dpclip.benchmark.rows import DONE, FAILED, IMAGE_COLUMNS, LEAK, METRICS, OPERATING_POINTS, Result
+from anomalib_dpclip.benchmark.own_process import peak_memory, reason_of
+from anomalib_dpclip.benchmark.plan import auxiliary_files, name_of, root_of
+from anomalib_dpclip.benchmark.rows import DONE, IMAGE_COLUMNS, LEAK, METRICS, OPERATING_POINTS, Result
+from anomalib_dpclip.clip.feature_tower import load_feature_tower
 from anomalib_dpclip.files.atomic_write import atomic_write
 from anomalib_dpclip.metrics import benchmark_metrics
+from anomalib_dpclip.pre_processing.resize import EightBitResize
 
 if TYPE_CHECKING:
     from anomalib_dpclip.model.lightning_model import DPCLIP
@@ -40,79 +42,57 @@ LATENCY_RUNS, LATENCY_SECONDS = 10, 2.0
 """One image is scored so often, or for so long, whichever ends first."""
 
 
-def check_model(config: JobConfig) -> str:
-    """Why a model cannot be built here (its weights are missing, an argument is wrong), in a line; empty if it can."""
-
-    def build() -> None:
-        model = _build_model(config)
-        prepare = getattr(
-            model, "prepare_pretrained_model", None
-        )  # EfficientAd's, which would fetch its teacher after all others
-        if prepare is not None:
-            prepare()
-
-    return _attempt(build)[0]
+def check_model(job: Job) -> None:
+    """Build a model, as a job would, to see whether that is possible here: its weights may be missing, an argument wrong."""
+    prepare = getattr(_build_model(job), "prepare_pretrained_model", None)
+    if prepare is not None:  # EfficientAd's, which would fetch its teacher after all others
+        prepare()
 
 
-def train_adapters(config: JobConfig, device: int | None, path: Path) -> str:
+def train_adapters(job: Job, device: int | None, path: Path) -> None:
     """Train DP-CLIP once, for all categories to be tested with it.
 
     Args:
-        config: The model, its seed, and any of the targets (which it is not trained on).
-        device: Index of the GPU; ``None`` for the config's accelerator alone.
+        job: The model, its seed, and any of the targets (which it is not trained on).
+        device: Index of the GPU; ``None`` for the job's accelerator alone.
         path: Where the adapters go; minutes of training are beside it, in JSON.
-
-    Returns:
-        Why it failed, or nothing.
     """
     from anomalib_dpclip.adapter_files.save_and_load import save_adapters
 
     timer = Timer()
-
-    def train() -> None:
-        with TemporaryDirectory() as folder:
-            seed_everything(config.seed)
-            model = _build_model(config.training)
-            model.visualizer = None
-            # Without a target: adapters do not depend on any, and each of those that share them is looked at when tested.
-            engine = _engine(config, device, folder, callbacks=[timer], limit_val_batches=0)
-            engine.fit(model=model)
-            minutes = timer.time_elapsed("train") / 60
-            with atomic_write(path.with_suffix(".minutes")) as unfinished:
-                unfinished.write_text(json.dumps(minutes), encoding="utf-8")
-            save_adapters(cast("DPCLIP", model), path)  # last: where it is, the training is done
-
-    return _attempt(train)[0]
+    with TemporaryDirectory() as folder:
+        seed_everything(job.seed)
+        model = _build_model(job.learner())
+        model.visualizer = None
+        # Without a target: adapters do not depend on any, and each of those that share them is looked at when tested.
+        engine = _engine(job, device, folder, callbacks=[timer], limit_val_batches=0)
+        engine.fit(model=model)
+        with atomic_write(_minutes_beside(path)) as unfinished:
+            unfinished.write_text(json.dumps(timer.time_elapsed("train") / 60), encoding="utf-8")
+        save_adapters(cast("DPCLIP", model), path)  # last: where it is, the training is done
 
 
-def measure(config: JobConfig, device: int | None, adapters: Path | None = None, minutes: float = 0.0) -> Result:
-    """Measure one model on one category. A failure is a result too, with its reason.
+def _minutes_beside(adapters: Path) -> Path:
+    return adapters.with_suffix(".minutes")
+
+
+def measure(job: Job, device: int | None, adapters: Path | None = None) -> Result:
+    """Measure one model on one category.
 
     Args:
-        config: What to run.
-        device: Index of the GPU; ``None`` for the config's accelerator alone.
+        job: What to run.
+        device: Index of the GPU; ``None`` for the job's accelerator alone.
         adapters: DP-CLIP's, trained by `train_adapters`; ``None`` for a model that trains itself, or needs no training.
-        minutes: How long that took.
     """
-    results: list[Result] = []
-    reason, log = _attempt(lambda: results.append(_measure(config, device, adapters, minutes)))
-    if reason:
-        return Result(
-            {**config.identity, "model": config.model_name, "key": config.key, "status": FAILED, "reason": reason}, log=log
-        )
-    return results[0]
-
-
-def _measure(config: JobConfig, device: int | None, adapters: Path | None, minutes: float) -> Result:
     timer = Timer()
     with TemporaryDirectory() as folder:
-        seed_everything(config.seed)
-        model = _build_model(config, adapters)
-        datamodule = _data(config)
+        seed_everything(job.seed)
+        model = _build_model(job, adapters)
+        datamodule = _data(job)
         val_metrics = list(getattr(model.evaluator, "val_metrics", ()))  # some models stop early by them
         model.evaluator = evaluator = ImageResults(val_metrics=val_metrics, test_metrics=benchmark_metrics())
         model.visualizer = None  # one picture an image would be most of the time measured
-        engine = _engine(config, device, folder, callbacks=[timer])
+        engine = _engine(job, device, folder, callbacks=[timer])
         if model.learning_type == LearningType.ONE_CLASS:  # others are only validated, which testing does too
             engine.fit(model=model, datamodule=datamodule)
             if not is_set(model.post_processor, "image_threshold"):  # the training ended within an epoch
@@ -122,12 +102,15 @@ def _measure(config: JobConfig, device: int | None, adapters: Path | None, minut
         seconds = timer.time_elapsed("test")
         basis, rate = thresholds_of(model, datamodule)
         latency, no_latency = _latency(model, datamodule, engine)
-        shift = list(_shifted(config, engine, model, datamodule))
+        shift = list(_shifted(job, engine, model, datamodule))
+    minutes = timer.time_elapsed("train") / 60
+    if adapters is not None:
+        minutes = json.loads(_minutes_beside(adapters).read_text(encoding="utf-8"))
     row = {
-        **config.identity,
-        "model": config.model_name,
-        "knows": knowledge_of(model, config.k_shot or None),
-        "key": config.key,
+        **job.identity,
+        "model": job.model_name,
+        "knows": knowledge_of(model, job.k_shot or None),
+        "key": job.key,
         "normal_images": int((images["label"] == 0).sum()),
         "anomalous_images": int((images["label"] == 1).sum()),
         "mask_resolution": "x".join(map(str, evaluator.resolution or ())),
@@ -138,11 +121,11 @@ def _measure(config: JobConfig, device: int | None, adapters: Path | None, minut
         "by_defect": by_defect(images),
         "images_per_second": len(images) / seconds,
         "latency_ms": latency,
-        "training_minutes": minutes if adapters else timer.time_elapsed("train") / 60,
-        "peak_memory_mb": _cell(peak_memory((device or 0) if config.accelerator == "cuda" else None)),
+        "training_minutes": minutes,
+        "peak_memory_mb": _cell(peak_memory((device or 0) if job.accelerator == "cuda" else None)),
         "status": DONE,
         "reason": "; ".join([*undefined(images), *no_latency]),
-        **_leak(config, model, datamodule),
+        **_leak(job, model, datamodule),
     }
     records = images[list(IMAGE_COLUMNS[1:])].astype(object).where(images.notna(), None).to_dict("records")
     return Result(row, records, shift, str(root_of(datamodule)))
@@ -155,36 +138,34 @@ def _cell(value: float) -> float | None:
 def _images(evaluator: ImageResults, datamodule: AnomalibDataModule) -> pd.DataFrame:
     """The records of a test, with names of images instead of paths, and kinds of defects."""
     images, root = pd.DataFrame(evaluator.records), root_of(datamodule)
-    images["defect"] = [defect_of(path, label) for path, label in zip(images["image"], images["label"], strict=True)]
+    images["defect"] = [Path(path).parent.name for path in images["image"]]
+    images.loc[images["label"] != 1, "defect"] = ""
     images["image"] = [name_of(path, root) for path in images["image"]]
     return images
 
 
-def _data(config: JobConfig) -> AnomalibDataModule:
+def _data(job: Job) -> AnomalibDataModule:
     """The config's data, of whose training split only the good images of the draw are left."""
-    datamodule = get_datamodule(config.data)
+    datamodule = get_datamodule(job.data)
     datamodule.prepare_data()
     datamodule.setup(TrainerFn.FITTING)  # as the trainer does, which then sets nothing up again
-    if config.references:
-        root, chosen = root_of(datamodule), set(config.references)
+    if job.references:
+        root, chosen = root_of(datamodule), set(job.references)
         names = [name_of(path, root) for path in datamodule.train_data.samples.image_path]
         datamodule.train_data.subsample([index for index, name in enumerate(names) if name in chosen], inplace=True)
     return datamodule
 
 
-def _shifted(
-    config: JobConfig, engine: Engine, model: AnomalibModule, datamodule: AnomalibDataModule
-) -> Iterator[dict[str, Any]]:
+def _shifted(job: Job, engine: Engine, model: AnomalibModule, datamodule: AnomalibDataModule) -> Iterator[dict[str, Any]]:
     """Metrics of corrupted test images at the thresholds of the clean ones."""
     clean = datamodule.test_augmentations
-    for name in config.shift:
+    for name in job.shift:
         for strength in CORRUPTIONS[name][1]:
-            seed_everything(config.seed)
+            seed_everything(job.seed)
             datamodule.test_augmentations = corrupted(name, strength, clean)
             model.evaluator = evaluator = ImageResults()
-            engine.test(
-                model=model, datamodule=datamodule, verbose=False
-            )  # where it sets thresholds, on clean validation images
+            # Where this sets thresholds, it is on clean validation images.
+            engine.test(model=model, datamodule=datamodule, verbose=False)
             images = pd.DataFrame(evaluator.records)
             metrics = {"image_AUROC": _auroc(images), **at_thresholds(images)}
             yield {"corruption": name, "strength": strength, **{name: _cell(value) for name, value in metrics.items()}}
@@ -224,43 +205,60 @@ def _seconds(work: Callable[[], Any], device: torch.device) -> float:
     return time.perf_counter() - start
 
 
-def _leak(config: JobConfig, model: AnomalibModule, datamodule: AnomalibDataModule) -> dict[str, str]:
+def _leak(job: Job, model: AnomalibModule, datamodule: AnomalibDataModule) -> dict[str, str]:
     """Status and reason of a row that tested what its adapters have learned from; nothing for a sound one."""
     from anomalib_dpclip.auxiliary.leakage import find_test_duplicate, learned_and_tested
 
-    if config.model_name != "DPCLIP" or model.learning_type == LearningType.ONE_CLASS:
+    if job.model_name != "DPCLIP" or model.learning_type == LearningType.ONE_CLASS:
         return {}  # the latter has made sure of it before it learned
     source = learned_and_tested(cast("DPCLIP", model).provenance.learned_from, datamodule)
-    if source is None and config.training_key:  # of other adapters the images that they learned from are not known
-        _, source = find_test_duplicate(auxiliary_files(*config.auxiliary), datamodule) or (None, None)
+    if source is None and job.training_key:  # of other adapters the images that they learned from are not known
+        _, source = find_test_duplicate(auxiliary_files(*job.auxiliary), datamodule) or (None, None)
     return {} if source is None else {"status": LEAK, "reason": f"it has learned from {source}, which it was tested on"}
 
 
-def _build_model(config: JobConfig, weights: Path | None = None) -> AnomalibModule:
+def _build_model(job: Job, weights: Path | None = None) -> AnomalibModule:
     """The config's model; DP-CLIP with the adapters, if given, and the job's seed, unless the config has one for it."""
-    model = copy.deepcopy(config.model)
+    model = copy.deepcopy(job.model)
     init_args = model.setdefault("init_args", {})
     if init_args.get("k_shot") == "all":
-        init_args["k_shot"] = len(config.references)
-    if config.model_name == "DPCLIP":
-        init_args.setdefault("seed", config.seed)
-        if config.training_key:  # which is shared by targets that choose the same set, and is learned without any of them
-            init_args["auxiliary"], root = config.auxiliary
+        init_args["k_shot"] = len(job.references)
+    if job.model_name == "DPCLIP":
+        init_args.setdefault("seed", job.seed)
+        if job.training_key:  # which is shared by targets that choose the same set, and is learned without any of them
+            init_args["auxiliary"], root = job.auxiliary
             init_args["training"] = {**(init_args.get("training") or {}), "auxiliary_root": root}
         if weights is not None:
             init_args["weights"] = str(weights)
-    return get_model(model)
+    network = model.pop("network", None)
+    built = get_model(model)
+    if network is not None:
+        use_network(built, network)
+    return built
 
 
-def _engine(config: JobConfig, device: int | None, folder: str, **arguments: Any) -> Engine:
-    devices = "auto" if device is None else [device]
-    return Engine(accelerator=config.accelerator, devices=devices, default_root_dir=folder, **{**config.trainer, **arguments})
+def use_network(model: AnomalibModule, name: str) -> None:
+    """Give a model of anomalib's own the weights of a network that DP-CLIP compares good images by, and the same images.
 
+    Args:
+        model: PatchCore, PaDiM or another whose features timm extracts.
+        name: As `load_feature_tower` takes it.
 
-def _attempt(work: Callable[[], None]) -> tuple[str, str]:
-    """Do something; return what went wrong, in a line and as a traceback, or nothing."""
+    Raises:
+        ValueError: The model's backbone is another.
+    """
+    tower = load_feature_tower(name)
     try:
-        work()
-    except Exception as error:  # noqa: BLE001  of any model: the other jobs go on
-        return reason_of(error), traceback.format_exc()
-    return "", ""
+        model.model.feature_extractor.feature_extractor.load_state_dict(tower.network.state_dict())
+    except (AttributeError, RuntimeError) as error:
+        raise ValueError(
+            f"network: {type(model).__name__} does not take the weights of {name}: its backbone must be the same network, "
+            f"up to the same layer ({reason_of(error)})"
+        ) from error
+    normalize = v2.Normalize(tower.mean.flatten().tolist(), tower.std.flatten().tolist())
+    model.pre_processor = PreProcessor(v2.Compose([EightBitResize(tower.image_size), normalize]))
+
+
+def _engine(job: Job, device: int | None, folder: str, **arguments: Any) -> Engine:
+    devices = "auto" if device is None else [device]
+    return Engine(accelerator=job.accelerator, devices=devices, default_root_dir=folder, **{**job.trainer, **arguments})

@@ -4,32 +4,34 @@ import math
 import multiprocessing
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import ParamSpec, TypeVar
-
-P = ParamSpec("P")
-T = TypeVar("T")
+from typing import Any, NamedTuple
 
 PRELOADED = ("anomalib_dpclip.benchmark.measure",)
 """Imported once, by the server that processes are forked from: the import takes longer than many a job."""
 
 
-def in_own_process(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call a function of a module in a new process.
+class Outcome(NamedTuple):
+    """What a function has returned, or why it failed, in a line and as a traceback."""
 
-    Args:
-        function: The function.
-        args: Its arguments, which can be pickled.
-        kwargs: Likewise.
+    result: Any = None
+    reason: str = ""
+    log: str = ""
 
-    Returns:
-        What it returns.
 
-    Raises:
-        RuntimeError: The process was ended from outside. What the function raises is raised here too.
-    """
+def attempt(function: Callable[..., Any], *arguments: Any) -> Outcome:
+    """Call a function."""
+    try:
+        return Outcome(function(*arguments))
+    except Exception as error:  # noqa: BLE001  of any model: the other jobs go on
+        return Outcome(None, reason_of(error), traceback.format_exc())
+
+
+def in_own_process(function: Callable[..., Any], *arguments: Any) -> Outcome:
+    """Call a function of a module in a new process, with arguments that can be pickled."""
     # A fork server forks before anything has run in it, no thread and no GPU; where there is none, as on Windows, spawn does.
     has_server = "forkserver" in multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if has_server else "spawn")
@@ -37,9 +39,14 @@ def in_own_process(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) 
         context.set_forkserver_preload(list(PRELOADED))
     with ProcessPoolExecutor(1, mp_context=context, initializer=_be_silent) as pool:
         try:
-            return pool.submit(function, *args, **kwargs).result()
-        except BrokenProcessPool as error:
-            raise RuntimeError("its process was ended from outside: was there too little memory?") from error
+            return pool.submit(attempt, function, *arguments).result()
+        except BrokenProcessPool:
+            return Outcome(reason="its process was ended from outside: was there too little memory?")
+
+
+def reason_of(error: BaseException) -> str:
+    """An error in a line."""
+    return " ".join(f"{type(error).__name__}: {str(error) or error.__cause__}".split())
 
 
 def _be_silent() -> None:
@@ -50,11 +57,7 @@ def _be_silent() -> None:
 
 
 def peak_memory(device: int | None) -> float:
-    """Peak memory of this process in MiB: what torch allocated on a GPU, or all that it held; NaN where nobody knows.
-
-    Args:
-        device: Index of the GPU; ``None`` for the process's memory, libraries included, data loaders' workers not.
-    """
+    """Peak memory of this process in MiB: what torch allocated on a GPU, or all that it held; NaN where nobody knows."""
     if device is not None:
         import torch
 

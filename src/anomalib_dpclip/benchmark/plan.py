@@ -1,40 +1,30 @@
-"""What is settled before the first job runs: which files each reads, which good images it is shown, and what cannot run."""
+"""What is settled before the first job runs: which files each reads, which good images it is shown, and what cannot run.
 
-import logging
+A job whose files have changed is another job: the digest of their contents is part of its key.
+"""
+
+import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from anomalib_dpclip.adapter_files.adapter_file import UNADAPTED
 from anomalib_dpclip.adapter_files.read_and_write import read_adapters
-from anomalib_dpclip.benchmark.config import JobConfig
+from anomalib_dpclip.benchmark.config import Job
 from anomalib_dpclip.benchmark.draws import Draws
+from anomalib_dpclip.benchmark.own_process import reason_of
 
 if TYPE_CHECKING:  # imported by what needs it, after everything that can be wrong with the config
-    from anomalib_dpclip.benchmark.contents import Target
+    from anomalib.data import AnomalibDataModule
 
-logger = logging.getLogger(__name__)
-
-
-class Job(NamedTuple):
-    """A job that is ready to run, or cannot.
-
-    Attributes:
-        config: What it runs, with its good images and the digest of its files.
-        training: Name of the training that its adapters come from; empty if none is needed.
-        reason: Why it cannot run; empty if it can.
-    """
-
-    config: JobConfig
-    training: str = ""
-    reason: str = ""
+OF_NO_CONTENTS = "auxiliary_root"
+"""Argument of models that names a folder of which a job may read a part only."""
 
 
 def check_weights(config: Any) -> None:
     """Make sure that the adapters named in a config, or by ``DPCLIP_WEIGHTS`` there, can be read.
-
-    Args:
-        config: As `read_config` gives it.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -61,31 +51,26 @@ def _named_weights(part: Any) -> Iterator[Any]:
             yield from _named_weights(list(part.values()))
 
 
-def plan(configs: Iterable[JobConfig], draws: Draws) -> list[Job]:
-    """Read the files of all jobs: data sets are prepared (downloaded or drawn) where they are not there.
-
-    Args:
-        configs: The jobs.
-        draws: Of good images; keeps those that are used.
-    """
+def plan(jobs: Iterable[Job], draws: Draws) -> list[Job]:
+    """The same jobs, once their files have been read: data sets are prepared (downloaded or drawn) where they are not there."""
     read: dict[str, Any] = {}
-    return [_planned(config, draws, read) for config in configs]
+    return [_planned(job, draws, read) for job in jobs]
 
 
-def _planned(config: JobConfig, draws: Draws, read: dict[str, Any]) -> Job:
-    from anomalib_dpclip.benchmark.contents import target_of
-
-    training = ""
+def _planned(job: Job, draws: Draws, read: dict[str, Any]) -> Job:
+    training, references = "", tuple[str, ...]()
     try:
-        target = _once(read, target_of, config.data)
-        contents = [target.digest, _once(read, _model_digest, config.model.get("init_args", {}))]
-        if config.training_key:
-            contents.append(_once(read, _auxiliary_digest, config.auxiliary))
-            training = f"{config.training_key}-{contents[-1]}"
-        references = _references(config, target, draws)
+        normal, digest = _once(read, files_of_target, job.data)
+        contents = [digest, _once(read, _model_digest, job.init_args)]
+        if job.training_key:
+            contents.append(_once(read, _auxiliary_digest, job.auxiliary))
+            training = f"{job.training_key}-{contents[-1]}"
+        if job.draw is not None:
+            k = job.k_shot
+            references = draws.choose(job.target, normal, job.draw, k) if isinstance(k, int) else tuple(sorted(normal))
     except Exception as error:  # noqa: BLE001  of any data module: the other jobs go on
-        return Job(config, training, reason_of(error))
-    return Job(replace(config, contents=" ".join(contents), references=references), training)
+        return replace(job, training=training, reason=reason_of(error))
+    return replace(job, contents=" ".join(contents), references=references, training=training)
 
 
 def _once(outcomes: dict[str, Any], read: Callable[[Any], Any], arguments: Any) -> Any:
@@ -101,25 +86,101 @@ def _once(outcomes: dict[str, Any], read: Callable[[Any], Any], arguments: Any) 
     return outcomes[key]
 
 
-def _model_digest(init_args: dict[str, Any]) -> str:
-    from anomalib_dpclip.benchmark.contents import digest_of_all, model_files
+def files_of_target(data: dict[str, Any]) -> tuple[dict[str, str], str]:
+    """Prepare a data set, as a job would, and read its files.
 
-    return digest_of_all(model_files(init_args))
+    Args:
+        data: As `anomalib.data.get_datamodule` takes it.
+
+    Returns:
+        Digest of each normal training image, by its name, and of all files.
+    """
+    import pandas as pd
+    from anomalib.data import get_datamodule
+
+    from anomalib_dpclip.auxiliary.samples import is_path
+
+    datamodule = get_datamodule(data)
+    _prepare(datamodule)
+    datamodule.setup()
+    splits = [getattr(datamodule, f"{split}_data", None) for split in ("train", "val", "test")]
+    samples = pd.concat([split.samples for split in splits if split is not None], ignore_index=True)
+    root, train = root_of(datamodule), splits[0]
+    files = [path for column in ("image_path", "mask_path") for path in samples[column] if is_path(path)]
+    normal = [] if train is None else train.samples.image_path[train.samples.label_index == 0]
+    return {name_of(path, root): digest_of(path) for path in normal}, digest_of_all(files, root)
+
+
+def _prepare(datamodule: "AnomalibDataModule") -> None:
+    """Make sure that the files are there: downloaded or drawn where they are not."""
+    from urllib.error import URLError
+
+    from anomalib_dpclip.files.downloads import network_timeout
+
+    try:
+        with network_timeout():
+            datamodule.prepare_data()
+    except URLError as error:
+        raise FileNotFoundError(
+            f"{datamodule.name} is not in {root_of(datamodule)}, and cannot be downloaded ({error.reason}): fetch it "
+            f"elsewhere, and name its folder with `root`"
+        ) from error
+
+
+def root_of(datamodule: "AnomalibDataModule") -> Path:
+    """Folder that images of a data module are named in: its root."""
+    return Path(getattr(datamodule, "root", None) or ".").resolve()
+
+
+def name_of(path: str | Path, root: Path) -> str:
+    """An image's path relative to a folder, the same on every machine; the whole path where it lies elsewhere."""
+    absolute = Path(path).resolve()
+    return (absolute.relative_to(root) if absolute.is_relative_to(root) else absolute).as_posix()
+
+
+def _model_digest(init_args: dict[str, Any]) -> str:
+    """Of the files that a model's arguments name: weights, lists, pictures, and all photos of a folder."""
+    from anomalib.utils.config import flatten_dict
+
+    from anomalib_dpclip.data.photo_files import photo_files
+
+    arguments = flatten_dict(init_args).items()
+    named = [Path(value) for name, value in arguments if isinstance(value, str) and not name.endswith(OF_NO_CONTENTS)]
+    files = [path for path in named if path.is_file()]
+    return digest_of_all([*files, *(photo for path in named if path.is_dir() for photo in photo_files(path))])
 
 
 def _auxiliary_digest(auxiliary: tuple[Any, Any]) -> str:
-    from anomalib_dpclip.benchmark.contents import auxiliary_files, digest_of_all
-
     return digest_of_all(auxiliary_files(*auxiliary))
 
 
-def _references(config: JobConfig, target: "Target", draws: Draws) -> tuple[str, ...]:
-    if config.draw is None:
-        return ()
-    k = config.k_shot
-    return draws.choose(config.target, target.normal, config.draw, k) if isinstance(k, int) else tuple(sorted(target.normal))
+def auxiliary_files(auxiliary: str | list[str], root: str | list[str] | None) -> list[str]:
+    """Images and masks of labelled sets to learn from, which are prepared first.
+
+    Args:
+        auxiliary: Name of a set, path of a list, or several.
+        root: Folder of all sets, or of each; by default the data modules' own.
+    """
+    from anomalib_dpclip.auxiliary.auxiliary_set import AuxiliarySet
+    from anomalib_dpclip.auxiliary.samples import is_path
+
+    learned = AuxiliarySet(auxiliary, root, shots=None, unmasked=True, seed=0)
+    learned.prepare(None)
+    samples = learned.samples(None)
+    return [path for column in ("image_path", "mask_path") for path in samples[column] if is_path(path)]
 
 
-def reason_of(error: BaseException) -> str:
-    """An error in a line."""
-    return " ".join(f"{type(error).__name__}: {str(error) or error.__cause__}".split())
+def digest_of_all(paths: Iterable[str | Path], root: Path | None = None) -> str:
+    """One digest of the contents of files, and of their names relative to a folder if one is given, whatever their order."""
+    parts = sorted({("" if root is None else name_of(path, root)) + digest_of(path) for path in paths})
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+@cache
+def digest_of(path: str | Path) -> str:
+    """SHA-256 of a file, read once a process."""
+    with Path(path).open("rb") as file:
+        digest = hashlib.sha256()
+        while part := file.read(2**20):
+            digest.update(part)
+    return digest.hexdigest()

@@ -68,7 +68,7 @@ SET_ASIDE = "`dpclip benchmark` writes to another --out, or with --fresh sets th
 
 
 class Result(NamedTuple):
-    """What a job has to say.
+    """What a job has to say, as its file holds it.
 
     Attributes:
         row: Cells of its row by their columns.
@@ -91,7 +91,7 @@ def jobs_folder(results: Path) -> Path:
 
 
 def beside(results: Path, what: str) -> Path:
-    """A further CSV of the same results: ``"images"`` or ``"shift"``."""
+    """A further CSV of the same results, of their ``"images"`` or the ``"shift"``."""
     return results.with_suffix(f".{what}.csv")
 
 
@@ -120,7 +120,7 @@ def _read_result(path: Path) -> Result:
 
 
 def write_tables(results: Path, provenance: Mapping[str, str], current: Mapping[tuple[str, ...], str]) -> pd.DataFrame:
-    """Write the CSV files of all jobs so far, those of a CSV whose jobs' files are gone included.
+    """Write the CSV files of all jobs so far, those of a CSV whose jobs' files are gone included, and return the rows.
 
     Args:
         results: The CSV.
@@ -128,40 +128,40 @@ def write_tables(results: Path, provenance: Mapping[str, str], current: Mapping[
         current: Key of each job of the config, in its order, by its `identity_of`; a row of the same identity and another key
             is superseded.
 
-    Returns:
-        The rows, as `read_rows` gives them.
-
     Raises:
         ValueError: The CSV that is there is not one of benchmark results.
     """
-    head = (
-        read_provenance(results) if results.exists() else [f"{name}: {' '.join(v.split())}" for name, v in provenance.items()]
-    )
-    jobs = read_results(results)
-    earlier = read_rows(results) if results.exists() else _typed(pd.DataFrame(columns=list(COLUMNS)))
+    jobs, head = read_results(results), [f"{name}: {' '.join(value.split())}" for name, value in provenance.items()]
+    earlier = _typed(pd.DataFrame(columns=list(COLUMNS)))
+    if results.exists():
+        earlier, head = read_rows(results), read_provenance(results)
     # Only the CSV knows which rows another config has superseded.
     left = set(earlier["key"][earlier["status"] == SUPERSEDED]) - set(current.values())
     new = pd.DataFrame([job.row for job in jobs if job.row["key"] not in left], columns=list(COLUMNS), dtype=object)
     rows = pd.concat([earlier, _typed(new)], ignore_index=True).drop_duplicates("key", keep="last", ignore_index=True)
     order = {key: place for place, key in enumerate(current.values())}
-    rows = _superseded(rows, current).sort_values("key", key=lambda keys: keys.map(order).fillna(-1), kind="stable")
-    rows = rows.reset_index(drop=True)
+    rows = _superseded(rows, current).sort_values(
+        "key", key=lambda keys: keys.map(order).fillna(-1), kind="stable", ignore_index=True
+    )
     _write_csv(results, rows, head)
-    for what, columns in (("images", IMAGE_COLUMNS), ("shift", None)):
+    for what, columns in (("images", list(IMAGE_COLUMNS)), ("shift", None)):
         records = [{"key": job.row["key"], **record} for job in jobs for record in getattr(job, what)]
-        table = pd.DataFrame(records, columns=None if columns is None else list(columns))
-        path = beside(results, what)
-        if path.exists():
-            kept = read_beside(results, what)
-            table = pd.concat([kept[~kept["key"].isin([job.row["key"] for job in jobs])], table], ignore_index=True)
-        if len(table):
-            _write_csv(path, table, [])
+        table, kept = pd.DataFrame(records, columns=columns), read_beside(results, what)
+        kept = kept[~kept["key"].isin([job.row["key"] for job in jobs])]
+        if len(table) or len(kept):
+            _write_csv(beside(results, what), pd.concat([kept, table], ignore_index=True) if len(kept) else table, [])
     return rows
 
 
 def identity_of(row: Mapping[str, Any]) -> tuple[str, ...]:
     """What a row is of, as text."""
     return tuple(str(row[name]) for name in IDENTITY)
+
+
+def title_of(row: Mapping[str, Any]) -> str:
+    """What a row is of, for people."""
+    name = " / ".join(str(row[each]) for each in ("label", "data_set", "category"))
+    return f"{name} / seed {row['seed']}" + (f" / draw {row['draw']}" if row["draw"] else "")
 
 
 def _superseded(rows: pd.DataFrame, current: Mapping[tuple[str, ...], str]) -> pd.DataFrame:
@@ -196,14 +196,13 @@ def set_aside(results: Path) -> None:
 
 
 def read_rows(*paths: Path) -> pd.DataFrame:
-    """Rows of one or more results files, the last one of each job; what a file lacks is empty.
+    """Rows of one or more results files, the last one of each job, with all `COLUMNS`; what a file lacks is empty.
 
     Raises:
         FileNotFoundError: A file is not there.
         ValueError: A file is not one of benchmark results.
     """
-    tables = [_read(path) for path in paths]
-    return pd.concat(tables, ignore_index=True).drop_duplicates("key", keep="last", ignore_index=True)
+    return pd.concat(map(_read, paths), ignore_index=True).drop_duplicates("key", keep="last", ignore_index=True)
 
 
 def read_beside(results: Path, what: str) -> pd.DataFrame:

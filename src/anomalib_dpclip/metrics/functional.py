@@ -1,6 +1,6 @@
-"""The pixel metrics and thresholds, each a function of the same counts.
+"""The metrics and thresholds of counts, each a function.
 
-Every metric is NaN where it is undefined: without normal pixels, or without anomalous ones.
+Every pixel metric is NaN where it is undefined: without normal pixels, or without anomalous ones.
 """
 
 import logging
@@ -9,6 +9,7 @@ import math
 import numpy as np
 import torch
 from scipy.integrate import trapezoid
+from torch import Tensor
 
 from anomalib_dpclip.metrics.pixel_histogram import BINS, MOST_REGIONS, REGION_UNIT, PixelCounts
 
@@ -38,15 +39,10 @@ def average_precision(counts: PixelCounts) -> float:
 
 
 def aupro(counts: PixelCounts, fpr_limit: float = FPR_LIMIT) -> float:
-    """Area under the curve of per-region overlap against false positive rate, up to a limit and divided by it.
+    """Area under the curve of per-region overlap against false positive rate, up to a limit in (0, 1] and divided by it.
 
-    Per-region overlap is the recall within each region, averaged over regions, so that small ones count as much as
-    large ones. The curve is linear between thresholds, as in anomalib's AUPRO. NaN, with a warning, for more than
-    `MOST_REGIONS` regions.
-
-    Args:
-        counts: Pixel counts.
-        fpr_limit: Where the area ends, in (0, 1].
+    Per-region overlap is the recall within each region, averaged over regions. The curve is linear between thresholds, as
+    in anomalib's AUPRO. NaN, with a warning, for more than `MOST_REGIONS` regions.
 
     Raises:
         ValueError: ``fpr_limit`` is out of range.
@@ -68,7 +64,7 @@ def aupro(counts: PixelCounts, fpr_limit: float = FPR_LIMIT) -> float:
     return float(trapezoid(pro_kept, fpr_kept) / fpr_limit)
 
 
-def f1_curve(normal: torch.Tensor, anomalous: torch.Tensor) -> torch.Tensor:
+def f1_curve(normal: Tensor, anomalous: Tensor) -> Tensor:
     """F1 score ``2 TP / (predicted + actual anomalous)`` of calling all from each score upwards anomalous.
 
     Args:
@@ -82,41 +78,42 @@ def f1_curve(normal: torch.Tensor, anomalous: torch.Tensor) -> torch.Tensor:
     return 2 * hits / (hits + alarms + hits[-1])
 
 
+def count_scores(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Count image scores ``(B,)`` by labels 0 and 1 ``(B,)``: equal ones cannot be told apart by any threshold.
+
+    Returns:
+        The different scores in ascending order ``(N,)``, and how many normal and anomalous images have each ``(N,)`` int64.
+    """
+    different, place = scores.unique(return_inverse=True)
+    normal, anomalous = (torch.bincount(place[labels == kind], minlength=len(different)) for kind in (0, 1))
+    return different, normal, anomalous
+
+
 def f1_max(counts: PixelCounts) -> float:
     """Highest F1 score that any threshold gives."""
     return float(f1_curve(counts.normal, counts.anomalous).max()) if _both_kinds(counts) else math.nan
 
 
 def f1_threshold(counts: PixelCounts) -> float:
-    """Threshold of the highest F1 score, for labels that are ``score > threshold``.
+    """Threshold of the highest F1 score, for labels that are ``score > threshold``; the highest of several equally good ones.
 
     It lies halfway between the lowest score called anomalous and the next lower one, so that either may shift a little.
-    Of several equally good ones the highest is taken. NaN where F1 is undefined.
     """
     if not _both_kinds(counts):
         return math.nan
     f1 = f1_curve(counts.normal, counts.anomalous)
-    best_from_top = int((f1 == f1.max()).nonzero()[0])
-    return _threshold_below(counts.normal + counts.anomalous, BINS - 1 - best_from_top)
+    lowest = BINS - 1 - int((f1 == f1.max()).nonzero()[0])
+    occupied = (counts.normal + counts.anomalous)[:lowest].nonzero()
+    gap_start = int(occupied[-1]) + 1 if len(occupied) else 0
+    middle = np.float32((gap_start + lowest) / 2 / BINS)
+    # The last float32 below the middle of the gap: right even for scores on a bin's edge.
+    return float(np.nextafter(middle, np.float32(-1)))
 
 
 def _both_kinds(counts: PixelCounts) -> bool:
     return bool(counts.normal.any()) and bool(counts.anomalous.any())
 
 
-def _from_top(histogram: torch.Tensor) -> torch.Tensor:
+def _from_top(histogram: Tensor) -> Tensor:
     """Number at or above each bin, highest bin first, ``(BINS,)`` float64."""
     return histogram.flip(0).double().cumsum(0)  # as integers the sum of several bins may overflow
-
-
-def _threshold_below(histogram: torch.Tensor, lowest: int) -> float:
-    """A threshold that ``lowest`` and all higher bins exceed and all lower bins with a score do not.
-
-    The last float32 below the middle of the gap: ``score > threshold`` is then right even for scores on a bin's edge.
-    """
-    if lowest == BINS:
-        return 1.0
-    occupied = histogram[:lowest].nonzero()
-    gap_start = int(occupied[-1]) + 1 if len(occupied) else 0
-    middle = np.float32((gap_start + lowest) / 2 / BINS)
-    return float(np.nextafter(middle, np.float32(-1)))

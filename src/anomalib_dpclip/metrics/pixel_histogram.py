@@ -11,8 +11,6 @@ import torch
 from scipy import ndimage
 from torchmetrics import Metric
 
-from anomalib_dpclip.metrics.unit_interval import check_unit_interval
-
 BINS = 2**20
 
 # A region's pixels share one unit, each 1/size of it. Counted in whole 2^-36ths the sums are exact in any order, the
@@ -41,11 +39,11 @@ class PixelCounts(NamedTuple):
 
 
 def count_pixels(scores: torch.Tensor, masks: torch.Tensor, judged: torch.Tensor | None = None) -> PixelCounts:
-    """Count a batch of anomaly maps into histograms.
+    """Count a batch of anomaly maps ``(B, H, W)`` and masks ``(B, H, W)``, non-zero where anomalous, into histograms.
 
     Args:
-        scores: Anomaly maps ``(B, H, W)`` in [0, 1].
-        masks: Ground truth ``(B, H, W)``, non-zero where anomalous.
+        scores: The maps, in [0, 1].
+        masks: The ground truth.
         judged: Pixels that count ``(H, W)`` bool; all by default.
 
     Raises:
@@ -72,6 +70,29 @@ def count_pixels(scores: torch.Tensor, masks: torch.Tensor, judged: torch.Tensor
         region_share=region_share,
         regions=torch.tensor(regions, device=scores.device),
     )
+
+
+def check_unit_interval(scores: torch.Tensor, name: str) -> None:
+    """Refuse scores that leave [0, 1].
+
+    A histogram over [0, 1] would pile them up at its ends, and torchmetrics' curves would squash the batches that hold
+    them, and only those, through a sigmoid: both change the metrics without a word.
+
+    Args:
+        scores: Any shape.
+        name: What the scores are, for the message.
+
+    Raises:
+        ValueError: A score is below 0, above 1 or not a number.
+    """
+    if scores.numel() == 0:
+        return
+    low, high = torch.stack(torch.aminmax(scores)).tolist()
+    if not (low >= 0 and high <= 1):  # written so that NaN fails too
+        raise ValueError(
+            f"{name} must lie in [0, 1], but span [{low:g}, {high:g}]: keep the model's post-processor (it normalises "
+            "scores once a validation run has shown it their range), or scale them before they are measured."
+        )
 
 
 def _region_shares(masks: np.ndarray) -> tuple[torch.Tensor, int]:
@@ -144,11 +165,11 @@ class PixelHistogram(Metric):
         return self._batches_of_reader[reader] > counted
 
     def update(self, scores: torch.Tensor | None, masks: torch.Tensor | None, has_mask: torch.Tensor | None = None) -> None:
-        """Add a batch.
+        """Add a batch, as `count_pixels` takes it; without maps or masks it is passed over.
 
         Args:
-            scores: Anomaly maps, see `count_pixels`; without any the batch is passed over.
-            masks: Ground truth, likewise.
+            scores: Anomaly maps.
+            masks: Ground truth.
             has_mask: Images whose ground truth is known ``(B,)`` bool; the others are passed over. Default: all.
         """
         if scores is None or masks is None:
@@ -156,10 +177,8 @@ class PixelHistogram(Metric):
         if has_mask is not None:
             scores, masks = scores[has_mask.to(scores.device)], masks[has_mask.to(masks.device)]
         counts = count_pixels(scores, masks, self.judged)
-        self.normal += counts.normal
-        self.anomalous += counts.anomalous
-        self.region_share += counts.region_share
-        self.regions += counts.regions
+        for name, more in counts._asdict().items():
+            getattr(self, name).add_(more)
 
     def reset(self) -> None:
         """Forget all batches, and who has been given how many."""
@@ -168,5 +187,4 @@ class PixelHistogram(Metric):
 
     def compute(self) -> PixelCounts:
         """The counts, on the CPU: metrics are worked out in float64, which not every accelerator has."""
-        states = (self.normal, self.anomalous, self.region_share, self.regions)
-        return PixelCounts(*(state.cpu() for state in states))
+        return PixelCounts(*(getattr(self, name).cpu() for name in PixelCounts._fields))

@@ -9,7 +9,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from anomalib_dpclip.auxiliary.leakage import require_untested, warn_if_learned_from
 from anomalib_dpclip.data.image_checks import image_paths, masked_images, require_images, require_sound_images
-from anomalib_dpclip.metrics.pixel_metrics import PixelMetric
+from anomalib_dpclip.metrics import PixelMetric
 from anomalib_dpclip.model.good_images import comparison_of, fit_references, memory_stays, text_weight
 from anomalib_dpclip.model.settled_thresholds import settle_thresholds
 from anomalib_dpclip.model.training.learning import UNNAMED

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from anomalib_dpclip.data_sets.domain import Domain
-from anomalib_dpclip.metrics.functional import f1_curve, f1_threshold
-from anomalib_dpclip.metrics.image_metrics import count_scores
+from anomalib_dpclip.metrics.functional import count_scores, f1_curve, f1_threshold
 from anomalib_dpclip.post_processing.calibration_statistics import CalibrationStatistics, ImageStatistics
 from anomalib_dpclip.post_processing.conformal import false_alarm_threshold, guarantee_of, guaranteed_rate, too_few
 from anomalib_dpclip.post_processing.image_score import image_score
@@ -49,10 +48,10 @@ def best_f1_threshold(scores: Tensor, labels: Tensor) -> float:
         scores: Image scores ``(N,)``.
         labels: 0 or 1 ``(N,)``, with at least one 1.
     """
-    counts = count_scores(scores, labels)
-    lowest = len(counts.scores) - 1 - int(f1_curve(counts.normal, counts.anomalous).argmax())
-    value = counts.scores[lowest].item()
-    return (counts.scores[lowest - 1].item() + value) / 2 if lowest else value - MIN_GAP
+    different, normal, anomalous = count_scores(scores, labels)
+    lowest = len(different) - 1 - int(f1_curve(normal, anomalous).argmax())
+    value = different[lowest].item()
+    return (different[lowest - 1].item() + value) / 2 if lowest else value - MIN_GAP
 
 
 def goes_by_rate(seen: ImageStatistics, false_alarm_rate: float | None) -> bool:

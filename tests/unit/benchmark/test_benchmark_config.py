@@ -9,7 +9,7 @@ from anomalib.data.datasets.image import btech, mpdd, mvtecad, visa
 from tests import paths
 
 from anomalib_dpclip import DPCLIP, Surfaces
-from anomalib_dpclip.benchmark.config import job_configs, read_config
+from anomalib_dpclip.benchmark.config import jobs_of, read_config, use_folders
 from anomalib_dpclip.benchmark.draws import Draws
 
 CONFIGS = paths.CONFIGS / "benchmark"
@@ -17,7 +17,7 @@ CONFIGS = paths.CONFIGS / "benchmark"
 
 def test_models_that_differ_in_tiles_alone_share_one_training(monkeypatch):
     monkeypatch.delenv("DPCLIP_WEIGHTS", raising=False)
-    jobs = job_configs(read_config(CONFIGS / "large_images.yaml"), "cpu")
+    jobs = jobs_of(read_config(CONFIGS / "large_images.yaml"))
     assert [(job.label, job.category) for job in jobs] == [
         (label, category) for label in ("resized", "tiles=4", "tiles=8") for category in ("weave", "brushed_metal")
     ]
@@ -30,16 +30,16 @@ def test_models_that_differ_in_tiles_alone_share_one_training(monkeypatch):
 
 
 def test_what_is_known_of_the_target_does_not_change_what_is_learned():
-    jobs = job_configs(read_config(CONFIGS / "surfaces_comparison.yaml"), "cpu")
+    jobs = jobs_of(read_config(CONFIGS / "surfaces_comparison.yaml"))
     learning = [job for job in jobs if job.model["init_args"].get("training", {}).get("temperature") == "backbone"]
     assert len({job.label for job in learning}) == 4
     assert len({job.training_key for job in learning}) == len({job.seed for job in learning}) == 3
-    assert all(not {"k_shot", "lot"} & job.training.model["init_args"].keys() for job in learning)
+    assert all(not {"k_shot", "lot"} & job.learner().init_args.keys() for job in learning)
 
 
 def test_given_adapters_need_no_training(monkeypatch):
     monkeypatch.setenv("DPCLIP_WEIGHTS", "adapters.safetensors")
-    assert all(job.training_key is None for job in job_configs(read_config(CONFIGS / "large_images.yaml"), "cpu"))
+    assert all(job.training_key is None for job in jobs_of(read_config(CONFIGS / "large_images.yaml")))
 
 
 def test_trainings_are_shared_by_what_they_learn_from():
@@ -47,7 +47,7 @@ def test_trainings_are_shared_by_what_they_learn_from():
         target = {"category": "x", "root": root, "name": name, "metadata": metadata}
         entry = {"grid": [{"class_path": "DPCLIP", "init_args": init_args}]}
         section = {"seed": seed, "model": entry, "data": {"class_path": data, "init_args": target}}
-        return job_configs({"benchmark": section}, "cpu")[0].training_key
+        return jobs_of({"benchmark": section})[0].training_key
 
     assert key() == key(data="MPDD")  # both learn from VisA
     assert key() != key(data="Visa")  # which learns from MVTec AD
@@ -104,7 +104,7 @@ def test_bad_configs(tmp_path, content, message):
     path = tmp_path / "c.yaml"
     path.write_text(content, encoding="utf-8")
     with pytest.raises(ValueError, match=message):
-        job_configs(read_config(path), "cpu")
+        jobs_of(read_config(path))
 
 
 def config(**section):
@@ -121,20 +121,19 @@ def test_empty_arguments_are_none():
         name: {"class_path": path, "init_args": None, "label": None}
         for name, path in (("model", "DPCLIP"), ("data", "MVTecAD"))
     }
-    (job,) = job_configs(config(**entries), "cpu")
+    (job,) = jobs_of(config(**entries))
     assert (job.label, job.data_set, job.category) == ("DPCLIP", "MVTecAD", "all")
     assert job.training_key
 
 
 def test_grids_inside_arguments_are_labelled_by_what_varies():
-    jobs = job_configs(
+    jobs = jobs_of(
         config(
             seed={"grid": [1, 2]},
             model={"class_path": "A", "label": "C", "init_args": {"gain": {"grid": [1.0, 2.0]}, "other": 1}},
             data={"class_path": "MVTecAD", "init_args": {"image_size": {"grid": [40, 80]}, "category": {"grid": ["a", "b"]}}},
             trainer={"max_epochs": {"grid": [1, 6]}},
-        ),
-        "cpu",
+        )
     )
     assert len({job.key for job in jobs}) == len(jobs) == 2 * 2 * 2 * 2 * 2
     assert {job.label for job in jobs} == {f"C, gain={gain}, max_epochs={epochs}" for gain in (1.0, 2.0) for epochs in (1, 6)}
@@ -149,7 +148,7 @@ def test_models_that_are_shown_some_images_are_tested_once_a_draw(tmp_path):
         {"class_path": "Patchcore", "label": "host", "k_shot": 1},
         {"class_path": "Patchcore", "label": "all", "k_shot": "all"},
     ]
-    jobs = job_configs(config(model={"grid": models}), "cpu", Draws(3))
+    jobs = jobs_of(config(model={"grid": models}), Draws(3))
     found = {label: [job.draw for job in jobs if job.label == label] for label in ("none", "four", "folder", "host", "all")}
     assert found == {"none": [None], "four": [0, 1, 2], "folder": [None], "host": [0, 1, 2], "all": [0]}
     assert len({job.key for job in jobs}) == len(jobs)
@@ -163,7 +162,23 @@ def test_models_that_are_shown_some_images_are_tested_once_a_draw(tmp_path):
     }
 
     (tmp_path / "draws.json").write_text(json.dumps({"D/all": [["a"] * 4, ["b"] * 4]}))
-    assert len(job_configs(config(model=models[1]), "cpu", Draws(tmp_path / "draws.json"))) == 2
+    assert len(jobs_of(config(model=models[1]), Draws(tmp_path / "draws.json"))) == 2
+
+
+def test_folders_take_the_place_of_the_root(tmp_path):
+    data = {"class_path": "Folder", "init_args": {"name": "photographs", "root": "datasets", "normal_dir": "train"}}
+    for name in ("cog", "tile"):
+        (tmp_path / name).mkdir()
+    settings = config(data=data)
+    use_folders(settings, [tmp_path / "cog", tmp_path / "tile"])
+    jobs = jobs_of(settings)
+    assert [(job.data_set, job.data["init_args"]["root"]) for job in jobs] == [
+        (name, str(tmp_path / name)) for name in ("cog", "tile")
+    ]
+    with pytest.raises(FileNotFoundError, match=r"folders: there is no folder .*nowhere"):
+        use_folders(config(data=data), [tmp_path / "nowhere"])
+    with pytest.raises(ValueError, match=r"folders .*`benchmark\.data\.init_args\.root`"):
+        use_folders(config(), [tmp_path])
 
 
 # Configs of DP-CLIP alone, which anomalib's own pipeline runs too. The others compare models and arguments.
@@ -180,7 +195,7 @@ CATEGORIES = {
 @pytest.mark.parametrize("name", CATEGORIES)
 def test_shipped_configs_are_complete(name, monkeypatch):
     monkeypatch.delenv("DPCLIP_WEIGHTS", raising=False)
-    jobs = job_configs(read_config(CONFIGS / f"{name}.yaml"), "cpu")
+    jobs = jobs_of(read_config(CONFIGS / f"{name}.yaml"))
     assert sorted(job.category for job in jobs) == sorted(CATEGORIES[name])
     assert len({job.training_key for job in jobs}) == 1
     assert jobs[0].training_key is not None
@@ -195,5 +210,5 @@ def test_shipped_configs_are_complete(name, monkeypatch):
 def test_shipped_configs_take_adapters_from_the_environment(monkeypatch):
     monkeypatch.setenv("DPCLIP_WEIGHTS", "trained.safetensors")
     for name in CATEGORIES:
-        jobs = job_configs(read_config(CONFIGS / f"{name}.yaml"), "cpu")
+        jobs = jobs_of(read_config(CONFIGS / f"{name}.yaml"))
         assert {job.model["init_args"]["weights"] for job in jobs} == {"trained.safetensors"}

@@ -9,7 +9,7 @@ import pytest
 import torch
 from anomalib.data import ImageBatch
 
-from anomalib_dpclip.benchmark.image_results import ImageResults, at_thresholds, by_defect, defect_of, undefined
+from anomalib_dpclip.benchmark.image_results import ImageResults, at_thresholds, by_defect, undefined
 
 NONE = {"true_pixels": None, "false_pixels": None, "missed_pixels": None}
 
@@ -112,7 +112,3 @@ def test_kinds_of_defect_against_all_normal_images():
         "hole": {"images": 1, "AUROC": 1.0, "AP": 1.0},
     }
     assert by_defect(images[images["label"] == 1]) == by_defect(images[images["label"] == 0]) == ""
-
-
-def test_the_kind_of_a_defect_is_its_folder():
-    assert (defect_of("set/test/crack/b.png", 1), defect_of("set/test/good/a.png", 0)) == ("crack", "")

@@ -6,17 +6,16 @@ import pytest
 from PIL import Image
 from tests.unit.benchmark.tree import mvtec_tree
 
-from anomalib_dpclip.benchmark.config import JobConfig
-from anomalib_dpclip.benchmark.contents import digest_of
+from anomalib_dpclip.benchmark.config import Job
 from anomalib_dpclip.benchmark.draws import Draws
-from anomalib_dpclip.benchmark.plan import check_weights, plan
+from anomalib_dpclip.benchmark.plan import check_weights, digest_of, plan
 
 
 @pytest.fixture
 def job(tmp_path):
     root = mvtec_tree(tmp_path / "MVTecAD")
     data = {"class_path": "MVTecAD", "init_args": {"root": str(root), "category": "tile"}}
-    return JobConfig("cpu", 1, {"class_path": "Patchcore"}, data)
+    return Job("cpu", 1, {"class_path": "Patchcore"}, data)
 
 
 def planned(*jobs, draws=1):
@@ -27,18 +26,18 @@ def planned(*jobs, draws=1):
 @pytest.mark.parametrize("name", ["train/good/000.png", "test/good/001.png", "ground_truth/broken/002_mask.png"])
 def test_any_file_of_the_data_set_belongs_to_the_key(tmp_path, job, name):
     (before,) = planned(job)
-    assert planned(job)[0].config.key == before.config.key
+    assert planned(job)[0].key == before.key
     file = tmp_path / "MVTecAD/tile" / name
     file.write_bytes(file.read_bytes() + b"more")  # after its end: as the same image
-    assert planned(job)[0].config.key != before.config.key
+    assert planned(job)[0].key != before.key
 
 
 def test_a_new_image_belongs_to_the_key_and_another_category_does_not(tmp_path, job):
     (before,) = planned(job)
     Image.new("RGB", (40, 40)).save(tmp_path / "MVTecAD/bottle/test/good/009.png")
-    assert planned(job)[0].config.key == before.config.key
+    assert planned(job)[0].key == before.key
     Image.new("RGB", (40, 40)).save(tmp_path / "MVTecAD/tile/test/good/009.png")
-    assert planned(job)[0].config.key != before.config.key
+    assert planned(job)[0].key != before.key
 
 
 def test_contents_of_weights_and_folders_of_photos_belong_to_the_key(tmp_path, job):
@@ -46,11 +45,11 @@ def test_contents_of_weights_and_folders_of_photos_belong_to_the_key(tmp_path, j
     weights.write_bytes(b"one")
     photos.mkdir()
     model = {"class_path": "Patchcore", "init_args": {"weights": str(weights), "few_shot_source": str(photos)}}
-    keys = [planned(replace(job, model=model))[0].config.key]
+    keys = [planned(replace(job, model=model))[0].key]
     weights.write_bytes(b"two")
-    keys.append(planned(replace(job, model=model))[0].config.key)
+    keys.append(planned(replace(job, model=model))[0].key)
     Image.new("RGB", (4, 4)).save(photos / "a.png")
-    keys.append(planned(replace(job, model=model))[0].config.key)
+    keys.append(planned(replace(job, model=model))[0].key)
     assert len(set(keys)) == 3
 
 
@@ -58,16 +57,16 @@ def test_what_is_learned_from_belongs_to_the_training_and_the_key(tmp_path, job)
     root = str(tmp_path / "MVTecAD")
     model = {"class_path": "DPCLIP", "init_args": {"auxiliary": "MVTecAD/bottle", "training": {"auxiliary_root": root}}}
     (before,) = planned(replace(job, model=model))
-    assert before.training.startswith(before.config.training_key)
+    assert before.training.startswith(before.training_key)
     Image.new("RGB", (40, 40)).save(tmp_path / "MVTecAD/bottle/test/good/009.png")
     (after,) = planned(replace(job, model=model))
     assert after.training != before.training
-    assert after.config.key != before.config.key
+    assert after.key != before.key
 
 
 def test_good_images_of_a_draw(job):
     jobs = [replace(job, draw=draw, model={"class_path": "Patchcore", "k_shot": k}) for draw, k in ((0, 2), (1, 2), (0, "all"))]
-    first, second, every = (each.config.references for each in planned(*jobs, draws=2))
+    first, second, every = (each.references for each in planned(*jobs, draws=2))
     assert len(first) == len(second) == 2
     assert first != second
     assert every == tuple(f"tile/train/good/{number:03}.png" for number in range(4))

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anomalib_dpclip.metrics import operating_point_metrics
-from anomalib_dpclip.metrics.operating_points import fnr_at_fpr, fpr_at_fnr
+from anomalib_dpclip.metrics.evaluator import fnr_at_fpr, fpr_at_fnr
 
 NORMAL = [0.1, 0.2, 0.3, 0.7]
 ANOMALOUS = [0.25, 0.5, 0.6, 0.8, 0.9]

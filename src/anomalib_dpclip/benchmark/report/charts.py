@@ -9,9 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from anomalib_dpclip.benchmark.corruptions import CORRUPTIONS
+from anomalib_dpclip.benchmark.report.summary import TITLES
 from anomalib_dpclip.benchmark.rows import ALL, DONE
 
-PANELS = {"image_AUROC": "Image AUROC", "pixel_AUROC": "Pixel AUROC"}
+PANELS = ("image_AUROC", "pixel_AUROC")
 _COLOURS = [mpl.colormaps["tab20"](index) for index in (*range(0, 20, 2), *range(1, 20, 2))]  # strong ones first
 _TEXT_BOX = {"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.85}
 _MARKERS = "osD^vPX*<>"
@@ -23,7 +24,7 @@ def overview_chart(summary: pd.DataFrame) -> Figure:
     Args:
         summary: As `summarize` gives it.
     """
-    labels, data_sets = _unique(summary["label"]), _unique(summary["data_set"])
+    labels, data_sets = list(summary["label"].unique()), list(summary["data_set"].unique())
     height = 1.4 + 0.26 * sum(summary[summary["data_set"] == name]["label"].nunique() + 1 for name in data_sets)
     figure, axes = _panels(summary["metric"], height)
     for name, axis in axes.items():
@@ -31,8 +32,7 @@ def overview_chart(summary: pd.DataFrame) -> Figure:
         for data_set in data_sets:
             start = position
             for row in summary[(summary["metric"] == name) & (summary["data_set"] == data_set)].itertuples():
-                colour = _COLOURS[labels.index(row.label) % len(_COLOURS)]
-                hatch = "///" if row.published else None
+                colour, hatch = _colour(labels.index(row.label)), "///" if row.published else None
                 spread = None if pd.isna(row.std) else row.std
                 axis.barh(position, row.mean, xerr=spread, color=colour, hatch=hatch, edgecolor="white", label=row.label)
                 axis.text(1, position, f"{row.mean:.1f}", va="center", fontsize=8, bbox=_TEXT_BOX)
@@ -54,26 +54,18 @@ def category_chart(rows: pd.DataFrame) -> Figure:
         rows: As `read_rows` gives them.
     """
     done = rows[rows["status"] == DONE]
-    labels = _unique(done["label"])
-    if len(done["data_set"].unique()) == 1:
-        names = done["category"]
-    else:
-        names = done["data_set"].where(done["category"] == ALL, done["data_set"] + " / " + done["category"])
+    names = done["category"]
+    if len(done["data_set"].unique()) > 1:
+        names = done["data_set"].where(names == ALL, done["data_set"] + " / " + names)
     means = done.assign(name=names).melt(["label", "name"], list(PANELS), "metric", "value").dropna()
-    means = means.groupby(["label", "name", "metric"], sort=False)["value"].mean().reset_index()
-    categories = _unique(means["name"])
+    categories = list(means["name"].unique())
     figure, axes = _panels(means["metric"], 1.6 + 0.28 * len(categories))
     for panel, axis in axes.items():
-        for index, label in enumerate(labels):
-            chosen = means[(means["metric"] == panel) & (means["label"] == label)]
-            axis.plot(
-                100 * chosen["value"],
-                [categories.index(name) for name in chosen["name"]],
-                _MARKERS[index % len(_MARKERS)],
-                color=_COLOURS[index % len(_COLOURS)],
-                alpha=0.8,
-                label=label,
-            )
+        chosen = means[means["metric"] == panel].groupby(["label", "name"], sort=False)["value"].mean()
+        for index, label in enumerate(done["label"].unique()):
+            values = 100 * chosen[chosen.index.get_level_values("label") == label].droplevel("label")
+            places = [categories.index(name) for name in values.index]
+            axis.plot(values, places, _MARKERS[index % len(_MARKERS)], label=label, alpha=0.8, color=_colour(index))
         axis.set_yticks(range(len(categories)), categories)
         axis.set_ylim(len(categories) - 0.5, -0.5)
         axis.set_xlim(right=101)
@@ -90,19 +82,16 @@ def shift_chart(rows: pd.DataFrame, shift: pd.DataFrame) -> Figure:
     """
     clean = rows[rows["key"].isin(shift["key"]) & (rows["status"] == DONE)].set_index("key")
     shift = shift[shift["key"].isin(clean.index)]
-    labels, corruptions = _unique(clean["label"]), [name for name in CORRUPTIONS if name in set(shift["corruption"])]
+    corruptions = [name for name in CORRUPTIONS if name in set(shift["corruption"])]
     figure = Figure(figsize=(3.2 * len(corruptions), 3.6), dpi=150, layout="constrained")
     axes = dict(zip(corruptions, figure.subplots(1, len(corruptions), sharey=True, squeeze=False)[0], strict=True))
     for name, axis in axes.items():
         strengths = CORRUPTIONS[name][1]
-        for index, label in enumerate(labels):
+        for index, label in enumerate(clean["label"].unique()):
             keys = clean.index[clean["label"] == label]
             part = shift[(shift["corruption"] == name) & shift["key"].isin(keys)].groupby("strength")["false_alarm_rate"].mean()
-            rates = [clean.loc[keys, "false_alarm_rate"].mean(), *part.reindex(strengths)]
-            style = f"-{_MARKERS[index % len(_MARKERS)]}"
-            axis.plot(
-                range(len(rates)), [100 * rate for rate in rates], style, color=_COLOURS[index % len(_COLOURS)], label=label
-            )
+            rates = [100 * rate for rate in (clean.loc[keys, "false_alarm_rate"].mean(), *part.reindex(strengths))]
+            axis.plot(rates, f"-{_MARKERS[index % len(_MARKERS)]}", color=_colour(index), label=label)
         axis.set_xticks(range(len(strengths) + 1), ["clean", *(f"{strength:g}" for strength in strengths)])
         axis.set_ylim(-3, 103)
     _finish(figure, axes, "", {name: f"{name}: {CORRUPTIONS[name][2]}" for name in axes})
@@ -110,15 +99,18 @@ def shift_chart(rows: pd.DataFrame, shift: pd.DataFrame) -> Figure:
     return figure
 
 
-def _panels(summary: pd.Series, height: float) -> tuple[Figure, dict[str, Axes]]:
-    """One panel for image and one for pixel summary, without the one that nothing was measured for."""
-    shown = [name for name in PANELS if name in set(summary)] or list(PANELS)
+def _colour(index: int) -> tuple[float, ...]:
+    return _COLOURS[index % len(_COLOURS)]
+
+
+def _panels(metrics: pd.Series, height: float) -> tuple[Figure, dict[str, Axes]]:
+    """One panel for image and one for pixel AUROC, without the one that nothing was measured for."""
+    shown = [name for name in PANELS if name in set(metrics)] or list(PANELS)
     figure = Figure(figsize=(5.5 * len(shown) + 1, height), dpi=150, layout="constrained")
-    panels = figure.subplots(1, len(shown), squeeze=False)[0]
-    return figure, dict(zip(shown, panels, strict=True))
+    return figure, dict(zip(shown, figure.subplots(1, len(shown), squeeze=False)[0], strict=True))
 
 
-def _finish(figure: Figure, axes: dict[str, Axes], quantity: str, titles: Mapping[str, str] = PANELS) -> None:
+def _finish(figure: Figure, axes: dict[str, Axes], quantity: str, titles: Mapping[str, str] = TITLES) -> None:
     """Titles, grid and one legend below."""
     entries: dict[str, Artist] = {}
     for name, axis in axes.items():
@@ -129,7 +121,3 @@ def _finish(figure: Figure, axes: dict[str, Axes], quantity: str, titles: Mappin
         axis.spines[["top", "right"]].set_visible(False)
         entries |= {label: handle for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
     figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=3, frameon=False, fontsize=9)
-
-
-def _unique(values: pd.Series) -> list[str]:
-    return list(values.unique())

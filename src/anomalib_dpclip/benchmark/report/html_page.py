@@ -5,7 +5,6 @@ import html
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -44,72 +43,44 @@ document.querySelectorAll("th").forEach(head=>head.onclick=()=>{
 """
 
 
-class Mistakes(NamedTuple):
-    """The worst mistakes of a model, in its first seed and draw.
-
-    Attributes:
-        label: The model.
-        misses: Anomalous images called normal, lowest score first: columns of images' scores, and ``path``.
-        alarms: Normal images called anomalous, highest score first.
-    """
-
-    label: str
-    misses: pd.DataFrame
-    alarms: pd.DataFrame
-
-
-def worst_mistakes(rows: pd.DataFrame, images: pd.DataFrame, roots: Mapping[str, str]) -> list[Mistakes]:
-    """The worst mistakes of each model.
+def worst_mistakes(rows: pd.DataFrame, images: pd.DataFrame, roots: Mapping[str, str]) -> str:
+    """Pictures of the worst mistakes of each model, in its first seed and draw; nothing without scores of images.
 
     Args:
         rows: As `read_rows` gives them.
         images: Scores of images, as `read_beside` gives them.
         roots: Folder of the images of each job, by its key.
     """
-    found = []
+    parts = []
     for label, part in by_knowledge(done_rows(rows)).groupby("label", sort=False):
-        tested = images[images["key"].isin(part["key"][part["run"] == part["run"].iloc[0]])]
-        paths = [str(Path(roots.get(key, ""), image)) for key, image in zip(tested["key"], tested["image"], strict=True)]
-        tested = tested.assign(path=paths).sort_values("score")
-        misses = tested[(tested["label"] == 1) & (tested["called"] == 0)]
-        alarms = tested[(tested["label"] == 0) & (tested["called"] == 1)]
-        if len(tested):
-            found.append(Mistakes(str(label), misses, alarms[::-1]))
-    return found
+        tested = images[images["key"].isin(part["key"][part["run"] == part["run"].iloc[0]])].sort_values("score")
+        kinds = {
+            "Missed": tested[(tested["label"] == 1) & (tested["called"] == 0)],
+            "False alarms": tested[(tested["label"] == 0) & (tested["called"] == 1)][::-1],
+        }
+        parts += [f"<h3>{html.escape(str(label))}</h3>"] if len(tested) else []
+        for what, table in kinds.items() if len(tested) else ():
+            shown = table.head(SHOWN).itertuples()
+            pictures = "".join(_figure(Path(roots.get(row.key, ""), row.image), row.image, row.score) for row in shown)
+            parts.append(f"<p>{what}: {len(table)}</p>{pictures}")
+    text = f"Of each model the {SHOWN} worst of its first seed and draw, with their scores; the threshold is 0.5."
+    return f"<h2>Worst mistakes</h2><p>{text}</p>{''.join(parts)}" if parts else ""
 
 
-def html_page(sections: Sequence[Section], charts: Mapping[str, Figure], mistakes: Sequence[Mistakes]) -> str:
-    """The whole page.
-
-    Args:
-        sections: Tables.
-        charts: By their titles.
-        mistakes: Of each model.
-    """
+def html_page(sections: Sequence[Section], charts: Mapping[str, Figure], mistakes: str) -> str:
+    """The whole page: tables, charts by their titles, and `worst_mistakes`."""
     pictures = "".join(
         f"<h2>{title}</h2><img class=chart alt='{title}' src='{_png(chart)}'>" for title, chart in charts.items()
     )
-    shown = "".join(map(_shown, mistakes))
-    if shown:
-        text = f"Of each model the {SHOWN} worst of its first seed and draw, with their scores; the threshold is 0.5."
-        shown = f"<h2>Worst mistakes</h2><p>{text}</p>{shown}"
     title = "Benchmark results"
     return (
         f"<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
-        f"<title>{title}</title><style>{_STYLE}</style><h1>{title}</h1>\n{to_html(sections)}\n{pictures}\n{shown}<script>{_SCRIPT}</script></html>\n"
+        f"<title>{title}</title><style>{_STYLE}</style><h1>{title}</h1>\n{to_html(sections)}\n{pictures}\n{mistakes}<script>{_SCRIPT}</script></html>\n"
     )
 
 
-def _shown(mistakes: Mistakes) -> str:
-    parts = [f"<h3>{html.escape(mistakes.label)}</h3>"]
-    for what, table in (("Missed", mistakes.misses), ("False alarms", mistakes.alarms)):
-        pictures = "".join(_figure(row.path, row.image, row.score) for row in table.head(SHOWN).itertuples())
-        parts.append(f"<p>{what}: {len(table)}</p>{pictures}")
-    return "".join(parts)
-
-
-def _figure(path: str, name: str, score: float) -> str:
-    return f"<figure>{_thumbnail(Path(path))}<figcaption>{score:.3f} {html.escape(name)}</figcaption></figure>"
+def _figure(path: Path, name: str, score: float) -> str:
+    return f"<figure>{_thumbnail(path)}<figcaption>{score:.3f} {html.escape(name)}</figcaption></figure>"
 
 
 def _thumbnail(path: Path) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from anomalib_dpclip.benchmark.report.statistics import Components, auroc_components, delong, holm, wilcoxon
-from anomalib_dpclip.benchmark.report.titles import TITLES
+from anomalib_dpclip.benchmark.report.summary import TITLES
 from anomalib_dpclip.benchmark.rows import DONE, beside, read_beside, read_rows
 
 SIGNIFICANT = 0.05
@@ -21,12 +21,12 @@ TARGET = ["data_set", "category"]
 
 
 def compare(files: Sequence[Path], first: str | None = None, second: str | None = None) -> str:
-    """Say in a sentence whether two rows differ by more than chance.
+    """Say in a sentence whether two rows, of one CSV file or of two, differ by more than chance.
 
     Args:
-        files: One CSV file, or one for each row; `read_beside` finds the scores of the images.
+        files: The CSV files.
         first: Label of the first row; by default the only one of its file.
-        second: Label of the second one, likewise; both are of one file if there is one.
+        second: Label of the second one, likewise.
 
     Raises:
         ValueError: The rows are not told apart, or are of different test images; names the first that differs.
@@ -37,7 +37,7 @@ def compare(files: Sequence[Path], first: str | None = None, second: str | None 
     components = [_components(file, rows) for file, rows in places]
     _require_same(components, names)
     targets = list(components[0])
-    found = delong([components[0][target][1] for target in targets], [components[1][target][1] for target in targets])
+    found = delong(*([part[target][1] for target in targets] for part in components))
     images = sum(len(components[0][target][0]) for target in targets)
     what = "AUROC" if len(targets) == 1 else f"mean AUROC of {len(targets)} categories"
     verdict = "more than chance" if found.p < SIGNIFICANT else "no more than chance"

@@ -10,9 +10,18 @@ import numpy as np
 import pandas as pd
 
 from anomalib_dpclip.benchmark.report.statistics import auroc_components, auroc_interval
-from anomalib_dpclip.benchmark.report.summary import KEYS, MODEL, by_knowledge, done_rows
-from anomalib_dpclip.benchmark.report.titles import AVERAGE, KNOWS, LOWER_IS_BETTER, NOT_AVAILABLE, TITLES
-from anomalib_dpclip.benchmark.rows import COUNTS, DONE, METRICS, OPERATING_POINTS, SUPERSEDED, read_provenance
+from anomalib_dpclip.benchmark.report.summary import (
+    AVERAGE,
+    KEYS,
+    KNOWS,
+    MODEL,
+    NOT_AVAILABLE,
+    SHORT,
+    TITLES,
+    by_knowledge,
+    done_rows,
+)
+from anomalib_dpclip.benchmark.rows import COUNTS, DONE, METRICS, OPERATING_POINTS, SUPERSEDED, read_provenance, title_of
 
 LEGEND = (
     "Percent; mean over categories, then mean ± standard deviation over seeds and draws of good images (where there are "
@@ -30,24 +39,29 @@ THRESHOLD_LEGEND = (
     "of normal test images called anomalous."
 )
 
+INTERVAL_LEGEND = (
+    "How far image AUROC could be off by the choice of test images: 95 % interval over images, by bootstrap within each "
+    "category, of the first seed and draw. `dpclip report A.csv B.csv --paired` tells whether two rows differ."
+)
+
+DEFECT_LEGEND = (
+    "Image AUROC / AP of each kind of defect against all normal images; mean over categories, seeds and draws, percent."
+)
+
+SHIFT_LEGEND = "Corrupted test images at the thresholds set on clean ones; percent, mean over categories, seeds and draws."
+
 COSTS_LEGEND = "Peak memory: on a GPU what torch allocated there, on a CPU that of the whole process, libraries included."
 
-WORST = ("image_AUROC", "pixel_AUROC", "pixel_AP", "pixel_AUPRO")
+LOWER_IS_BETTER = {*OPERATING_POINTS, "false_alarm_rate"}
 
 
 class Section(NamedTuple):
-    """A heading, a text and a table, any of which may be empty. ``**`` in cells encloses what is best.
+    """A heading, a text, a table and a list, any of which may be empty. ``**`` in cells encloses what is best.
 
-    Attributes:
-        title: Heading.
-        text: Paragraph.
-        heading: Names of the table's columns.
-        cells: Its rows.
-        left: How many columns, from the first, are text.
-        lines: A list.
+    The first ``left`` columns of the table are text.
     """
 
-    title: str
+    title: str = ""
     text: str = ""
     heading: Sequence[str] = ()
     cells: Sequence[Sequence[str]] = ()
@@ -67,7 +81,7 @@ def sections(
         shift: Metrics of corrupted images, likewise.
         files: The CSV files, whose heads say how they were made.
     """
-    done = done_rows(rows)
+    done = by_knowledge(done_rows(rows))
     found = [
         *_means(rows, metrics),
         _worst(done),
@@ -88,35 +102,33 @@ def _means(rows: pd.DataFrame, metrics: pd.DataFrame) -> list[Section]:
     known = set(metrics["metric"])
     measured, points = ([name for name in names if name in known] for names in (METRICS, OPERATING_POINTS))
     if len(data_sets) == 1:
-        main = {TITLES[metric]: (data_sets[0], metric) for metric in measured}
-        line = {TITLES[metric]: (data_sets[0], metric) for metric in ("image_AUROC", *points)}
+        main, line = ({TITLES[each]: (data_sets[0], each) for each in names} for names in (measured, ["image_AUROC", *points]))
         found = [_table(data_sets[0], LEGEND, metrics, main)]
         return [*found, _table("Overkill and escape", OPERATING_LEGEND, metrics, line)] if points else found
-    found, legend = [], {**dict.fromkeys(points[:1], OPERATING_LEGEND), **dict.fromkeys(measured[:1], LEGEND)}
-    for metric in (*measured, *points):
-        columns = {name: (name, metric) for name in data_sets if name != AVERAGE} | {AVERAGE: (AVERAGE, metric)}
-        found.append(_table(TITLES[metric], legend.get(metric, ""), metrics, columns))
-    return found
+    legends = {**dict.fromkeys(points[:1], OPERATING_LEGEND), **dict.fromkeys(measured[:1], LEGEND)}
+    return [
+        _table(TITLES[each], legends.get(each, ""), metrics, {name: (name, each) for name in data_sets})
+        for each in (*measured, *points)
+    ]
 
 
 def _table(title: str, text: str, metrics: pd.DataFrame, columns: dict[str, tuple[str, str]]) -> Section:
     """Models x columns, each column a pair of data set and metric."""
     cells = metrics.set_index(KEYS)
     # In the order of the metrics, which is that of what is known.
-    models = list(dict.fromkeys(zip(metrics["label"], metrics["knows"], strict=True)))
-    shown: dict[tuple[str, str], list[str]] = {model: [] for model in models}
+    shown: dict[tuple[str, str], list[str]] = {model: [] for model in zip(metrics["label"], metrics["knows"], strict=True)}
     for data_set, metric in columns.values():
-        found = {model: cells.loc[(*model, data_set, metric)] for model in models if (*model, data_set, metric) in cells.index}
+        found = {model: cells.loc[(*model, data_set, metric)] for model in shown if (*model, data_set, metric) in cells.index}
         better = min if metric in LOWER_IS_BETTER else max
-        for model in models:
+        for model, texts in shown.items():
             # Compared as printed: a difference that is not shown is no reason to be bold.
             rivals = [round(cell["mean"], 1) for (_, knows), cell in found.items() if knows == model[1]]
-            shown[model].append(_format(found[model], better(rivals)) if model in found else NOT_AVAILABLE)
+            texts.append(_format(found[model], better(rivals)) if model in found else NOT_AVAILABLE)
     rows = [[*model, *texts] for model, texts in shown.items() if set(texts) != {NOT_AVAILABLE}]
     return Section(title, text, ["Model", KNOWS, *columns], rows)
 
 
-def _format(cell: Any, best: float | None = None) -> str:
+def _format(cell: Any, best: float) -> str:
     mean = f"{cell['mean']:.1f}"
     text = f"**{mean}**" if round(cell["mean"], 1) == best else mean
     spread = "" if pd.isna(cell["std"]) else f" ± {cell['std']:.1f}"
@@ -126,45 +138,29 @@ def _format(cell: Any, best: float | None = None) -> str:
 def _worst(done: pd.DataFrame) -> Section:
     """The category in which a model is worst, where it has several."""
     done = done.assign(target=done["data_set"] + "/" + done["category"])
-    if len(set(done["target"])) == 1:
-        return Section("")
-    means = done.groupby([*MODEL, "target"], sort=False)[list(WORST)].mean().reset_index()
-    defined = [name for name in WORST if means[name].notna().any()]
+    if len(done["target"].unique()) == 1:
+        return Section()
+    means = done.groupby([*MODEL, "target"], sort=False)[list(SHORT)].mean().dropna(axis="columns", how="all")
     cells = []
-    for model, part in by_knowledge(means).groupby(MODEL, sort=False):
-        lowest = {name: part.loc[part[name].idxmin()] for name in defined if part[name].notna().any()}
-        texts = [
-            f"{100 * lowest[name][name]:.1f} ({lowest[name]['target']})" if name in lowest else NOT_AVAILABLE
-            for name in defined
-        ]
-        cells.append([*model, *texts])
-    return Section(
-        "Worst category", "Percent, mean over seeds and draws.", ["Model", KNOWS, *(TITLES[n] for n in defined)], cells
-    )
+    for model, part in means.groupby(MODEL, sort=False):
+        lowest = [(part[name].min(), part[name].idxmin()[-1] if part[name].notna().any() else "") for name in means]
+        cells.append([*model, *(f"{100 * low:.1f} ({where})" if where else NOT_AVAILABLE for low, where in lowest)])
+    heading = ["Model", KNOWS, *(TITLES[name] for name in means)]
+    return Section("Worst category", "Percent, mean over seeds and draws.", heading, cells)
 
 
 def _intervals(done: pd.DataFrame, images: pd.DataFrame) -> Section:
     """Image AUROC with its interval over images, of the first seed and draw."""
     cells = []
-    for model, part in by_knowledge(done).groupby(MODEL, sort=False):
+    for model, part in done.groupby(MODEL, sort=False):
         first = part[part["run"] == part["run"].iloc[0]]
         groups = [group for key in first["key"] if (group := _groups(images[images["key"] == key])) is not None]
         if groups:
-            low, high = auroc_interval(groups)
+            mean, interval = np.mean([auroc_components(*group).anomalous.mean() for group in groups]), auroc_interval(groups)
             count = sum(len(each) for group in groups for each in group)
-            cells.append(
-                [
-                    *model,
-                    f"{100 * np.mean([auroc_components(*group).auroc for group in groups]):.1f}",
-                    f"{100 * low:.1f} to {100 * high:.1f}",
-                    str(count),
-                ]
-            )
-    text = (
-        "How far image AUROC could be off by the choice of test images: 95 % interval over images, by bootstrap within each "
-        "category, of the first seed and draw. `dpclip report A.csv B.csv --paired` tells whether two rows differ."
-    )
-    return Section("Image AUROC with its interval", text, ["Model", KNOWS, "Image AUROC", "95 % interval", "Images"], cells)
+            cells.append([*model, f"{100 * mean:.1f}", "{:.1f} to {:.1f}".format(*(100 * end for end in interval)), str(count)])
+    heading = ["Model", KNOWS, "Image AUROC", "95 % interval", "Images"]
+    return Section("Image AUROC with its interval", INTERVAL_LEGEND, heading, cells)
 
 
 def _groups(images: pd.DataFrame) -> tuple[Any, Any] | None:
@@ -179,103 +175,77 @@ def _at_thresholds(metrics: pd.DataFrame, done: pd.DataFrame) -> Section:
     names = ("class_F1", "seg_F1", "false_alarm_rate", "guaranteed_rate")
     part = metrics[metrics["metric"].isin(names)]
     if part.empty:
-        return Section("")
+        return Section()
     basis = done.groupby(MODEL, sort=False)["threshold_basis"].unique()
     shown = AVERAGE if AVERAGE in set(part["data_set"]) else part["data_set"].iloc[0]
     table = _table("At the thresholds in force", THRESHOLD_LEGEND, part, {TITLES[name]: (shown, name) for name in names})
-    cells = [[*row[:2], " / ".join(_shortened(basis[row[0], row[1]])), *row[2:]] for row in table.cells]
+    cells = []
+    for label, knows, *texts in table.cells:
+        first, *others = basis[label, knows]  # which differ in the names of categories
+        cells.append([label, knows, f"{first} / and likewise {len(others)} more" if others else first, *texts])
     return table._replace(heading=["Model", KNOWS, "Thresholds were set on", *table.heading[2:]], cells=cells, left=3)
-
-
-def _shortened(texts: Iterable[str]) -> list[str]:
-    """At most two of several bases, which differ in the names of categories."""
-    found = list(dict.fromkeys(texts))
-    return [*found[:1], f"and likewise {len(found) - 1} more"] if len(found) > 1 else found
 
 
 def _by_defect(done: pd.DataFrame) -> Section:
     """AUROC and AP of each kind of defect, of each model."""
     records = [
         {"label": row.label, "data_set": row.data_set, "defect": defect, **values}
-        for row in by_knowledge(done).itertuples()
-        for defect, values in (json.loads(row.by_defect) if row.by_defect else {}).items()
+        for row in done[done["by_defect"] != ""].itertuples()
+        for defect, values in json.loads(row.by_defect).items()
     ]
     if not records:
-        return Section("")
-    table = pd.DataFrame(records)
-    means = table.groupby(["data_set", "defect", "label"], sort=False)[["AUROC", "AP"]].mean()
-    labels, kinds = list(table["label"].unique()), list(dict.fromkeys(zip(table["data_set"], table["defect"], strict=True)))
-    cells = [
-        [
-            *kind,
-            *(
-                "{:.1f} / {:.1f}".format(*(100 * means.loc[(*kind, label)])) if (*kind, label) in means.index else NOT_AVAILABLE
-                for label in labels
-            ),
-        ]
-        for kind in kinds
-    ]
-    text = "Image AUROC / AP of each kind of defect against all normal images; mean over categories, seeds and draws, percent."
-    return Section("By kind of defect", text, ["Data set", "Defect", *labels], cells)
+        return Section()
+    means = 100 * pd.DataFrame(records).groupby(["data_set", "defect", "label"], sort=False)[["AUROC", "AP"]].mean()
+    texts = means.apply(lambda row: f"{row['AUROC']:.1f} / {row['AP']:.1f}", axis="columns").unstack(sort=False)  # noqa: PD010
+    cells = texts.fillna(NOT_AVAILABLE).reset_index().to_numpy().tolist()
+    return Section("By kind of defect", DEFECT_LEGEND, ["Data set", "Defect", *texts.columns], cells)
 
 
 def _shifted(done: pd.DataFrame, shift: pd.DataFrame) -> Section:
     """Metrics of corrupted images at the thresholds of clean ones."""
     if not len(shift):
-        return Section("")
-    names = ("image_AUROC", "class_F1", "seg_F1", "false_alarm_rate")
+        return Section()
+    names = ["image_AUROC", "class_F1", "seg_F1", "false_alarm_rate"]
     clean = done[done["key"].isin(shift["key"])].assign(corruption="none", strength=0.0)
     both = pd.concat([clean, shift.merge(done[["key", *MODEL]], on="key")])
-    means = both.groupby([*MODEL, "corruption", "strength"], sort=False)[list(names)].mean().reset_index()
+    means = by_knowledge(both.groupby([*MODEL, "corruption", "strength"], sort=False)[names].mean().reset_index())
     cells = [
-        [row["label"], row["corruption"], f"{row['strength']:g}", *(_percent(row[name]) for name in names)]
-        for _, row in by_knowledge(means).iterrows()
+        [row["label"], row["corruption"], f"{row['strength']:g}", *(_number(100 * row[name], 1) for name in names)]
+        for _, row in means.iterrows()
     ]
-    text = "Corrupted test images at the thresholds set on clean ones; percent, mean over categories, seeds and draws."
-    return Section("Corrupted images", text, ["Model", "Corruption", "Strength", *(TITLES[name] for name in names)], cells)
+    heading = ["Model", "Corruption", "Strength", *(TITLES[name] for name in names)]
+    return Section("Corrupted images", SHIFT_LEGEND, heading, cells)
 
 
 def _costs(done: pd.DataFrame) -> Section:
-    done = by_knowledge(done)
     once = ~done.duplicated([*MODEL, "accelerator", "data_set", "category"])  # images are counted once, whatever the seeds
     groups = done.assign(**{name: done[name].where(once) for name in COUNTS}).groupby([*MODEL, "accelerator"], sort=False)
-    costs = groups.agg(
-        runs=("run", "nunique"),
-        jobs=("key", "nunique"),
-        normal=("normal_images", partial(pd.Series.sum, min_count=1)),
-        anomalous=("anomalous_images", partial(pd.Series.sum, min_count=1)),
-        latency=("latency_ms", "mean"),
-        speed=("images_per_second", "mean"),
-        minutes=("training_minutes", "mean"),
-        memory=("peak_memory_mb", "max"),
-        masks=("mask_resolution", lambda values: ", ".join(dict.fromkeys(value for value in values if value)) or NOT_AVAILABLE),
-    )
-    heading = [
-        *("Model", KNOWS, "On", "Seeds and draws", "Jobs", "Normal images", "Anomalous images", "Milliseconds an image"),
-        *("Images per second", "Training minutes", "Peak memory (MiB)", "Masks compared at"),
-    ]
-    digits = (0, 0, 0, 0, 1, 1, 1, 0)
-    rows = [
-        [*names, *(_number(value, places) for value, places in zip(row[:-1], digits, strict=True)), row[-1]]
-        for names, *row in costs.itertuples()
-    ]
-    known = [place for place in range(len(heading)) if any(row[place] != NOT_AVAILABLE for row in rows)]
-    return Section("Cost", COSTS_LEGEND, [heading[place] for place in known], [[row[place] for place in known] for row in rows])
+    total = partial(pd.Series.sum, min_count=1)
+    columns: dict[str, tuple[str, Any, int]] = {  # column of the rows, how it is put together, decimals
+        "Seeds and draws": ("run", "nunique", 0),
+        "Jobs": ("key", "nunique", 0),
+        "Normal images": ("normal_images", total, 0),
+        "Anomalous images": ("anomalous_images", total, 0),
+        "Milliseconds an image": ("latency_ms", "mean", 1),
+        "Images per second": ("images_per_second", "mean", 1),
+        "Training minutes": ("training_minutes", "mean", 1),
+        "Peak memory (MiB)": ("peak_memory_mb", "max", 0),
+    }
+    found = [groups[name].agg(how).map(partial(_number, digits=digits)) for name, how, digits in columns.values()]
+    masks = groups["mask_resolution"].agg(lambda values: ", ".join(dict.fromkeys(filter(None, values))) or NOT_AVAILABLE)
+    table = pd.concat([*found, masks], axis=1, keys=[*columns, "Masks compared at"])
+    table = table.loc[:, (table != NOT_AVAILABLE).any()]
+    return Section("Cost", COSTS_LEGEND, ["Model", KNOWS, "On", *table], table.reset_index().to_numpy().tolist())
 
 
 def _failed(rows: pd.DataFrame) -> Section:
     """Jobs that have no sound row, and notes of those that have."""
     noted = rows[(rows["status"] != DONE) | (rows["reason"] != "")]
     lines = [
-        f"{r.label} / {r.data_set} / {r.category} / seed {r.seed}{f' / draw {r.draw}' if r.draw else ''}: "
-        f"{'' if r.status in {DONE, SUPERSEDED} else f'{r.status}: '}{r.reason}"
-        for r in noted.itertuples()
+        f"{title_of(row)}: {'' if row['status'] in {DONE, SUPERSEDED} else row['status'] + ': '}{row['reason']}"
+        for row in noted.to_dict("records")
     ]
     return Section("Jobs that failed or have less to show", lines=lines)
-
-
-def _percent(value: float) -> str:
-    return NOT_AVAILABLE if pd.isna(value) else f"{100 * value:.1f}"
 
 
 def _number(value: float, digits: int) -> str:

@@ -14,7 +14,7 @@ RESAMPLES = 1000
 
 
 class Components(NamedTuple):
-    """What each image contributes to an AUROC (DeLong et al., Biometrics 1988).
+    """What each image contributes to an AUROC, which is the mean of either (DeLong et al., Biometrics 1988).
 
     Attributes:
         anomalous: Share of the normal images that each anomalous one outscores, ties counting half ``(M,)``.
@@ -24,36 +24,19 @@ class Components(NamedTuple):
     anomalous: Floats
     normal: Floats
 
-    @property
-    def auroc(self) -> float:
-        """The AUROC, the mean of either."""
-        return float(self.anomalous.mean())
-
 
 def auroc_components(normal: Floats, anomalous: Floats) -> Components:
-    """Components of an AUROC, by midranks (Sun and Xu, IEEE Signal Processing Letters 2014).
-
-    Args:
-        normal: Scores ``(N,)``.
-        anomalous: Scores ``(M,)``.
-    """
+    """Components of scores ``(N,)`` and ``(M,)``, by midranks (Sun and Xu, IEEE Signal Processing Letters 2014)."""
     ranks = stats.rankdata(np.concatenate([anomalous, normal]))
-    count, others = len(anomalous), len(normal)
+    count = len(anomalous)
     return Components(
-        (ranks[:count] - stats.rankdata(anomalous)) / others,
+        (ranks[:count] - stats.rankdata(anomalous)) / len(normal),
         1 - (ranks[count:] - stats.rankdata(normal)) / count,
     )
 
 
 class Difference(NamedTuple):
-    """A difference of two means of AUROCs.
-
-    Attributes:
-        value: First less second, in [-1, 1].
-        low: Lower end of its 95 % interval.
-        high: Upper end.
-        p: Two-sided p value; 1 where the two do not differ in any image.
-    """
+    """A difference of two means of AUROCs, first less second in [-1, 1], with its 95 % interval and two-sided p value."""
 
     value: float
     low: float
@@ -62,17 +45,14 @@ class Difference(NamedTuple):
 
 
 def delong(first: Sequence[Components], second: Sequence[Components]) -> Difference:
-    """DeLong's test for the mean AUROC of two models over the same categories, whose images are independent.
+    """DeLong's test for the mean AUROC of two models over categories, whose images are independent.
 
     Args:
         first: One model's components, of each category.
         second: The other's, of the same images in the same order.
-
-    Returns:
-        The difference. Over one category this is DeLong's test itself.
     """
     pairs = list(zip(first, second, strict=True))
-    value = float(np.mean([a.auroc - b.auroc for a, b in pairs]))
+    value = float(np.mean([a.anomalous.mean() - b.anomalous.mean() for a, b in pairs]))
     variance = sum(_variance(a.anomalous - b.anomalous) + _variance(a.normal - b.normal) for a, b in pairs) / len(pairs) ** 2
     error = math.sqrt(variance)
     if error == 0:
@@ -86,25 +66,18 @@ def _variance(values: Floats) -> float:
     return float(values.var(ddof=1) / len(values)) if len(values) > 1 else 0.0
 
 
-def auroc_interval(groups: Sequence[tuple[Floats, Floats]], seed: int = 0) -> tuple[float, float]:
-    """95 % interval of a mean AUROC over images, by bootstrap (percentiles).
-
-    Args:
-        groups: Normal and anomalous scores of each category; each is resampled by itself.
-        seed: Of the resampling.
-    """
-    samples = [scores for group in groups for scores in group]
+def auroc_interval(groups: Sequence[tuple[Floats, Floats]]) -> tuple[float, float]:
+    """95 % interval of a mean AUROC over images, by bootstrap (percentiles) of each category's normal and anomalous scores."""
+    if all(normal.max() < anomalous.min() for normal, anomalous in groups):
+        return 1.0, 1.0  # of any resampling, for which scipy would warn
 
     def mean_auroc(*resampled: Floats, axis: int) -> Floats:
         del axis  # the last one
         return np.mean([_auroc(*pair) for pair in zip(resampled[::2], resampled[1::2], strict=True)], axis=0)
 
-    if all(normal.max() < anomalous.min() for normal, anomalous in groups):
-        return 1.0, 1.0  # of any resampling, for which scipy would warn
-    interval = stats.bootstrap(
-        samples, mean_auroc, n_resamples=RESAMPLES, vectorized=True, method="percentile", rng=np.random.default_rng(seed)
-    ).confidence_interval
-    return float(interval.low), float(interval.high)
+    samples, rng = [scores for group in groups for scores in group], np.random.default_rng(0)
+    found = stats.bootstrap(samples, mean_auroc, n_resamples=RESAMPLES, vectorized=True, method="percentile", rng=rng)
+    return float(found.confidence_interval.low), float(found.confidence_interval.high)
 
 
 def _auroc(normal: Floats, anomalous: Floats) -> Floats:
@@ -114,12 +87,7 @@ def _auroc(normal: Floats, anomalous: Floats) -> Floats:
 
 
 def wilcoxon(first: Floats, second: Floats) -> float:
-    """Two-sided p value of Wilcoxon's signed-rank test; 1 where no pair differs.
-
-    Args:
-        first: A metric of each category ``(N,)``.
-        second: Another model's of the same categories ``(N,)``.
-    """
+    """Two-sided p value of Wilcoxon's signed-rank test over categories ``(N,)``; 1 where no pair differs."""
     differences = first - second
     return float(stats.wilcoxon(differences).pvalue) if differences.any() else 1.0
 
@@ -132,7 +100,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
         [0.06, 0.03, 0.06]
     """
     order = np.argsort(p_values, kind="stable")
-    factors = len(p_values) - np.arange(len(p_values))
     corrected = np.empty(len(p_values))
-    corrected[order] = np.minimum(np.maximum.accumulate(np.asarray(p_values)[order] * factors), 1)
-    return [float(value) for value in corrected]
+    corrected[order] = np.maximum.accumulate(np.asarray(p_values)[order] * np.arange(len(p_values), 0, -1)).clip(max=1)
+    return corrected.tolist()

@@ -1,14 +1,37 @@
-"""Means of every metric, measured and published, of every model on every data set."""
+"""Means of every metric, measured and published, of every model on every data set, and what they are called in tables."""
 
 import pandas as pd
 
 from anomalib_dpclip.benchmark.knowledge import NOTHING, knowledge_order
 from anomalib_dpclip.benchmark.report import published
-from anomalib_dpclip.benchmark.report.titles import AVERAGE
 from anomalib_dpclip.benchmark.rows import AT_THRESHOLDS, DONE, METRICS, OPERATING_POINTS
 from anomalib_dpclip.data_sets.names import paper_name
 
+TITLES = {
+    "image_AUROC": "Image AUROC",
+    "image_AP": "Image AP",
+    "image_F1Max": "Image F1-max",
+    "pixel_AUROC": "Pixel AUROC",
+    "pixel_AP": "Pixel AP",
+    "pixel_AUPRO": "Pixel AUPRO",
+    "pixel_AUPRO_5": "Pixel AUPRO 5 %",
+    "pixel_F1Max": "Pixel F1-max",
+    **{f"fpr_at_fnr_{share}": f"Overkill at {share} % escape" for share in (2, 5, 10)},
+    **{f"fnr_at_fpr_{share}": f"Escape at {share} % overkill" for share in (2, 5, 10)},
+    "class_F1": "ClassF1",
+    "seg_F1": "SegF1",
+    "false_alarm_rate": "False alarms",
+    "guaranteed_rate": "At most, by guarantee",
+}
+
+KNOWS = "Knows of the target"
+NOT_AVAILABLE = "n/a"
+AVERAGE = "Average"
+
 SUMMARIZED = (*METRICS, *OPERATING_POINTS, *AT_THRESHOLDS, "guaranteed_rate")
+
+SHORT = ("image_AUROC", "pixel_AUROC", "pixel_AP", "pixel_AUPRO")
+"""One metric of the images, and of the maps how they rank, how sharp they are, and whether they find every defect."""
 
 MODEL = ["label", "knows"]
 KEYS = [*MODEL, "data_set", "metric"]
@@ -28,13 +51,11 @@ def summarize(rows: pd.DataFrame) -> pd.DataFrame:
     Raises:
         ValueError: No job succeeded.
     """
-    done = done_rows(rows)
-    values = done.melt([*MODEL, "data_set", "category", "run"], list(SUMMARIZED), "metric", "value").dropna()
+    values = done_rows(rows).melt([*MODEL, "data_set", "category", "run"], list(SUMMARIZED), "metric", "value").dropna()
     values["value"] *= 100
-    means = _mean_over(values, "category", [*MODEL, "data_set", "run", "metric"])
+    means = _mean_over(values.assign(partial=False), "category", [*MODEL, "data_set", "run", "metric"])
     if len(means["data_set"].unique()) > 1:
-        average = _mean_over(means, "data_set", [*MODEL, "run", "metric"]).assign(data_set=AVERAGE)
-        means = pd.concat([means, average])
+        means = pd.concat([means, _mean_over(means, "data_set", [*MODEL, "run", "metric"]).assign(data_set=AVERAGE)])
     over_runs = means.groupby(KEYS, sort=False)
     measured = over_runs["value"].agg(["mean", "std"]).assign(partial=over_runs["partial"].any()).reset_index()
     both = pd.concat([measured.assign(published=False), _published(list(rows["data_set"].unique()))], ignore_index=True)
@@ -58,17 +79,27 @@ def by_knowledge(table: pd.DataFrame) -> pd.DataFrame:
     return table.sort_values("knows", key=lambda knows: knows.map(knowledge_order), kind="stable", ignore_index=True)
 
 
+def short_table(rows: pd.DataFrame) -> str:
+    """Each model's means over categories, data sets and seeds, in percent, for a terminal; nothing if no job succeeded."""
+    if not (rows["status"] == DONE).any():
+        return ""
+    metrics = summarize(rows)
+    measured = metrics[~metrics["published"].astype(bool)]
+    shown = measured[measured["data_set"] == AVERAGE] if AVERAGE in set(measured["data_set"]) else measured
+    models = pd.MultiIndex.from_frame(shown[MODEL].drop_duplicates())
+    table = shown.pivot_table("mean", MODEL, "metric", sort=False).reindex(index=models, columns=list(SHORT)).reset_index()
+    table.columns = ["Model", KNOWS, *(TITLES[metric] for metric in SHORT)]
+    return table.to_string(index=False, float_format="{:.1f}".format, na_rep=NOT_AVAILABLE)
+
+
 def _mean_over(values: pd.DataFrame, what: str, keys: list[str]) -> pd.DataFrame:
     """Mean over categories or data sets, ``partial`` where another model has more of them."""
     groups = values.groupby(keys, sort=False)
-    means = groups["value"].mean().rename("value").to_frame()
-    means["partial"] = groups["partial"].any() if "partial" in values else False
-    counted = groups[what].nunique()
+    means = groups.agg(value=("value", "mean"), partial=("partial", "any"), count=(what, "nunique")).reset_index()
     comparable = [key for key in keys if key not in {*MODEL, "run"}]
-    available = values.groupby(comparable)[what].nunique()
-    wanted = means.reset_index()[comparable].merge(available.rename("wanted").reset_index())["wanted"]
-    means["partial"] |= counted.to_numpy() < wanted.to_numpy()
-    return means.reset_index()
+    most = values.groupby(comparable)[what].nunique().rename("most").reset_index()
+    means["partial"] |= means["count"] < means.merge(most, how="left")["most"]
+    return means.drop(columns="count")
 
 
 def _published(data_sets: list[str]) -> pd.DataFrame:

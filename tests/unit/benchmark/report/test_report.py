@@ -12,8 +12,7 @@ from tests.unit.benchmark.results import write_results
 
 from anomalib_dpclip.benchmark.report.command import report
 from anomalib_dpclip.benchmark.report.published import AVERAGES, BY_DATA_SET
-from anomalib_dpclip.benchmark.report.summary import summarize
-from anomalib_dpclip.benchmark.report.titles import AVERAGE
+from anomalib_dpclip.benchmark.report.summary import AVERAGE, summarize
 from anomalib_dpclip.benchmark.rows import METRICS, read_rows
 
 
