@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from anomalib_dpclip.adapter_files.save_and_load import adapter_tensors
 from anomalib_dpclip.auxiliary.auxiliary_set import learned_from
-from anomalib_dpclip.auxiliary.loader import auxiliary_loader
+from anomalib_dpclip.auxiliary.dataset import auxiliary_loader
 from anomalib_dpclip.clip.preprocessing import OPENAI
 from anomalib_dpclip.files.tensors import same_tensors
 from anomalib_dpclip.method.objective import training_objective
