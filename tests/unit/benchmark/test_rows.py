@@ -17,6 +17,7 @@ from anomalib_dpclip.benchmark.rows import (
     read_provenance,
     read_rows,
     set_aside,
+    take_up,
     write_result,
     write_tables,
 )
@@ -53,40 +54,35 @@ def test_other_corruptions_are_added(tmp_path):
     assert shift[["corruption", "strength"]].to_numpy().tolist() == [["blur", 1], ["light", 2], ["move", 2]]
 
 
-def test_jobs_whose_files_are_gone_stay_in_the_csv(tmp_path):
-    path = write_results(tmp_path / "rows.csv", {"image_AP": 0.5, "scores": [0.1], "labels": [0]})
-    for file in jobs_folder(path).iterdir():
-        file.unlink()
-    write_result(path, Result({**ROW, "key": "new"}, [{"image": "a.png", "score": 0.5}]))
-    write_tables(path, PROVENANCE, {})
-    assert read_rows(path)["key"].tolist() == ["rows0", "new"]
-    assert read_beside(path, "images")["key"].tolist() == ["rows0", "new"]
+def test_a_csv_without_its_jobs_is_not_written_over(tmp_path):
+    path = write_results(tmp_path / "rows.csv", {"image_AP": 0.5})
+    jobs_folder(path).rename(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match=r"rows\.csv: .*rows\.jobs, which is not there.*--fresh sets this file aside"):
+        take_up(path, {})
 
 
 def test_a_repaired_job_replaces_its_failure(tmp_path):
     path = write_results(tmp_path / "rows.csv", {"status": "failed", "reason": "broken"})
     write_result(path, Result({**ROW, "key": "rows0", "image_AP": 0.5}))
-    write_tables(path, PROVENANCE, {})
+    write_tables(path, PROVENANCE)
     (row,) = read_rows(path).to_dict("records")
     assert (row["status"], row["reason"], row["image_AP"]) == ("ok", "", 0.5)
 
 
 def test_rows_of_an_earlier_state_are_marked_until_that_state_is_back(tmp_path):
-    path = write_results(tmp_path / "rows.csv", {}, {"status": "failed", "reason": "broken"}, {"label": "other"})
-    now = {identity_of({**ROW}): "now"}
+    path = write_results(tmp_path / "rows.csv", {"reason": "noted"}, {"status": "failed"}, {"label": "other"})
     write_result(path, Result({**ROW, "key": "now"}))
-    write_tables(path, PROVENANCE, now)
-    rows = read_rows(path).set_index("key")
-    assert rows["status"].to_dict() == {"rows0": "superseded", "rows2": "ok", "now": "ok"}  # the failure says nothing any more
-    assert rows.loc["rows0", "reason"] == "its weights, data or settings have changed since; the job is now now"
 
-    write_tables(path, PROVENANCE, {identity_of({**ROW, "label": "third"}): "third"})  # another config, of other rows
-    assert read_rows(path).set_index("key")["status"].to_dict() == {"rows0": "superseded", "rows2": "ok", "now": "ok"}
+    def statuses(label, key):
+        take_up(path, {identity_of({**ROW, "label": label}): key})
+        rows = write_tables(path, PROVENANCE).set_index("key")
+        return rows["status"].to_dict(), rows.loc["rows0", "reason"]
 
-    write_tables(path, PROVENANCE, {identity_of({**ROW}): "rows0"})
-    rows = read_rows(path).set_index("key")
-    assert rows["status"].to_dict() == {"rows0": "ok", "rows2": "ok", "now": "superseded"}
-    assert rows.loc["rows0", "reason"] == ""
+    changed = "its weights, data or settings have changed since"
+    # The failure says nothing any more.
+    assert statuses("A", "now") == ({"rows0": "superseded", "rows2": "ok", "now": "ok"}, changed)
+    assert statuses("third", "of another config") == ({"rows0": "superseded", "rows2": "ok", "now": "ok"}, changed)
+    assert statuses("A", "rows0") == ({"rows0": "ok", "rows2": "ok", "now": "superseded"}, "noted")
 
 
 def test_a_job_is_whole_or_not_there(tmp_path, monkeypatch):
@@ -113,15 +109,14 @@ def test_other_files_are_refused_by_name(tmp_path, text, message):
     with pytest.raises(ValueError, match=rf"rows\.csv: .*({message})"):
         read_rows(path)
     with pytest.raises(ValueError, match=r"rows\.csv"):
-        write_tables(path, PROVENANCE, {})
-    assert path.read_text(encoding="latin-1") == text
+        take_up(path, {})
 
 
 @pytest.mark.parametrize(("column", "cell"), [("by_defect", "0.98 crack"), ("by_defect", "[1]"), ("image_AP", "95.4 ± 0.2")])
 def test_a_csv_of_an_earlier_format_is_named_with_the_remedy(tmp_path, column, cell):
     path = write_results(tmp_path / "rows.csv", {})
     read_rows(path).assign(**{column: cell}).to_csv(path, index=False)
-    for read in (lambda: read_rows(path), lambda: write_tables(path, PROVENANCE, {})):
+    for read in (lambda: read_rows(path), lambda: take_up(path, {})):
         with pytest.raises(ValueError, match=r"rows\.csv: .*another format.*--fresh sets this file aside") as refused:
             read()
         assert "\n" not in str(refused.value)
@@ -132,16 +127,15 @@ def test_a_job_s_file_of_an_earlier_format_is_named_with_the_remedy(tmp_path, te
     path = write_results(tmp_path / "rows.csv", {})
     (jobs_folder(path) / "rows0.json").write_text(text)
     with pytest.raises(ValueError, match=r"rows0\.json: .*--fresh sets this file aside"):
-        write_tables(path, PROVENANCE, {})
+        write_tables(path, PROVENANCE)
 
 
 @pytest.mark.parametrize("what", ["images", "shift"])
 def test_a_file_beside_of_an_earlier_format_is_named_with_the_remedy(tmp_path, what):
     path = write_results(tmp_path / "rows.csv", {})
     beside(path, what).write_text("a,b\n1,2\n")
-    for read in (lambda: read_beside(path, what), lambda: write_tables(path, PROVENANCE, {})):
-        with pytest.raises(ValueError, match=rf"rows\.{what}\.csv: .*--fresh sets this file aside"):
-            read()
+    with pytest.raises(ValueError, match=rf"rows\.{what}\.csv: .*--fresh sets this file aside"):
+        read_beside(path, what)
 
 
 def test_a_missing_file_says_how_to_make_it(tmp_path):
