@@ -19,7 +19,7 @@ TOLERANCE = 0.02
 
 
 def require_whole_images(pre_processor: Any, image_size: tuple[int, int], preprocessing: Preprocessing) -> None:
-    """Refuse a pre-processor whose transform, if any, gives images of another size, statistics or geometry; names the remedy."""
+    """Refuse a pre-processor whose transform, if any, gives images of another size, statistics or geometry."""
     transform = getattr(pre_processor, "transform", None)
     if transform is None:
         return
