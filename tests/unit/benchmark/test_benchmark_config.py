@@ -37,11 +37,6 @@ def test_what_is_known_of_the_target_does_not_change_what_is_learned():
     assert all(not {"k_shot", "lot"} & job.learner().init_args.keys() for job in learning)
 
 
-def test_given_adapters_need_no_training(monkeypatch):
-    monkeypatch.setenv("DPCLIP_WEIGHTS", "adapters.safetensors")
-    assert all(job.training_key is None for job in jobs_of(read_config(CONFIGS / "large_images.yaml")))
-
-
 def test_trainings_are_shared_by_what_they_learn_from():
     def key(seed=1, data="MVTecAD", root=None, name=None, metadata=None, **init_args):
         target = {"category": "x", "root": root, "name": name, "metadata": metadata}
@@ -65,7 +60,6 @@ def test_trainings_are_shared_by_what_they_learn_from():
     ("content", "message"),
     [
         ("benchmark: {seed: 1, model: {class_path: A}}", "must have seed, model and data; missing: data"),
-        ("- a list", "missing: data, model, seed"),
         ("benchmark: [", "c.yaml"),
         ("benchmark: {seed: 1, model: {class_path: A}, data: {name: x}}", "must have a class_path"),
         (
@@ -73,9 +67,7 @@ def test_trainings_are_shared_by_what_they_learn_from():
             "two different models are called 'A'",
         ),
         ("benchmark: {seed: 1, model: null, data: {class_path: D}}", "model` must have a class_path.*None"),
-        ("benchmark: {seed: 1, model: {grid: [null]}, data: {class_path: D}}", "model` must have a class_path.*None"),
         ("benchmark: {seed: 1, model: {class_path: 5}, data: {class_path: D}}", "model` must have a class_path.*5"),
-        ("benchmark: {seed: 1, model: [{class_path: A}], data: {class_path: D}}", "model` must have a class_path"),
         ("benchmark: {seed: 1, model: {class_path: A, label: [x]}, data: {class_path: D}}", "model.label` of A must be text"),
         ("benchmark: {seed: 1, model: {class_path: A}, data: {class_path: D, label: 5}}", "data.label` of D must be text"),
         ("benchmark: {seed: 1, model: {class_path: A, init_args: 5}, data: {class_path: D}}", "init_args` of A must be arg"),
@@ -107,13 +99,13 @@ def test_bad_configs(tmp_path, content, message):
         jobs_of(read_config(path))
 
 
-def config(**section):
-    return {"benchmark": {"seed": 1, "model": {"class_path": "A"}, "data": {"class_path": "D"}, **section}}
-
-
 def test_a_missing_config_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nowhere\.yaml"):
         read_config(tmp_path / "nowhere.yaml")
+
+
+def config(**section):
+    return {"benchmark": {"seed": 1, "model": {"class_path": "A"}, "data": {"class_path": "D"}, **section}}
 
 
 def test_empty_arguments_are_none():
@@ -152,14 +144,7 @@ def test_models_that_are_shown_some_images_are_tested_once_a_draw(tmp_path):
     found = {label: [job.draw for job in jobs if job.label == label] for label in ("none", "four", "folder", "host", "all")}
     assert found == {"none": [None], "four": [0, 1, 2], "folder": [None], "host": [0, 1, 2], "all": [0]}
     assert len({job.key for job in jobs}) == len(jobs)
-    assert jobs[1].identity == {
-        "label": "four",
-        "data_set": "D",
-        "category": "all",
-        "seed": "1",
-        "draw": "0",
-        "accelerator": "cpu",
-    }
+    assert list(jobs[1].identity.values()) == ["four", "D", "all", "1", "0", "cpu"]
 
     (tmp_path / "draws.json").write_text(json.dumps({"D/all": [["a"] * 4, ["b"] * 4]}))
     assert len(jobs_of(config(model=models[1]), Draws(tmp_path / "draws.json"))) == 2
@@ -205,10 +190,6 @@ def test_shipped_configs_are_complete(name, monkeypatch):
         inspect.signature(data).bind(**job.data["init_args"])
     # anomalib's benchmark takes the first row's columns for all.
     assert len({tuple(job.data["init_args"]) for job in jobs}) == 1
-
-
-def test_shipped_configs_take_adapters_from_the_environment(monkeypatch):
     monkeypatch.setenv("DPCLIP_WEIGHTS", "trained.safetensors")
-    for name in CATEGORIES:
-        jobs = jobs_of(read_config(CONFIGS / f"{name}.yaml"))
-        assert {job.model["init_args"]["weights"] for job in jobs} == {"trained.safetensors"}
+    trained = jobs_of(read_config(CONFIGS / f"{name}.yaml"))
+    assert {(job.init_args["weights"], job.training_key) for job in trained} == {("trained.safetensors", None)}

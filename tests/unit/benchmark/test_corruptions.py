@@ -54,12 +54,6 @@ def test_what_moves_takes_its_mask_along_and_is_mirrored_at_the_edge():
     assert (mask[2:, 2:] == pair()[1][:-2, :-2]).all()
 
 
-def test_noise_has_its_deviation():
-    torch.manual_seed(0)
-    grey = Image(torch.full((3, 100, 100), 0.5))
-    assert corrupted("noise", 0.1, None)(grey).std().item() == pytest.approx(0.1, rel=0.05)
-
-
 def test_the_data_s_own_augmentation_follows():
     image, mask = corrupted("blur", 1.0, v2.Resize((20, 30)))(*pair())
     assert (image.shape[-2:], mask.shape) == ((20, 30), (20, 30))

@@ -28,15 +28,9 @@ def test_any_file_of_the_data_set_belongs_to_the_key(tmp_path, job, name):
     (before,) = planned(job)
     assert planned(job)[0].key == before.key
     file = tmp_path / "MVTecAD/tile" / name
-    file.write_bytes(file.read_bytes() + b"more")  # after its end: as the same image
-    assert planned(job)[0].key != before.key
-
-
-def test_a_new_image_belongs_to_the_key_and_another_category_does_not(tmp_path, job):
-    (before,) = planned(job)
     Image.new("RGB", (40, 40)).save(tmp_path / "MVTecAD/bottle/test/good/009.png")
     assert planned(job)[0].key == before.key
-    Image.new("RGB", (40, 40)).save(tmp_path / "MVTecAD/tile/test/good/009.png")
+    file.write_bytes(file.read_bytes() + b"more")  # after its end: as the same image
     assert planned(job)[0].key != before.key
 
 
@@ -81,10 +75,7 @@ def test_what_cannot_run_says_why_and_the_others_can(tmp_path, job):
     sound, *others = planned(job, gone, many, learning)
     assert sound.reason == ""
     assert "no" in others[0].reason
-    assert (
-        others[1].reason
-        == "ValueError: k_shot 5 is more than the 4 different normal images in the training split of MVTecAD/tile"
-    )
+    assert "k_shot 5 is more than the 4 different normal images in the training split of MVTecAD/tile" in others[1].reason
     assert "unknown data set 'nowhere'" in others[2].reason
 
 
