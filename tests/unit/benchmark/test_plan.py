@@ -15,7 +15,7 @@ from anomalib_dpclip.benchmark.plan import check_weights, digest_of, plan
 def job(tmp_path):
     root = mvtec_tree(tmp_path / "MVTecAD")
     data = {"class_path": "MVTecAD", "init_args": {"root": str(root), "category": "tile"}}
-    return Job("cpu", 1, {"class_path": "Patchcore"}, data)
+    return Job("Patchcore", "MVTecAD", "tile", "cpu", 1, {"class_path": "Patchcore"}, data, {})
 
 
 def planned(*jobs, draws=1):
