@@ -35,7 +35,6 @@ def batch(**fields):
 def results(*batches, threshold=0.5):
     thresholds = {f"{kind}_threshold": torch.tensor(threshold) for kind in ("image", "pixel")}
     model, evaluator = SimpleNamespace(post_processor=SimpleNamespace(**thresholds)), ImageResults()
-    evaluator.on_test_start(None, model)
     for each in batches:
         evaluator.on_test_batch_end(None, model, None, each, 0)
     return evaluator
@@ -49,8 +48,6 @@ def test_records_of_a_batch():
         ["set/test/crack/b.png", 1, 0.75, 1, 2, 1, 1],
     ]
     assert evaluator.resolution == (2, 2)
-    evaluator.on_test_start(None, None)
-    assert (evaluator.records, evaluator.resolution) == ([], None)
 
 
 def test_without_masks_or_labels():
