@@ -59,12 +59,9 @@ def first_two(path):
     return draws.choose("S/c", IMAGES, draws.count("S/c") - 1, 2)
 
 
-@pytest.mark.parametrize("number", [0, True, None])
-def test_bad_numbers(number):
-    with pytest.raises(ValueError, match="draws must be a number from 1"):
-        Draws(number)
-
-
-def test_a_missing_file():
+def test_a_wrong_number_or_file():
+    for number in (0, True, None):
+        with pytest.raises(ValueError, match="draws must be a number from 1"):
+            Draws(number)
     with pytest.raises(FileNotFoundError, match=r"no file nowhere\.json"):
         Draws("nowhere.json")
