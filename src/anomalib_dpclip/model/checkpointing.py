@@ -13,7 +13,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import nn
 
 from anomalib_dpclip.adapter_files.adapter_file import PROVENANCE_KEY, UNADAPTED, Provenance
-from anomalib_dpclip.adapter_files.compatibility import check_provenance
+from anomalib_dpclip.adapter_files.save_and_load import check_provenance
 from anomalib_dpclip.data_sets.domain import DEFAULT_DOMAIN
 from anomalib_dpclip.files.tensors import same_tensors
 from anomalib_dpclip.model.configuration import merge

@@ -28,7 +28,7 @@ from anomalib_dpclip.model.configuration import file_of, given_values, resolve
 from anomalib_dpclip.model.parts import build_parts, use_parts
 from anomalib_dpclip.model.scoring import PrepareScorer
 from anomalib_dpclip.model.training import learning
-from anomalib_dpclip.model.training.auxiliary_data import AuxiliaryCalibration, LearnFromAuxiliary
+from anomalib_dpclip.model.training.carried import AuxiliaryCalibration
 from anomalib_dpclip.post_processing.post_processor import DPCLIPPostProcessor
 from anomalib_dpclip.pre_processing.pre_processor import CLIPPreProcessor
 from anomalib_dpclip.scorers.references import References
@@ -218,8 +218,9 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]
     def configure_callbacks(self) -> Sequence[Callback]:
         """Components that are callbacks, and what watches a run, in the order in which they are told of it."""
         components: Any = super().configure_callbacks()
-        own = [LearnFromAuxiliary(), AuxiliaryCalibration(), PrepareScorer(), *default_callbacks(self.attached_trainer)]
-        return [*components, *own, *([] if self.visualizer is None else [ContactSheet()])]
+        own = [learning.LearnFromAuxiliary(), AuxiliaryCalibration(), PrepareScorer()]
+        sheet = [] if self.visualizer is None else [ContactSheet()]
+        return [*components, *own, *default_callbacks(self.attached_trainer), *sheet]
 
     # Methods that have a file of their own
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from anomalib_dpclip.adapter_files.adapter_file import UNADAPTED, Provenance
-from anomalib_dpclip.adapter_files.compatibility import architecture_of
+from anomalib_dpclip.adapter_files.save_and_load import architecture_of
 from anomalib_dpclip.clip.feature_tower import FeatureTower, TowerOptions, load_feature_tower
 from anomalib_dpclip.clip.loading import load_clip, load_text_tower
 from anomalib_dpclip.clip.preprocessing import Preprocessing

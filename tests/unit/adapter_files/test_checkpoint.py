@@ -9,9 +9,8 @@ from tests.paths import DATA
 from tests.tiny_clip import tiny_clip, tiny_model
 
 from anomalib_dpclip.adapter_files.adapter_file import AdapterFile, Provenance
-from anomalib_dpclip.adapter_files.compatibility import architecture_of
 from anomalib_dpclip.adapter_files.read_and_write import arguments_from_file, read_adapters, write_adapters
-from anomalib_dpclip.adapter_files.save_and_load import adapter_tensors, load_adapters, save_adapters
+from anomalib_dpclip.adapter_files.save_and_load import adapter_tensors, architecture_of, load_adapters, save_adapters
 from anomalib_dpclip.method.unadapted import UnadaptedCLIP
 
 PUBLISHED = DATA / "published_checkpoint.pth"
