@@ -94,6 +94,18 @@ def test_a_run_that_does_not_train_has_a_folder_of_its_own(tmp_path, command):
     assert (tmp_path / "latest").resolve() == folder
 
 
+def test_the_next_run_undoes_what_a_training_left_that_failed_before_it_began(tmp_path):
+    """As with a wrong argument of the trainer in Python, which no hook is told of."""
+    folder = fit(tmp_path)
+    create_versioned_dir(tmp_path)
+    running = trainer(resolve_versioned_path(tmp_path / "latest"))
+    prepare_folder(running)
+    assert running.default_root_dir == str(folder / "evaluation")
+    assert running.checkpoint_callbacks[0].dirpath == str(folder / "evaluation" / "weights" / "lightning")
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["latest", "v0"]
+    assert (tmp_path / "latest").resolve() == folder
+
+
 def test_the_test_at_the_end_of_a_training_belongs_to_it(tmp_path):
     folder = fit(tmp_path)
     running = trainer(folder, global_step=7)
