@@ -54,18 +54,15 @@ def test_a_test_and_then_a_training(tmp_path):
     assert (tmp_path / "v0" / "decisions.csv").read_text() == "of the test"
 
 
-def test_a_folder_that_is_there_already_is_kept(tmp_path):
+def test_folders_that_are_there_already_are_kept(tmp_path):
+    prepare_folder(trainer(tmp_path / "calibrated"))
+    assert not any(tmp_path.iterdir()), "one of another name is left alone"
     (tmp_path / "v3").mkdir()
     (tmp_path / "latest").mkdir()
     (tmp_path / "latest" / "results.csv").write_text("earlier")
     prepare_folder(trainer(tmp_path / "latest"))
     assert (tmp_path / "v4" / "results.csv").read_text() == "earlier"
     assert (tmp_path / "latest").is_symlink()
-
-
-def test_other_folders_are_left_alone(tmp_path):
-    prepare_folder(trainer(tmp_path / "calibrated"))
-    assert not any(tmp_path.iterdir())
 
 
 def test_latest_is_the_last_that_finished(tmp_path):
@@ -106,21 +103,16 @@ def test_the_next_run_undoes_what_a_training_left_that_failed_before_it_began(tm
     assert (tmp_path / "latest").resolve() == folder
 
 
-def test_the_test_at_the_end_of_a_training_belongs_to_it(tmp_path):
+def test_the_test_at_the_end_of_a_training_and_a_further_calibration_stay_where_they_are(tmp_path):
     folder = fit(tmp_path)
-    running = trainer(folder, global_step=7)
-    prepare_folder(running)
-    assert running.default_root_dir == str(folder)
-
-
-def test_a_folder_of_calibrations_is_used_again(tmp_path):
-    prepare_folder(trainer(tmp_path / "latest"))
-    folder = tmp_path / "v0"
-    (folder / "weights" / "lightning").mkdir(parents=True)
-    torch.save({"optimizer_states": []}, folder / "weights" / "lightning" / "model.ckpt")
-    running = trainer(folder)
-    prepare_folder(running)
-    assert running.default_root_dir == str(folder)
+    after_training = trainer(folder, global_step=7)
+    checkpoint = tmp_path / "another" / "v0" / "weights" / "lightning" / "model.ckpt"
+    checkpoint.parent.mkdir(parents=True)
+    torch.save({"optimizer_states": []}, checkpoint)
+    for running in (after_training, trainer(checkpoint.parents[2])):
+        before = running.default_root_dir
+        prepare_folder(running)
+        assert running.default_root_dir == before
 
 
 def test_a_training_that_failed_before_it_began_leaves_latest_where_it_was(tmp_path):

@@ -47,16 +47,6 @@ def module(scorers):
     return make
 
 
-@pytest.mark.parametrize("name", ["batch", "memory"])
-def test_other_images_set_thresholds_where_nobody_else_has(module, name):
-    model = module(name)
-    settle_thresholds(model)
-    calibration = model.post_processor.calibration
-    assert calibration.is_set
-    assert (calibration.scorer, calibration.is_default) == (name, True)
-    assert "no guarantee for new images" in calibration.threshold_basis
-
-
 @pytest.mark.parametrize("name", ["text", "batch", "memory"])
 def test_thresholds_of_a_validation_of_the_same_scores_stay(module, name, caplog):
     """Also a rate's, which no lot or memory may overwrite with thresholds that guarantee nothing."""
@@ -69,11 +59,17 @@ def test_thresholds_of_a_validation_of_the_same_scores_stay(module, name, caplog
 
 
 @pytest.mark.parametrize("name", ["batch", "memory"])
-def test_thresholds_of_other_scores_are_replaced_and_this_is_said(module, name, caplog):
-    model = module(name)
-    set_by_hand(model.post_processor.calibration, "text")
-    settle_thresholds(model)
-    assert model.post_processor.calibration.scorer == name
+def test_other_images_set_thresholds_unless_there_are_such_and_say_what_they_replace(module, name, caplog):
+    for before in (None, "text"):
+        model = module(name)
+        calibration = model.post_processor.calibration
+        assert not caplog.text
+        if before:
+            set_by_hand(calibration, before)
+        settle_thresholds(model)
+        assert calibration.is_set
+        assert (calibration.scorer, calibration.is_default) == (name, True)
+        assert "no guarantee for new images" in calibration.threshold_basis
     assert f"(by hand) are of scores by the text, and images are scored by the {name} now: others are set" in caplog.text
 
 
