@@ -134,8 +134,8 @@ class AdapterFile:
         tensors: Adapters and projectors by their published names.
         calibration: State of the auxiliary calibration, empty if the file has none.
         provenance: Where they come from.
-        memory: State of the memory of good images of a target; only a checkpoint can have one.
-        threshold_basis: What the thresholds of a target hold to, in words; only a checkpoint can have them.
+        memory: State of the memory of good images of a target; like the next, only in a checkpoint.
+        threshold_basis: What the thresholds of a target hold to, in words.
     """
 
     tensors: "dict[str, Tensor]"

@@ -81,8 +81,14 @@ def load_adapters(model: Any, path: str | Path, overridden: Collection[str] = fr
     learned_with = Preprocessing.from_dict(provenance.preprocessing, str(file))
     if calibration is not None:
         _load_calibration(calibration, adapters, file)
-        if others and calibration.is_set and _leaves_out_thresholds(calibration, others, file):
-            provenance = replace(provenance, calibration_domain="", calibration_basis="")
+        if others and calibration.is_set:
+            leaves = "image_size" in others  # scores are others there
+            what = ("are of %s and are left out" if leaves else "are of %s") % ", ".join(others.values())
+            logger.warning("the thresholds in %s %s: validate the model to set its own", file, what)
+            if leaves:
+                calibration.load_state_dict(type(calibration)().state_dict())
+                calibration.threshold_basis = ""
+                provenance = replace(provenance, calibration_domain="", calibration_basis="")
     torch_model.load_state_dict(adapters.tensors, strict=False)  # checked above; the backbone is not in the file
     says_its_backbone = bool(provenance.fingerprint)
     if not says_its_backbone:  # a published file: from here on its adapters belong to this backbone
@@ -96,11 +102,7 @@ def load_adapters(model: Any, path: str | Path, overridden: Collection[str] = fr
 
 
 def check_tensors(found: Mapping[str, Any], expected: Mapping[str, Tensor], path: Path) -> None:
-    """Compare names, shapes and values of tensors with what a model has.
-
-    Raises:
-        ValueError: At the first difference; names the file, the tensor and both shapes.
-    """
+    """Compare names, shapes and values of tensors with a model's; a `ValueError` names the file and the first difference."""
     if difference := difference_of_tensors(found, expected):
         raise ValueError(f"{path} does not fit the model: {difference} (other adapter_layers, tap_layers or grn_pooling?)")
     for name, value in found.items():
@@ -114,11 +116,7 @@ def check_tensors(found: Mapping[str, Any], expected: Mapping[str, Tensor], path
 
 
 def check_provenance(provenance: Provenance, model: DPCLIPModel, path: Path) -> None:
-    """Make sure that adapters belong to a model's backbone and architecture.
-
-    Raises:
-        ValueError: If they were trained with others; says with which.
-    """
+    """Make sure that adapters belong to a model's backbone and architecture; a `ValueError` says to which they do."""
     if provenance.fingerprint and provenance.fingerprint != model.backbone_fingerprint:
         raise ValueError(
             f"{path} holds adapters of another backbone: {provenance.backbone or 'unknown'} "
@@ -163,17 +161,6 @@ def _load_calibration(calibration: Any, adapters: AdapterFile, file: Path) -> No
     fresh.require_valid(file)
     calibration.load_state_dict(stored)
     calibration.threshold_basis = adapters.provenance.calibration_basis
-
-
-def _leaves_out_thresholds(calibration: Any, others: Mapping[str, str], file: Path) -> bool:
-    """Say that thresholds are of other arguments, and forget them where images had another size: scores are others there."""
-    leaves = "image_size" in others
-    what = ("are of %s and are left out" if leaves else "are of %s") % ", ".join(others.values())
-    logger.warning("the thresholds in %s %s: validate the model to set its own", file, what)
-    if leaves:
-        calibration.load_state_dict(type(calibration)().state_dict())
-        calibration.threshold_basis = ""
-    return leaves
 
 
 def _prepare_images_as(learned_with: Preprocessing, pre_processor: Any, path: Path) -> None:

@@ -9,7 +9,7 @@ from tests.paths import DATA
 
 from anomalib_dpclip import save_adapters
 from anomalib_dpclip.adapter_files.read_and_write import read_adapters, write_adapters
-from anomalib_dpclip.model.configuration import Configuration, file_of, resolve
+from anomalib_dpclip.model.configuration import Configuration, resolve
 from anomalib_dpclip.model.from_file import model_from_file
 
 ADAPTERS = GOLDEN / "adapters-v1.safetensors"
@@ -30,7 +30,6 @@ def test_the_file_says_what_to_build_and_else_it_is_as_published():
         assert values(resolve({}, file)) == OF_THE_FILE
     assert resolve({}) == resolve({}, DATA / "published_checkpoint.pth") == Configuration()
     assert (Configuration().backbone, Configuration().pretrained) == ("ViT-L-14-336", "openai")
-    assert file_of("clip") is file_of(None) is None
 
 
 def test_what_is_given_is_not_taken_from_the_file():

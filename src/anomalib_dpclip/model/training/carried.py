@@ -11,7 +11,6 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.data import DataLoader, Subset
 
 from anomalib_dpclip.auxiliary.samples import is_path
-from anomalib_dpclip.callbacks.resuming import planned_epochs
 from anomalib_dpclip.data.items import NamedImageBatch
 from anomalib_dpclip.model.good_images import comparison_of, preparation
 from anomalib_dpclip.post_processing.calibration_statistics import CalibrationStatistics
@@ -53,7 +52,8 @@ class AuxiliaryCalibration(Callback):
     def _calibrate_at_end(self, trainer: Trainer, module: Any) -> bool:
         """Whether these are the last adapters."""
         epochs = module.current_epoch + int(trainer.fit_loop.epoch_loop.batch_progress.is_last_batch)
-        planned = planned_epochs(trainer, epochs)
+        stops = trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step or trainer.max_epochs in {None, -1}
+        planned = epochs if stops else max(epochs, trainer.max_epochs)
         known = replace(module.provenance, epochs=epochs, max_epochs=planned)
         processor, is_end = module.post_processor, epochs == planned
         is_new = is_end and self._calibrated != trainer.global_step

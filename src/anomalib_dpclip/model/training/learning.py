@@ -79,11 +79,7 @@ class LearnFromAuxiliary(Callback):
 
 
 def prepare_trainer(trainer: Any) -> None:
-    """Train for as many epochs as published, unless somebody asks for another number.
-
-    Raises:
-        ValueError: If the precision is one that the losses cannot be computed in.
-    """
+    """Train for as many epochs as published, unless somebody asks for another number, and in no precision that cannot learn."""
     if trainer.precision in UNTRAINABLE:
         raise ValueError(f"--trainer.precision {trainer.precision} cannot train: use bf16-mixed or 32-true")
     if trainer.max_epochs == LIGHTNING_DEFAULT_EPOCHS:
@@ -101,12 +97,7 @@ def follow_global_seed(module: Any) -> None:
 
 
 def auxiliary_batches(module: Any) -> DataLoader:
-    """Batches of the auxiliary set, and in the model's provenance what they are of.
-
-    Raises:
-        FileNotFoundError: If the set is not there.
-        ValueError: If it cannot be learned from, or shares an image with the target.
-    """
+    """Batches of the auxiliary set (see `AuxiliarySet.dataset`), and in the model's provenance what they are of."""
     preprocessing = getattr(module.pre_processor, "preprocessing", OPENAI)
     target, trainer = module.datamodule, module.trainer
     if target is None:  # else Lightning has asked the model for it before
