@@ -29,19 +29,11 @@ def some_adapters():
 
 
 def lightning_checkpoint(adapters):
-    return {
-        "epoch": 19,
-        "pytorch-lightning_version": "2.6.0",
-        "state_dict": {
-            **{f"model.{name}": value for name, value in adapters.tensors.items()},
-            **{f"post_processor.auxiliary_calibration.{name}": value for name, value in adapters.calibration.items()},
-            "post_processor.calibration.map_range": torch.tensor([0.0, 1.0]),
-            "prototypes.normal": torch.zeros(4),
-            "model.anchors": torch.zeros(4, 2),
-            7: torch.zeros(1),
-        },
-        "dpclip": asdict(adapters.provenance) | {"domain": "industrial"},
-    }
+    state = {f"model.{name}": value for name, value in adapters.tensors.items()}
+    state |= {f"post_processor.auxiliary_calibration.{name}": value for name, value in adapters.calibration.items()}
+    others = {"post_processor.calibration.map_range": torch.tensor([0.0, 1.0]), "model.anchors": torch.zeros(4, 2)}
+    provenance = asdict(adapters.provenance) | {"domain": "industrial"}
+    return {"epoch": 19, "state_dict": state | others | {7: torch.zeros(1)}, "dpclip": provenance}
 
 
 def write(adapters, folder, kind):
@@ -75,22 +67,8 @@ def test_a_file_is_readable_without_this_package_and_equal_adapters_are_equal_by
         assert json.loads(file.metadata()["dpclip"])["learned_from"] == ["VisA/candle"]
         adapters, calibration = {"det_proj.fc.weight", "det_proj.grn.bias"}, {"calibration.map_range", "calibration.is_set"}
         assert set(file.keys()) == adapters | calibration
-
-
-@pytest.mark.parametrize("suffix", ["safetensors", "pth"])
-def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch, suffix):
-    path = tmp_path / f"adapters.{suffix}"
-    write_adapters(some_adapters(), path)
-    before = path.read_bytes()
-
-    def full(self, target):
-        raise OSError("no space left on device")
-
-    monkeypatch.setattr("pathlib.Path.replace", full)
-    with pytest.raises(OSError, match="no space left"):
-        write_adapters(some_adapters(), path)
-    assert path.read_bytes() == before
-    assert list(tmp_path.iterdir()) == [path]
+    paths[0].write_bytes(paths[1].read_bytes().replace(b"candle", b"handle"))
+    refused(paths[0], "is damaged: its contents are not those it was written with")
 
 
 @every_kind
@@ -109,23 +87,16 @@ def refused(path, message=""):
 
 
 @every_kind
-def test_truncated_anywhere(tmp_path, kind):
-    path = write(some_adapters(), tmp_path, kind)
-    whole = path.read_bytes()
-    for length in range(0, len(whole), 7):
-        path.write_bytes(whole[:length])
-        refused(path)
-
-
-@every_kind
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_flipped_bits(tmp_path_factory, kind, data):
-    """150 files of each kind with one to three bits flipped: read as they were, or refused."""
-    folder, expected = tmp_path_factory.mktemp("flipped"), some_adapters()
+def test_flipped_bits_and_missing_ends(tmp_path_factory, kind, data):
+    """200 files of each kind, cut or with one to three bits flipped: read as they were, or refused."""
+    folder, expected = tmp_path_factory.mktemp("damaged"), some_adapters()
     path = write(expected, folder, kind)
     content = bytearray(path.read_bytes())
-    for bit in data.draw(st.lists(st.integers(0, 8 * len(content) - 1), min_size=1, max_size=3)):
+    if cut := data.draw(st.one_of(st.none(), st.integers(1, len(content)))):
+        del content[-cut:]
+    for bit in [] if cut else data.draw(st.lists(st.integers(0, 8 * len(content) - 1), min_size=1, max_size=3)):
         content[bit // 8] ^= 1 << bit % 8
     path.write_bytes(content)
     try:
@@ -133,6 +104,7 @@ def test_flipped_bits(tmp_path_factory, kind, data):
     except ValueError as error:
         assert str(path) in str(error)  # noqa: PT017  either outcome is right
     else:
+        assert not cut
         assert same(found.tensors, expected.tensors)
         assert kind == "pth" or same(found.calibration, expected.calibration)
         assert found.provenance.learned_from == ([] if kind == "pth" else ["VisA/candle"])
@@ -172,15 +144,6 @@ def test_code_is_refused_and_not_run(tmp_path, kind, where):
     assert not marker.exists()
 
 
-def test_a_changed_value_is_noticed(tmp_path):
-    """A single bit of a weight, of the calibration or of the provenance."""
-    whole = write(some_adapters(), tmp_path, "safetensors").read_bytes()
-    path = tmp_path / "changed.safetensors"
-    for place in (whole.index(b"candle"), len(whole) - 1, len(whole) - 60):
-        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
-        refused(path, "is damaged: its contents are not those it was written with")
-
-
 @pytest.mark.parametrize(
     "content", [[], torch.zeros(2), "text", {}, {"state_dict": {"model.visual": torch.zeros(1)}}, {"image_adapter": 3}], ids=str
 )
@@ -197,11 +160,8 @@ def safetensors_with(tmp_path, metadata):
 @pytest.mark.parametrize("metadata", [None, {}, {"format": "pt"}])
 def test_safetensors_without_provenance(tmp_path, metadata):
     refused(safetensors_with(tmp_path, metadata), "holds no DP-CLIP adapters")
-
-
-@pytest.mark.parametrize("text", ["", "{", "[" * 100_000, '{"epochs": ' + "9" * 5000 + "}"])
-def test_provenance_that_cannot_be_read(tmp_path, text):
-    refused(safetensors_with(tmp_path, {"dpclip": text}), "its provenance cannot be read")
+    for text in ("", "{", "[" * 100_000, '{"epochs": ' + "9" * 5000 + "}"):
+        refused(safetensors_with(tmp_path, {"dpclip": text}), "its provenance cannot be read")
 
 
 @pytest.mark.parametrize(

@@ -68,22 +68,16 @@ def test_measured_by_a_benchmark(content, tmp_path):
         "W,WinCLIP,Surfaces,weave,1,0.1,0.1,0.1,0.1,,ok",
     ]
     csv = tmp_path / "rows.csv"
+    for text, message in (("a,b\n1,2\n", "it has no column label"), (COLUMNS + "\n", "no row that measured")):
+        csv.write_text(text)
+        with pytest.raises(ValueError, match=message):
+            model_card(content, "0" * 64, "a.safetensors", csv)
     csv.write_text("\n".join(["# command: dpclip benchmark", "# commit: 0123", COLUMNS, *rows]) + "\n")
     card = model_card(content, "0" * 64, "a.safetensors", csv)
     # 85 and 95 of the two seeds.
     assert "| A | Surfaces | 2 | 2 | 90.0 ± 7.1 | 80.0 ± 0.0 | 70.0 ± 0.0 | 50.0 ± 0.0 | n/a |" in card
     assert "- commit: 0123" in card
     assert "WinCLIP" not in card
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [("a,b\n1,2\n", "no CSV of `dpclip benchmark`: it has no column label"), (COLUMNS + "\n", "no row that measured")],
-)
-def test_other_tables(content, tmp_path, text, message):
-    (tmp_path / "rows.csv").write_text(text)
-    with pytest.raises(ValueError, match=message):
-        model_card(content, "0" * 64, "a.safetensors", tmp_path / "rows.csv")
 
 
 def test_adapters_that_do_not_say_where_they_come_from():

@@ -79,10 +79,9 @@ def test_latest_is_the_last_that_finished(tmp_path):
     assert (tmp_path / "latest").resolve() == tmp_path / "v1"
 
 
-@pytest.mark.parametrize("command", [TrainerFn.VALIDATING, TrainerFn.TESTING, TrainerFn.PREDICTING])
-def test_a_run_that_does_not_train_has_a_folder_of_its_own(tmp_path, command):
+def test_runs_that_do_not_train_have_a_folder_of_their_own(tmp_path):
     folder = fit(tmp_path)
-    running = trainer(resolve_versioned_path(tmp_path / "latest"), command)
+    running = trainer(resolve_versioned_path(tmp_path / "latest"))
     for _ in range(2):  # anomalib validates and then tests
         prepare_folder(running)
         assert running.default_root_dir == str(folder / "evaluation")
@@ -103,16 +102,12 @@ def test_the_next_run_undoes_what_a_training_left_that_failed_before_it_began(tm
     assert (tmp_path / "latest").resolve() == folder
 
 
-def test_the_test_at_the_end_of_a_training_and_a_further_calibration_stay_where_they_are(tmp_path):
-    folder = fit(tmp_path)
-    after_training = trainer(folder, global_step=7)
-    checkpoint = tmp_path / "another" / "v0" / "weights" / "lightning" / "model.ckpt"
-    checkpoint.parent.mkdir(parents=True)
-    torch.save({"optimizer_states": []}, checkpoint)
-    for running in (after_training, trainer(checkpoint.parents[2])):
-        before = running.default_root_dir
-        prepare_folder(running)
-        assert running.default_root_dir == before
+def test_calibrations_are_written_where_earlier_ones_are(tmp_path):
+    (tmp_path / "v0" / "weights" / "lightning").mkdir(parents=True)
+    torch.save({"optimizer_states": []}, tmp_path / "v0" / "weights" / "lightning" / "model.ckpt")
+    running = trainer(tmp_path / "v0")
+    prepare_folder(running)
+    assert running.default_root_dir == str(tmp_path / "v0")
 
 
 def test_a_training_that_failed_before_it_began_leaves_latest_where_it_was(tmp_path):

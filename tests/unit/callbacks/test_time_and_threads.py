@@ -64,7 +64,7 @@ def fitting(**values):
         (fitting(max_epochs=-1, num_training_batches=math.inf), 9, ""),
     ],
 )
-def test_a_training(capsys, monkeypatch, trainer, seconds, expected):
+def test_how_long_a_training_takes(capsys, monkeypatch, trainer, seconds, expected):
     assert said(capsys, monkeypatch, trainer, "on_train_batch_end", seconds) == expected
 
 
