@@ -48,12 +48,12 @@ def check_model(job: Job) -> None:
 
 
 def train_adapters(job: Job, device: int | None, path: Path) -> None:
-    """Train DP-CLIP once, for all categories to be tested with it.
+    """Train DP-CLIP once, for all categories to be tested with it; minutes of training go beside the adapters, in JSON.
 
     Args:
         job: The model, its seed, and any of the targets (which it is not trained on).
         device: Index of the GPU; ``None`` for the job's accelerator alone.
-        path: Where the adapters go; minutes of training are beside it, in JSON.
+        path: Where the adapters go.
     """
     from anomalib_dpclip.adapter_files.save_and_load import save_adapters
 
@@ -75,13 +75,7 @@ def _minutes_beside(adapters: Path) -> Path:
 
 
 def measure(job: Job, device: int | None, adapters: Path | None = None) -> Result:
-    """Measure one model on one category.
-
-    Args:
-        job: What to run.
-        device: Index of the GPU; ``None`` for the job's accelerator alone.
-        adapters: DP-CLIP's, trained by `train_adapters`; ``None`` for a model that trains itself, or needs no training.
-    """
+    """Measure one model on one category, DP-CLIP with adapters of `train_adapters` where it does not train itself."""
     timer = Timer()
     with TemporaryDirectory() as folder:
         seed_everything(job.seed)
@@ -106,7 +100,7 @@ def measure(job: Job, device: int | None, adapters: Path | None = None) -> Resul
         minutes = json.loads(_minutes_beside(adapters).read_text(encoding="utf-8"))
     row = {
         **job.identity,
-        "model": job.model_name,
+        "model": type(model).__name__,
         "knows": knowledge_of(model, job.k_shot or None),
         "key": job.key,
         "normal_images": int((images["label"] == 0).sum()),
@@ -188,7 +182,7 @@ def _leak(job: Job, model: AnomalibModule, datamodule: AnomalibDataModule) -> di
     """Status and reason of a row that tested what its adapters have learned from; nothing for a sound one."""
     from anomalib_dpclip.auxiliary.leakage import find_test_duplicate, learned_and_tested
 
-    if job.model_name != "DPCLIP" or model.learning_type == LearningType.ONE_CLASS:
+    if not job.is_ours or model.learning_type == LearningType.ONE_CLASS:
         return {}  # the latter has made sure of it before it learned
     source = learned_and_tested(cast("DPCLIP", model).provenance.learned_from, datamodule)
     if source is None and job.training_key:  # of other adapters the images that they learned from are not known
@@ -202,7 +196,7 @@ def _build_model(job: Job, weights: Path | None = None) -> AnomalibModule:
     init_args = model.setdefault("init_args", {})
     if init_args.get("k_shot") == "all":
         init_args["k_shot"] = len(job.references)
-    if job.model_name == "DPCLIP":
+    if job.is_ours:
         init_args.setdefault("seed", job.seed)
         if job.training_key:  # which is shared by targets that choose the same set, and is learned without any of them
             init_args["auxiliary"], root = job.auxiliary
@@ -217,11 +211,7 @@ def _build_model(job: Job, weights: Path | None = None) -> AnomalibModule:
 
 
 def use_network(model: AnomalibModule, name: str) -> None:
-    """Give a model of anomalib's own the weights of a network that DP-CLIP compares good images by, and the same images.
-
-    Args:
-        model: PatchCore, PaDiM or another whose features timm extracts.
-        name: As `load_feature_tower` takes it.
+    """Give a model of anomalib's own whose features timm extracts the weights of `load_feature_tower`, and the same images.
 
     Raises:
         ValueError: The model's backbone is another.

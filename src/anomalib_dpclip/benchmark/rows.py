@@ -14,16 +14,11 @@ import pandas as pd
 
 from anomalib_dpclip.files.atomic_write import atomic_write
 
-METRICS = (
-    *("image_AUROC", "image_AP", "image_F1Max"),
-    *("pixel_AUROC", "pixel_AP", "pixel_AUPRO", "pixel_AUPRO_5", "pixel_F1Max"),
-)
+_PIXEL_METRICS = ("pixel_AUROC", "pixel_AP", "pixel_AUPRO", "pixel_AUPRO_5", "pixel_F1Max")
+METRICS = ("image_AUROC", "image_AP", "image_F1Max", *_PIXEL_METRICS)
 """The field's metrics, in [0, 1]; left empty where undefined."""
 
-OPERATING_POINTS = (
-    *("fpr_at_fnr_2", "fpr_at_fnr_5", "fpr_at_fnr_10"),
-    *("fnr_at_fpr_2", "fnr_at_fpr_5", "fnr_at_fpr_10"),
-)
+OPERATING_POINTS = tuple(f"{name}_{share}" for name in ("fpr_at_fnr", "fnr_at_fpr") for share in (2, 5, 10))
 """False-positive rate where at most 2, 5, 10 % are missed, and the reverse, in [0, 1]; lower is better."""
 
 AT_THRESHOLDS = ("class_F1", "seg_F1", "false_alarm_rate")
@@ -68,21 +63,13 @@ SET_ASIDE = "`dpclip benchmark` writes to another --out, or with --fresh sets th
 
 
 class Result(NamedTuple):
-    """What a job has to say, as its file holds it.
-
-    Attributes:
-        row: Cells of its row by their columns.
-        images: One dictionary an image, of `IMAGE_COLUMNS` without the key.
-        shift: One dictionary a corruption and strength.
-        root: Folder that the images' paths are relative to.
-        log: Traceback of a failure.
-    """
+    """What a job has to say, as its file holds it: cells by their columns, one dictionary an image and one a corruption."""
 
     row: dict[str, Any]
     images: Sequence[Mapping[str, Any]] = ()
     shift: Sequence[Mapping[str, Any]] = ()
-    root: str = ""
-    log: str = ""
+    root: str = ""  # folder that the images' paths are relative to
+    log: str = ""  # traceback of a failure
 
 
 def jobs_folder(results: Path) -> Path:
@@ -95,13 +82,9 @@ def beside(results: Path, what: str) -> Path:
     return results.with_suffix(f".{what}.csv")
 
 
-def _file_of(results: Path, key: str) -> Path:
-    return jobs_folder(results) / f"{key}.json"
-
-
 def write_result(results: Path, result: Result) -> None:
     """Write a job's file, whole or not at all; corruptions that were measured before stay in it."""
-    path = _file_of(results, result.row["key"])
+    path = jobs_folder(results) / f"{result.row['key']}.json"
     measured = {each["corruption"] for each in result.shift}
     earlier = _read_result(path).shift if path.exists() else []
     shift = [*(each for each in earlier if each["corruption"] not in measured), *result.shift]
@@ -124,12 +107,14 @@ def _read_result(path: Path) -> Result:
 
 
 def take_up(results: Path, current: Mapping[tuple[str, ...], str]) -> None:
-    """Prepare the files of earlier runs to go on with them: what was measured of an earlier state of a job is marked.
+    """Prepare the files of earlier runs to go on with them.
+
+    What was measured of an earlier state of a job, which has the same `identity_of` and another key, is superseded until that
+    is the job's key again; a failure of that kind is forgotten.
 
     Args:
         results: The CSV.
-        current: Key of each job by its `identity_of`. A result of the same identity and another key is superseded, until
-            that is the job's key again; a failure of that kind is forgotten.
+        current: Key of each job by its identity.
 
     Raises:
         ValueError: The CSV that is there is not one of benchmark results, or its jobs are not there.
@@ -140,18 +125,15 @@ def take_up(results: Path, current: Mapping[tuple[str, ...], str]) -> None:
         key, status = result.row["key"], result.row["status"]
         owner = current.get(identity_of(result.row))
         if owner not in {None, key} and status not in {DONE, SUPERSEDED}:
-            _file_of(results, key).unlink()
+            (jobs_folder(results) / f"{key}.json").unlink()
         elif (owner == key and status == SUPERSEDED) or (owner not in {None, key} and status == DONE):
             write_result(results, result._replace(row=result.row | {"status": DONE if owner == key else SUPERSEDED}))
 
 
 def write_tables(results: Path, provenance: Mapping[str, str], order: Sequence[str] = ()) -> pd.DataFrame:
-    """Write the CSV files of all jobs so far, and return the rows.
+    """Write the CSV files of all jobs so far, those of some keys last and in their order, and return the rows.
 
-    Args:
-        results: The CSV.
-        provenance: How rows are made, as comments above the columns of a new file.
-        order: Keys in the order that their rows have, after all others.
+    The ``provenance`` becomes comments above the columns of a new file.
     """
     head = read_provenance(results) if results.exists() else [f"{k}: {' '.join(v.split())}" for k, v in provenance.items()]
     place = {key: number for number, key in enumerate(order)}

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from anomalib_dpclip.adapter_files.adapter_file import UNADAPTED, Provenance
 from anomalib_dpclip.adapter_files.save_and_load import architecture_of
-from anomalib_dpclip.clip.feature_tower import FeatureTower, TowerOptions, load_feature_tower
+from anomalib_dpclip.clip.feature_tower import FeatureTower, load_feature_tower
 from anomalib_dpclip.clip.loading import load_clip, load_text_tower
 from anomalib_dpclip.clip.preprocessing import Preprocessing
 from anomalib_dpclip.clip.pretraining import pretraining_of
@@ -47,8 +47,8 @@ def build_parts(module: Any, configuration: Configuration) -> Parts:
     with seeded(module.seed):  # whoever calls a constructor must not find the global random state moved
         is_adapted = module.weights != UNADAPTED
         model = DPCLIPModel(clip, domain=domain, **architecture) if is_adapted else UnadaptedCLIP(clip, domain=domain)
-    options = TowerOptions(module.memory_options.weights, known.memory_image_size, known.memory_layers)
-    feature_tower = None if known.memory_backbone is None else load_feature_tower(known.memory_backbone, options)
+    options = (module.memory_options.weights, known.memory_image_size, known.memory_layers)
+    feature_tower = None if known.memory_backbone is None else load_feature_tower(known.memory_backbone, *options)
     height, width = (known.tiles * side for side in model.backbone.image_size)
     if feature_tower is not None:  # photos are resized once, for whichever network wants the larger ones
         height, width = max(height, feature_tower.image_size[0]), max(width, feature_tower.image_size[1])

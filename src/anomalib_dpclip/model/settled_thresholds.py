@@ -8,8 +8,9 @@ from typing import Any
 
 from anomalib_dpclip.post_processing.calibration import Calibration
 from anomalib_dpclip.post_processing.calibration_statistics import ImageStatistics
+from anomalib_dpclip.post_processing.conformal import NO_GUARANTEE
 from anomalib_dpclip.post_processing.standing import Standing
-from anomalib_dpclip.post_processing.thresholds import NO_GUARANTEE, Thresholds, thresholds_by_rate
+from anomalib_dpclip.post_processing.thresholds import Thresholds, thresholds_by_rate
 from anomalib_dpclip.post_processing.unlabelled import unlabelled_thresholds
 from anomalib_dpclip.scorers.batch_scorer import BatchScorer
 from anomalib_dpclip.scorers.memory_scorer import MemoryScorer
