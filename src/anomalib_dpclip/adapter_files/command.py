@@ -131,7 +131,7 @@ def _text_weights(weights: dict[str, dict[str, float]]) -> str:
 
 def _memory(memory: "dict[str, Tensor]") -> str:
     """What is remembered of photos of a target."""
-    layers = [value for name, value in memory.items() if name.startswith("layer") or name == "joint"]
+    layers = [value for name, value in memory.items() if name.startswith("layer")]
     tokens = ", ".join(f"{len(each):,} of {each.shape[1]} values" for each in layers)
     return f"{int(memory['photos'])} of a target: tokens of {len(layers)} layers, {tokens}"
 

@@ -97,6 +97,8 @@ def resize_bilinear(images: Tensor, size: tuple[int, int]) -> Tensor:
         images: Values of any range.
         size: Height and width of the result.
     """
+    if tuple(images.shape[-2:]) == size:
+        return images
     rows, columns = (
         bilinear_weights(torch.arange(length, dtype=images.dtype, device=images.device), target)
         for length, target in zip(images.shape[-2:], size, strict=True)
