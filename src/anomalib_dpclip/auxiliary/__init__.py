@@ -1,4 +1,1 @@
-"""The labelled set that adapters learn from: which one, its samples, how they are augmented, and that none is tested on.
-
-The training itself belongs to the model.
-"""
+"""The labelled set that adapters learn from: which one, its samples, how they are augmented, and that none is tested on."""

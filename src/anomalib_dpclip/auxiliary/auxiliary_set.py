@@ -31,35 +31,23 @@ class AuxiliarySet:
         self._sources, self._roots = sources, roots
         self.shots, self.unmasked, self.seed = shots, unmasked, seed
 
-    def sources(self, target: AnomalibDataModule | None) -> list[Any]:
-        """The sets.
+    def _sources_and_roots(self, target: AnomalibDataModule | None) -> tuple[list[Any], list[str | Path | None]]:
+        """The sets and the folder of each, ``None`` for its data module's own.
 
         Raises:
-            ValueError: If `synthetic` does not stand alone.
+            ValueError: If `synthetic` does not stand alone, or the numbers of sets and folders differ.
         """
-        if self._sources is None:
-            return [default_auxiliary(target.name if target else None)]
         sources = list(self._sources) if is_list(self._sources) else [self._sources]
+        if self._sources is None:
+            sources = [default_auxiliary(target.name if target else None)]
+            if self._roots is None and type(target).__name__ == sources[0]:  # Surfaces: both parts lie in one folder
+                return sources, [str(target.root)]  # type: ignore[union-attr, attr-defined]
         if SYNTHETIC in sources and len(sources) > 1:
             raise ValueError(f"--model.auxiliary {SYNTHETIC} stands alone: it cannot be mixed with labelled sets")
-        return sources
-
-    def roots(self, target: AnomalibDataModule | None) -> list[str | Path | None]:
-        """Folder of each set; ``None`` for its data module's own.
-
-        Raises:
-            ValueError: If the numbers of sets and folders differ.
-        """
-        sources = self.sources(target)
-        if is_list(self._roots) and len(self._roots) != len(sources):
-            raise ValueError(
-                f"auxiliary_root names {len(self._roots)} folders for {len(sources)} auxiliary sets: name one each"
-            )
-        if is_list(self._roots):
-            return list(self._roots)
-        if self._roots is None and self._sources is None and type(target).__name__ == sources[0]:
-            return [str(target.root)]  # type: ignore[union-attr, attr-defined]  # Surfaces: both parts lie in one folder
-        return [self._roots] * len(sources)
+        roots = list(self._roots) if is_list(self._roots) else [self._roots] * len(sources)
+        if len(roots) != len(sources):
+            raise ValueError(f"auxiliary_root names {len(roots)} folders for {len(sources)} auxiliary sets: name one each")
+        return sources, roots
 
     def prepare(self, target: AnomalibDataModule | None) -> None:
         """Download what is not there yet.
@@ -67,13 +55,16 @@ class AuxiliarySet:
         Raises:
             FileNotFoundError: If a set cannot be had.
         """
-        for source, root in zip(self.sources(target), self.roots(target), strict=True):
+        for source, root in zip(*self._sources_and_roots(target), strict=True):
             if isinstance(source, str) and source != SYNTHETIC:
                 prepare_labelled_set(source, root)
 
-    def samples(self, target: AnomalibDataModule | None) -> pd.DataFrame:
-        """Images of a labelled set or sets, as `auxiliary_samples` lists them."""
-        return auxiliary_samples(self.sources(target), self.roots(target), self.shots, self.seed, self.unmasked)
+    def samples(self, target: AnomalibDataModule | None, class_name: str | None = None) -> pd.DataFrame:
+        """Images to learn from, as `auxiliary_samples` and `synthetic_samples` list them."""
+        sources, roots = self._sources_and_roots(target)
+        if sources == [SYNTHETIC]:
+            return synthetic_samples(target, class_name, self.shots, self.seed)
+        return auxiliary_samples(sources, roots, self.shots, self.seed, self.unmasked)
 
     def dataset(
         self,
@@ -94,16 +85,12 @@ class AuxiliarySet:
             ImageReadError: If images or masks cannot be read; names all of them, before the first step.
             ValueError: If the set cannot be learned from, or shares an image with the target.
         """
-        if self.sources(target) == [SYNTHETIC]:
-            samples = synthetic_samples(target, class_name, self.shots, self.seed)
-            dataset: AuxiliaryDataset = SyntheticAuxiliaryDataset(samples, image_size, preprocessing, self.seed)
-        else:
-            samples = self.samples(target)
-            dataset = AuxiliaryDataset(samples, image_size, preprocessing, self.seed)
+        samples = self.samples(target, class_name)
         require_disjoint(samples, target)
         masked = samples[samples.mask_path.map(is_path)]
         require_readable(samples.image_path, zip(masked.image_path, masked.mask_path, strict=True))
-        return dataset
+        kind = SyntheticAuxiliaryDataset if self._sources_and_roots(target)[0] == [SYNTHETIC] else AuxiliaryDataset
+        return kind(samples, image_size, preprocessing, self.seed)
 
 
 def learned_from(samples: pd.DataFrame) -> list[str]:

@@ -1,24 +1,49 @@
-"""The images that adapters learn from, read and augmented repeatably."""
+"""The images that adapters learn from: read, augmented and shuffled repeatably."""
 
+from collections.abc import Iterator, Sequence
 from copy import copy
 
 import numpy as np
 import pandas as pd
 import torch
-from torch.utils.data import Dataset
-from torchvision.transforms.v2 import Identity
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
+from torchvision.transforms import v2
 from torchvision.transforms.v2.functional import to_dtype, to_image
 from torchvision.tv_tensors import Image as ImageTensor
 from torchvision.tv_tensors import Mask
 
-from anomalib_dpclip.auxiliary.augmentation import colour_jitter, geometric
 from anomalib_dpclip.auxiliary.samples import is_path
 from anomalib_dpclip.clip.preprocessing import Preprocessing
 from anomalib_dpclip.data.images import read_image
-from anomalib_dpclip.data.items import NamedImageItem
+from anomalib_dpclip.data.items import NamedImageBatch, NamedImageItem
 from anomalib_dpclip.data.readers import MaskReader
+from anomalib_dpclip.data.workers import default_num_workers
 from anomalib_dpclip.files.seeded import seeded
 from anomalib_dpclip.pre_processing.resize import EightBitResize
+
+
+def colour_jitter() -> v2.Transform:
+    """Brightness, contrast and saturation, each by up to 50 % with probability 0.7; on the image before its resize."""
+    kinds = ("brightness", "contrast", "saturation")
+    return v2.Compose([v2.RandomApply([v2.ColorJitter(**{kind: 0.5})], p=0.7) for kind in kinds])
+
+
+def geometric(fill: Sequence[float]) -> v2.Transform:
+    """Rotation by up to 30 degrees, translation by up to 15 %, both flips, each with probability 0.5; nearest sampling.
+
+    Args:
+        fill: Colour of uncovered image pixels; uncovered mask pixels are 0. The method uses CLIP's mean colour, which is 0
+            in the normalised image.
+    """
+    fills = {ImageTensor: list(fill), Mask: 0}
+    return v2.Compose(
+        [
+            v2.RandomApply([v2.RandomRotation(30, fill=fills)], p=0.5),
+            v2.RandomApply([v2.RandomAffine(0, translate=(0.15, 0.15), fill=fills)], p=0.5),
+            v2.RandomHorizontalFlip(0.5),
+            v2.RandomVerticalFlip(0.5),
+        ]
+    )
 
 
 class AuxiliaryDataset(Dataset):
@@ -42,18 +67,13 @@ class AuxiliaryDataset(Dataset):
         self.seed = seed
         self._read_mask = MaskReader()
         self.colour_jitter, self.geometric = colour_jitter(), geometric(preprocessing.mean)
-        anomalous = samples.label_index == 1
-        self.fully_masked = bool(samples.mask_path[anomalous].map(is_path).all())
+        self.fully_masked = bool(samples.mask_path[samples.label_index == 1].map(is_path).all())
 
     def plain(self, image_size: tuple[int, int]) -> "AuxiliaryDataset":
-        """The same images as they are, not augmented.
-
-        Args:
-            image_size: Height and width of the images.
-        """
+        """The same images as they are, not augmented, of a height and width."""
         images = copy(self)
         images.resize = EightBitResize(image_size, self.interpolation)
-        images.colour_jitter = images.geometric = Identity()
+        images.colour_jitter = images.geometric = v2.Identity()
         return images
 
     def __len__(self) -> int:
@@ -92,3 +112,40 @@ class AuxiliaryDataset(Dataset):
     def _labelled(self, image: ImageTensor, mask: Mask, label: int) -> tuple[ImageTensor, Mask, int]:
         """Image, mask and label as they are learned from; a subclass may change them, by chance that the seed decides."""
         return image, mask, label
+
+
+class EpochSampler(DistributedSampler):
+    """Shuffles by seed and epoch, and yields pairs (epoch, image).
+
+    It is a DistributedSampler also in a single process, so that Lightning uses it as it is. The processes' batches are
+    interleaved: together they are the batch that one process with all their images would see.
+    """
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:  # type: ignore[override]
+        """Pairs (epoch, image) of this process."""
+        return ((self.epoch, index) for index in super().__iter__())
+
+
+def auxiliary_loader(
+    dataset: AuxiliaryDataset, batch_size: int, num_workers: int | None, seed: int, world_size: int = 1, rank: int = 0
+) -> DataLoader:
+    """Batches of an auxiliary set, shuffled by a seed; the last, smaller one is kept.
+
+    Args:
+        dataset: The set.
+        batch_size: Images a batch (and process).
+        num_workers: Worker processes; ``None`` for as many as fit the machine.
+        seed: Seed of the shuffling.
+        world_size: Number of processes training together.
+        rank: Which of them this is.
+    """
+    workers = default_num_workers(world_size) if num_workers is None else num_workers
+    return DataLoader(
+        dataset,
+        batch_size=batch_size,
+        sampler=EpochSampler(dataset, num_replicas=world_size, rank=rank, shuffle=True, seed=seed),
+        num_workers=workers,
+        collate_fn=NamedImageBatch.collate,
+        persistent_workers=workers > 0,
+        pin_memory=torch.cuda.is_available(),
+    )

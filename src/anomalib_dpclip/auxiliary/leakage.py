@@ -16,11 +16,7 @@ logger = logging.getLogger(__name__)
 
 
 def require_disjoint(auxiliary: pd.DataFrame, target: AnomalibDataModule | None) -> None:
-    """Make sure that no image is both learned from and tested on, under the same path or as a copy.
-
-    Args:
-        auxiliary: Samples to learn from, with ``image_path``.
-        target: Data module whose validation and test images must be others.
+    """Make sure that no sample to learn from is a validation or test image of the target, under the same path or as a copy.
 
     Raises:
         ValueError: Names the image in both places.
@@ -55,29 +51,16 @@ def require_untested(references: Sequence[str], tested: Sequence[str]) -> None:
 
 
 def find_test_duplicate(known: Sequence[str], target: AnomalibDataModule | None) -> tuple[str, str] | None:
-    """A validation or test image of a target that is among images already known, under the same path or as a copy.
-
-    Args:
-        known: Paths of images.
-        target: Data module that has been set up.
-
-    Returns:
-        Its path and the known one's, or ``None`` where there is none.
-    """
+    """`find_duplicate` of the validation and test images of a data module that has been set up."""
     splits = [getattr(target, split, None) for split in ("test_data", "val_data")]
     samples = [split.samples for split in splits if getattr(split, "samples", None) is not None]
     return find_duplicate(known, [path for each in samples for path in each.image_path])
 
 
 def find_duplicate(known: Sequence[str], tested: Sequence[str]) -> tuple[str, str] | None:
-    """An image that is among images already known, under the same path or as a copy.
+    """Paths of the first tested image that is among the known ones, under the same path or as a copy, and of its twin there.
 
-    Args:
-        known: Paths of images.
-        tested: Paths of the images to look for; those that are not there are passed over.
-
-    Returns:
-        Its path and the known one's, or ``None`` where there is none.
+    Files that are not there are passed over.
     """
     known_by_path = {Path(path).resolve(): path for path in known}
     known_by_size = defaultdict(list)
@@ -97,12 +80,7 @@ def find_duplicate(known: Sequence[str], tested: Sequence[str]) -> tuple[str, st
 
 
 def learned_and_tested(learned_from: Sequence[str], target: AnomalibDataModule) -> str | None:
-    """The first source that adapters have learned from and that is the very class of the data set to be tested.
-
-    Args:
-        learned_from: Data sets and classes, as in the adapters' provenance, ``"VisA/candle"``.
-        target: Data module that is tested on, after its ``setup``.
-    """
+    """The first source of adapters, such as ``"VisA/candle"``, that is a class of the data set that is to be tested on."""
     tested = classes_of(target)
     for source in learned_from:
         data_set, _, class_name = source.partition("/")

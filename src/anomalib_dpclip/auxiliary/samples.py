@@ -50,8 +50,7 @@ def auxiliary_samples(
     if shots is not None:
         frames = [few_shot(frame, shots, seed) for frame in frames]
     samples = pd.concat(frames, ignore_index=True)[["image_path", "mask_path", "label_index", "class_name", "data_set"]]
-    pairs = zip(samples.data_set, samples.class_name, strict=True)
-    samples["class_name"] = [describe(data_set, category) for data_set, category in pairs]
+    samples["class_name"] = list(map(describe, samples.data_set, samples.class_name))
     anomalous = samples[samples.label_index == 1]
     names = ", ".join(samples.data_set.unique())
     if anomalous.empty:
@@ -68,18 +67,15 @@ def auxiliary_samples(
 
 
 def _samples_of(source: AuxiliarySource, root: str | Path | None) -> pd.DataFrame:
+    if not isinstance(source, AnomalibDataModule | AnomalibDataset):
+        return read_labelled_set(str(source), root)
+    dataset: Any = source
     if isinstance(source, AnomalibDataModule):
         source.prepare_data()
         source.setup()
-        return _from_dataset(source.test_data, source.name, source.category)
-    if isinstance(source, AnomalibDataset):
-        return _from_dataset(source, source.name, source.category)
-    return read_labelled_set(str(source), root)
-
-
-def _from_dataset(dataset: AnomalibDataset, name: str, category: str | None) -> pd.DataFrame:
-    samples = dataset.samples.assign(data_set=name)
-    return samples if "class_name" in samples else samples.assign(class_name=category or "")
+        dataset = source.test_data
+    samples = dataset.samples.assign(data_set=source.name)
+    return samples if "class_name" in samples else samples.assign(class_name=source.category or "")
 
 
 def is_path(value: Any) -> bool:

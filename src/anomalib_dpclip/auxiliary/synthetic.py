@@ -22,21 +22,18 @@ DEFECT_SHARE = 0.5
 def synthetic_samples(
     target: AnomalibDataModule | None, class_name: str | None = None, shots: int | None = None, seed: int = 111
 ) -> pd.DataFrame:
-    """The normal training images of a data module that has been set up.
+    """The normal training images of a one-class data module that has been set up, as `auxiliary_samples` gives samples.
 
     They are none of its test images, and no defect of the target is seen: what is learned is one-class, not zero-shot.
 
     Args:
-        target: Any one-class data module of anomalib.
+        target: The data module.
         class_name: What the images show, for the prompts; by default from the data set and its categories.
         shots: Only so many images of each category.
         seed: Seed of that choice.
 
-    Returns:
-        Rows as `auxiliary_samples` gives them, all normal, of data set ``synthetic/<data set>``.
-
     Raises:
-        ValueError: If the data module has no normal training image.
+        ValueError: If there is no data module, or no normal training image in it.
     """
     if target is None:
         raise ValueError(f"--model.auxiliary {SYNTHETIC} learns from the target's normal training images: name it with --data")
@@ -63,14 +60,7 @@ def synthetic_samples(
 class SyntheticAuxiliaryDataset(AuxiliaryDataset):
     """Normal images, half of which get a synthetic defect: anomalib's Perlin generator, blended in after the resize.
 
-    Whether and which follows, like all augmentation, from the seed, the epoch and the image alone: each epoch shows other
-    defects, and a run can be repeated and resumed exactly.
-
-    Args:
-        samples: As `synthetic_samples` gives them.
-        image_size: Height and width of the images.
-        preprocessing: Preprocessing of the backbone: interpolation of the resize, and mean colour, which uncovered pixels get.
-        seed: Seed of defects and augmentation.
+    Whether and which follows, like all augmentation, from the seed, the epoch and the image alone.
     """
 
     def __init__(self, samples: pd.DataFrame, image_size: tuple[int, int], preprocessing: Preprocessing, seed: int) -> None:

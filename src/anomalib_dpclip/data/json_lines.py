@@ -1,9 +1,7 @@
 """JSON lines: any labelled set of images, listed in a metadata file, as a data module of anomalib."""
 
 import logging
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -34,6 +32,8 @@ class JSONLinesDataset(AnomalibDataset):
         bit_depth: Bits that 16-bit images use, where their files do not say.
     """
 
+    collate_fn = staticmethod(NamedImageBatch.collate)
+
     def __init__(self, samples: pd.DataFrame, name: str, bit_depth: int | None = None) -> None:
         super().__init__()
         self._name = name
@@ -47,10 +47,7 @@ class JSONLinesDataset(AnomalibDataset):
         return self._name
 
     def __getitem__(self, index: int) -> NamedImageItem:
-        """Read an image and, for segmentation, its mask; a normal image's mask is empty.
-
-        Returns:
-            The item, with an image (3, H, W) in [0, 1], and as ``class_name`` what prompts call its class.
+        """Read an image (3, H, W) in [0, 1] and, for segmentation, its mask: of zeros if it is normal, or has none.
 
         Raises:
             ImageReadError: If image or mask cannot be read, or differ in size; names the file.
@@ -58,9 +55,14 @@ class JSONLinesDataset(AnomalibDataset):
         sample = self.samples.iloc[index]
         picture = self._read_image(sample.image_path)
         image = to_dtype(to_image(picture), torch.float32, scale=True)
-        mask = self._mask(sample, picture.size) if self.task == TaskType.SEGMENTATION else None
+        mask, has_mask = None, isinstance(sample.mask_path, str)
+        if self.task == TaskType.SEGMENTATION:
+            size = picture.size
+            values = self._read_mask(sample.mask_path, size, sample.image_path) if has_mask else np.zeros(size[::-1], np.uint8)
+            mask = Mask(torch.from_numpy(values))
         if self.augmentations:
             image, mask = (self.augmentations(image), None) if mask is None else self.augmentations(image, mask)
+        is_known = has_mask or not sample.label_index
         return NamedImageItem(
             image=image,
             gt_mask=mask,
@@ -68,19 +70,8 @@ class JSONLinesDataset(AnomalibDataset):
             image_path=sample.image_path,
             mask_path=sample.mask_path if mask is not None else None,
             class_name=describe(self.name, sample.class_name),
-            has_mask=None if mask is None or self._fully_masked else torch.tensor(_has_mask(sample)),
+            has_mask=None if mask is None or self._fully_masked else torch.tensor(is_known),
         )
-
-    def _mask(self, sample: Any, size: tuple[int, int]) -> Mask:
-        """Mask of an image of a width and height, also where it is unknown: of zeros."""
-        if not sample.label_index or not _has_mask(sample):
-            return Mask(torch.zeros(size[::-1], dtype=torch.uint8))
-        return Mask(torch.from_numpy(self._read_mask(sample.mask_path, size, sample.image_path)))
-
-    @property
-    def collate_fn(self) -> Callable:
-        """Makes a `NamedImageBatch` of items."""
-        return NamedImageBatch.collate
 
 
 class JSONLines(AnomalibDataModule):
@@ -175,11 +166,7 @@ class JSONLines(AnomalibDataModule):
             self._require_training_images(f"val_split_mode {self.val_split_mode.value}")
 
     def _task_of(self, samples: pd.DataFrame) -> TaskType:
-        """Task that the masks allow, where the user leaves it open; says how many masks are missing where others are there.
-
-        Raises:
-            ValueError: If there is no mask and the task is segmentation.
-        """
+        """Task that the masks allow, where the user leaves it open; says how many masks are missing where others are there."""
         anomalous = samples[samples.label_index == 1]
         unmasked = anomalous[anomalous.mask_path.isna()]
         has_none = len(unmasked) == len(anomalous)
@@ -198,8 +185,7 @@ class JSONLines(AnomalibDataModule):
         return TaskType.SEGMENTATION
 
     def _create_test_split(self) -> None:
-        # anomalib would fill a test set that has anomalous images only with training images, but the file says what is
-        # tested.
+        # anomalib would fill a test set of anomalous images alone with training images, but the file says what is tested.
         if self.test_split_mode == TestSplitMode.SYNTHETIC:
             super()._create_test_split()
 
@@ -215,7 +201,3 @@ class JSONLines(AnomalibDataModule):
     def _require_training_images(self, purpose: str) -> None:
         if len(self.train_data) == 0:
             raise ValueError(f'{self.metadata} has no line with "split": "train", but {purpose} needs training images')
-
-
-def _has_mask(sample: Any) -> bool:
-    return not sample.label_index or isinstance(sample.mask_path, str)

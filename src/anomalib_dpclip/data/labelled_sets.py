@@ -1,9 +1,8 @@
-"""Labelled sets to learn from, by name: the test splits, with masks, of anomalib's image data modules."""
+"""Labelled sets by name: what anomalib's image data modules and JSON-lines files have to learn from or to list."""
 
 import importlib
 import inspect
-import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,8 @@ import pandas as pd
 from anomalib.data import AnomalibDataModule
 from anomalib.data.errors import MisMatchError
 
-from anomalib_dpclip.data.listing.metadata import read_metadata
+from anomalib_dpclip.data.listing.metadata import Sample, read_metadata, to_frame
 from anomalib_dpclip.files.downloads import network_timeout
-
-logger = logging.getLogger(__name__)
 
 MASKED_BMAD_CATEGORIES = ("Brain", "Liver", "Retina_RESC")
 """The categories of BMAD whose images have masks."""
@@ -25,10 +22,7 @@ _HOST_IMAGE_MODULES = "anomalib.data.datamodules.image."
 
 
 def data_module_class(name: str) -> Any:
-    """Data module class of a name, whatever its case.
-
-    Args:
-        name: Such as ``"VisA"`` or ``"MVTecAD"``.
+    """Data module class of a name such as ``"VisA"``, whatever its case.
 
     Raises:
         ValueError: If anomalib (with this plugin) has no image data module of that name.
@@ -72,18 +66,12 @@ def auxiliary_categories_of(cls: type[AnomalibDataModule]) -> tuple[str, ...]:
 
 
 def prepare_labelled_set(name: str, root: str | Path | None = None) -> None:
-    """Make sure that a set is on disk, downloading it where anomalib can.
-
-    Args:
-        name: Name of a data module or path of a JSON-lines file, see `read_labelled_set`.
-        root: Folder of the set; by default the data module's own.
+    """Make sure that a set, see `read_labelled_set`, is on disk, downloading it where anomalib can.
 
     Raises:
         FileNotFoundError: If it is not there and cannot be had; says where it was looked for and what to do.
     """
-    if _is_metadata(name):
-        return
-    for module in _modules(name, root):
+    for module in () if _is_metadata(name) else _auxiliary_modules(name, root):
         try:
             with network_timeout():
                 module.prepare_data()
@@ -117,7 +105,7 @@ def read_labelled_set(name: str, root: str | Path | None = None) -> pd.DataFrame
         samples = samples[samples.split == "test"]
         return samples.assign(data_set=path.resolve().parent.name).reset_index(drop=True)
     frames = []
-    for module in _modules(name, root):
+    for module in _auxiliary_modules(name, root):
         try:
             with matching_masks(f"the auxiliary set {name!r}, category {module.category!r} in {_root_of(module)},"):
                 module.setup()
@@ -130,13 +118,41 @@ def read_labelled_set(name: str, root: str | Path | None = None) -> pd.DataFrame
     return pd.concat(frames, ignore_index=True)
 
 
-@contextmanager
-def matching_masks(what: str, advice: str = "") -> Iterator[None]:
-    """Name the data set whose images and masks do not match while anomalib reads it.
+def datamodule_samples(name: str, root: Path, seed: int = 0) -> pd.DataFrame:
+    """List the training and test images of an anomalib data set, as `to_frame` does: of all of its categories that are on disk.
 
     Args:
-        what: The data set.
-        advice: What else can be done.
+        name: Image data module of anomalib, e.g. ``"MVTecAD"``, ``"VisA"`` or ``"BMAD"``.
+        root: Folder of the data set, in the layout that anomalib expects. VisA is brought into it where it isn't.
+        seed: Seed of the data module's splits, where it makes any.
+
+    Raises:
+        FileNotFoundError: If none of the categories is there.
+        ValueError: If there is no such data module, its images and masks don't match, or it has several masks an image.
+    """
+    cls = data_module_class(name)
+    categories = categories_of(cls)
+    # VisA's converted folders are one level further down, and empty for categories that are not there.
+    found = [each for each in categories if any(map(_has_files, (root / each, *root.glob(f"*/{each}"))))]
+    if not found:
+        raise FileNotFoundError(f"no category of {name} in {root}: a folder of {', '.join(categories)} should be there")
+    samples = []
+    # Everything that the test folder holds, and nothing moved to a validation split.
+    for module in _modules(cls, found, root=root, val_split_mode="none", test_split_mode="from_dir", seed=seed):
+        with matching_masks(f"category {module.category} of {name} in {root}"):
+            module.prepare_data()
+            module.setup()
+        for split, dataset in (("train", module.train_data), ("test", module.test_data)):
+            for row in dataset.samples.itertuples():
+                if row.label_index in (0, 1):  # -1 where the label is kept secret
+                    mask = _only_mask(row.mask_path, row.image_path)
+                    samples.append(Sample(row.image_path, int(row.label_index), module.category, mask, split))
+    return to_frame(samples)
+
+
+@contextmanager
+def matching_masks(what: str, advice: str = "") -> Iterator[None]:
+    """Name the data set whose images and masks do not match while anomalib reads it, and what else can be done.
 
     Raises:
         ValueError: In place of pandas', which knows of lengths alone, and of anomalib's.
@@ -150,16 +166,33 @@ def matching_masks(what: str, advice: str = "") -> Iterator[None]:
         ) from error
 
 
-def _modules(name: str, root: str | Path | None) -> list[AnomalibDataModule]:
+def _auxiliary_modules(name: str, root: str | Path | None) -> list[Any]:
     set_name, _, category = name.partition("/")
     cls = data_module_class(set_name)
     if category and category not in categories_of(cls):
         raise ValueError(f"{cls.__name__} has no category {category!r}: it has {', '.join(categories_of(cls))}")
-    categories = (category,) if category else auxiliary_categories_of(cls)
-    arguments: dict[str, Any] = {"root": root} if root is not None else {}
-    if "val_split_mode" in _arguments(cls):
-        arguments["val_split_mode"] = "none"  # every labelled test image is learned from
-    return [cls(category=each, **arguments) for each in categories]  # type: ignore[call-arg]  # as all that have a name
+    place = {} if root is None else {"root": root}
+    # Every labelled test image is learned from.
+    return _modules(cls, (category,) if category else auxiliary_categories_of(cls), val_split_mode="none", **place)
+
+
+def _modules(cls: Any, categories: Sequence[str], **arguments: Any) -> list[Any]:
+    """A data module for each category, with those of the arguments that it knows."""
+    known = inspect.signature(cls).parameters
+    options = {name: value for name, value in arguments.items() if name in known}
+    return [cls(category=each, **options) for each in categories]
+
+
+def _only_mask(masks: object, image_path: str) -> str | None:
+    """The mask of a sample of anomalib's, which may be a path, a list of paths, ``None``, NaN or empty."""
+    if isinstance(masks, list) and len(masks) > 1:
+        raise ValueError(f"{image_path} has {len(masks)} masks, but a metadata file has one an image: merge them first")
+    mask = masks[0] if isinstance(masks, list) and masks else masks
+    return mask if isinstance(mask, str) and mask else None
+
+
+def _has_files(folder: Path) -> bool:
+    return any(path.is_file() for path in folder.rglob("*"))
 
 
 def _is_metadata(name: str) -> bool:
@@ -169,11 +202,7 @@ def _is_metadata(name: str) -> bool:
 def _is_of_image_categories(cls: type[AnomalibDataModule]) -> bool:
     """Whether a data module has images, neither videos nor point clouds, of known categories."""
     is_image = any(base.__module__.startswith(_HOST_IMAGE_MODULES) for base in cls.__mro__)
-    return "category" in _arguments(cls) and (is_image or hasattr(cls, "categories"))
-
-
-def _arguments(cls: type) -> set[str]:
-    return set(inspect.signature(cls).parameters)
+    return "category" in inspect.signature(cls).parameters and (is_image or hasattr(cls, "categories"))
 
 
 def _root_of(module: AnomalibDataModule) -> Path:

@@ -14,7 +14,7 @@ from anomalib_dpclip.data.results.rows import CONTACT_SHEET, PICTURES, holds_res
 
 logger = logging.getLogger(__name__)
 
-UNSUPPORTED = (".heic", ".heif", ".avif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2")
+UNSUPPORTED = {".heic", ".heif", ".avif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2"}
 """Of photos that cannot be read: phones' and cameras' own formats."""
 
 
@@ -35,30 +35,27 @@ def photo_files(root: Path, outputs: Path | None = None) -> Iterator[str]:
     if not root.is_dir():
         raise FileNotFoundError(f"no folder {root}: root must be the folder that the photos are in")
     suffixes = {suffix for suffix, kind in Image.registered_extensions().items() if kind in FORMATS}
-    unsupported = []
+    left_out = []
     for path in _visible_files(root, outputs):
         if path.suffix.lower() in suffixes:
             yield str(path)
         elif path.suffix.lower() in UNSUPPORTED:
-            unsupported.append(path)
-    if unsupported:
-        kinds = ", ".join(sorted({path.suffix.lower() for path in unsupported}))
+            left_out.append(path)
+    if left_out:
+        kinds = ", ".join(sorted({path.suffix.lower() for path in left_out}))
         logger.warning(
-            "%d photos left out, such as %s: %s cannot be read, save them as JPEG", len(unsupported), unsupported[0], kinds
+            "%d photos left out, such as %s: %s cannot be read, save them as JPEG", len(left_out), left_out[0], kinds
         )
 
 
 def _visible_files(root: Path, outputs: Path | None) -> Iterator[Path]:
     """Files below a folder but for masks, what is hidden, and what a run has written."""
+    hidden = None if outputs is None else outputs.resolve()
     for folder, subfolders, files in os.walk(root, onerror=_raise):
         written = {PICTURES, CONTACT_SHEET} if CONTACT_SHEET in files or holds_results(Path(folder)) else set()
-        subfolders[:] = [name for name in subfolders if name not in written and _is_wanted(Path(folder, name), outputs)]
+        visible = [name for name in subfolders if not name.startswith(".") and name.lower() not in MASK_FOLDERS]
+        subfolders[:] = [name for name in visible if name not in written and Path(folder, name) != hidden]
         yield from (Path(folder, name) for name in files if name not in written and not name.startswith("."))
-
-
-def _is_wanted(folder: Path, outputs: Path | None) -> bool:
-    own = outputs is not None and folder == outputs.resolve()
-    return not own and not folder.name.startswith(".") and folder.name.lower() not in MASK_FOLDERS
 
 
 def _raise(error: OSError) -> NoReturn:

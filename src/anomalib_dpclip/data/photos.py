@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from anomalib.data import AnomalibDataModule
 from anomalib.data.transforms.utils import extract_transforms_by_type
-from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import Resize, Transform
 from torchvision.transforms.v2.functional import to_dtype, to_image
@@ -17,9 +16,8 @@ from anomalib_dpclip.data.images import FORMATS, ImageReadError
 from anomalib_dpclip.data.items import NamedImageBatch, NamedImageItem
 from anomalib_dpclip.data.photo_files import photo_files
 from anomalib_dpclip.data.readers import ImageReader
-from anomalib_dpclip.data.results import RESULTS, Result
-from anomalib_dpclip.data.results.resume import EarlierResults, prediction_digest
-from anomalib_dpclip.data.results.rows import read_rows
+from anomalib_dpclip.data.results.resume import earlier_rows, prediction_digest, take_over
+from anomalib_dpclip.data.results.rows import RESULTS, Result, read_rows, write_results
 from anomalib_dpclip.data.results.writer import ResultsWriter
 from anomalib_dpclip.data.workers import default_num_workers
 from anomalib_dpclip.data_sets.class_names import readable_name
@@ -46,8 +44,6 @@ class PhotosDataset(Dataset[NamedImageItem | None]):
         whole: All that these are a part of: the photos that have results already, too.
     """
 
-    whole: "PhotosDataset"
-
     def __init__(
         self,
         paths: list[str],
@@ -69,17 +65,12 @@ class PhotosDataset(Dataset[NamedImageItem | None]):
             photo = to_image(self.read_image(self.paths[index]))
         except ImageReadError:
             return None  # one bad file must not end a run of thousands; the results say which and why
-        return NamedImageItem(
-            image=self._prepared(photo),
-            image_path=self.paths[index],
-            class_name=self.class_names[index] if self.class_names else None,
-        )
-
-    def _prepared(self, photo: torch.Tensor) -> torch.Tensor:
-        """A photo (3, H, W) in 0..255, resized and in [0, 1]."""
         if getattr(self.resize, "is_eight_bit", False) and list(photo.shape[-2:]) != list(self.resize.size):
-            return self._resized(photo).float() / 255  # a quarter of the memory; of 16 megapixels half a second less
-        return self._resized(to_dtype(photo, torch.float32, scale=True))
+            image = self._resized(photo).float() / 255  # a quarter of the memory; of 16 megapixels half a second less
+        else:
+            image = self._resized(to_dtype(photo, torch.float32, scale=True))
+        name = self.class_names[index] if self.class_names else None
+        return NamedImageItem(image=image, image_path=self.paths[index], class_name=name)
 
     def collate_fn(self, items: list[NamedImageItem | None]) -> NamedImageBatch:
         """Make a batch of the images that could be read, if need be of none."""
@@ -141,12 +132,13 @@ class Photos(AnomalibDataModule):
             raise ValueError(f"num_workers must be at least 0, not {num_workers}")
         workers = default_num_workers() if num_workers is None else num_workers
         super().__init__(train_batch_size=batch_size, eval_batch_size=batch_size, num_workers=workers)
-        self.root = Path(root)
-        self.class_from_folder = class_from_folder
-        self.fresh = fresh
-        self.bit_depth = bit_depth
-        self.reduced_jpeg = reduced_jpeg
-        self.only = only
+        self.root, self.only = Path(root), only
+        self.class_from_folder, self.fresh, self.bit_depth, self.reduced_jpeg = (
+            class_from_folder,
+            fresh,
+            bit_depth,
+            reduced_jpeg,
+        )
         self.listener: Callable[[Sequence[Result]], None] | None = None
         self._read_image = ImageReader(bit_depth)
 
@@ -181,7 +173,9 @@ class Photos(AnomalibDataModule):
         outputs = Path(self.trainer.default_root_dir) if self.trainer else None
         paths = self._paths(outputs)
         left = paths if outputs is None else self._without_results(paths, outputs)
-        resize = self._resize()
+        # The workers resize, before images of different sizes are put together.
+        pre_processor = getattr(self.trainer.lightning_module, "pre_processor", None) if self.trainer else None
+        resize = next(iter(extract_transforms_by_type(getattr(pre_processor, "transform", None), Resize)), None)
         if self.reduced_jpeg and resize is not None:
             self._read_image.side = _REDUCED * max(resize.size)
         dataset = self._dataset(left, resize)
@@ -201,27 +195,20 @@ class Photos(AnomalibDataModule):
         class_names = [self._class_of(path) for path in paths] if self.class_from_folder else None
         return PhotosDataset(paths, class_names, resize, self._read_image)
 
-    def _resize(self) -> Resize | None:
-        """The model's resize: done by the workers, before images of different sizes are put together."""
-        pre_processor = getattr(self.trainer.lightning_module, "pre_processor", None) if self.trainer else None
-        return next(iter(extract_transforms_by_type(getattr(pre_processor, "transform", None), Resize)), None)
-
     def _without_results(self, paths: list[str], outputs: Path) -> list[str]:
         """Take over earlier results, attach a writer for the new ones, and give the photos that are left to do."""
         trainer: Any = self.trainer
-        settings = {
-            "class_from_folder": self.class_from_folder,
-            "bit_depth": self.bit_depth,
-            "reduced_jpeg": self.reduced_jpeg,
-            "precision": trainer.precision,
-        }
-        model = prediction_digest(trainer.lightning_module, paths, settings)
-        earlier = EarlierResults(outputs, model, self.fresh)
-        left = [path for path in paths if path not in earlier.done]
-        self._check_devices_and_memory(trainer, len(left))
+        settings = {name: getattr(self, name) for name in ("class_from_folder", "bit_depth", "reduced_jpeg")}
+        model = prediction_digest(trainer.lightning_module, paths, settings | {"precision": trainer.precision})
+        done = set() if self.fresh else {row.path for row in earlier_rows(outputs, model)}
+        left = [path for path in paths if path not in done]
+        if 0 < len(left) < trainer.world_size:
+            raise ValueError(f"{len(left)} left for {trainer.world_size} devices: set --trainer.devices {len(left)}")
+        if trainer.predict_loop.return_predictions and len(left) > MANY:
+            logger.warning("all predictions are kept in memory: say --return_predictions false, they are in %s", RESULTS)
         trainer.strategy.barrier()  # all processes have read what the first one now puts together
         if trainer.is_global_zero:
-            earlier.take_over()
+            write_results(outputs, []) if self.fresh else take_over(outputs, model)
             to_do = f"{len(left)} to predict" if left else "nothing to do"
             logger.info("%s; %d photos have results in %s", to_do, len(paths) - len(left), outputs)
         # Last, so that a row says that the heat map is there too.
@@ -231,13 +218,6 @@ class Photos(AnomalibDataModule):
             asked = set(paths)
             self.listener([row for row in read_rows(outputs / RESULTS) if row.path in asked])
         return left
-
-    @staticmethod
-    def _check_devices_and_memory(trainer: Trainer, left: int) -> None:
-        if 0 < left < trainer.world_size:
-            raise ValueError(f"{left} left for {trainer.world_size} devices: set --trainer.devices {left}")
-        if trainer.predict_loop.return_predictions and left > MANY:
-            logger.warning("all predictions are kept in memory: say --return_predictions false, they are in %s", RESULTS)
 
     def _class_of(self, path: str) -> str:
         folder, *file = Path(path).relative_to(self.root.resolve()).parts

@@ -1,26 +1,42 @@
 """Readers of a data set's photos and masks: all are read alike, and what looks wrong is pointed out, once a run.
 
-Cameras store 10 or 12 bits in files of 16, which are black if 65535 is white. A TIFF may say so (BitsPerSample,
-MaxSampleValue), and so may a PNG (sBIT). Where the file does not say, the user can.
+Cameras store 10 or 12 bits in files of 16, which are black if 65535 is white. Where the file does not say so, the user can.
 """
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from PIL import Image
 
 from anomalib_dpclip.data.images import SIXTEEN_BIT_MODES, load_image, read_mask, to_rgb
-from anomalib_dpclip.data.workers import Once
 
 logger = logging.getLogger(__name__)
 
-FULL_DEPTH = 16
 NARROW_DEPTH = 12
 """A 16-bit photo with nothing above these many bits is 16 times darker than white at best: hardly meant so."""
 
 _SHALLOWEST = 10
+
+
+class Once:
+    """True the first time that it is asked, in whichever process and copy of a data set."""
+
+    def __init__(self) -> None:
+        self._asked = torch.zeros(1, dtype=torch.bool).share_memory_()
+
+    def __call__(self) -> bool:
+        """Whether nobody has asked before."""
+        first = not self._asked
+        self._asked.fill_(True)
+        return first
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Once":
+        """The same: anomalib copies data sets to split them."""
+        return self
 
 
 class ImageReader:
@@ -35,17 +51,13 @@ class ImageReader:
     """
 
     def __init__(self, bit_depth: int | None = None, side: int | None = None) -> None:
-        if bit_depth is not None and not 8 <= bit_depth <= FULL_DEPTH:
-            raise ValueError(f"bit_depth must lie in 8..{FULL_DEPTH}, not {bit_depth}")
+        if bit_depth is not None and not 8 <= bit_depth <= 16:
+            raise ValueError(f"bit_depth must lie in 8..16, not {bit_depth}")
         self.bit_depth, self.side = bit_depth, side
         self._once = Once()
 
     def __call__(self, path: str | Path) -> Image.Image:
-        """Read a photo as 8-bit RGB, upright.
-
-        Raises:
-            ImageReadError: As in `read_image`.
-        """
+        """Read a photo as 8-bit RGB, upright; raises as `read_image`."""
         image = load_image(path, side=self.side)
         if self.bit_depth is None and image.mode in SIXTEEN_BIT_MODES and "bit_depth" not in image.info:
             used = int(np.asarray(image).max()).bit_length()
@@ -60,22 +72,13 @@ class ImageReader:
 
 
 class MaskReader:
-    """Reads the masks of anomalous images, and names the first one that is empty."""
+    """Reads the masks of images that are labelled anomalous, and names the first one that is empty."""
 
     def __init__(self) -> None:
         self._once = Once()
 
     def __call__(self, path: str, size: tuple[int, int], image_path: str) -> npt.NDArray[np.uint8]:
-        """Read a mask ``(H, W)``, 1 where anomalous and 0 elsewhere.
-
-        Args:
-            path: Mask file.
-            size: Width and height of its image.
-            image_path: Its image, which is labelled anomalous.
-
-        Raises:
-            ImageReadError: As in `read_mask`.
-        """
+        """A mask ``(H, W)``, as `read_mask` gives and refuses it."""
         mask = read_mask(path, size, image_path)
         if not mask.any() and self._once():
             logger.warning(

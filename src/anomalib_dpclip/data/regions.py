@@ -49,7 +49,7 @@ class Region(NamedTuple):
 def find_regions(
     heat: npt.NDArray[np.float32], mask: npt.NDArray[np.bool_], size: tuple[int, int], min_area: int = 0
 ) -> tuple[list[Region], npt.NDArray[np.bool_]]:
-    """Find the connected regions of a mask.
+    """Find the connected regions of a mask, the highest score first; the second result is the mask without specks.
 
     Args:
         heat: Anomaly map ``(H, W)``.
@@ -57,48 +57,37 @@ def find_regions(
         size: Width and height of the photo, whose pixels boxes and areas are counted in.
         min_area: Pixels of the photo that a region has at least; smaller ones are specks.
 
-    Returns:
-        The regions, the highest score first, and the mask without the specks.
-
     Example:
         >>> heat, mask = np.zeros((4, 8), np.float32), np.zeros((4, 8), bool)
         >>> mask[1:3, 2:4], heat[1, 3] = True, 0.75
         >>> find_regions(heat, mask, (80, 40))[0]
         [Region(left=20, top=10, right=40, bottom=30, score=0.75, area=400)]
     """
-    if not mask.any():
-        return [], mask
     labels, count = ndimage.label(mask, _TOUCHING)
     width, height = size
-    pixel = width * height / mask.size
-    areas = np.bincount(labels.ravel(), minlength=count + 1) * pixel
+    areas = np.bincount(labels.ravel(), minlength=count + 1) * (width * height / mask.size)
     kept = areas >= min_area
     kept[0] = False
     peaks = ndimage.maximum(heat, labels, np.arange(count + 1))
-    across, down = width / mask.shape[1], height / mask.shape[0]
-    found = [
-        Region(columns.start, rows.start, columns.stop, rows.stop, float(peaks[number]), 0).scaled(across, down)
-        ._replace(area=max(1, round(areas[number])))
-        for number, (rows, columns) in enumerate(ndimage.find_objects(labels), start=1)
-        if kept[number]
-    ]  # fmt: skip
+    found = []
+    for number, (rows, columns) in enumerate(ndimage.find_objects(labels), start=1):
+        if kept[number]:
+            region = Region(columns.start, rows.start, columns.stop, rows.stop, float(peaks[number]), 0)
+            in_photo = region.scaled(width / mask.shape[1], height / mask.shape[0])
+            found.append(in_photo._replace(area=max(1, round(areas[number]))))
     return sorted(found, key=lambda region: -region.score), kept[labels]
 
 
 def batch_regions(batch: ImageBatch, min_area: int = 0) -> list[list[Region]]:
     """Regions of each image of a batch that has paths; none without maps and masks."""
-    paths = batch.image_path or []
+    found: list[list[Region]] = [[] for _ in batch.image_path or []]
     if batch.anomaly_map is None or batch.pred_mask is None:
-        return [[] for _ in paths]
+        return found
     maps, masks = batch.anomaly_map.float().cpu().numpy(), batch.pred_mask.bool().cpu().numpy()
-    return [_file_regions(path, heat, mask, min_area) for path, heat, mask in zip(paths, maps, masks, strict=True)]
-
-
-def _file_regions(path: str, heat: npt.NDArray[np.float32], mask: npt.NDArray[np.bool_], min_area: int) -> list[Region]:
-    if not mask.any():  # then there is no need to look how large the photo is
-        return []
-    try:
-        return find_regions(heat, mask, photo_size(path), min_area)[0]
-    except ImageReadError as error:  # it has gone since it was predicted; its score is not lost
-        logger.warning("no regions: %s", error)
-        return []
+    for index, path in enumerate(batch.image_path or []):
+        try:
+            if masks[index].any():  # else there is no need to look how large the photo is
+                found[index], _ = find_regions(maps[index], masks[index], photo_size(path), min_area)
+        except ImageReadError as error:  # it has gone since it was predicted; its score is not lost
+            logger.warning("no regions: %s", error)
+    return found

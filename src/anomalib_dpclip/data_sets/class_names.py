@@ -1,8 +1,6 @@
-"""Readable class descriptions of the method's data sets: data set + category -> what the prompts say.
+"""What the classes of the method's data sets show: prompts name that ("dark bottle"), not a folder.
 
-DP-CLIP (Feature Decoupling and Channel Purification), text anchors: what stands for the class in the prompts.
-
-The descriptions are parameters of the method: prompts name what an image shows ("dark bottle"), not its folder.
+DP-CLIP (Feature Decoupling and Channel Purification), text anchors: the descriptions are parameters of the method.
 """
 
 import re
@@ -62,15 +60,14 @@ _DESCRIPTIONS: dict[str, dict[str, str]] = {
         "03": "oval concentric circular rings in gradient shades of blue and white",
     },
     "bmad": {"brain": "scan", "liver": "scan", "retina": "scan", "retina_resc": "scan", "retina_oct2017": "scan"},
-    "colon": dict.fromkeys(("colon_clinicdb", "colon_colondb", "cvc-300", "colon_kvasir", "kvasir"), "colon endoscopy image"),
 }
+
+_POLYPS = "colon endoscopy image"
+"""What all polyp sets show, whatever their folders are called."""
 
 
 def readable_name(name: str | None) -> str:
     """A class's name as prompts say it, whoever gave it: words with single spaces, ``"object"`` where there are none.
-
-    Args:
-        name: From a command line, a folder, a metadata file or a page.
 
     Example:
         >>> readable_name("brushed_metal"), readable_name("  metal   nut "), readable_name("_")
@@ -80,32 +77,20 @@ def readable_name(name: str | None) -> str:
 
 
 def describe(data_set: str | None, category: str | None) -> str:
-    """Readable class name for the prompts.
-
-    Args:
-        data_set: Name of the data set, e.g. ``"MVTecAD"``, ``"BTech"``, ``"Colon_Kvasir"``.
-        category: Category as the data set spells it, e.g. ``"metal_nut"``.
-
-    Returns:
-        The method's description where it has one, else the category in words, else ``"object"``.
+    """What prompts call a category, as its data set spells it: the method's description, else the category in words.
 
     Example:
         >>> describe("MVTecAD", "bottle"), describe("Folder", "gear_wheel"), describe(None, None)
         ('dark bottle', 'gear wheel', 'object')
     """
-    table = _DESCRIPTIONS.get(data_set_key(data_set), {})
-    known = table.get((category or "").lower())
-    if known is None and data_set_key(data_set) == "colon":
-        known = "colon endoscopy image"  # one class whatever its folder is called
-    return known or readable_name(category)
+    key = data_set_key(data_set)
+    if key == "colon":
+        return _POLYPS
+    return _DESCRIPTIONS.get(key, {}).get((category or "").lower()) or readable_name(category)
 
 
 def classes_of(datamodule: "AnomalibDataModule") -> set[str]:
-    """Readable names of all classes that a data module tests, empty where none is known.
-
-    Args:
-        datamodule: Data module of one category, or one whose images carry each the name of its own, as those of JSON lines.
-    """
+    """Readable names of all classes that a data module tests, of its images or its category; empty where none is known."""
     samples = getattr(getattr(datamodule, "test_data", None), "samples", None)
     if samples is not None and "class_name" in samples:
         categories = samples.class_name.unique()
@@ -115,12 +100,7 @@ def classes_of(datamodule: "AnomalibDataModule") -> set[str]:
 
 
 def target_name(datamodule: Any, class_name: str | None) -> str:
-    """What the images of a run are of, such as ``Surfaces/weave``; the class, if no data module says more.
-
-    Args:
-        datamodule: Data module of the run, if there is one.
-        class_name: Class that the user named, if any.
-    """
+    """What the images of a run are of, such as ``Surfaces/weave``; the class that the user named, if no data module says it."""
     data_set, category = getattr(datamodule, "name", None), getattr(datamodule, "category", None)
     if not data_set:
         return class_name or ""

@@ -2,15 +2,14 @@
 
 from typing import Literal
 
-from anomalib_dpclip.data_sets.names import data_set_key, is_known
+from anomalib_dpclip.data_sets.names import data_set_key
 
 Domain = Literal["industrial", "medical"]
 
-_MEDICAL = {"bmad", "colon"}
-
-
 DEFAULT_DOMAIN: Domain = "industrial"
 """Where nothing says which."""
+
+_INDUSTRIAL, _MEDICAL = {"mvtec", "visa", "btad", "mpdd"}, {"bmad", "colon"}
 
 
 def domain_of(data_set: str | None) -> Domain | None:
@@ -20,6 +19,7 @@ def domain_of(data_set: str | None) -> Domain | None:
         >>> domain_of("BMAD"), domain_of("VisA"), domain_of("my photos")
         ('medical', 'industrial', None)
     """
-    if not is_known(data_set):
-        return None
-    return "medical" if data_set_key(data_set) in _MEDICAL else "industrial"
+    key = data_set_key(data_set)
+    if key in _MEDICAL:
+        return "medical"
+    return "industrial" if key in _INDUSTRIAL else None

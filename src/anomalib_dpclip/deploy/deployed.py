@@ -7,15 +7,6 @@ from torch import Tensor, nn
 from anomalib_dpclip.post_processing.post_processor import DPCLIPPostProcessor
 from anomalib_dpclip.post_processing.scale import unpacked
 
-SCALES = "scales"
-"""Name of the table of thresholds in a file: an input while it is exported, so that nothing is computed from it beforehand."""
-
-CLASS = "class"
-"""Name of the input that chooses one of several classes, by its number from 0."""
-
-RAW_SCORE = "raw_score"
-"""Name of the image score before its normalisation."""
-
 
 class DeployedOutputs(NamedTuple):
     """What a file gives: as anomalib's `InferenceBatch`, and the raw image score."""

@@ -24,14 +24,10 @@ CALIBRATION_IMAGES = 64
 
 
 def require_quantisable(compression_type: CompressionType | None, tiles: int) -> None:
-    """Make sure that a file can be compressed, before it takes minutes to write: NNCF cannot make a graph of a loop.
-
-    Args:
-        compression_type: What is asked for.
-        tiles: Number of tiles along each side, as in `DPCLIP`.
+    """Make sure that a model of so many tiles a side can be compressed, before its file takes minutes to write.
 
     Raises:
-        ValueError: If there is no such compression of such a model.
+        ValueError: If there is no such compression of such a model: NNCF cannot make a graph of a loop.
     """
     if compression_type == CompressionType.INT8_ACQ:
         raise ValueError("INT8_ACQ is not offered for DPCLIP: use INT8_PTQ, or INT8 (weights)")
@@ -84,8 +80,7 @@ def _compress_weights(model: Any) -> Any:
     if not loops:
         return nncf.compress_weights(model)
     for loop in loops:  # the tower is in what is repeated; of its copy NNCF can make a graph, of a converted loop it cannot
-        repeated = loop.get_function().clone()
-        loop.set_function(nncf.compress_weights(repeated))
+        loop.set_function(nncf.compress_weights(loop.get_function().clone()))
     return model
 
 
@@ -93,10 +88,9 @@ def _quantise(model: Any, images: list[np.ndarray], others: Mapping[str, np.ndar
     import nncf
 
     inputs: dict[int | str, np.ndarray] = dict(others.items())
-    products = products_with_weights(model)
     nodes = [node for node in model.get_ordered_ops() if node.get_type_name() not in {"Constant", "Parameter", "Result"}]
-    kept = sorted({node.get_friendly_name() for node in nodes} - products)
-    logger.info("quantising %d products with weights, %d other operations stay as they are", len(products), len(kept))
+    kept = sorted({node.get_friendly_name() for node in nodes if not _is_product_with_weights(node)})
+    logger.info("quantising %d products with weights, %d other operations stay as they are", len(nodes) - len(kept), len(kept))
     return nncf.quantize(
         model,
         nncf.Dataset(images, lambda image: inputs | {0: image}),
@@ -125,13 +119,9 @@ def normal_images(datamodule: AnomalibDataModule | None) -> list[np.ndarray]:
     return [np.asarray(dataset[int(index)].image)[None] for index in normal[chosen]]
 
 
-def products_with_weights(model: Any) -> set[str]:
-    """Names of the products of tokens with a matrix of weights; those with one direction, a similarity, are none."""
-    return {
-        node.get_friendly_name()
-        for node in model.get_ordered_ops()
-        if node.get_type_name() == "MatMul" and any(_is_weight_matrix(node.input_value(side)) for side in range(2))
-    }
+def _is_product_with_weights(node: Any) -> bool:
+    """Whether a node multiplies tokens by a matrix of weights; a product with one direction, a similarity, is none."""
+    return node.get_type_name() == "MatMul" and any(_is_weight_matrix(node.input_value(side)) for side in range(2))
 
 
 def _is_weight_matrix(value: Any) -> bool:

@@ -1,37 +1,20 @@
-"""The frozen tower with what learns: from images to adapted tokens, and to features in the joint space.
+"""The frozen tower with what learns: F, F', blocks, projectors and V_image of DP-CLIP."""
 
-DP-CLIP (Feature Decoupling and Channel Purification): F, F', blocks, projectors and V_image.
-"""
-
-import copy
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple, get_args
+from copy import deepcopy
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from anomalib_dpclip.clip.fingerprint import fingerprint
 from anomalib_dpclip.clip.towers import tower_of
+from anomalib_dpclip.clip.weights import fingerprint
 from anomalib_dpclip.files.seeded import seeded
 from anomalib_dpclip.method.adapters import ChannelPurification, LayerAdapter, Pooling, Projector
 from anomalib_dpclip.method.anomaly_map import Detection, class_token_score, detection_score
-
-
-class TowerOutput(NamedTuple):
-    """Images in the joint space.
-
-    Attributes:
-        taps: Unit tokens ``(B, L, E)``, one tensor a tap.
-        score: Of the whole image ``(B,)``, in [0, 1].
-        tokens: The taps' tokens ``(B, L, C)`` before the projectors.
-    """
-
-    taps: list[Tensor]
-    score: Tensor
-    tokens: list[Tensor]
 
 
 class AdaptedTower(nn.Module):
@@ -73,42 +56,30 @@ class AdaptedTower(nn.Module):
         self.backbone = tower_of(clip.visual)
         self.backbone_fingerprint = fingerprint(clip)
         depth, width, embed_dim = self.backbone.depth, self.backbone.width, self.backbone.embed_dim
-        quarter = math.ceil(depth / 4)
-        self.adapter_layers = tuple(range(quarter) if adapter_layers is None else adapter_layers)
-        self.tap_layers = tuple(
-            [math.ceil(depth * quarters / 4) for quarters in (1, 2, 3, 4)] if tap_layers is None else tap_layers
-        )
+        self.adapter_layers = tuple(range(math.ceil(depth / 4)) if adapter_layers is None else adapter_layers)
+        quarters = [math.ceil(depth * number / 4) for number in (1, 2, 3, 4)]
+        self.tap_layers = tuple(quarters if tap_layers is None else tap_layers)
         self._check_layers(depth)
         if not 0 <= adapter_weight <= 1:
             raise ValueError(f"adapter_weight must lie in [0, 1], not {adapter_weight}")
-        self.adapter_weight, self.projector_activation = adapter_weight, projector_activation
-        self.grn_pooling = grn_pooling
         if detection not in get_args(Detection):
             raise ValueError(f"detection must be one of {', '.join(get_args(Detection))}, not {detection!r}")
-        self.detection = detection
+        self.adapter_weight, self.projector_activation = adapter_weight, projector_activation
+        self.grn_pooling, self.detection = grn_pooling, detection
         self.checkpointing = False
 
         # The attribute names are those of the published checkpoints.
         self.layer_adapters = nn.ModuleList(
             LayerAdapter(width, weight=adapter_weight, pooling=grn_pooling) for _ in self.adapter_layers
         )
-        use_grn = grn_pooling != "none"
-        self.seg_proj = nn.ModuleList(
-            Projector(width, embed_dim, activation=projector_activation, use_grn=use_grn) for _ in self.tap_layers
-        )
-        self.det_proj = Projector(width, embed_dim, activation=projector_activation, use_grn=use_grn)
+        options = {"activation": projector_activation, "use_grn": grn_pooling != "none"}
+        self.seg_proj = nn.ModuleList(Projector(width, embed_dim, **options) for _ in self.tap_layers)
+        self.det_proj = Projector(width, embed_dim, **options)
 
     def initial_adapters(self, seed: int) -> dict[str, Tensor]:
-        """Adapters and projectors as they are before anything is learned, the same for the same seed.
-
-        Args:
-            seed: As the constructor has it with ``torch.manual_seed`` before it.
-
-        Returns:
-            Tensors by their names in the state dict; the model itself stays as it is.
-        """
-        parts = {name.removesuffix("."): copy.deepcopy(getattr(self, name.removesuffix("."))) for name in self.adapter_prefixes}
-        adapters = nn.ModuleDict(parts)
+        """Tensors of adapters and projectors by their names, as the constructor has them after ``torch.manual_seed(seed)``."""
+        names = [prefix.removesuffix(".") for prefix in self.adapter_prefixes]
+        adapters = nn.ModuleDict({name: deepcopy(getattr(self, name)) for name in names})
         with seeded(seed):
             for module in adapters.modules():
                 if isinstance(module, ChannelPurification):
@@ -134,42 +105,30 @@ class AdaptedTower(nn.Module):
             )
 
     def features(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Tap tokens and detection feature.
+        """Unit tokens ``(B, L, E)``, one tensor a tap, and detection features ``(B, E)``, of length at most 1.
 
-        Args:
-            images: Normalised images ``(B, 3, H, W)`` of the backbone's size.
-
-        Returns:
-            Unit tokens ``(B, L, E)``, one tensor a tap, and the detection features ``(B, E)``, of length at most 1.
-
-        Raises:
-            ValueError: If the images have another size than the backbone.
+        `images` are normalised ``(B, 3, H, W)``, of the backbone's size; else a ValueError is raised.
         """
         taps, _ = self.tap_tokens(images)
         return self._projected(taps), self.det_proj(taps[-1]).mean(dim=1)
 
-    def encode(self, images: Tensor, anchors: Tensor) -> TowerOutput:
-        """What the images show, against given anchors.
+    def encode(self, images: Tensor, anchors: Tensor) -> tuple[list[Tensor], Tensor, list[Tensor]]:
+        """What images, as in `features`, show against anchors ``(E, 2)`` or ``(B, E, 2)``.
 
-        Args:
-            images: Normalised images ``(B, 3, H, W)`` of the backbone's size.
-            anchors: ``(E, 2)`` or ``(B, E, 2)``.
+        Returns:
+            Unit tokens ``(B, L, E)``, one tensor a tap; image scores ``(B,)`` in [0, 1]; and the taps' tokens ``(B, L, C)``
+            before the projectors.
         """
         taps, tokens = self.tap_tokens(images)
         if self.detection == "projector":
-            score = detection_score(self.det_proj(taps[-1]).mean(dim=1), anchors)
-        else:
-            score = class_token_score(self._image_feature(tokens), anchors)
-        return TowerOutput(self._projected(taps), score, taps)
+            return self._projected(taps), detection_score(self.det_proj(taps[-1]).mean(dim=1), anchors), taps
+        for index in range(self.tap_layers[-1], self.backbone.depth):
+            tokens = self.backbone.layer(index, tokens)
+        image = functional.normalize(self.backbone.image_feature(tokens), dim=-1)
+        return self._projected(taps), class_token_score(image, anchors), taps
 
     def _projected(self, taps: list[Tensor]) -> list[Tensor]:
         return [project(tap) for project, tap in zip(self.seg_proj, taps, strict=True)]
-
-    def _image_feature(self, tokens: Tensor) -> Tensor:
-        """The image's unit feature ``(B, E)`` as the backbone itself pools it, from tokens after the last tapped layer."""
-        for index in range(self.tap_layers[-1], self.backbone.depth):
-            tokens = self.backbone.layer(index, tokens)
-        return functional.normalize(self.backbone.image_feature(tokens), dim=-1)
 
     def tap_tokens(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
         """Patch tokens at the taps ``(B, L, C)``, normed, and all tokens ``(B, P + L, C)`` after the last tapped layer."""
@@ -194,15 +153,10 @@ class AdaptedTower(nn.Module):
 
 
 def require_size(images: Tensor, size: tuple[int, int], arguments: str) -> None:
-    """Make sure that images ``(B, 3, H, W)`` have the size that a model takes.
-
-    Args:
-        images: The images.
-        size: Height and width.
-        arguments: Those of `DPCLIP` that it follows from, for the message.
+    """Make sure that images ``(B, 3, H, W)`` have the height and width that follow from these arguments of `DPCLIP`.
 
     Raises:
-        ValueError: If they have another.
+        ValueError: If they have another size.
     """
     if tuple(images.shape[-2:]) != size:
         raise ValueError(f"images are {tuple(images.shape[-2:])}, the model takes {size}: resize them, or set {arguments}")

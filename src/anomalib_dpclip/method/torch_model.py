@@ -1,7 +1,4 @@
-"""DP-CLIP as a plain torch module: from images to raw anomaly maps and detection scores. The maths is in what it imports.
-
-DP-CLIP (Feature Decoupling and Channel Purification), inference.
-"""
+"""DP-CLIP as a plain torch module: from images to raw anomaly maps and detection scores. The maths is in what it imports."""
 
 from typing import Any, NamedTuple, get_args
 
@@ -18,8 +15,7 @@ class TextEvidence(NamedTuple):
     """What the text anchors say of images.
 
     Attributes:
-        margin: Similarity to the abnormal less similarity to the normal anchor, averaged over the taps, before the blur
-            ``(B, rows, columns)``, in [-2, 2].
+        margin: `tap_average` before the blur ``(B, rows, columns)``, in [-2, 2].
         score: Detection score ``(B,)``, in [0, 1].
         tokens: Tokens of each tap ``(B, L, C)`` before the projectors.
     """
@@ -32,13 +28,16 @@ class TextEvidence(NamedTuple):
 class DPCLIPModel(AdaptedTower):
     """The paper's model: an adapted tower whose tokens are compared with text anchors.
 
+    Images are normalised ``(B, 3, H, W)`` of the backbone's size; another size is a ValueError. Anchors are ``(E, 2)``, columns
+    normal and abnormal, or ``(B, E, 2)`` where each image has its own class.
+
     Args:
         clip: As in `AdaptedTower`.
         domain: ``"industrial"`` or ``"medical"``: which blur the anomaly map gets.
         architecture: The other arguments of `AdaptedTower`.
 
     Attributes:
-        anchors: Text anchors ``(E, 2)`` of the current class, columns normal and abnormal (buffer).
+        anchors: Text anchors ``(E, 2)`` of the current class (buffer).
 
     Raises:
         ValueError: As in `AdaptedTower`, for an unknown domain, or for an image too small for the blur.
@@ -67,32 +66,16 @@ class DPCLIPModel(AdaptedTower):
         self._domain = domain
 
     def evidence(self, images: Tensor, anchors: Tensor) -> TextEvidence:
-        """What the text anchors say of images, before the blur.
-
-        Args:
-            images: Normalised images ``(B, 3, H, W)`` of the backbone's size.
-            anchors: ``(E, 2)``, or ``(B, E, 2)`` where each image has its own class.
-        """
-        encoded = self.encode(images, anchors)
-        return TextEvidence(tap_average(encoded.taps, anchors, self.backbone.grid), encoded.score, encoded.tokens)
+        """What the text anchors say of images, before the blur."""
+        taps, score, tokens = self.encode(images, anchors)
+        return TextEvidence(tap_average(taps, anchors, self.backbone.grid), score, tokens)
 
     def blur(self, margin: Tensor) -> Tensor:
         """Margins ``(B, rows, columns)`` with the domain's Gaussian blur, on any token grid."""
         return blur_grid(margin, self.domain)
 
     def predict(self, images: Tensor, anchors: Tensor) -> InferenceBatch:
-        """Raw anomaly maps and detection scores against given anchors, as published.
-
-        Args:
-            images: Normalised images ``(B, 3, H, W)`` of the backbone's size.
-            anchors: ``(E, 2)``, or ``(B, E, 2)`` where each image has its own class.
-
-        Returns:
-            ``anomaly_map`` ``(B, H, W)`` and ``pred_score`` ``(B,)``, both in [0, 1].
-
-        Raises:
-            ValueError: If the images have another size.
-        """
+        """Raw ``anomaly_map`` ``(B, H, W)`` and ``pred_score`` ``(B,)``, both in [0, 1], as published."""
         evidence = self.evidence(images, anchors)
         maps = anomaly_map(resize_map(self.blur(evidence.margin), self.backbone.image_size))
         return InferenceBatch(anomaly_map=maps, pred_score=evidence.score)

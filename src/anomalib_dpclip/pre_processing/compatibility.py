@@ -4,7 +4,6 @@ Whatever transforms it is made of, it is tried on plain images and ramps. A crop
 elsewhere than the defect, and without the normalisation scores would be of other images than the backbone knows.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -20,12 +19,7 @@ TOLERANCE = 0.02
 
 
 def require_whole_images(pre_processor: Any, image_size: tuple[int, int], preprocessing: Preprocessing) -> None:
-    """Make sure that the model can be given what a pre-processor makes of images.
-
-    Args:
-        pre_processor: Module whose ``transform`` prepares images; without one, images come prepared.
-        image_size: Height and width of the model's input.
-        preprocessing: Mean and standard deviation that the backbone expects.
+    """Make sure that the model can be given what a pre-processor's ``transform``, if it has one, makes of images.
 
     Raises:
         ValueError: If images have another size, other statistics or another geometry; names the remedy.
@@ -57,22 +51,16 @@ def require_whole_images(pre_processor: Any, image_size: tuple[int, int], prepro
 
 
 def require_same_resize(pre_processor: Any, image_size: tuple[int, int]) -> None:
-    """Make sure that an exported file prepares images as the model does: anomalib leaves antialiasing out of exports.
-
-    Args:
-        pre_processor: Module with a ``transform`` and an ``export_transform``, or with neither.
-        image_size: Height and width of the images that the file is given.
+    """Make sure that an exported file prepares images of a size as the model does: anomalib leaves antialiasing out of exports.
 
     Raises:
-        ValueError: If the one gives other images than the other; names the remedy.
+        ValueError: If ``export_transform`` gives other images than ``transform``; names the remedy.
     """
-    given: list[Callable[[Tensor], Tensor] | None] = [
-        getattr(pre_processor, f"{kind}transform", None) for kind in ("", "export_")
-    ]
-    if given[0] is None or given[1] is None:
+    transform, exported = (getattr(pre_processor, f"{kind}transform", None) for kind in ("", "export_"))
+    if transform is None or exported is None:
         return
     noise = torch.rand(1, 3, *image_size, generator=torch.Generator().manual_seed(0)).mul(255).round() / 255
-    if (given[0](noise) - given[1](noise)).abs().max() > TOLERANCE * 3:
+    if (transform(noise) - exported(noise)).abs().max() > TOLERANCE * 3:
         raise ValueError(
             "pre_processor resizes images otherwise in an exported file, without antialiasing: leave it out, or export with "
             "input_size, the model's own, and resize images before"

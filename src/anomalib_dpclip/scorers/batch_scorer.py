@@ -175,8 +175,8 @@ class BatchScorer(Scorer):
 
     def _distance(self, layers: Sequence[Tensor], keys: Sequence[Tensor], spread: Tensor, own: Sequence[int | None]) -> Tensor:
         """Distances to the panel ``(B, rows, columns)``, see `mutual_distances`."""
-        mutual = [mutual_distances(*pair, own) / scale for *pair, scale in zip(layers, keys, spread, strict=True)]
-        return self.comparison.combined(mutual)
+        parts = zip(layers, keys, spread, strict=True)
+        return self.comparison.combined([mutual_distances(tokens, others, own) / scale for tokens, others, scale in parts])
 
 
 def random_projection(width: int, seed: int) -> Tensor | None:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from anomalib.data import InferenceBatch
@@ -45,7 +45,8 @@ class Evidence(NamedTuple):
 
     def of(self, numbers: Sequence[int] | Tensor | slice) -> "Evidence":
         """That of some of the images."""
-        return Evidence(*(None if each is None else each[numbers] for each in self))
+        known: list[Any] = [None if each is None else each[numbers] for each in self]
+        return Evidence(*known)
 
 
 class Comparison:
@@ -115,8 +116,9 @@ class Comparison:
         """Rows of `ImageStatistics` ``(B, 4)`` of images of one label."""
         scored = self.text.region.scored
         raw = self.predict(fusion, found)
-        values = raw.anomaly_map.flatten(1) if scored is None else raw.anomaly_map[:, scored]
-        return torch.stack([*values.aminmax(dim=1), raw.pred_score, torch.full_like(raw.pred_score, label)], dim=1)
+        maps, score = torch.as_tensor(raw.anomaly_map), torch.as_tensor(raw.pred_score)
+        values = maps.flatten(1) if scored is None else maps[:, scored]
+        return torch.stack([*values.aminmax(dim=1), score, torch.full_like(score, label)], dim=1)
 
     def _blur(self, values: Tensor) -> Tensor:
         sigma = self.source.blur_sigma

@@ -21,6 +21,9 @@ NEIGHBOURHOOD = 3
 MAX_COARSE_GRID = 8
 """Rows of feature maps that are coarse already: an average of neighbours would see most of the image."""
 
+SEPARATE_WEIGHT = 0.25
+"""Weight of the layers' own distances beside that of all layers together."""
+
 
 class TokenSource(ABC):
     """Where the tokens that are compared come from.
@@ -84,14 +87,14 @@ class TowerTokens(TokenSource):
         std: Standard deviation of the image channels that they were normalised with.
     """
 
-    blur_sigma = 1.0  # its tokens are averages of their neighbourhood, and no sharper
+    blur_sigma = 1.25  # its tokens are averages of their neighbourhood, and no sharper
 
     def __init__(self, tower: FeatureTower, mean: Tensor, std: Tensor) -> None:
         self.tower, self.mean, self.std = tower, mean, std
         with torch.no_grad():
-            small, large = self._maps(torch.zeros(1, 3, *tower.image_size, device=tower.mean.device))
-        self.grids = [(each.shape[-2], each.shape[-1]) for each in (*small, large[0])]
-        self.weights = [*[1 / len(small)] * len(small), 1.0]
+            small, _ = self._maps(torch.zeros(1, 3, *tower.image_size, device=tower.mean.device))
+        self.grids = [(each.shape[-2], each.shape[-1]) for each in (*small, small[0])]
+        self.weights = [*[SEPARATE_WEIGHT / len(small)] * len(small), 1.0]
 
     def tokens(self, images: Tensor, evidence: TextEvidence | None) -> list[Tensor]:
         """See `TokenSource.tokens`: those of each layer, and those of all layers together."""

@@ -2,24 +2,27 @@
 
 import logging
 from bisect import bisect
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from anomalib.data import ImageBatch, ImageItem
+from anomalib.data import ImageItem
 from lightning.pytorch import Callback, LightningModule, Trainer
-from PIL import Image
+from PIL import Image, ImageOps
 
-from anomalib_dpclip.data.images import read_image
 from anomalib_dpclip.data.results import CONTACT_SHEET
 from anomalib_dpclip.files.atomic_write import atomic_write
-from anomalib_dpclip.visualization.captions import printable
-from anomalib_dpclip.visualization.contact_sheet_drawing import Thumbnail, draw_sheet
-from anomalib_dpclip.visualization.heat_map import boxed, color_range, heat_map, shown_map
-from anomalib_dpclip.visualization.visualizer import is_calibrated, shown_regions
+from anomalib_dpclip.post_processing.score_text import score_text
+from anomalib_dpclip.visualization.heat_map import boxed, heat_map
+from anomalib_dpclip.visualization.layout import GAP, framed, side_by_side, stacked, text_block
+from anomalib_dpclip.visualization.picture import show
+from anomalib_dpclip.visualization.visualizer import display_options
 
 logger = logging.getLogger(__name__)
+
+_HEADING, _TEXT = 17, 12
+_NAME_LINES = 3
 
 _LEGEND = "Image scores, the threshold is 0.5. Colours: anomaly map, red is most anomalous. Boxes: what is called anomalous."
 _TRUTH = "White line: ground truth."
@@ -27,14 +30,7 @@ _NO_BOX = "No box: the image is above its threshold, but no pixel is above their
 
 
 class Section(NamedTuple):
-    """A row of the sheet: which images it shows, and in which order.
-
-    Attributes:
-        title: Heading.
-        truth: Whether its images are anomalous; ``None`` where nobody knows.
-        called: Whether the model calls them so.
-        highest_first: Whether the highest scores come first, or the lowest.
-    """
+    """A row of the sheet: the images of a truth (``None`` where nobody knows) and a decision, from one end of their scores."""
 
     title: str
     truth: bool | None
@@ -60,36 +56,13 @@ PREDICTED_SECTIONS = (
 )
 
 
-class Extremes:
-    """Thumbnails of the lowest and of the highest scores of a stream.
+class Thumbnail(NamedTuple):
+    """What the sheet keeps of an image; ``is_bare`` if it is called anomalous, and nothing in it."""
 
-    Args:
-        limit: Number of thumbnails kept of either.
-
-    Attributes:
-        total: Number of images in the stream.
-        thumbnails: Thumbnails kept, the lowest score first.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self.limit, self.total = limit, 0
-        self.thumbnails: list[Thumbnail] = []
-
-    def add(self, score: float, draw: Callable[[], Thumbnail | None]) -> None:
-        """Count an image, and have it drawn if its score is among the extremes so far.
-
-        Args:
-            score: Image score.
-            draw: Draws the thumbnail; ``None`` if that cannot be done.
-        """
-        self.total += 1
-        place = bisect(self.thumbnails, score, key=lambda thumbnail: thumbnail.score)
-        is_full = len(self.thumbnails) == 2 * self.limit
-        if (is_full and place == self.limit) or (thumbnail := draw()) is None:
-            return
-        self.thumbnails.insert(place, thumbnail)
-        if is_full:
-            del self.thumbnails[self.limit]
+    name: str
+    score: float
+    picture: Image.Image
+    is_bare: bool
 
 
 class ContactSheet(Callback):
@@ -109,37 +82,66 @@ class ContactSheet(Callback):
         self._start(SECTIONS)
 
     def _start(self, sections: Sequence[Section]) -> None:
-        self._sections = sections
-        self._extremes = {(section.truth, section.called): Extremes(self.columns) for section in sections}
-        self._has_warned = False
+        """Forget an earlier run."""
+        self._sections, self._has_warned = sections, False
+        # By truth and decision: thumbnails of the lowest and of the highest scores, the lowest first, and how many images.
+        self._kept: dict[tuple[bool | None, bool], list[Thumbnail]] = defaultdict(list)
+        self._totals: Counter[tuple[bool | None, bool]] = Counter()
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forget an earlier run."""
+        """Begin a sheet of what is known."""
         del trainer, pl_module
         self._start(SECTIONS)
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forget an earlier run."""
+        """Begin a sheet without truth."""
         del trainer, pl_module
         self._start(PREDICTED_SECTIONS)
 
-    def on_test_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: ImageBatch, *_: Any) -> None:
-        """Add a batch, unless it lacks labels, decisions or maps."""
-        del outputs
-        if batch.gt_label is not None:
-            self._add(trainer, pl_module, batch, batch.gt_label.flatten().tolist())
-
-    def on_predict_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: ImageBatch, *_: Any
+    def on_test_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Add a batch, unless it lacks decisions or maps."""
-        del outputs
-        self._add(trainer, pl_module, batch, [None] * len(batch.image_path or ()))
+        """Add a batch, unless it lacks decisions, maps or, in a test, labels."""
+        del outputs, batch_idx, dataloader_idx
+        is_test = self._sections is SECTIONS
+        needed = [batch.image_path, batch.anomaly_map, batch.pred_score, batch.pred_label]
+        needed += [batch.gt_label] if is_test else []
+        if not trainer.is_global_zero or any(value is None for value in needed):
+            return
+        options = display_options(trainer, pl_module)
+        for item in batch:
+            group = (bool(item.gt_label) if is_test else None, bool(item.pred_label))
+            self._totals[group] += 1
+            self._keep_extreme(self._kept[group], item, options)
+
+    on_predict_batch_end = on_test_batch_end
+
+    def _keep_extreme(self, kept: list[Thumbnail], item: ImageItem, options: dict[str, Any]) -> None:
+        """Draw an image whose score is among the lowest or the highest so far."""
+        place = bisect(kept, float(item.pred_score), key=lambda thumbnail: thumbnail.score)
+        is_full = len(kept) == 2 * self.columns
+        if is_full and place == self.columns:
+            return
+        try:
+            kept.insert(place, self._thumbnail(item, options))
+        except Exception as error:  # noqa: BLE001  (no picture is worth the results of a run)
+            if not self._has_warned:
+                logger.warning("not on the contact sheet: %s: %s", item.image_path, error)
+            self._has_warned = True
+            return
+        if is_full:
+            del kept[self.columns]
+
+    def _thumbnail(self, item: ImageItem, options: dict[str, Any]) -> Thumbnail:
+        shown = show(item, self.side, **options)
+        picture = boxed(heat_map(shown.photo, shown.shades, shown.truth), shown.boxes)
+        is_bare = shown.region is not None and bool(item.pred_label) and not shown.boxes
+        return Thumbnail(shown.name, float(item.pred_score), picture, is_bare)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw the sheet and write it, all or nothing, beside the other results."""
         del pl_module
-        if not trainer.is_global_zero or not any(each.total for each in self._extremes.values()):
+        if not trainer.is_global_zero or not self._totals:
             return
         path = Path(trainer.default_root_dir) / CONTACT_SHEET
         try:
@@ -152,53 +154,35 @@ class ContactSheet(Callback):
 
     on_predict_end = on_test_end
 
-    def _add(self, trainer: Trainer, module: LightningModule, batch: ImageBatch, truths: Iterable[bool | None]) -> None:
-        needed = (batch.image_path, batch.anomaly_map, batch.pred_score, batch.pred_label)
-        if not trainer.is_global_zero or any(value is None for value in needed):
-            return
-        bit_depth = getattr(getattr(trainer, "datamodule", None), "bit_depth", None)
-        for item, truth in zip(batch, truths, strict=True):
-            group = (None if truth is None else bool(truth), bool(item.pred_label))
-            self._extremes[group].add(float(item.pred_score), partial(self._drawn, item, module, bit_depth))
-
-    def _drawn(self, item: ImageItem, module: LightningModule, bit_depth: int | None) -> Thumbnail | None:
-        try:
-            return _thumbnail(item, self.side, module, bit_depth)
-        except Exception as error:  # noqa: BLE001  (no picture is worth the results of a run)
-            if not self._has_warned:
-                logger.warning("not on the contact sheet: %s: %s", item.image_path, error)
-            self._has_warned = True
-            return None
-
     def rows(self) -> list[tuple[str, list[Thumbnail]]]:
         """Heading and thumbnails of each row; a section whose images all stand above has none."""
-        left = {group: list(extremes.thumbnails) for group, extremes in self._extremes.items()}
+        left = {group: list(kept) for group, kept in self._kept.items()}
         rows = []
         for section in self._sections:
             group = (section.truth, section.called)
-            take, total = left[group], self._extremes[group].total
+            take, total = left.get(group, []), self._totals[group]
             shown = [take.pop(-1 if section.highest_first else 0) for _ in range(min(self.columns, len(take)))]
             if shown or not total:
                 rows.append((f"{section.title} ({f'{len(shown)} of {total}' if total else 'none'})", shown))
         return rows
 
     def _sheet(self) -> Image.Image:
+        """Rows of thumbnails below their headings, and a legend above all."""
         rows = self.rows()
         has_bare = any(thumbnail.is_bare for _, thumbnails in rows for thumbnail in thumbnails)
         legend = [_LEGEND, *([_TRUTH] if self._sections is SECTIONS else []), *([_NO_BOX] if has_bare else [])]
-        return draw_sheet(" ".join(legend), rows, self.columns, self.side)
+        width = self.columns * (self.side + GAP) - GAP
+        parts = [text_block(" ".join(legend), _TEXT, width)]
+        for heading, thumbnails in rows:
+            parts.append(text_block(heading, _HEADING, width))
+            if thumbnails:
+                tallest = max(each.picture.height for each in thumbnails)
+                parts.append(side_by_side([self._captioned(each, tallest) for each in thumbnails]))
+        return framed(stacked(parts))
 
-
-def _thumbnail(item: ImageItem, side: int, module: LightningModule, bit_depth: int | None) -> Thumbnail:
-    path = Path(item.image_path)
-    photo = read_image(path, side=side, bit_depth=bit_depth)
-    scale = side / max(photo.size)
-    photo = photo.resize((max(1, round(photo.width * scale)), max(1, round(photo.height * scale))), Image.Resampling.BICUBIC)
-    size = (photo.height, photo.width)
-    truth = None if item.gt_mask is None else shown_map(item.gt_mask, size, "nearest") > 0
-    heat = shown_map(item.anomaly_map, size)
-    low, high = color_range(heat, is_calibrated(module))
-    boxes, _ = shown_regions(item, size, getattr(module, "min_area", 0))
-    picture = boxed(heat_map(photo, ((heat - low) / (high - low)).clip(0, 1), truth), boxes)
-    is_bare = item.pred_mask is not None and bool(item.pred_label) and not boxes
-    return Thumbnail(printable(f"{path.parent.name}/{path.name}"), float(item.pred_score), picture, is_bare)
+    def _captioned(self, thumbnail: Thumbnail, height: int) -> Image.Image:
+        """A thumbnail at the bottom left of a place for it, its score and name below."""
+        score = f"{score_text(thumbnail.score)}{', no box' if thumbnail.is_bare else ''}"
+        picture = ImageOps.pad(thumbnail.picture, (self.side, height), color="white", centering=(0, 1))
+        name = text_block(thumbnail.name, _TEXT, self.side, max_lines=_NAME_LINES)
+        return stacked([picture, text_block(score, _TEXT, self.side), name], gap=2)

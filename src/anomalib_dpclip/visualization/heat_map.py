@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from anomalib_dpclip.data.regions import Region
-from anomalib_dpclip.visualization.captions import font
+from anomalib_dpclip.visualization.layout import font
 
 COLORS = "turbo"
 OPACITY = 0.75
@@ -30,9 +30,6 @@ def heat_map(
         heat: Anomaly map ``(H, W)`` of its size, in [0, 1].
         region: What to draw a line around ``(H, W)``; nothing by default.
         outline: Width of the line in pixels.
-
-    Returns:
-        The picture, RGB.
     """
     colors, opacity = _colors()
     levels = Image.fromarray((heat * (_LEVELS - 1)).round().astype(np.uint8))
@@ -83,8 +80,7 @@ def color_range(heat: npt.NDArray[np.float32], is_calibrated: bool) -> tuple[flo
 def shown_map(values: Tensor, size: tuple[int, int], mode: str = "bilinear") -> npt.NDArray[np.float32]:
     """Resize a map or mask ``(H, W)`` to the height and width that it is shown at; ``nearest`` for masks."""
     plane = values.detach().float().reshape(1, 1, *values.shape[-2:])
-    align = False if mode == "bilinear" else None
-    return functional.interpolate(plane, size, mode=mode, align_corners=align)[0, 0].cpu().numpy()
+    return functional.interpolate(plane, size, mode=mode)[0, 0].cpu().numpy()
 
 
 @cache

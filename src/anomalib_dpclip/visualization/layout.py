@@ -1,28 +1,78 @@
-"""Pictures and text, one below or beside the other, on white."""
+"""Text and pictures, one below or beside the other, on white: any file name can be drawn, and nothing is cut off."""
 
+import os
+from bisect import bisect
 from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageOps
-
-from anomalib_dpclip.visualization.captions import font, wrapped
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 GAP = 8
 MARGIN = 12
 _LEADING = 4
 
 
+@cache
+def font(size: int) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans, which comes with matplotlib and has Latin, Greek, Cyrillic, Arabic and more; Pillow's own has no umlauts."""
+    return ImageFont.truetype(_font_file(), size)
+
+
+@cache
+def _drawable() -> frozenset[int]:
+    from matplotlib.ft2font import FT2Font
+
+    return frozenset(FT2Font(_font_file()).get_charmap())
+
+
+def _font_file() -> str:
+    import matplotlib as mpl
+
+    return str(Path(mpl.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf")
+
+
+def printable(path: str | Path) -> str:
+    """A path as it can be drawn: what the font does not have, or would break the line, becomes a question mark.
+
+    Example:
+        >>> printable("Stück" + chr(0xDCFF) + chr(13) + "$5_$6.png")
+        'Stück??$5_$6.png'
+    """
+    text = os.fsencode(path).decode("utf-8", "replace").replace("\ufffd", "?")
+    return "".join(character if character.isprintable() and ord(character) in _drawable() else "?" for character in text)
+
+
+def wrapped(text: str, size: int, width: int, max_lines: int | None = None) -> list[str]:
+    """Break a printable text into lines that fit, after a space or, as file names have few, between any two characters.
+
+    Args:
+        text: The text.
+        size: Size of the font in pixels.
+        width: Width of a line in pixels.
+        max_lines: Number of lines at most: of a longer text the middle is left out, for the end of a file name says most.
+    """
+    lines, kept = _broken(text, size, width), len(text)
+    while max_lines is not None and len(lines) > max_lines:
+        kept = min(kept - 1, kept * max_lines // len(lines) + 1)
+        lines = _broken(f"{text[: kept // 2]}...{text[len(text) - (kept - kept // 2) :]}", size, width)
+    return lines
+
+
+def _broken(text: str, size: int, width: int) -> list[str]:
+    lines = []
+    while text:
+        fitting = bisect(range(len(text) + 1), float(width), lo=2, key=lambda count: font(size).getlength(text[:count])) - 1
+        count = text.rfind(" ", fitting // 2, fitting) + 1 or fitting if fitting < len(text) else fitting
+        lines.append(text[:count])
+        text = text[count:]
+    return lines
+
+
 def text_block(
     text: str, size: int, width: int, color: str | tuple[int, int, int] = "black", max_lines: int | None = None
 ) -> Image.Image:
-    """A text in lines that fit into a width.
-
-    Args:
-        text: Printable text.
-        size: Size of the font in pixels.
-        width: Width of the picture in pixels.
-        color: Colour of the text.
-        max_lines: Number of lines at most, see `wrapped`.
-    """
+    """A text as a picture of a width, in lines as `wrapped` makes them."""
     lines = wrapped(text, size, width, max_lines)
     block = Image.new("RGB", (width, len(lines) * (size + _LEADING)), "white")
     draw = ImageDraw.Draw(block)
@@ -44,13 +94,8 @@ def stacked(pictures: Sequence[Image.Image], gap: int = GAP) -> Image.Image:
 
 def side_by_side(pictures: Sequence[Image.Image]) -> Image.Image:
     """Pictures beside each other, from the top."""
-    width = sum(each.width for each in pictures) + GAP * (len(pictures) - 1)
-    canvas = Image.new("RGB", (width, max(each.height for each in pictures)), "white")
-    left = 0
-    for each in pictures:
-        canvas.paste(each, (left, 0))
-        left += each.width + GAP
-    return canvas
+    turned = stacked([each.transpose(Image.Transpose.TRANSPOSE) for each in pictures])
+    return turned.transpose(Image.Transpose.TRANSPOSE)
 
 
 def framed(picture: Image.Image) -> Image.Image:

@@ -12,12 +12,7 @@ SIDE = 16
 
 
 class Likeness:
-    """Good photos by their names and small pictures of them.
-
-    Args:
-        paths: Their files.
-        images: The photos as the scorer takes them ``(K, 3, H, W)``.
-    """
+    """Good photos ``(K, 3, H, W)``, as the scorer takes them, by the names of their files."""
 
     def __init__(self, paths: Sequence[str | Path], images: Tensor) -> None:
         self.names = [Path(path).name for path in paths]

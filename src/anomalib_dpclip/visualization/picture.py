@@ -2,22 +2,27 @@
 
 from collections.abc import Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from anomalib.data import ImageItem
 from PIL import Image, ImageDraw
 
-from anomalib_dpclip.data.regions import Region
+from anomalib_dpclip.data.images import photo_size, read_image
+from anomalib_dpclip.data.regions import Region, find_regions
 from anomalib_dpclip.post_processing.score_text import score_text
-from anomalib_dpclip.visualization.captions import font
-from anomalib_dpclip.visualization.heat_map import boxed, heat_map, outlined
-from anomalib_dpclip.visualization.layout import GAP, framed, side_by_side, stacked, text_block
+from anomalib_dpclip.visualization.heat_map import boxed, color_range, heat_map, outlined, shown_map
+from anomalib_dpclip.visualization.layout import GAP, font, framed, printable, side_by_side, stacked, text_block
 
 SIDE = 480
 """Longer side of photo and heat map in pixels."""
 
 _THIN = 4
+"""Ratio of its sides from which a photo, such as a line scan, is shown twice as long, or nothing of it would be seen."""
+
 _TEXT, _TITLE = 14, 22
 _MIN_WIDTH = 360
 _BAR, _LABEL_WIDTH = (200, 12), 100
@@ -25,49 +30,76 @@ _COLORS = {"anomalous": (176, 0, 32), "normal": (0, 96, 48), "": (0, 0, 0)}
 
 
 class Shown(NamedTuple):
-    """What a picture shows.
+    """A prediction at the size that it is shown at: maps ``(H, W)``, and regions in pixels of it.
 
     Attributes:
-        photo: The photo, upright, RGB, of the size given by `shown_size`.
-        heat: Its anomaly map ``(H, W)``.
-        color_range: Values of the map that get the lowest and the highest colour.
-        name: Of the photo, printable.
-        score: Image score, if there is one.
-        decision: ``anomalous``, ``normal`` or empty.
-        region: What is called anomalous ``(H, W)``: outlined on the heat map.
-        truth: Ground truth ``(H, W)``: outlined on the photo.
-        boxes: The regions, in pixels of the photo as it is shown: drawn on the heat map, with their scores.
+        photo: The photo, upright, RGB.
+        shades: Its anomaly map, from 0 for the lowest colour to 1 for the highest.
+        color_range: Values of the map that these are.
+        name: Its last folder and name, printable.
+        region: What is called anomalous.
+        truth: Ground truth.
+        boxes: Regions of what is called anomalous, the highest score first.
     """
 
     photo: Image.Image
-    heat: npt.NDArray[np.float32]
+    shades: npt.NDArray[np.float32]
     color_range: tuple[float, float]
     name: str
-    score: float | None = None
-    decision: str = ""
-    region: npt.NDArray[np.bool_] | None = None
-    truth: npt.NDArray[np.bool_] | None = None
-    boxes: Sequence[Region] = ()
+    region: npt.NDArray[np.bool_] | None
+    truth: npt.NDArray[np.bool_] | None
+    boxes: Sequence[Region]
 
 
-def shown_size(width: int, height: int, side: int = SIDE) -> tuple[int, int]:
-    """Width and height that a photo is shown at, in its own proportions; line scans twice as long, or nothing is seen."""
-    longer = side * (2 if max(width, height) > _THIN * min(width, height) else 1)
-    scale = longer / max(width, height)
-    return max(1, round(width * scale)), max(1, round(height * scale))
+def show(item: ImageItem, side: int, is_calibrated: bool, bit_depth: int | None = None, min_area: int = 0) -> Shown:
+    """Bring photo, map and masks of a prediction to the size that they are shown at.
+
+    Args:
+        item: Item with path and map.
+        side: Longer side in pixels.
+        is_calibrated: Whether its map fills [0, 1].
+        bit_depth: Bits that a 16-bit photo uses, where its file does not say.
+        min_area: Pixels of the photo that a region has at least.
+
+    Raises:
+        ImageReadError: If the photo cannot be read.
+    """
+    path = Path(item.image_path)
+    photo = read_image(path, side=side, bit_depth=bit_depth)
+    scale = side / max(photo.size)
+    width, height = (max(1, round(length * scale)) for length in photo.size)
+    # Where a photo is enlarged there is no detail for the better filter to keep.
+    photo = photo.resize((width, height), Image.Resampling.BILINEAR if scale > 1 else Image.Resampling.BICUBIC)
+    heat = shown_map(item.anomaly_map, (height, width))
+    low, high = color_range(heat, is_calibrated)
+    truth = None if item.gt_mask is None else shown_map(item.gt_mask, (height, width), "nearest") > 0
+    region, boxes = None, []
+    if item.pred_mask is not None:
+        size = photo_size(path)  # it may have been read smaller than it is
+        mask = item.pred_mask.bool().cpu().numpy()
+        regions, kept = find_regions(item.anomaly_map.float().cpu().numpy(), mask, size, min_area)
+        boxes = [each.scaled(width / size[0], height / size[1]) for each in regions]
+        region = shown_map(torch.from_numpy(kept), (height, width), "nearest") > 0
+    shades = ((heat - low) / (high - low)).clip(0, 1)
+    return Shown(photo, shades, (low, high), printable(f"{path.parent.name}/{path.name}"), region, truth, boxes)
 
 
-def draw_picture(shown: Shown) -> Image.Image:
-    """Draw it; wide photos stand above their heat maps, others beside them."""
-    low, high = shown.color_range
-    shades = ((shown.heat - low) / (high - low)).clip(0, 1)
+def draw_picture(
+    item: ImageItem, is_calibrated: bool, bit_depth: int | None = None, min_area: int = 0, side: int = SIDE
+) -> Image.Image:
+    """Draw a prediction, see `show`; wide photos stand above their heat maps, others beside them."""
+    width, height = photo_size(item.image_path)
+    side *= 2 if max(width, height) > _THIN * min(width, height) else 1
+    shown = show(item, side, is_calibrated, bit_depth, min_area)
     photo = shown.photo if shown.truth is None else outlined(shown.photo, shown.truth)
-    panels = [photo, boxed(heat_map(shown.photo, shades, shown.region), shown.boxes, _TEXT)]
-    photos = stacked(panels) if shown.photo.width > 2 * shown.photo.height else side_by_side(panels)
-    width = max(_MIN_WIDTH, photos.width)
-    title = shown.decision if shown.score is None else f"{shown.decision} {score_text(shown.score)}".strip()
+    panels = [photo, boxed(heat_map(shown.photo, shown.shades, shown.region), shown.boxes, _TEXT)]
+    photos = stacked(panels) if photo.width > 2 * photo.height else side_by_side(panels)
+    decision = "" if item.pred_label is None else ("anomalous" if bool(item.pred_label) else "normal")
+    title = decision if item.pred_score is None else f"{decision} {score_text(float(item.pred_score))}".strip()
+    low, high = shown.color_range
     bar = _bar(f"{low:.2f}", f"{(low + high) / 2:.2f}", f"{high:.2f}")
-    head = [text_block(title, _TITLE, width, _COLORS[shown.decision]), text_block(shown.name, _TEXT, width)]
+    width = max(_MIN_WIDTH, photos.width)
+    head = [text_block(title, _TITLE, width, _COLORS[decision]), text_block(shown.name, _TEXT, width)]
     return framed(stacked([*head, photos, bar]))
 
 

@@ -5,24 +5,15 @@ import logging
 import os
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-import torch
-from anomalib.data import ImageBatch, ImageItem
+from anomalib.data import ImageItem
 from anomalib.visualization import Visualizer
 from lightning.pytorch import LightningModule, Trainer
-from PIL import Image
 
-from anomalib_dpclip.data.images import photo_size, read_image
-from anomalib_dpclip.data.regions import Region, find_regions
 from anomalib_dpclip.data.results import PICTURES
-from anomalib_dpclip.visualization.captions import printable
-from anomalib_dpclip.visualization.heat_map import color_range, shown_map
-from anomalib_dpclip.visualization.picture import SIDE, Shown, draw_picture, shown_size
+from anomalib_dpclip.visualization.picture import draw_picture
 
 logger = logging.getLogger(__name__)
 
@@ -37,17 +28,13 @@ class PictureVisualizer(Visualizer):
     The pictures of a batch are drawn while the next one is predicted. A picture that cannot be drawn or written never ends a
     run: the first one is a warning.
 
-    Args:
-        side: Longer side of photo and heat map in pixels.
-
     Attributes:
         pictures: Paths of the pictures that were written last, of one batch, by the path of the photo: after a run those of
             its last batch, before it those of the batch before.
     """
 
-    def __init__(self, side: int = SIDE) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.side = side
         self.pictures: dict[str, Path] = {}
         self._has_warned = False
         self._root: Path | None = None
@@ -63,35 +50,16 @@ class PictureVisualizer(Visualizer):
         self._pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
 
     def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: ImageBatch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Have the pictures of a batch written, after those of the batch before."""
         del outputs, batch_idx, dataloader_idx
         self._finish()
-        datamodule = getattr(trainer, "datamodule", None)
-        folder = Path(trainer.default_root_dir) / PICTURES
-        draw = partial(
-            shown_item,
-            calibrated=is_calibrated(pl_module),
-            side=self.side,
-            bit_depth=getattr(datamodule, "bit_depth", None),
-            min_area=getattr(pl_module, "min_area", 0),
-        )
-
-        def write(item: ImageItem, target: Path) -> None:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            draw_picture(draw(item)).save(target, "JPEG", quality=_QUALITY)
-
+        folder, options = Path(trainer.default_root_dir) / PICTURES, display_options(trainer, pl_module)
         for item in batch if self._pool is not None else ():
             if item.image_path is not None and item.anomaly_map is not None:
                 target = picture_path(item.image_path, folder, self._root)
-                self._drawn.append((str(item.image_path), target, self._pool.submit(write, item, target)))
+                self._drawn.append((str(item.image_path), target, self._pool.submit(_write, item, target, options)))
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Wait for the last pictures."""
@@ -120,14 +88,17 @@ class PictureVisualizer(Visualizer):
         self._drawn = []
 
 
-def _root_of(trainer: Trainer) -> Path | None:
-    """Folder that the photos of a run are below, if it is known: of the data, or of a path that is predicted."""
-    root = getattr(getattr(trainer, "datamodule", None), "root", None)
-    loaders = getattr(trainer, "predict_dataloaders", None) or ()
-    for loader in loaders if isinstance(loaders, Sequence) else (loaders,):
-        files = getattr(getattr(loader, "dataset", None), "image_filenames", None)
-        root = root or (os.path.commonpath([Path(file).resolve().parent for file in files]) if files else None)
-    return None if root is None else Path(root)
+def display_options(trainer: Trainer, module: LightningModule) -> dict[str, Any]:
+    """What a run says of how its predictions are shown: the last arguments of `show`.
+
+    Maps fill [0, 1] where they are normalised by a calibration, or another model's, by anomalib.
+    """
+    calibration = getattr(getattr(module, "post_processor", None), "calibration", None)
+    return {
+        "is_calibrated": calibration is None or bool(calibration.is_set),
+        "bit_depth": getattr(getattr(trainer, "datamodule", None), "bit_depth", None),
+        "min_area": getattr(module, "min_area", 0),
+    }
 
 
 def picture_path(photo: str, folder: Path, root: Path | str | None) -> Path:
@@ -148,55 +119,16 @@ def picture_path(photo: str, folder: Path, root: Path | str | None) -> Path:
     return folder / (path.parent.name if parent is None else parent) / (os.fsdecode(name) + ".jpg")
 
 
-def is_calibrated(module: LightningModule) -> bool:
-    """Whether a model's maps fill [0, 1]: normalised by a calibration, or another model's, by anomalib."""
-    calibration = getattr(getattr(module, "post_processor", None), "calibration", None)
-    return calibration is None or bool(calibration.is_set)
+def _write(item: ImageItem, target: Path, options: dict[str, Any]) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draw_picture(item, **options).save(target, "JPEG", quality=_QUALITY)
 
 
-def shown_item(item: ImageItem, calibrated: bool, side: int = SIDE, bit_depth: int | None = None, min_area: int = 0) -> Shown:
-    """What a picture shows of a prediction.
-
-    Args:
-        item: Item with path and map.
-        calibrated: Whether its map fills [0, 1].
-        side: Longer side of the photo in pixels.
-        bit_depth: Bits that a 16-bit photo uses, where its file does not say.
-        min_area: Pixels that a region has at least.
-
-    Raises:
-        ImageReadError: If the photo cannot be read.
-    """
-    photo = read_image(item.image_path, side=2 * side, bit_depth=bit_depth)
-    width, height = shown_size(*photo.size, side)
-    # Where a photo is enlarged there is no detail for the better filter to keep.
-    photo = photo.resize((width, height), Image.Resampling.BILINEAR if width > photo.width else Image.Resampling.BICUBIC)
-    size = (photo.height, photo.width)
-    heat = shown_map(item.anomaly_map, size)
-    boxes, region = shown_regions(item, size, min_area)
-    truth = None if item.gt_mask is None else shown_map(item.gt_mask, size, "nearest") > 0
-    decision = "" if item.pred_label is None else ("anomalous" if bool(item.pred_label) else "normal")
-    score = None if item.pred_score is None else float(item.pred_score)
-    path = Path(item.image_path)
-    name = printable(f"{path.parent.name}/{path.name}")
-    return Shown(photo, heat, color_range(heat, calibrated), name, score, decision, region, truth, boxes)
-
-
-def shown_regions(item: ImageItem, size: tuple[int, int], min_area: int) -> tuple[list[Region], npt.NDArray[np.bool_] | None]:
-    """Regions of a prediction in pixels of a picture of it, and what they cover there; ``None`` without a mask.
-
-    Args:
-        item: Item with path, map and mask.
-        size: Height and width of the picture.
-        min_area: Pixels of the photo that a region has at least.
-
-    Raises:
-        ImageReadError: If the photo cannot be read.
-    """
-    if item.pred_mask is None:
-        return [], None
-    width, height = photo_size(item.image_path)
-    mask = item.pred_mask.bool().cpu().numpy()
-    regions, kept = find_regions(item.anomaly_map.float().cpu().numpy(), mask, (width, height), min_area)
-    covered = shown_map(torch.from_numpy(kept), size, "nearest") > 0
-    return [region.scaled(size[1] / width, size[0] / height) for region in regions], covered
+def _root_of(trainer: Trainer) -> Path | None:
+    """Folder that the photos of a run are below, if it is known: of the data, or of a path that is predicted."""
+    root = getattr(getattr(trainer, "datamodule", None), "root", None)
+    loaders = getattr(trainer, "predict_dataloaders", None) or ()
+    for loader in loaders if isinstance(loaders, Sequence) else (loaders,):
+        files = getattr(getattr(loader, "dataset", None), "image_filenames", None)
+        root = root or (os.path.commonpath([Path(file).resolve().parent for file in files]) if files else None)
+    return None if root is None else Path(root)

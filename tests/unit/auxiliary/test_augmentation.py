@@ -9,7 +9,7 @@ from PIL import Image
 from torchvision.tv_tensors import Image as ImageTensor
 from torchvision.tv_tensors import Mask
 
-from anomalib_dpclip.auxiliary.augmentation import colour_jitter, geometric
+from anomalib_dpclip.auxiliary.dataset import colour_jitter, geometric
 
 FILL = (0.25, 0.5, 0.75)
 SIDE = 40

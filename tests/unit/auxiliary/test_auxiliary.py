@@ -9,8 +9,7 @@ import torch
 from PIL import Image
 
 from anomalib_dpclip.auxiliary.auxiliary_set import AuxiliarySet
-from anomalib_dpclip.auxiliary.dataset import AuxiliaryDataset
-from anomalib_dpclip.auxiliary.loader import EpochSampler, auxiliary_loader
+from anomalib_dpclip.auxiliary.dataset import AuxiliaryDataset, EpochSampler, auxiliary_loader
 from anomalib_dpclip.auxiliary.samples import auxiliary_samples, default_auxiliary
 from anomalib_dpclip.clip.preprocessing import Preprocessing
 from anomalib_dpclip.data.images import ImageReadError
@@ -203,7 +202,7 @@ def test_every_file_that_cannot_be_read_is_named_before_the_first_step(folder, t
 
 
 def test_workers_are_chosen_by_the_machine(folder, monkeypatch):
-    monkeypatch.setattr("anomalib_dpclip.auxiliary.loader.default_num_workers", lambda devices: 5 - devices)
+    monkeypatch.setattr("anomalib_dpclip.auxiliary.dataset.default_num_workers", lambda devices: 5 - devices)
     assert auxiliary_loader(dataset_of(folder), 2, None, seed=5, world_size=2).num_workers == 3
     assert auxiliary_loader(dataset_of(folder), 2, 0, seed=5).num_workers == 0
 

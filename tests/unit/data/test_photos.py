@@ -15,7 +15,12 @@ from torchvision.transforms.v2 import Resize
 
 from anomalib_dpclip.data.photos import Photos, PhotosDataset
 from anomalib_dpclip.data.results import RESULTS, RESULTS_JSON
-from anomalib_dpclip.data.results.rows import read_results
+from anomalib_dpclip.data.results.rows import read_parts
+
+
+def read_results(folder):
+    return {row.path: row for row in read_parts(folder)}
+
 
 RESIZED = (8, 6)
 

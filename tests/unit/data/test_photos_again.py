@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.unit.data.test_photos import Brightness, predict, rows, save
+from tests.unit.data.test_photos import Brightness, predict, read_results, rows, save
 
-from anomalib_dpclip.data.results.rows import RESULTS, read_results
+from anomalib_dpclip.data.results.rows import RESULTS
 
 
 @pytest.fixture

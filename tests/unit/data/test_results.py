@@ -8,7 +8,11 @@ from lightning.pytorch import LightningModule
 
 from anomalib_dpclip.data.results import RESULTS, RESULTS_JSON, Result, summary
 from anomalib_dpclip.data.results.resume import prediction_digest
-from anomalib_dpclip.data.results.rows import read_results, write_results
+from anomalib_dpclip.data.results.rows import read_parts, write_results
+
+
+def read_results(folder):
+    return {row.path: row for row in read_parts(folder)}
 
 
 class Linear(LightningModule):

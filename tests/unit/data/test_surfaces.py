@@ -94,25 +94,18 @@ def test_a_large_image_with_a_small_defect():
     assert mask.sum() == pytest.approx(np.pi * 22**2, rel=0.3)
 
 
-def test_wrong_names_and_sizes_are_named():
-    rng = np.random.default_rng(0)
-    image = np.zeros((20, 20, 3))
-    with pytest.raises(ValueError, match=r"'silk'.*weave"):
-        render_surface("silk", "red", 20, rng)
-    with pytest.raises(ValueError, match=r"'pink'.*purple"):
-        render_surface("weave", "pink", 20, rng)
-    with pytest.raises(ValueError, match=r"'dent'.*scratch"):
-        damage_surface(image, "dent", 5, rng)
-    with pytest.raises(ValueError, match="at least 4, not 0"):
-        damage_surface(image, "hole", 0, rng)
-    with pytest.raises(ValueError, match=r"'silk'.*brushed_metal"):
-        Surfaces(category="silk")
-    with pytest.raises(ValueError, match="image_size"):
-        Surfaces(image_size=0)
-    with pytest.raises(ValueError, match="side of a square"):
-        Surfaces(image_size=(140, 280))
-    with pytest.raises(ValueError, match=r"defect_size.*at least 4"):
-        Surfaces(defect_size=3)
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"category": "silk"}, r"'silk'.*brushed_metal"),
+        ({"image_size": 0}, "image_size"),
+        ({"image_size": (140, 280)}, "side of a square"),
+        ({"defect_size": 3}, r"defect_size.*at least 4"),
+    ],
+)
+def test_wrong_names_and_sizes_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Surfaces(**arguments)
 
 
 @pytest.mark.parametrize("defect", DEFECTS)

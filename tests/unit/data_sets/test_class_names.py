@@ -14,18 +14,14 @@ from anomalib_dpclip.data_sets.names import data_set_key
 @pytest.mark.parametrize(
     ("data_set", "category", "expected"),
     [
-        ("MVTecAD", "bottle", "dark bottle"),
         ("MVTec", "metal_nut", "metal nut which has four notched edges"),
         ("mvtec", "grid", "metal or plastic mesh"),
         ("Visa", "pcb4", "battery charging pcb module"),
-        ("VisA", "macaroni2", "scattered yellow macaroni"),
         ("BTech", "03", "oval concentric circular rings in gradient shades of blue and white"),
         ("BMAD", "Brain", "scan"),
         ("Retina", "Retina", "scan"),
         ("Kvasir", "Kvasir", "colon endoscopy image"),
-        ("CVC-300", "CVC-300", "colon endoscopy image"),
         ("Colon_ColonDB", "whatever", "colon endoscopy image"),
-        ("Surfaces", "brushed_metal", "brushed metal"),
         ("MVTecAD", "no such category", "no such category"),
         ("MVTecAD", None, "object"),
         (None, "gear", "gear"),
@@ -49,19 +45,16 @@ def test_every_category_of_the_host_is_described(data_set, module):
     assert set(_DESCRIPTIONS[data_set]) == set(categories)
 
 
-@pytest.mark.parametrize("name", ["BMAD", "Brain", "Liver", "Retina", "RESC", "Kvasir", "CVC-300", "cvc_clinicdb", "ColonDB"])
-def test_medical(name):
-    assert domain_of(name) == "medical"
-
-
-@pytest.mark.parametrize("name", ["MVTecAD", "VisA", "BTech", "MPDD"])
-def test_industrial(name):
-    assert domain_of(name) == "industrial"
-
-
-@pytest.mark.parametrize("name", ["Surfaces", "brain scans of my own", "", None])
-def test_unknown_is_unknown(name):
-    assert domain_of(name) is None
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (("BMAD", "Brain", "Liver", "Retina", "RESC", "Kvasir", "CVC-300", "cvc_clinicdb", "ColonDB"), "medical"),
+        (("MVTecAD", "MVTec AD", "mvtec-ad", "VisA", "BTech", "MPDD"), "industrial"),
+        (("Surfaces", "brain scans of my own", "", None), None),
+    ],
+)
+def test_domains(names, expected):
+    assert {domain_of(name) for name in names} == {expected}
 
 
 def test_names_of_one_data_set_are_one_key():
@@ -82,9 +75,6 @@ def test_classes_are_those_of_the_images_or_of_the_data_module(category, of_imag
     samples = pd.DataFrame({"image_path": ["a.png", "b.png"]} | ({"class_name": of_images} if of_images else {}))
     datamodule = SimpleNamespace(name="MVTecAD", category=category, test_data=SimpleNamespace(samples=samples))
     assert classes_of(datamodule) == expected
-
-
-def test_nothing_is_known_of_a_data_module_without_category_and_test_images():
     assert classes_of(SimpleNamespace(name="Photos")) == set()
 
 

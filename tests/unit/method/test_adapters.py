@@ -15,27 +15,17 @@ def grn(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
     return x + bias + weight * x * (energy / (energy.mean(axis=-1, keepdims=True) + 1e-6))
 
 
-def purification(pooling="tokens", *, activation=True, in_features=3, out_features=5):
-    torch.manual_seed(0)
-    block = ChannelPurification(in_features, out_features, activation=activation, pooling=pooling)
-    if pooling != "none":
-        torch.nn.init.normal_(block.grn.weight)
-        torch.nn.init.normal_(block.grn.bias)
-    return block
-
-
-def reference(block, tokens, *, over_batch=False):
-    weight, bias = (value.detach().double().numpy() for value in (block.grn.weight, block.grn.bias))
-    x = tokens.double().numpy() @ block.fc.weight.detach().double().numpy().T
-    x = grn(x.swapaxes(0, 1), weight, bias).swapaxes(0, 1) if over_batch else grn(x, weight, bias)
-    return np.where(x > 0, x, 0.01 * x)
-
-
 @pytest.mark.parametrize("pooling", ["tokens", "batch"])
 def test_purification_against_numpy(pooling):
-    block, tokens = purification(pooling), torch.randn(4, 7, 3)
-    expected = reference(block, tokens, over_batch=pooling == "batch")
-    np.testing.assert_allclose(block(tokens).detach().numpy(), expected, rtol=1e-4, atol=1e-5)
+    torch.manual_seed(0)
+    block, tokens = ChannelPurification(3, 5, activation=True, pooling=pooling), torch.randn(4, 7, 3)
+    for parameter in block.grn.parameters():
+        torch.nn.init.normal_(parameter)
+    weight, bias = (value.detach().double().numpy() for value in (block.grn.weight, block.grn.bias))
+    x = tokens.double().numpy() @ block.fc.weight.detach().double().numpy().T
+    x = grn(x, weight, bias) if pooling == "tokens" else grn(x.swapaxes(0, 1), weight, bias).swapaxes(0, 1)
+    np.testing.assert_allclose(block(tokens).detach().numpy(), np.where(x > 0, x, 0.01 * x), rtol=1e-4, atol=1e-5)
+    assert torch.allclose(block(tokens)[:1], block(tokens[:1]), atol=1e-6) == (pooling == "tokens"), "sees one image, or all"
 
 
 def test_purification_by_hand():
@@ -48,7 +38,7 @@ def test_purification_by_hand():
 
 
 def test_without_grn_there_is_only_the_linear_layer():
-    block = purification("none", activation=False)
+    block = ChannelPurification(3, 5, activation=False, pooling="none")
     assert set(block.state_dict()) == {"fc.weight"}
     tokens = torch.randn(2, 4, 3)
     torch.testing.assert_close(block(tokens), tokens @ block.fc.weight.T)
@@ -62,39 +52,21 @@ def test_initialisation():
     assert not block.grn.bias.any()
 
 
-def test_tokens_pooling_sees_one_image_and_batch_pooling_sees_all():
-    tokens = torch.randn(3, 5, 3)
-    for pooling, same in (("tokens", True), ("batch", False)):
-        block = purification(pooling)
-        assert torch.allclose(block(tokens)[:1], block(tokens[:1]), atol=1e-6) is same
-
-
-def test_unknown_pooling():
-    with pytest.raises(ValueError, match=r"grn_pooling must be one of tokens, batch, none, not 'mean'"):
-        ChannelPurification(2, 2, activation=True, pooling="mean")
-
-
-def adapter(matrix, weight=0.1):
-    layer = LayerAdapter(len(matrix), weight=weight)
+@pytest.mark.parametrize(
+    ("matrix", "token", "expected"),
+    [
+        # (3, 4) becomes (28, 21), at the token's own length 5 that is (4, 3): 0.1 (4, 3) + 0.9 (3, 4).
+        ([[0.0, 7.0], [7.0, 0.0]], [3.0, 4.0], [3.1, 3.9]),
+        # Both channels shrink to a hundredth in the LeakyReLU, the direction and so the rescaled token stay.
+        ([[1.0, 0.0], [0.0, 1.0]], [-3.0, -4.0], [-3.0, -4.0]),
+    ],
+)
+def test_layer_adapter_by_hand(matrix, token, expected):
+    layer = LayerAdapter(2, weight=0.1)
     layer.fc.weight.data = torch.tensor(matrix)
-    return layer
-
-
-def test_layer_adapter_by_hand():
-    swap = adapter([[0.0, 7.0], [7.0, 0.0]])
-    # (3, 4) becomes (28, 21), at the token's own length 5 that is (4, 3): 0.1 (4, 3) + 0.9 (3, 4).
-    torch.testing.assert_close(swap(torch.tensor([[[3.0, 4.0]]])), torch.tensor([[[3.1, 3.9]]]))
-
-
-def test_leaky_relu_keeps_a_negative_direction():
-    keep = adapter([[1.0, 0.0], [0.0, 1.0]])
-    # Both channels shrink to a hundredth, the direction and so the rescaled token stay.
-    torch.testing.assert_close(keep(torch.tensor([[[-3.0, -4.0]]])), torch.tensor([[[-3.0, -4.0]]]))
-
-
-def test_weight_zero_changes_nothing():
-    tokens = torch.randn(2, 3, 4)
-    torch.testing.assert_close(LayerAdapter(4, weight=0.0)(tokens), tokens, rtol=0, atol=0)
+    torch.testing.assert_close(layer(torch.tensor([[token]])), torch.tensor([[expected]]))
+    layer.weight = 0.0
+    assert torch.equal(layer(torch.tensor([[token]])), torch.tensor([[token]]))
 
 
 @pytest.mark.parametrize("zero", ["token", "matrix"])
@@ -121,10 +93,7 @@ def test_unit(dtype):
 @pytest.mark.parametrize("activation", [False, True])
 def test_projector(activation):
     projector, tokens = Projector(6, 4, activation=activation), torch.randn(2, 5, 6)
-    projected = projector(tokens)
-    assert projected.shape == (2, 5, 4)
-    torch.testing.assert_close(projected.norm(dim=-1), torch.ones(2, 5))
     direction = tokens @ projector.fc.weight.T
     direction = torch.where(direction > 0, direction, 0.01 * direction) if activation else direction
-    torch.testing.assert_close(projected, direction / direction.norm(dim=-1, keepdim=True))
+    torch.testing.assert_close(projector(tokens), direction / direction.norm(dim=-1, keepdim=True))
     assert set(projector.state_dict()) == {"fc.weight", "grn.weight", "grn.bias"}

@@ -8,23 +8,18 @@ from torch.nn.functional import normalize
 
 from anomalib_dpclip.method.anomaly_map import (
     anomaly_map,
+    blur_grid,
     detection_score,
     resize_map,
     segmentation_logits,
+    tap_average,
     text_margin,
-    text_margin_grid,
 )
 
 ANCHORS = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
 """Normal along the first axis, abnormal along the second: ``s_A - s_N`` is the second coordinate minus the first."""
 
 BLURS = {"industrial": (7, 1.0), "medical": (9, 1.5)}
-
-
-def tokens_of(values):
-    """Unit tokens whose similarity difference to `ANCHORS` is the given values, in [-1, 1]."""
-    angle = torch.asin(values / 2**0.5) + torch.pi / 4
-    return torch.stack([angle.cos(), angle.sin()], dim=-1)
 
 
 def blurred(grid, domain):
@@ -39,28 +34,25 @@ def blurred(grid, domain):
 def test_similarity_difference_by_hand():
     tokens = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]]])
     torch.testing.assert_close(text_margin(tokens, ANCHORS), torch.tensor([[-1.0, 1.0, 0.2]]))
-
-
-def test_every_image_may_have_its_own_anchors():
-    tokens = torch.tensor([[[0.6, 0.8]], [[0.6, 0.8]]])
-    anchors = torch.stack([ANCHORS, ANCHORS.flip(-1)])
-    torch.testing.assert_close(text_margin(tokens, anchors), torch.tensor([[0.2], [-0.2]]))
+    own = torch.stack([ANCHORS, ANCHORS.flip(-1)])  # each image's
+    torch.testing.assert_close(text_margin(tokens[:, 2:].repeat(2, 1, 1), own), torch.tensor([[0.2], [-0.2]]))
 
 
 @pytest.mark.parametrize("domain", ["industrial", "medical"])
 def test_blur_against_scipy(domain):
     torch.manual_seed(0)
-    values = 2 * torch.rand(2, 8 * 6) - 1
-    grid = text_margin_grid([tokens_of(values)], ANCHORS, (8, 6), domain)
-    expected = [blurred(image.reshape(8, 6).double().numpy(), domain) for image in values]
-    np.testing.assert_allclose(grid.numpy(), expected, atol=1e-6)
+    values = 2 * torch.rand(2, 8, 6) - 1
+    expected = [blurred(image.double().numpy(), domain) for image in values]
+    np.testing.assert_allclose(blur_grid(values, domain).numpy(), expected, atol=1e-6)
+    even = torch.full((1, 6, 6), 0.25)
+    torch.testing.assert_close(resize_map(blur_grid(even, domain), (24, 24)), torch.full((1, 24, 24), 0.25))
 
 
 def test_taps_are_averaged():
     torch.manual_seed(0)
-    taps = [tokens_of(2 * torch.rand(1, 36) - 1) for _ in range(3)]
-    each = torch.stack([text_margin_grid([tap], ANCHORS, (6, 6), "medical") for tap in taps])
-    torch.testing.assert_close(text_margin_grid(taps, ANCHORS, (6, 6), "medical"), each.mean(0))
+    taps = [normalize(torch.randn(1, 36, 2), dim=-1) for _ in range(3)]
+    each = torch.stack([text_margin(tap, ANCHORS) for tap in taps])
+    torch.testing.assert_close(tap_average(taps, ANCHORS, (6, 6)).flatten(1), each.mean(0))
 
 
 def test_resize_puts_corners_on_corners():
@@ -82,16 +74,8 @@ def test_anomaly_map_is_the_published_map_up_to_scale_and_offset():
     published = ((100 * abnormal + 1 - 100 * normal) / 2).sum()
     value = anomaly_map((abnormal - normal).mean())
     torch.testing.assert_close(200 * 3 * (value - 0.5) + 3 / 2, published)
-
-
-def test_the_ends_of_the_range():
     ends = torch.tensor([-2.0, 0.0, 2.0, -2.0000002, 2.0000002])
     assert anomaly_map(ends).tolist() == [0, 0.5, 1, 0, 1]
-
-
-def test_identical_tokens_give_an_even_map():
-    grid = text_margin_grid([tokens_of(torch.full((1, 36), 0.25))], ANCHORS, (6, 6), "medical")
-    torch.testing.assert_close(resize_map(grid, (24, 24)), torch.full((1, 24, 24), 0.25))
 
 
 def test_detection_score_by_hand():
@@ -108,7 +92,7 @@ def test_autocast_leaves_maps_as_they_are(dtype):
 
     def predict():
         logits = segmentation_logits(tokens, anchors, (10, 10), (40, 40))
-        grid = text_margin_grid([tokens], anchors, (10, 10), "industrial")
+        grid = blur_grid(tap_average([tokens], anchors, (10, 10)), "industrial")
         return logits, anomaly_map(resize_map(grid, (40, 40)))
 
     expected = predict()

@@ -1,4 +1,4 @@
-"""The heat map drawn by Pillow's palettes is the one that matplotlib and scipy would draw."""
+"""What is drawn on photos: heat maps as matplotlib and scipy would draw them, boxes, and text that fits."""
 
 import matplotlib as mpl
 import numpy as np
@@ -6,13 +6,14 @@ import pytest
 from PIL import Image
 from scipy.ndimage import binary_erosion
 
-from anomalib_dpclip.visualization.heat_map import COLORS, OPACITY, heat_map, outlined
+from anomalib_dpclip.data.regions import Region
+from anomalib_dpclip.visualization.heat_map import COLORS, OPACITY, boxed, heat_map, outlined
+from anomalib_dpclip.visualization.layout import font, printable, wrapped
 
 
 @pytest.fixture
 def photo():
-    values = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
-    return Image.fromarray(values)
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8))
 
 
 def test_colours_are_matplotlib_s_laid_over_the_photo(photo):
@@ -33,3 +34,35 @@ def test_outline_is_what_erosion_takes_away(photo, outline):
     assert (picture[edge] == 255).all()
     assert (picture[~edge] == np.asarray(photo)[~edge]).all()
     assert photo.tobytes() == before
+
+
+@pytest.mark.parametrize("box", [(0, 0, 40, 30), (30, 0, 40, 10), (0, 29, 1, 30), (10, 10, 11, 11), (10, 5, 20, 25)])
+def test_boxes_are_drawn_inside(box):
+    plain = Image.new("RGB", (40, 30), (200, 0, 200))
+    pixels = np.asarray(boxed(plain, [Region(*box, 0.9, 1)])).astype(int)
+    left, top, right, bottom = box
+    rows, columns = np.nonzero((pixels == 0).all(-1))
+    assert (rows.min(), rows.max()) == (max(0, top - 1), min(29, bottom))
+    assert (columns.min(), columns.max()) == (max(0, left - 1), min(39, right))
+    assert (pixels == 255).all(-1).any() or right - left == 1
+
+
+def test_captions_are_whole_and_fit():
+    text = "lot 4/" + "W" * 120 + "_$5_front.png"
+    lines = wrapped(text, 14, 200)
+    assert "".join(lines) == text
+    assert all(font(14).getlength(line) <= 200 for line in lines)
+    short = wrapped(text, 14, 200, 2)
+    assert len(short) == 2
+    assert "".join(short).startswith("lot 4/W")
+    assert "".join(short).endswith("front.png")
+    assert wrapped("two words", 14, 60) == ["two ", "words"]
+    assert (wrapped("", 14, 200), wrapped("WW", 14, 1)) == ([], ["W", "W"])
+
+
+def test_other_scripts_are_drawn():
+    blank = font(14).getmask("\N{REPLACEMENT CHARACTER}")
+    for character in "äßçŁЖλع":
+        assert printable(character) == character
+        assert bytes(font(14).getmask(character)) != bytes(blank)
+    assert printable("a\r\n\t\udcff面.png") == "a?????.png"

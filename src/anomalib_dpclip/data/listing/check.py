@@ -23,20 +23,13 @@ class Problem(NamedTuple):
 
 
 def check_metadata(path: str | Path, root: str | Path) -> list[Problem]:
-    """Find everything that is wrong with a metadata file and with what it lists.
+    """Find everything that is wrong with a metadata file and with what it lists, in the order of its lines.
 
     Errors are lines that are not as the format says, images and masks that are missing or cannot be read, masks of
     another size than their image, empty masks of anomalous images, masks of normal images that are not empty, and images
     listed twice. Only noted are anomalous images without a mask where others have one, 16-bit images and the range they use,
     masks of more than two grey values (as JPEG makes them: all but 0 are anomalous), and images that equal another one byte
     for byte.
-
-    Args:
-        path: The JSON-lines file.
-        root: Folder that its paths are relative to.
-
-    Returns:
-        The problems in the order of the lines.
 
     Raises:
         FileNotFoundError: If the file or the root is not there.
@@ -51,22 +44,25 @@ def check_metadata(path: str | Path, root: str | Path) -> list[Problem]:
             problems.append(Problem(line, str(error)))
     if not samples and not problems:
         problems.append(Problem(1, "the file lists no images"))
+    some_masked = any(sample.mask_path for sample in samples.values() if sample.label)
 
-    line_of_path: dict[str, int] = {}
-    line_of_content: dict[bytes, int] = {}
+    line_of: dict[str | bytes, int] = {}
     # Decoding releases the interpreter's lock. Leaving the pool early, as Ctrl-C does, drops what is still to do.
     with ThreadPool() as pool:
         checked = pool.imap(lambda item: _check_sample(*item, folder), samples.items())
-        for line, (found, file, content) in zip(samples, tqdm(checked, "check", len(samples), unit="image"), strict=True):
+        progress = tqdm(checked, "check", len(samples), unit="image")
+        for (line, sample), (found, file, content) in zip(samples.items(), progress, strict=True):
             problems += found
+            if sample.label and not sample.mask_path and some_masked:
+                message = "is anomalous and has no mask, although others have one: pixel metrics leave it out"
+                problems.append(Problem(line, f"{sample.image_path} {message}", is_error=False))
             if file is None:
                 continue
-            if line_of_path.setdefault(file, line) != line:
-                problems.append(Problem(line, f"{samples[line].image_path} is listed in line {line_of_path[file]} too"))
-            elif line_of_content.setdefault(content, line) != line:
-                other = samples[line_of_content[content]].image_path
-                problems.append(Problem(line, f"{samples[line].image_path} is the same picture as {other}", False))
-    problems += _missing_masks(samples)
+            if line_of.setdefault(file, line) != line:
+                problems.append(Problem(line, f"{sample.image_path} is listed in line {line_of[file]} too"))
+            elif line_of.setdefault(content, line) != line:
+                other = samples[line_of[content]].image_path
+                problems.append(Problem(line, f"{sample.image_path} is the same picture as {other}", is_error=False))
     return sorted(problems)
 
 
@@ -86,15 +82,15 @@ def _check_sample(line: int, sample: Sample, folder: RootFolder) -> tuple[list[P
             problems.append(Problem(line, message, is_error=False))
     except ValueError as error:
         problems.append(Problem(line, str(error)))
-    if sample.mask_path:
-        try:
-            problems += _check_mask(line, sample, folder.locate(sample.mask_path), size)
-        except ValueError as error:
-            problems.append(Problem(line, str(error)))
+    try:
+        problems += _check_mask(line, sample, folder, size) if sample.mask_path else []
+    except ValueError as error:
+        problems.append(Problem(line, str(error)))
     return problems, file, content
 
 
-def _check_mask(line: int, sample: Sample, path: str, size: tuple[int, int] | None) -> Iterator[Problem]:
+def _check_mask(line: int, sample: Sample, folder: RootFolder, size: tuple[int, int] | None) -> Iterator[Problem]:
+    path = folder.locate(sample.mask_path or "")
     anomalous_pixels = read_mask(path, size, sample.image_path).any()
     if sample.label and not anomalous_pixels:
         yield Problem(line, f"mask {sample.mask_path} is empty, but its image is labelled anomalous")
@@ -103,15 +99,4 @@ def _check_mask(line: int, sample: Sample, path: str, size: tuple[int, int] | No
     mask = load_image(path)
     greys = len(np.unique(np.asarray(mask))) if mask.mode in ("L", *SIXTEEN_BIT_MODES) else 0
     if greys > 2:
-        message = f"mask {sample.mask_path} has {greys} grey values: all but 0 are anomalous"
-        yield Problem(line, message, is_error=False)
-
-
-def _missing_masks(samples: dict[int, Sample]) -> list[Problem]:
-    """Notes on anomalous images without a mask where others have one; a list without any masks is complete as it is."""
-    anomalous = {line: sample for line, sample in samples.items() if sample.label}
-    message = "{} is anomalous and has no mask, although others have one: pixel metrics leave it out"
-    unmasked = {line: sample for line, sample in anomalous.items() if not sample.mask_path}
-    if len(unmasked) == len(anomalous):
-        return []
-    return [Problem(line, message.format(sample.image_path), is_error=False) for line, sample in unmasked.items()]
+        yield Problem(line, f"mask {sample.mask_path} has {greys} grey values: all but 0 are anomalous", is_error=False)

@@ -7,7 +7,6 @@ from pathlib import Path
 import pandas as pd
 
 from anomalib_dpclip.data.listing.check import check_metadata
-from anomalib_dpclip.data.listing.datamodule_samples import datamodule_samples
 from anomalib_dpclip.data.listing.few_shot import few_shot
 from anomalib_dpclip.data.listing.folder_samples import folder_samples
 from anomalib_dpclip.data.listing.metadata import write_metadata
@@ -50,21 +49,27 @@ def metadata(
     """
     if check is not None:
         return _report(check, root)
-    if source == "folder":
+    is_folder = source == "folder"
+    if is_folder:
         samples, name = folder_samples(root, class_name), root.resolve().name
+        listed = {*samples.image_path}
+        unlisted = Counter(Path(path).parent for path in sorted(photo_files(root)) if path not in listed)
+    elif class_name is not None:
+        raise ValueError(f"class_name is for source folder: {source} has categories of its own")
     else:
-        if class_name is not None:
-            raise ValueError(f"class_name is for source folder: {source} has categories of its own")
-        samples, name = datamodule_samples(source, root, seed), source
-    unlisted = _unlisted(root, samples) if source == "folder" else {}
+        from anomalib_dpclip.data.labelled_sets import datamodule_samples  # with anomalib, which takes seconds to import
+
+        samples, name, unlisted = datamodule_samples(source, root, seed), source, Counter()
     if shots is not None:
         samples = few_shot(samples[samples.split == "test"], shots, seed)
     file = output or Path("metadata") / name / f"{'full' if shots is None else shots}-shot.jsonl"
     write_metadata(samples, root, file)
-    hint = " (the folder's name: say what the photos show with --class_name)" if source == "folder" and not class_name else ""
+    names = sorted({describe(file.resolve().parent.name, name) for name in samples.class_name})
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    hint = " (the folder's name: say what the photos show with --class_name)" if is_folder and not class_name else ""
     for line in (
         f"{file}: {_summary(samples)}",
-        f"prompts will say {_prompt_names(samples, file)}{hint}",
+        f"prompts will say {', '.join(map(repr, names[:SHOWN]))}{more}{hint}",
         *(f"not listed: {count} images in {folder}" for folder, count in unlisted.items()),
     ):
         print(line)  # noqa: T201
@@ -79,17 +84,6 @@ def _report(path: Path, root: Path) -> int:
     errors = sum(problem.is_error for problem in problems)
     print(f"{path}: {errors} errors, {len(problems) - errors} notes", file=sys.stderr)  # noqa: T201
     return int(errors > 0)
-
-
-def _prompt_names(samples: pd.DataFrame, file: Path) -> str:
-    names = sorted({describe(file.resolve().parent.name, name) for name in samples.class_name})
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(map(repr, names[:SHOWN])) + more
-
-
-def _unlisted(root: Path, samples: pd.DataFrame) -> Counter[Path]:
-    listed = {*samples.image_path}
-    return Counter(Path(path).parent for path in sorted(photo_files(root)) if path not in listed)
 
 
 def _summary(samples: pd.DataFrame) -> str:

@@ -15,9 +15,6 @@ def few_shot(samples: pd.DataFrame, shots: int, seed: int) -> pd.DataFrame:
         shots: Images of each category, k.
         seed: Seed of the choice.
 
-    Returns:
-        The chosen rows, in the order they came, numbered anew.
-
     Raises:
         ValueError: If ``shots`` is not positive.
     """

@@ -21,8 +21,6 @@ import pandas as pd
 
 from anomalib_dpclip.files.atomic_write import atomic_write
 
-SPLITS = ("train", "test")
-
 
 class Sample(NamedTuple):
     """A labelled image: what one line of a metadata file says."""
@@ -35,12 +33,12 @@ class Sample(NamedTuple):
 
 
 def to_frame(samples: Iterable[Sample]) -> pd.DataFrame:
-    """Put samples into the table that anomalib's datasets are based on.
+    """Put samples into the table that anomalib's datasets are based on, one row each.
 
     Returns:
-        One row a sample, with anomalib's columns ``image_path``, ``split``, ``label`` (``"normal"`` or ``"abnormal"``),
-        ``label_index`` (0 or 1) and ``mask_path``, and with ``class_name``. ``mask_path`` is ``None`` where there is no
-        mask, and for normal images, whose masks are empty by definition.
+        anomalib's columns ``image_path``, ``split``, ``label`` (``"normal"`` or ``"abnormal"``), ``label_index`` (0 or 1) and
+        ``mask_path``, and ``class_name``. ``mask_path`` is ``None`` where there is no mask, and for normal images, whose masks
+        are empty by definition.
     """
     rows = list(samples)
     return pd.DataFrame(
@@ -57,14 +55,7 @@ def to_frame(samples: Iterable[Sample]) -> pd.DataFrame:
 
 
 def read_metadata(path: str | Path, root: str | Path) -> pd.DataFrame:
-    """Read a metadata file, and make sure that the images and masks it names are there.
-
-    Args:
-        path: The JSON-lines file.
-        root: Folder that its paths are relative to.
-
-    Returns:
-        One row a line, as `to_frame` describes them.
+    """Read a metadata file as `to_frame` has it, and make sure that the images and masks it names are there, in the root.
 
     Raises:
         FileNotFoundError: If the file or the root is not there.
@@ -86,23 +77,15 @@ def read_metadata(path: str | Path, root: str | Path) -> pd.DataFrame:
 
 
 def write_metadata(samples: pd.DataFrame, root: str | Path, path: str | Path) -> None:
-    """Write a metadata file; the whole file or nothing.
-
-    Args:
-        samples: Rows as `to_frame` describes them.
-        root: Folder that the paths in the file are to be relative to.
-        path: File to write.
+    """Write rows as `to_frame` has them to a metadata file, with paths relative to the root; the whole file or nothing.
 
     Raises:
         ValueError: If an image or mask is not inside the root.
     """
     lines = []
     for row in samples.itertuples():
-        sample = {
-            "image_path": _relative(row.image_path, root),
-            "label": int(row.label_index),
-            "class_name": row.class_name,
-        }
+        image = _relative(row.image_path, root)
+        sample = {"image_path": image, "label": int(row.label_index), "class_name": row.class_name}
         if row.mask_path:
             sample["mask_path"] = _relative(row.mask_path, root)
         if row.split != "test":
@@ -121,9 +104,7 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, bytes]]:
     if not Path(path).is_file():
         raise FileNotFoundError(f"no metadata file {path}: `dpclip metadata` writes one")
     with Path(path).open("rb") as file:
-        for line, text in enumerate(file, 1):
-            if text.strip():
-                yield line, text
+        yield from ((line, text) for line, text in enumerate(file, 1) if text.strip())
 
 
 def parse_line(text: bytes) -> Sample:
@@ -140,12 +121,11 @@ def parse_line(text: bytes) -> Sample:
         raise ValueError(f"not valid JSON in UTF-8: {error}") from error
     if not isinstance(fields, dict):
         raise ValueError('not a JSON object such as {"image_path": "a.png", "label": 0, "class_name": "screw"}')
-    label = fields.get("label")
+    label, split = fields.get("label"), fields.get("split", "test")
     # In Python 1 == 1.0 == True, so this takes all spellings.
     if not isinstance(label, int | float) or label not in (0, 1):
         raise ValueError(f'"label" must be 0 (normal) or 1 (anomalous), but is {_shown(fields, "label")}')
-    split = fields.get("split", "test")
-    if split not in SPLITS:
+    if split not in ("train", "test"):
         raise ValueError(f'"split" must be "train" or "test", but is {_shown(fields, "split")}')
     class_name = _text(fields, "class_name")
     if not class_name.isprintable():
@@ -157,9 +137,6 @@ def parse_line(text: bytes) -> Sample:
 class RootFolder:
     """Finds the files that a metadata file names, inside the root of its data set and nowhere else.
 
-    Args:
-        root: The root.
-
     Raises:
         FileNotFoundError: If there is no such folder.
     """
@@ -167,8 +144,7 @@ class RootFolder:
     def __init__(self, root: str | Path) -> None:
         if not Path(root).is_dir():
             raise FileNotFoundError(f"no folder {root}: root must be the folder that the metadata's paths are relative to")
-        self.root = str(root)
-        self._real_root = os.path.realpath(root)
+        self.root, self._real_root = str(root), os.path.realpath(root)
 
     def locate(self, path: str) -> str:
         """Path of an existing file, from its path relative to the root.

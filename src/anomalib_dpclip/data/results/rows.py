@@ -23,6 +23,7 @@ DONE = "ok"
 
 UNCALIBRATED = "uncalibrated"
 """Label of an image that nothing has set a threshold for."""
+
 SHOWN = 10
 """Photos that a summary names."""
 
@@ -55,9 +56,6 @@ class Result(NamedTuple):
     most_like: str = ""
 
 
-_HEADER = ",".join(Result._fields)
-
-
 def read_rows(file: Path) -> Iterator[Result]:
     """Rows of a file of results, if it is there; a row that a stopped run left unfinished is left out.
 
@@ -75,26 +73,16 @@ def read_rows(file: Path) -> Iterator[Result]:
 
 
 def read_parts(folder: Path) -> Iterator[Result]:
-    """Rows of a folder, of the files of all processes, each of which is in the order of its paths."""
+    """Rows of a folder, of the files of all processes, each of which is in the order of its paths; raises as `read_rows`."""
     return heapq.merge(*map(read_rows, (folder / RESULTS, *_rank_files(folder))), key=attrgetter("path"))
-
-
-def read_results(folder: Path) -> dict[str, Result]:
-    """The rows of a folder by path.
-
-    Raises:
-        ValueError: If a file there is none of results.
-    """
-    return {row.path: row for row in read_parts(folder)}
 
 
 def holds_results(folder: Path) -> bool:
     """Whether a run has left results in a folder."""
-    file = folder / RESULTS
-    if not file.is_file():
+    if not (folder / RESULTS).is_file():
         return False
-    with file.open(encoding="utf-8", errors="surrogateescape") as stream:
-        return stream.readline().rstrip("\n") == _HEADER
+    with _open(folder / RESULTS, "r") as stream:
+        return stream.readline().rstrip() == ",".join(Result._fields)
 
 
 def write_results(folder: Path, rows: Iterable[Result]) -> None:
@@ -112,18 +100,14 @@ def write_results(folder: Path, rows: Iterable[Result]) -> None:
         file.unlink()
 
 
-def append_rows(file: Path, rows: Iterable[Result]) -> None:
-    """Append rows in one write, below a header if the file is new."""
+def append_rows(folder: Path, rank: int, rows: Iterable[Result]) -> None:
+    """Append rows to the file of a process in one write, below a header if it is new."""
+    file = folder / (RESULTS if rank == 0 else f"results-rank{rank}.csv")
     text = io.StringIO(newline="")
     _write(text, [] if file.exists() else [Result._fields])
     _write(text, rows)
     with _open(file, "a") as stream:
         stream.write(text.getvalue())
-
-
-def rank_file(folder: Path, rank: int) -> Path:
-    """File that a process appends its rows to."""
-    return folder / (RESULTS if rank == 0 else f"results-rank{rank}.csv")
 
 
 def summary(rows: Iterable[Result]) -> str:
@@ -159,9 +143,9 @@ def _write(stream: TextIO, rows: Iterable[Sequence[str]]) -> None:
 
 
 def _as_json(row: Result) -> dict[str, Any]:
-    numbers = {name: float(value) if value else None for name, value in (("score", row.score), ("good_below", row.good_below))}
-    numbers["good_photos"] = int(row.good_photos) if row.good_photos else None
-    return row._asdict() | numbers | {"regions": json.loads(row.regions or "[]")}
+    numbers = {"score": float, "good_below": float, "good_photos": int}
+    values = {name: kind(getattr(row, name)) if getattr(row, name) else None for name, kind in numbers.items()}
+    return row._asdict() | values | {"regions": json.loads(row.regions or "[]")}
 
 
 def _rank_files(folder: Path) -> list[Path]:

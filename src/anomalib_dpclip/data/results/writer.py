@@ -19,7 +19,6 @@ from anomalib_dpclip.data.results.rows import (
     UNCALIBRATED,
     Result,
     append_rows,
-    rank_file,
     read_parts,
     read_rows,
     summary,
@@ -61,11 +60,10 @@ class ResultsWriter(BasePredictionWriter):
         prediction: Any,
         batch_indices: Sequence[int] | None,
         batch: ImageBatch,
-        batch_idx: int,
-        dataloader_idx: int,
+        *_: int,
     ) -> None:
         """Write the rows of the batch before."""
-        del prediction, batch_idx, dataloader_idx
+        del prediction
         self._write_held(trainer)
         self._held = self._predicted(batch, pl_module)
         found = {row.path for row in self._held}
@@ -95,30 +93,29 @@ class ResultsWriter(BasePredictionWriter):
             row._replace(picture=os.path.relpath(pictures[row.path], self.folder)) if row.path in pictures else row
             for row in self._held
         ]
-        append_rows(rank_file(self.folder, trainer.global_rank), rows)
+        append_rows(self.folder, trainer.global_rank, rows)
         self._held = []
         if self.listener is not None:
             self.listener(rows)
 
-    def _predicted(self, batch: ImageBatch, module: LightningModule) -> list[Result]:
+    def _predicted(self, batch: ImageBatch, module: Any) -> list[Result]:
+        """Rows of a batch, with what only DP-CLIP knows where the module is one."""
         paths = batch.image_path or []
-        scores = labels = [""] * len(paths)
-        standings: Sequence[tuple[str, str]] = [("", "")] * len(paths)
-        if batch.pred_score is not None:
-            values = batch.pred_score.flatten().tolist()
-            scores = [f"{score:.6f}" for score in values]
-            standings = [_standing(module, score) for score in values]
-        most_like: Any = getattr(module, "most_like", lambda images: [""] * len(images))
-        if batch.pred_label is not None:
-            labels = ["anomalous" if label else "normal" for label in batch.pred_label.flatten().tolist()]
-        if getattr(module, "is_uncalibrated", False):  # a guess is no decision
-            labels = [UNCALIBRATED] * len(paths)
-        regions = batch_regions(batch, getattr(module, "min_area", 0))
-        columns = zip(paths, scores, labels, regions, standings, most_like(batch.image), strict=True)
-        return [
-            Result(path, score, label, DONE, self.model, "", _as_text(found), below, total, like)
-            for path, score, label, found, (below, total), like in columns
+        found = batch_regions(batch, getattr(module, "min_area", 0))
+        most_like = module.most_like(batch.image) if hasattr(module, "most_like") else [""] * len(paths)
+        rows = [
+            Result(path, "", "", DONE, self.model, regions=_as_text(regions), most_like=name)
+            for path, regions, name in zip(paths, found, most_like, strict=True)
         ]
+        for index, score in enumerate([] if batch.pred_score is None else batch.pred_score.flatten().tolist()):
+            good = module.standing(score) if hasattr(module, "standing") else None
+            known = {"good_below": f"{good.lower / good.total:.6f}", "good_photos": str(good.total)} if good else {}
+            rows[index] = rows[index]._replace(score=f"{score:.6f}", **known)
+        for index, label in enumerate([] if batch.pred_label is None else batch.pred_label.flatten().tolist()):
+            rows[index] = rows[index]._replace(label="anomalous" if label else "normal")
+        if getattr(module, "is_uncalibrated", False):  # a guess is no decision
+            rows = [row._replace(label=UNCALIBRATED) for row in rows]
+        return rows
 
     def _unreadable(self, path: str) -> Result:
         """A row for an image that the data set left out: reading it once more tells why."""
@@ -129,13 +126,6 @@ class ResultsWriter(BasePredictionWriter):
             reason = str(error)
         logger.warning("%s; going on without it", reason)
         return Result(path, "", "", reason, self.model)
-
-
-def _standing(module: LightningModule, score: float) -> tuple[str, str]:
-    """Share of good photos that score lower, and how many there are, as DP-CLIP knows them."""
-    standing: Any = getattr(module, "standing", lambda _: None)
-    known = standing(score)
-    return ("", "") if known is None else (f"{known.lower / known.total:.6f}", str(known.total))
 
 
 def _as_text(regions: Sequence[Region]) -> str:

@@ -32,11 +32,6 @@ _VERSION = 1
 _MARKER = "surfaces.json"
 
 
-def category_of(material: str) -> str:
-    """Name the folder of a material: ``"brushed metal"`` is in ``brushed_metal``."""
-    return material.replace(" ", "_")
-
-
 class SurfacesDataset(MVTecADDataset):
     """One material of `Surfaces`, under its name, read as a category of MVTec AD."""
 
@@ -66,9 +61,9 @@ class Surfaces(AnomalibDataModule):
         ValueError: If there is no such category, or a size is too small.
     """
 
-    categories = tuple(category_of(material) for material in MATERIALS)
-    auxiliary_categories = tuple(category_of(material) for material in AUXILIARY_MATERIALS)
-    target_categories = tuple(category_of(material) for material in TARGET_MATERIALS)
+    categories = tuple(material.replace(" ", "_") for material in MATERIALS)
+    auxiliary_categories = tuple(material.replace(" ", "_") for material in AUXILIARY_MATERIALS)
+    target_categories = tuple(material.replace(" ", "_") for material in TARGET_MATERIALS)
 
     def __init__(
         self,
@@ -98,11 +93,8 @@ class Surfaces(AnomalibDataModule):
             raise ValueError(f"image_size is the side of a square in pixels and must be positive, not {image_size}")
         if defect_size < MIN_EXTENT:
             raise ValueError(f"defect_size is in pixels and must be at least {MIN_EXTENT}, not {defect_size}")
-        self.root = Path(root)
-        self.category = category
-        (self.image_size,) = sides
-        self.defect_size = defect_size
-        self.drawing_seed = seed
+        self.root, self.category = Path(root), category
+        (self.image_size,), self.defect_size, self.drawing_seed = sides, defect_size, seed
 
     def prepare_data(self) -> None:
         """Draw the category, unless it is there already.
@@ -110,23 +102,23 @@ class Surfaces(AnomalibDataModule):
         Raises:
             ValueError: If its folder was drawn with other parameters, or by something else.
         """
-        folder = self.root / self.category
+        folder, sizes = self.root / self.category, {"image_size": self.image_size, "defect_size": self.defect_size}
+        parameters = {"version": _VERSION, **sizes, "seed": self.drawing_seed}
         if not folder.exists():
             logger.info("Drawing %s.", folder)
-            self._draw_whole(folder)
+            self._draw_whole(folder, parameters)
         marker = folder / _MARKER
         found = json.loads(marker.read_text()) if marker.is_file() else "unknown parameters"
-        if found != self._parameters:
-            raise ValueError(
-                f"{folder} was drawn with {found}, not {self._parameters}: delete that folder, or give another root"
-            )
+        if found != parameters:
+            raise ValueError(f"{folder} was drawn with {found}, not {parameters}: delete that folder, or give another root")
 
-    def _draw_whole(self, folder: Path) -> None:
+    def _draw_whole(self, folder: Path, parameters: dict[str, float]) -> None:
         """Draw a category beside its place and rename it: it is either whole or not there."""
         self.root.mkdir(parents=True, exist_ok=True)
         unfinished = Path(tempfile.mkdtemp(prefix=f".{self.category}-", dir=self.root))
         try:
             self._draw(unfinished)
+            (unfinished / _MARKER).write_text(json.dumps(parameters))
             unfinished.chmod(0o755)  # mkdtemp makes a private folder
             unfinished.rename(folder)
         except OSError:
@@ -135,38 +127,23 @@ class Surfaces(AnomalibDataModule):
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
 
-    @property
-    def _parameters(self) -> dict[str, float]:
-        return {
-            "version": _VERSION,
-            "image_size": self.image_size,
-            "defect_size": self.defect_size,
-            "seed": self.drawing_seed,
-        }
-
     def _draw(self, folder: Path) -> None:
         """Draw all images and masks of the category into ``folder``."""
         index_of_material = self.categories.index(self.category)
-        material = MATERIALS[index_of_material]
         # A stream of its own for each category: none depends on whether others were drawn.
         rng = np.random.default_rng([self.drawing_seed, index_of_material])
         colors = tuple(COLORS)
-        parts: list[tuple[str, str | None, int]] = [
-            ("train/good", None, TRAIN_IMAGES),
-            ("test/good", None, NORMAL_TEST_IMAGES),
-            *((f"test/{defect}", defect, TEST_IMAGES_PER_DEFECT) for defect in DEFECTS),
-        ]
-        for part, defect, count in parts:
+        damaged = [(f"test/{defect}", defect, TEST_IMAGES_PER_DEFECT) for defect in DEFECTS]
+        for part, defect, count in [("train/good", "", TRAIN_IMAGES), ("test/good", "", NORMAL_TEST_IMAGES), *damaged]:
             (folder / part).mkdir(parents=True)
             for index in range(count):
-                image = render_surface(material, colors[index % len(colors)], self.image_size, rng)
-                if defect is not None:
+                image = render_surface(MATERIALS[index_of_material], colors[index % len(colors)], self.image_size, rng)
+                if defect:
                     image, mask = damage_surface(image, defect, self.defect_size, rng)
                     path = folder / "ground_truth" / defect / f"{index:03}_mask.png"
                     path.parent.mkdir(parents=True, exist_ok=True)
                     Image.fromarray(mask.astype(np.uint8) * 255).save(path)
                 Image.fromarray((image * 255).round().astype(np.uint8)).save(folder / part / f"{index:03}.png")
-        (folder / _MARKER).write_text(json.dumps(self._parameters))
 
     def _setup(self, _stage: str | None = None) -> None:
         self.train_data = SurfacesDataset(self.root, self.category, split=Split.TRAIN)

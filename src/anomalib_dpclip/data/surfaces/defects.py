@@ -4,9 +4,6 @@ They are meant to be seen at a glance: with an extent of 48 pixels a blob covers
 is 5 to 8 pixels wide, and each differs from the ground it lies on.
 """
 
-from collections.abc import Callable
-from types import MappingProxyType
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -99,37 +96,16 @@ def _smear(image: Field, extent: float, rng: np.random.Generator) -> tuple[Field
     return film * _contrasting_grey(image[mask]) + (1 - film) * blurred, mask
 
 
-_DEFECTS: MappingProxyType[str, Callable[[Field, float, np.random.Generator], tuple[Field, Mask]]] = MappingProxyType(
-    {
-        "scratch": _scratch,
-        "hole": _hole,
-        "stain": _stain,
-        "crack": _crack,
-        "smear": _smear,
-    }
-)
+_DEFECTS = {"scratch": _scratch, "hole": _hole, "stain": _stain, "crack": _crack, "smear": _smear}
 
 DEFECTS = tuple(_DEFECTS)
 
 
 def damage_surface(image: Field, defect: str, extent: float, rng: np.random.Generator) -> tuple[Field, Mask]:
-    """Draw a defect into a surface.
+    """Draw one of `DEFECTS` into a copy of an image, RGB (H, W, 3) in [0, 1]; outside the mask (H, W) nothing changes.
 
-    Args:
-        image: RGB image, (H, W, 3) in [0, 1]; left as it is.
-        defect: One of `DEFECTS`.
-        extent: Size of the defect in pixels: about the diameter of a blob, half the length of a scratch.
-        rng: Source of everything random: place, shape and shade.
-
-    Returns:
-        The damaged image, (H, W, 3) in [0, 1], and the mask, (H, W): outside it the image is unchanged.
-
-    Raises:
-        ValueError: If there is no such kind of defect, or its extent is below `MIN_EXTENT`.
+    The extent, at least `MIN_EXTENT` pixels, is about the diameter of a blob, or half the length of a scratch; place, shape and
+    shade are drawn from ``rng``.
     """
-    if defect not in _DEFECTS:
-        raise ValueError(f"unknown defect {defect!r}: choose one of {', '.join(DEFECTS)}")
-    if extent < MIN_EXTENT:
-        raise ValueError(f"the extent of a defect is in pixels and must be at least {MIN_EXTENT}, not {extent}")
     drawn, mask = _DEFECTS[defect](image, extent, rng)
     return np.where(mask[..., None], np.clip(drawn, 0, 1), image), mask
