@@ -33,8 +33,7 @@ class Answer(NamedTuple):
     Attributes:
         judged: The photos; none if there is no photo to judge, or nothing can be.
         verdict: Markdown: decision and score of a photo, or a table of several, and what they are based on.
-        photo: A single photo, upright.
-        heat_map: What is laid over it.
+        photo: A single photo, upright, and `heat_map` what is laid over it.
         heat_maps: Heat maps of several photos, with a line for each.
         regions: Markdown: table of a single photo's regions.
     """
@@ -48,12 +47,7 @@ class Answer(NamedTuple):
 
 
 class Answers:
-    """What the page answers when something on it changes.
-
-    Args:
-        predictor: The model.
-        checkpoint: Where its memory of photos of a target is from; without one nothing can be corrected.
-    """
+    """What the page answers when something on it changes; without a checkpoint with photos nothing can be corrected."""
 
     def __init__(self, predictor: Predictor, checkpoint: Path | None = None) -> None:
         self.predictor, self.checkpoint = predictor, checkpoint
@@ -102,16 +96,12 @@ class Answers:
         if others:
             raise ValueError("take all photos off but the one that is fine")
         if has_good_photos:
-            raise ValueError(
-                f"corrections join the good photos that are kept in {checkpoint.name}. Take those on the page off first"
-            )
+            raise ValueError(f"corrections join the good photos that are kept in {checkpoint.name}. Take the page's off first")
         digest = file_digest(path)
         if digest in self._corrected:
             raise ValueError(f"{path} has been taken for fine before")
         if target.exists() and not self._corrected:
-            raise FileExistsError(
-                f"{target.name} is there already, of an earlier time. Start the page with it to go on, or move it away"
-            )
+            raise FileExistsError(f"{target.name} is there already, of an earlier time. Start the page with it or move it away")
         self.predictor.correct(path, lambda model: write_corrected(model, checkpoint, target))
         self._corrected.add(digest)
         return target

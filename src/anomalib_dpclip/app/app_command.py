@@ -53,12 +53,6 @@ def app(
         max_megabytes: Largest photo that is accepted.
         min_area: Pixels of the photo that an anomalous region has at least to be shown.
         ignore: Picture of the photos' size, white where nothing is to be judged.
-
-    Raises:
-        ModuleNotFoundError: If gradio is not installed.
-        ValueError: If there are no weights, or a value is out of range.
-        FileNotFoundError: If the adapters or CLIP's weights are not there.
-        OSError: If the port is taken or the host no address of this machine.
     """
     if weights is None:
         raise ValueError(
@@ -102,10 +96,8 @@ def app(
             prevent_thread_lock=True,
         )
     except OSError as error:
-        raise OSError(
-            f"cannot listen on {host}:{port}: the port is taken, or the host no address of this machine; choose another "
-            f"with --port or --host"
-        ) from error
+        reason = "the port is taken, or the host no address of this machine; choose another with --port or --host"
+        raise OSError(f"cannot listen on {host}:{port}: {reason}") from error
     print(f"The page is at {blocks.local_url} until you press Ctrl+C", flush=True)  # noqa: T201
     blocks.block_thread()
 

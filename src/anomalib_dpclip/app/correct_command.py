@@ -21,11 +21,6 @@ def correct(ckpt_path: Path, photos: list[Path], to: Path | None = None, known: 
         to: Checkpoint to write. Default: beside the other, with ``-corrected`` in its name; if that is there already, of an
             earlier correction, these photos are added to it.
         known: Other photos, and folders of them, to look at before and after: one, or a list.
-
-    Raises:
-        FileNotFoundError: If a file is not there.
-        FileExistsError: If the checkpoint to write is there already.
-        ValueError: If a photo is none, or the checkpoint has no memory that it could be added to.
     """
     target = to or corrected_path(ckpt_path)
     if to is not None and to.exists():

@@ -22,12 +22,9 @@ class GoodPhotos(NamedTuple):
 
 
 def good_photos(paths: Sequence[str], seed: int, judged: str | None = None) -> GoodPhotos:
-    """What ``--model.few_shot_source`` makes of a folder of these photos.
+    """What ``--model.few_shot_source`` makes of a folder of these photos, which the page has each in a folder of its own.
 
-    Args:
-        paths: Files, the page's each in a folder of its own: only their names are in order.
-        seed: The model's.
-        judged: The photo that they are compared with, if there is one already.
+    `judged` is the photo that they are compared with, if there is one already.
 
     Raises:
         ImageReadError: If one is no image; names it.
@@ -35,10 +32,7 @@ def good_photos(paths: Sequence[str], seed: int, judged: str | None = None) -> G
     """
     found = drop_duplicates(sorted(paths, key=lambda path: Path(path).name))
     if len(found) > MAX_PHOTOS:
-        raise ValueError(
-            f"{len(found)} good photos are more than the {MAX_PHOTOS} that the page takes: choose some that differ as good "
-            f"parts differ"
-        )
+        raise ValueError(f"{len(found)} good photos are more than the {MAX_PHOTOS} that the page takes: choose different ones")
     remarks = []
     if len(found) < len(paths):
         remarks.append(f"{len(paths)} good photos were given, {len(found)} of them different: copies count once.")

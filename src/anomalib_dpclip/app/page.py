@@ -21,11 +21,8 @@ _PURPOSE = (
 def page(predictor: Predictor, class_names: list[str], title: str, checkpoint: Path | None = None) -> "Blocks":
     """Lay out the page, not yet launched. It sends nothing to anybody.
 
-    Args:
-        predictor: The model.
-        class_names: Names to suggest, the first of them chosen.
-        title: Which model it is.
-        checkpoint: With a memory of photos of a target: there is a button to say that a photo is fine.
+    The first of the class names to suggest is chosen. With a checkpoint that remembers photos of a target there is a button
+    to say that a photo is fine.
     """
     import gradio as gr
 

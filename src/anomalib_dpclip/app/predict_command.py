@@ -74,11 +74,6 @@ def predict(
 
     Returns:
         Exit status: 1 if a photo could not be read, or with `exit_code` is anomalous, else 0.
-
-    Raises:
-        FileNotFoundError: If the weights, or a photo or folder, are not there.
-        ModuleNotFoundError: If the weights of `memory_backbone` are not installed.
-        ValueError: If there is nothing to compare with, the weights are no adapters, or an argument is out of range.
     """
     _require_photos(photos)
     if good is not None and not good.is_dir():

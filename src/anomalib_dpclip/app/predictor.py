@@ -170,11 +170,7 @@ class Predictor:
         return self._remarks(name, given, None if given.paths else self._scoring(name, given))
 
     def correct(self, path: str | Path, keep: Callable[[DPCLIP], None]) -> None:
-        """Take a photo for normal from now on.
-
-        Args:
-            path: Image file.
-            keep: Is given the corrected model; if it fails nothing is corrected.
+        """Take a photo for normal from now on, unless `keep`, which is given the corrected model, fails.
 
         Raises:
             ImageReadError: As in `predict`.

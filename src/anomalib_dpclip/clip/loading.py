@@ -105,19 +105,12 @@ def _load_and_call(load: Callable[[], Tokenizer], sentences: list[str]) -> Tenso
 
 
 def backbone_config(backbone: str) -> dict[str, Any]:
-    """open_clip's configuration of a model that the method can stand on.
-
-    Raises:
-        ValueError: If there is no such model, or it is refused; says why.
-    """
+    """open_clip's configuration of a model that the method can stand on; a ValueError says why it cannot."""
     import open_clip
 
     config = open_clip.get_model_config(backbone)
     if config is None:
-        raise ValueError(
-            f"unknown backbone {backbone!r}: it must be 'mini' or an open_clip model such as 'ViT-L-14-336' "
-            f"(all names: dpclip backbones)"
-        )
+        raise ValueError(f"unknown backbone {backbone!r}: it must be 'mini' or an open_clip model (all: dpclip backbones)")
     if reason := refusal(config):
         raise ValueError(f"backbone {backbone!r} {reason}; try 'ViT-L-14-336' (all that fit: dpclip backbones)")
     return dict(config)
@@ -151,12 +144,7 @@ def _refusal_of_timm(name: str) -> str | None:
 
 
 def build_clip(config: dict[str, Any], image_size: int | None = None) -> Any:
-    """Build an accepted model of open_clip's configuration, randomly initialised, in fp32.
-
-    Args:
-        config: The configuration.
-        image_size: Side of the images, for open_clip's own towers. Default: what the configuration says.
-    """
+    """Build an accepted model of open_clip's configuration, randomly initialised, in fp32; the size is for its own towers."""
     from open_clip.model import CLIP, CustomTextCLIP
 
     vision = config["vision_cfg"] | ({} if image_size is None else {"image_size": image_size})
@@ -180,8 +168,6 @@ def _checked_image_size(image_size: int | None, patch_size: int, backbone: str =
         return default_image_size(patch_size, backbone)
     if image_size <= 0 or image_size % patch_size:
         below = max(1, image_size // patch_size) * patch_size
-        raise ValueError(
-            f"image_size={image_size} is not a multiple of the backbone's patch size {patch_size}; "
-            f"try {below} or {below + patch_size}"
-        )
+        near = f"{below} or {below + patch_size}"
+        raise ValueError(f"image_size={image_size} is not a multiple of the backbone's patch size {patch_size}; try {near}")
     return image_size

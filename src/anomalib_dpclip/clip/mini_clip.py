@@ -95,11 +95,7 @@ def build_mini_clip(image_size: int = MINI_IMAGE_SIZE) -> "CLIP":
 
 
 def load_mini_clip(path: Path | None = None, image_size: int = MINI_IMAGE_SIZE) -> "CLIP":
-    """Build the mini CLIP with its weights, stored in half precision, in fp32 and evaluation mode.
-
-    Args:
-        path: Weights as `scripts.pretrain_mini` writes them. Default: those that come with the package.
-        image_size: As in `build_mini_clip`.
+    """Build the mini CLIP with the weights of a file, by default the package's, in half precision, in fp32 and evaluation mode.
 
     Raises:
         ValueError: If the file cannot be read, or holds other weights.

@@ -42,9 +42,8 @@ class Preprocessing(NamedTuple):
             raise ValueError(f"{source}: std must be positive, not {list(std)}")
         interpolation = values.get("interpolation", OPENAI.interpolation)
         if interpolation not in get_args(Interpolation):
-            raise ValueError(
-                f"{source}: interpolation must be one of {', '.join(get_args(Interpolation))}, not {interpolation!r}"
-            )
+            known = ", ".join(get_args(Interpolation))
+            raise ValueError(f"{source}: interpolation must be one of {known}, not {interpolation!r}")
         return cls(mean, std, interpolation)
 
 

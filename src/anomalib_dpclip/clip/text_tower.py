@@ -29,11 +29,7 @@ class TextTower:
 def load_tokenizer(backbone: str, config: dict[str, Any], folder: str | None = None) -> Tokenizer:
     """The tokenizer that open_clip uses for a backbone, from its package, or from Hugging Face: on disk or downloaded.
 
-    Args:
-        backbone: Name of an open_clip model.
-        config: Its configuration.
-        folder: Folder of the tokenizer's files (``tokenizer.json``, ``tokenizer_config.json``). Default: the cache of the
-            hub, else a download.
+    `folder` has the tokenizer's files (``tokenizer.json``, ``tokenizer_config.json``), else they are the hub's.
 
     Raises:
         ModuleNotFoundError: If the tokenizer needs transformers, which is not installed.

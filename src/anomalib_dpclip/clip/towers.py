@@ -64,11 +64,7 @@ class VisionTower(nn.Module, ABC):
 
 
 def tower_of(visual: Any) -> VisionTower:
-    """Wrap ``clip.visual`` of an open_clip CLIP.
-
-    Raises:
-        ValueError: If it is no vision transformer that the method can adapt; names what it is.
-    """
+    """Wrap ``clip.visual`` of an open_clip CLIP; a ValueError names what it is where the method cannot adapt it."""
     return _TimmTower(visual) if hasattr(visual, "trunk") else _OpenCLIPTower(visual)
 
 
@@ -80,10 +76,8 @@ class _OpenCLIPTower(VisionTower):
         # A tower that pools by attention normalises after it: its tokens do not have the width that the norm has.
         native = all(hasattr(visual, name) for name in parts) and getattr(visual, "attn_pool", None) is None
         if not native or not hasattr(visual.transformer, "resblocks") or visual.pool_type not in {"tok", "avg"}:
-            raise ValueError(
-                f"backbone must have a native open_clip vision transformer (such as ViT-L-14-336), not a "
-                f"{type(visual).__name__}"
-            )
+            name = type(visual).__name__
+            raise ValueError(f"backbone must have a native open_clip vision transformer (such as ViT-L-14-336), not a {name}")
         size = visual.image_size if isinstance(visual.image_size, tuple) else [visual.image_size] * 2
         conv = visual.conv1
         depth = len(visual.transformer.resblocks)
@@ -173,11 +167,7 @@ class _TimmTower(VisionTower):
 
 
 def resize_timm(visual: Any, image_size: int) -> None:
-    """Fit a timm tower, weights loaded, to another image size, a multiple of its patch; absolute positions are interpolated.
-
-    Raises:
-        ValueError: If the installed timm is too old to do so.
-    """
+    """Fit a timm tower, weights loaded, to another image size, a multiple of its patch; absolute positions are interpolated."""
     if not hasattr(visual.trunk, "set_input_size"):
         raise ValueError(f"this timm cannot resize {type(visual.trunk).__name__}: upgrade it (pip install --upgrade timm)")
     visual.trunk.set_input_size(img_size=(image_size, image_size))

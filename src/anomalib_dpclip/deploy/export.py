@@ -78,7 +78,7 @@ class DPCLIPExport(ExportMixin):
         raw_score: bool = False,
         **kwargs: Any,
     ) -> Path:
-        """Write ``weights/onnx/{model_file_name}.onnx``, one file up to 2 GB and a ``.data`` file beside it from there.
+        """Write ``weights/onnx/{model_file_name}.onnx`` below a folder, above 2 GB with a ``.data`` file beside it.
 
         Args:
             export_root: Folder to write below.
@@ -87,9 +87,6 @@ class DPCLIPExport(ExportMixin):
             raw_score: Whether the file gives the raw image score too, which anomalib's ``OpenVINOInferencer`` refuses.
                 ``dpclip threshold`` can switch it on and off afterwards.
             kwargs: Arguments of ``torch.onnx.export``, as in anomalib.
-
-        Returns:
-            The file.
 
         Raises:
             ValueError: As `to_torch`, or if the pre-processor resizes otherwise in a file.
@@ -113,22 +110,11 @@ class DPCLIPExport(ExportMixin):
         ov_kwargs: dict[str, Any] | None = None,
         onnx_kwargs: dict[str, Any] | None = None,
     ) -> Path:
-        """Write ``weights/openvino/{model_file_name}.xml`` and ``.bin``.
+        """Write ``weights/openvino/{model_file_name}.xml`` and ``.bin`` below a folder; give the path of the first.
 
-        Args:
-            export_root: Folder to write below.
-            model_file_name: Name of the files.
-            input_size: As in `to_onnx`.
-            compression_type: ``FP16``, ``INT8`` (weights) or ``INT8_PTQ`` (products of tokens with weights).
-            datamodule: Target, whose normal training images ``INT8_PTQ`` takes ranges of activations from.
-            metric: Argument of anomalib's ``INT8_ACQ``, not used.
-            task: Likewise.
-            max_drop: Likewise.
-            ov_kwargs: Arguments of ``openvino.convert_model``.
-            onnx_kwargs: As in `to_onnx`, ``raw_score`` among them.
-
-        Returns:
-            The ``.xml`` file.
+        `compression_type` is ``FP16``, ``INT8`` (weights) or ``INT8_PTQ`` (products of tokens with weights), which takes ranges
+        of activations from the normal training images of `datamodule`. `ov_kwargs` are arguments of ``openvino.convert_model``,
+        `input_size` and `onnx_kwargs`, ``raw_score`` among them, of `to_onnx`; anomalib's for ``INT8_ACQ`` are not used.
 
         Raises:
             ValueError: As `to_onnx`, or if the model cannot be compressed in this way.

@@ -46,15 +46,12 @@ class Metadata:
     """What a file says.
 
     Attributes:
-        backbone: Name of the CLIP backbone.
-        pretrained: Its weights, in words.
+        pretrained: Weights of the CLIP backbone, in words.
         adapters: Digest of the adapters, as ``dpclip adapters`` shows it.
         learned_from: Data sets and classes that the adapters learned from.
-        domain: Of scores and maps.
         is_normalised: Whether maps are normalised; else they are raw.
         classes: Its classes, the first being the default.
         version: Of this package.
-        format_version: Of the metadata.
     """
 
     backbone: str
@@ -73,15 +70,9 @@ class Metadata:
 
 
 def metadata_from(text: str | None, path: Path) -> Metadata:
-    """What a file's text says.
-
-    Raises:
-        ValueError: If there is none, it is of a newer version, or damaged.
-    """
+    """What a file's text says; a ValueError if there is none, it is of a newer version, or damaged."""
     if text is None:
-        raise ValueError(
-            f"{path} has no thresholds that could be moved: it was exported by another package, or with another post-processor"
-        )
+        raise ValueError(f"{path} has no thresholds that could be moved: it was exported by another package or post-processor")
     try:
         values: Any = plain_data(json.loads(text))
         newer = values["format_version"] > FORMAT_VERSION
@@ -95,11 +86,7 @@ def metadata_from(text: str | None, path: Path) -> Metadata:
 
 
 def table_of_scales(found: list[Any], path: Path) -> Any:
-    """The one table of scales of a file, whatever its format, of what the file has by its name.
-
-    Raises:
-        ValueError: If there is none.
-    """
+    """The one table of scales of a file, of what it has by that name; a ValueError if there is none."""
     if not found:
         raise ValueError(f"{path}: its thresholds are gone, another tool has rewritten the file; export it anew")
     return found[0]

@@ -14,15 +14,7 @@ Array = npt.NDArray[np.float32]
 
 
 class OnnxFile:
-    """An ONNX file of this package.
-
-    Attributes:
-        metadata: What it says of itself.
-        scales: Packed scales in force ``(C, 14)``.
-
-    Raises:
-        ValueError: If it cannot be read, or is of another package.
-    """
+    """An ONNX file: what it says of itself, and its packed scales ``(C, 14)``; a ValueError if it is none of this package."""
 
     def __init__(self, path: Path) -> None:
         from google.protobuf.message import DecodeError
@@ -66,11 +58,7 @@ class OnnxFile:
 def finish_exported(path: Path, scales: Array, metadata: Metadata, raw_score: bool) -> None:
     """Turn what torch has exported into a file of this package, in its place.
 
-    Args:
-        path: The file, whose second input is the table of scales, and the third, if any, the class.
-        scales: The table ``(C, 14)``.
-        metadata: What the file is to say of itself.
-        raw_score: Whether it gives the raw image score.
+    The second input is the table of scales ``(C, 14)``, which becomes a constant; the third, if any, is the class.
     """
     from onnx import numpy_helper
 

@@ -14,15 +14,7 @@ Array = npt.NDArray[np.float32]
 
 
 class OpenVINOFile:
-    """An OpenVINO file of this package: its ``.bin`` lies beside the ``.xml``.
-
-    Attributes:
-        metadata: What it says of itself.
-        scales: Packed scales in force ``(C, 14)``.
-
-    Raises:
-        ValueError: If it cannot be read, or is of another package.
-    """
+    """An OpenVINO file of this package, its ``.bin`` beside the ``.xml``; as `OnnxFile`."""
 
     def __init__(self, path: Path) -> None:
         import openvino
@@ -69,14 +61,9 @@ class OpenVINOFile:
 
 
 def finish_converted(model: Any, path: Path, scales: Array, metadata: Metadata, raw_score: bool) -> None:
-    """Write a converted model, one input of which is the table of scales, as a file of this package.
+    """Write a converted model as a file of this package, an ``.xml`` and its ``.bin``.
 
-    Args:
-        model: The model.
-        path: The ``.xml`` file to write.
-        scales: The table ``(C, 14)``: a constant now, which no compression rounds.
-        metadata: What the file is to say of itself.
-        raw_score: Whether it gives the raw image score.
+    The table of scales ``(C, 14)``, one of its inputs, becomes a constant, which no compression rounds.
     """
     for parameter in model.get_parameters():
         if SCALES in parameter.output(0).get_names():

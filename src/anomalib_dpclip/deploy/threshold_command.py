@@ -42,11 +42,6 @@ def threshold(
         class_name: Class whose thresholds are moved, in a file of several.
         raw_score: Whether the file gives ``raw_score``, the image score before its normalisation, beside the others.
             anomalib's ``OpenVINOInferencer`` refuses files that do.
-
-    Raises:
-        FileNotFoundError: If the file, or the folder of images, is not there.
-        ValueError: If it is no file of this package, a threshold is out of range, or arguments do not go together.
-        ModuleNotFoundError: If the file's runtime is not installed.
     """
     _require_consistent(image, pixel, from_, rate)
     exported = read_exported(file)
@@ -70,12 +65,7 @@ def threshold(
 
 
 def read_exported(file: Path) -> "ExportedFile":
-    """An exported file of either kind.
-
-    Raises:
-        FileNotFoundError: If it is not there.
-        ValueError: If it is of another kind or package, or cannot be read.
-    """
+    """An exported file of either kind; raises as `threshold`."""
     if not file.is_file():
         raise FileNotFoundError(f"there is no exported file {file}")
     if file.suffix not in {".onnx", ".xml"}:
@@ -93,9 +83,7 @@ def read_exported(file: Path) -> "ExportedFile":
 
 def _require_consistent(image: float | None, pixel: float | None, folder: Path | None, rate: float | None) -> None:
     if (folder is None) != (rate is None):
-        raise ValueError(
-            "--from FOLDER and --rate RATE go together: images to set thresholds from, and how many may exceed them"
-        )
+        raise ValueError("--from FOLDER and --rate RATE go together: normal images, and how many may exceed the thresholds")
     if folder is not None and (image is not None or pixel is not None):
         raise ValueError("--from sets both thresholds: leave --image and --pixel out")
     if rate is not None and not 0 <= rate < 1:

@@ -21,14 +21,10 @@ def unit(tokens: Tensor) -> Tensor:
 
 
 class ChannelPurification(nn.Module):
-    """``Linear(bias=False) -> GRN -> LeakyReLU(0.01)`` over tokens.
+    """``Linear(bias=False) -> GRN -> LeakyReLU(0.01)``, the last if asked for, over tokens.
 
-    Args:
-        in_features: Width of the incoming tokens.
-        out_features: Width of the outgoing tokens.
-        activation: Whether the LeakyReLU is there.
-        pooling: What GRN's norm runs over. ``"tokens"`` makes an image's result independent of its batch; ``"batch"``
-            reproduces the published implementation, whose layer adapters are fed ``(L, B, C)``; ``"none"`` leaves GRN out.
+    Pooling over ``"tokens"`` makes an image's result independent of its batch; ``"batch"`` reproduces the published
+    implementation, whose layer adapters are fed ``(L, B, C)``; ``"none"`` leaves GRN out.
     """
 
     def __init__(self, in_features: int, out_features: int, *, activation: bool, pooling: Pooling) -> None:

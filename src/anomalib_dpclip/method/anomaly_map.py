@@ -42,11 +42,7 @@ def text_margin(tokens: Tensor, anchors: Tensor) -> Tensor:
 
 
 def segmentation_logits(
-    tokens: Tensor,
-    anchors: Tensor,
-    grid: tuple[int, int],
-    image_size: tuple[int, int],
-    temperature: float = TEMPERATURE,
+    tokens: Tensor, anchors: Tensor, grid: tuple[int, int], image_size: tuple[int, int], temperature: float = TEMPERATURE
 ) -> Tensor:
     """``100 (s_A - s_N)`` of one tap as ``(B, H, W)``, whose sigmoid is the softmax over the two similarity maps.
 

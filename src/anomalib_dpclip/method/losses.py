@@ -35,12 +35,9 @@ def segmentation_loss(logits: Tensor, mask: Tensor) -> Tensor:
 
 
 def classification_loss(detection: Tensor, anchors: Tensor, label: Tensor) -> Tensor:
-    """``L_cls``: cross-entropy over the raw products of detection feature and anchors, without temperature.
+    """``L_cls``: cross-entropy over the raw products of detection features ``(B, E)`` and anchors, without temperature.
 
-    Args:
-        detection: Detection features ``(B, E)``.
-        anchors: Text anchors ``(B, E, 2)`` of each image's class, columns normal and abnormal.
-        label: 0 (normal) or 1 (anomalous) ``(B,)``.
+    Anchors ``(B, E, 2)`` are of each image's class, columns normal and abnormal; labels ``(B,)`` 0 (normal) or 1 (anomalous).
     """
     with full_precision(detection):
         return functional.cross_entropy(torch.einsum("be,bek->bk", detection.float(), anchors.float()), label.long())

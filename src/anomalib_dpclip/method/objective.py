@@ -33,11 +33,11 @@ def training_objective(
     decoupling_weight: float = 0.1,
     temperature: float = TEMPERATURE,
 ) -> Objective:
-    """Losses of a batch of labelled images.
+    """Losses of a batch of labelled images; the first one with both kinds of tokens sets the prototypes.
 
     Args:
         model: The model.
-        prototypes: Global prototypes; the first batch with both kinds of tokens sets them.
+        prototypes: Global prototypes.
         images: Normalised images ``(B, 3, H, W)``.
         mask: Ground truth ``(B, H, W)``, true where abnormal.
         label: 0 (normal) or 1 (anomalous) ``(B,)``.

@@ -20,11 +20,6 @@ CLASSES_KEPT = 4096
 def prompts(class_name: str, states: Sequence[str], templates: Sequence[str] = TEMPLATES) -> list[str]:
     """All sentences about a class: each state of it in each template.
 
-    Args:
-        class_name: Readable name of what the images show.
-        states: Phrases with one ``{}`` for the class name.
-        templates: Sentences with one ``{}`` for the phrase.
-
     Raises:
         ValueError: If there is no state or template, or one lacks its ``{}``.
 
@@ -52,10 +47,10 @@ def text_anchors(
 
     Args:
         encode: Text tower; sentences to embeddings ``(N, E)``.
-        class_name: As in `prompts`.
-        normal_states: States of a normal object.
-        abnormal_states: States of an anomalous object.
-        templates: As in `prompts`.
+        class_name: Readable name of what the images show.
+        normal_states: Phrases for a normal object, with one ``{}`` for its name.
+        abnormal_states: Phrases for an anomalous one.
+        templates: Sentences with one ``{}`` for a phrase.
 
     Returns:
         Anchors ``(E, 2)``, unit columns, index 0 normal and 1 abnormal.
@@ -70,10 +65,7 @@ def text_anchors(
 class AnchorCache:
     """Encodes a class's anchors on the CPU when they are first asked for, and remembers those of the last `CLASSES_KEPT`.
 
-    Args:
-        text: The text tower.
-        reload: Loads it again. Pickles leave the tower out, and an exported model never needs it.
-        states_and_templates: Normal states, abnormal states and templates, as in `text_anchors`.
+    Pickles leave the text tower out, and an exported model never needs it; `reload` loads it again.
     """
 
     def __init__(self, text: TextTower, reload: Callable[[], TextTower], *states_and_templates: Sequence[str]) -> None:

@@ -20,14 +20,9 @@ class TokenDirections(NamedTuple):
 
 
 def token_directions(tokens: Tensor, token_mask: Tensor) -> TokenDirections:
-    """Mean of the normal and of the abnormal tokens over the whole (global) batch, each L2-normalised.
+    """Mean of the normal and of the abnormal tokens over the whole (global) batch, L2-normalised; zero where there are none.
 
-    Args:
-        tokens: Unit tokens ``(B, L, E)``.
-        token_mask: ``(B, L)``, 1 where a token is abnormal, 0 where normal, NaN where it counts as neither.
-
-    Returns:
-        The directions; zero vectors where a kind is missing.
+    Tokens are unit vectors ``(B, L, E)``, the mask ``(B, L)`` is 1 where one is abnormal, 0 where normal, NaN where neither.
     """
     abnormal, normal = (token_mask == 1).float(), (token_mask == 0).float()
     with full_precision(tokens):
@@ -45,10 +40,8 @@ def token_directions(tokens: Tensor, token_mask: Tensor) -> TokenDirections:
 class Prototypes(nn.Module):
     """Global prototypes ``P_N`` and ``P_A`` ``(E,)``, unit vectors, as buffers, so that a resumed run goes on with them.
 
-    Nothing here reads a tensor's value on the host, so a training step never waits for the device.
-
-    Raises:
-        ValueError: If the momentum ``m`` of the update is outside [0, 1].
+    Nothing here reads a tensor's value on the host, so a training step never waits for the device. `momentum`, ``m`` of the
+    update, must lie in [0, 1].
     """
 
     normal: Tensor

@@ -30,9 +30,7 @@ class UnadaptedCLIP(DPCLIPModel):
         super().__init__(clip, adapter_layers=(), tap_layers=(depth,), domain=domain)
         self.requires_grad_(False)
         if not self.backbone.places_patches:
-            logger.warning(
-                "this backbone pools by attention: without adapters it has an image score, but its anomaly map says nothing"
-            )
+            logger.warning("this backbone pools by attention: without adapters its anomaly map says nothing")
 
     @property
     def domain(self) -> Domain:
@@ -54,7 +52,7 @@ class UnadaptedCLIP(DPCLIPModel):
         return patches, image
 
     def encode(self, images: Tensor, anchors: Tensor) -> tuple[list[Tensor], Tensor, list[Tensor]]:
-        """See `AdaptedTower.encode`."""
+        """See `DPCLIPModel.encode`."""
         patches, image, taps = self._joint_features(images)
         return patches, class_token_score(image, anchors), taps
 

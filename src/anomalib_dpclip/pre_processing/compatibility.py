@@ -19,21 +19,15 @@ TOLERANCE = 0.02
 
 
 def require_whole_images(pre_processor: Any, image_size: tuple[int, int], preprocessing: Preprocessing) -> None:
-    """Make sure that the model can be given what a pre-processor's ``transform``, if it has one, makes of images.
-
-    Raises:
-        ValueError: If images have another size, other statistics or another geometry; names the remedy.
-    """
+    """Refuse a pre-processor whose transform, if any, gives images of another size, statistics or geometry."""
     transform = getattr(pre_processor, "transform", None)
     if transform is None:
         return
     height, width = (side + PROBE for side in image_size)
     black, white = (transform(torch.full((1, 3, height, width), level)) for level in (0.0, 1.0))
-    if tuple(black.shape[-2:]) != image_size:
-        raise ValueError(
-            f"pre_processor gives images of {tuple(black.shape[-2:])}, the model takes {image_size}: let it resize to that, or "
-            f"choose the model's image_size"
-        )
+    size = tuple(black.shape[-2:])
+    if size != image_size:
+        raise ValueError(f"pre_processor gives images of {size}, the model takes {image_size}: resize, or set image_size")
     mean, std = map(torch.tensor, (preprocessing.mean, preprocessing.std))
     centre = (0, slice(None), image_size[0] // 2, image_size[1] // 2)
     if max((black[centre] + mean / std).abs().max(), (white[centre] - (1 - mean) / std).abs().max()) > TOLERANCE:
@@ -51,11 +45,7 @@ def require_whole_images(pre_processor: Any, image_size: tuple[int, int], prepro
 
 
 def require_same_resize(pre_processor: Any, image_size: tuple[int, int]) -> None:
-    """Make sure that an exported file prepares images of a size as the model does: anomalib leaves antialiasing out of exports.
-
-    Raises:
-        ValueError: If ``export_transform`` gives other images than ``transform``; names the remedy.
-    """
+    """Refuse a pre-processor whose exported transform gives other images: anomalib leaves antialiasing out of exports."""
     transform, exported = (getattr(pre_processor, f"{kind}transform", None) for kind in ("", "export_"))
     if transform is None or exported is None:
         return

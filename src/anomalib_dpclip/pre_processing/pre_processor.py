@@ -45,11 +45,7 @@ class Normalize(v2.Transform):
 
 
 class CLIPPreProcessor(PreProcessor):
-    """Resize to the model's height and width (8 bits, antialiased, no crop) and normalise as the backbone was trained.
-
-    Attributes:
-        normalize: The normalisation alone, of images in [0, 1].
-    """
+    """Resize to the model's height and width (8 bits, antialiased, no crop) and normalise as the backbone was trained."""
 
     def __init__(self, image_size: tuple[int, int], preprocessing: Preprocessing = OPENAI) -> None:
         super().__init__()
@@ -82,19 +78,12 @@ class CLIPPreProcessor(PreProcessor):
         return {"image_size": list(self.image_size), **self.preprocessing.as_dict()}
 
     def load_checkpoint_config(self, config: dict[str, Any]) -> None:
-        """Restore what `checkpoint_config` gave, or anomalib's own of the transforms that a user has put in the place of these.
-
-        Raises:
-            ValueError: If transforms of a user's do not fit the model, or could not be kept.
-        """
+        """Restore what `checkpoint_config` gave, or anomalib's own of the transforms that a user has put in their place."""
         if "image_size" in config:
             height, width = config["image_size"]
             self.configure((int(height), int(width)), Preprocessing.from_dict(config, "the checkpoint's pre-processor"))
             return
         super().load_checkpoint_config(config)
         if self.transform is None:
-            raise ValueError(
-                "the checkpoint is of a model with another pre-processor, which anomalib could not keep: give the same one "
-                "again as pre_processor"
-            )
+            raise ValueError("the checkpoint has another pre-processor, which anomalib could not keep: give the same one again")
         require_whole_images(self, self.image_size, self.preprocessing)

@@ -23,10 +23,7 @@ class EightBitResize(v2.Resize):
     """Pillow's antialiased resize, of tensors in [0, 1] too: those of anomalib's data modules were 8-bit files.
 
     A kind of torchvision's resize, so that anomalib finds it and has it done before images are put together as a batch.
-
-    Args:
-        size: Height and width of the result.
-        interpolation: ``"bicubic"``, the method's, or ``"bilinear"``, with which some backbones were trained.
+    ``"bicubic"`` is the method's interpolation, ``"bilinear"`` that of some backbones.
 
     Attributes:
         is_eight_bit: That 8-bit images give the same values, whether they become floating-point ones before or after it.
@@ -94,17 +91,10 @@ def _weights_of(images: Tensor, size: tuple[int, int], weights: Any) -> list[Ten
 
 
 def bicubic_weights(positions: Tensor, target: int) -> Tensor:
-    """Share of each pixel of a line in each pixel of the resized line, as PIL and torch interpolate with antialiasing.
+    """Share of each pixel of a line in each of the `target` pixels of the resized line ``(target, L)``, whose rows sum to 1.
 
-    The kernel is Keys' cubic convolution with a = -0.5 (1981), stretched by the factor by which the line shrinks.
-
-    Args:
-        positions: ``0, 1, ..., L - 1`` for a line of ``L`` pixels. A tensor, for ``L`` is only known where an exported
-            model runs.
-        target: Pixels of the resized line.
-
-    Returns:
-        Weights ``(target, L)``, whose rows sum to 1.
+    As PIL and torch interpolate with antialiasing: Keys' cubic convolution with a = -0.5 (1981), stretched by the factor by
+    which the line shrinks. `positions` are ``0, ..., L - 1``, a tensor, for ``L`` is only known where an exported model runs.
     """
     distance = _distances(positions, target)
     near = (1.5 * distance - 2.5) * distance.square() + 1

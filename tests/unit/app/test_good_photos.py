@@ -118,12 +118,18 @@ def test_visitors_with_other_photos_and_names_have_their_own_answers(answers, ju
     assert all(map(same, at_once, 2 * alone[2:]))
 
 
-def test_files_that_do_not_serve_are_named(answers, judged, good, tmp_path):
+def test_files_that_do_not_serve_are_named(judged, good, tmp_path):
+    ignored = Image.new("L", (160, 120))
+    ignored.paste(255, (0, 0, 40, 40))
+    ignored.save(tmp_path / "ignore.png")
+    photo(tmp_path / "other.png", 50, size=(80, 60))
+    answers = a_page(ignore=str(tmp_path / "ignore.png"))
     (tmp_path / "notes.txt").write_text("no photo")
     (tmp_path / "cut.png").write_bytes(Path(good[0]).read_bytes()[:300])
     lines = {
         "notes.txt": "cannot read image notes.txt: empty, damaged or none of the formats",
         "cut.png": "cannot read image cut.png: ",
+        "other.png": "other.png is 80x60, and the picture of what to ignore is 160x120",
         "gone.png": "gone.png: photos are deleted from here after an hour or two. Drop it again",
     }
     for name, line in lines.items():
@@ -148,16 +154,6 @@ def test_copies_count_once_and_another_aspect_is_told_of(answers, judged, good, 
     answer = answers.look([judged], "weave", [*good, photo(tmp_path / "wide.png", 50, size=(240, 120))], 0.5)
     assert "Of another aspect than the photo to judge (160x120): wide.png (240x120). Squeezed" in answer.verdict
     assert "aspect" not in once.verdict
-
-
-def test_a_good_photo_that_the_ignored_region_was_not_drawn_for_is_named(judged, good, tmp_path):
-    ignored = Image.new("L", (160, 120))
-    ignored.paste(255, (0, 0, 40, 40))
-    ignored.save(tmp_path / "ignore.png")
-    answers = a_page(ignore=str(tmp_path / "ignore.png"))
-    assert of(answers.look([judged], "weave", good, 0.5)) is not None
-    verdict = answers.look([judged], "weave", [*good, photo(tmp_path / "other.png", 50, size=(80, 60))], 0.5).verdict
-    assert verdict.startswith("### No result\nother.png is 80x60, and the picture of what to ignore is 160x120")
 
 
 def test_photos_of_a_checkpoint_count_again_when_those_of_the_page_are_taken_off(judged, good, tmp_path):

@@ -8,7 +8,6 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from tests.tiny_clip import CONFIG, tiny_clip
-from torch.nn import functional
 
 from anomalib_dpclip.clip.loading import load_clip
 from anomalib_dpclip.clip.towers import tower_of
@@ -72,19 +71,6 @@ def test_local_files(tmp_path, kind):
     assert not loaded.training
 
 
-@torch.no_grad()
-def test_positional_embedding_is_interpolated(tmp_path):
-    clip = tiny_clip(seed=5)
-    loaded, _ = load_clip(NAME, write(clip, tmp_path, "state dict"), image_size=40, quick_gelu=False)
-    embedding = clip.visual.positional_embedding
-    grid = embedding[1:].reshape(6, 6, 16).permute(2, 0, 1).unsqueeze(0)
-    grid = functional.interpolate(grid, (10, 10), mode="bicubic", antialias=True, align_corners=False)
-    expected = torch.cat([embedding[:1], grid[0].flatten(1).T])
-    torch.testing.assert_close(loaded.visual.positional_embedding.data, expected)
-    assert tower_of(loaded.visual).grid == (10, 10)
-    assert fingerprint(loaded) == fingerprint(clip)
-
-
 @pytest.mark.parametrize(("quick_gelu", "name"), [(False, "GELU"), (True, "QuickGELU")])
 def test_the_argument_alone_chooses_the_activation(caplog, quick_gelu, name):
     with caplog.at_level(logging.WARNING):
@@ -140,15 +126,8 @@ def test_any_class_name_has_anchors(backbone, name):
     [
         ({"backbone": "ViT-Q"}, r"unknown backbone 'ViT-Q': it must be 'mini' or an open_clip model"),
         ({"backbone": "RN50"}, "backbone 'RN50' is a ResNet, not a vision transformer; try 'ViT-L-14-336'"),
-        ({"backbone": "convnext_base"}, r"is convolutional or hybrid \(timm's convnext_base, convnext\)"),
-        ({"backbone": "ViTamin-S"}, r"is convolutional or hybrid \(timm's vitamin_small_224, vitamin\)"),
-        ({"backbone": "MobileCLIP2-S0"}, r"is convolutional or hybrid \(timm's fastvit_mci0, fastvit\)"),
-        ({"backbone": "roberta-ViT-B-32"}, r"has a text tower from transformers \(roberta-base\)"),
-        ({"backbone": "coca_ViT-B-32"}, "is a captioning model"),
         ({"backbone": "ViT-B-16-SigLIP", "quick_gelu": True}, "whose vision tower has its own activation"),
         ({"backbone": NAME, "image_size": 30}, "image_size=30 is not a multiple of the backbone's patch size 4; try 28 or 32"),
-        ({"backbone": NAME, "image_size": 0}, "image_size=0 is not a multiple"),
-        ({"backbone": NAME, "image_size": -4}, "image_size=-4 is not a multiple"),
         ({"backbone": "mini", "image_size": 0}, "image_size=0 is not a multiple"),
         ({"backbone": "mini", "image_size": 150}, "patch size 14; try 140 or 154"),
         ({"backbone": "mini", "quick_gelu": True}, "quick_gelu=True does not fit backbone='mini'"),
@@ -158,8 +137,6 @@ def test_any_class_name_has_anchors(backbone, name):
     ],
 )
 def test_bad_arguments(arguments, message):
-    if arguments["backbone"] in {"ViTamin-S", "MobileCLIP2-S0"} - set(open_clip.list_models()):
-        pytest.skip("this open_clip does not know it")
     with pytest.raises(ValueError, match=message):
         load_clip(**({"pretrained": "random"} | arguments))
 
@@ -195,13 +172,6 @@ def test_weights_that_cannot_be_downloaded(monkeypatch, name, tag, remedy):
     monkeypatch.setattr("anomalib_dpclip.clip.weights.require_hub", lambda repository: None)
     with pytest.raises(FileNotFoundError, match=rf"'{tag}' of {name} are not on this machine .*no route to host\).*{remedy}"):
         load_clip(name, tag)
-
-
-def test_offline_the_error_names_the_remedy(monkeypatch, tmp_path):
-    """No mock: the hub's client is offline in all tests."""
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(FileNotFoundError, match=r"could not be downloaded.*--model.pretrained /path/to.*backbone mini"):
-        load_clip("ViT-B-32", "laion2b_s34b_b79k")
 
 
 def without_positions(state):

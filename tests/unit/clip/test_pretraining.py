@@ -41,14 +41,6 @@ def test_every_model_is_accepted_or_refused_with_the_reason(name):
         load_clip(name, "random")
 
 
-def test_most_of_open_clip_s_models_are_accepted():
-    accepted = {name for name in NAMES if kind_of(name) is None}
-    assert {"ViT-L-14-336", "ViT-B-16-SigLIP", "EVA02-L-14", "ViT-H-14-CLIPA"} <= accepted
-    if "PE-Core-L-14-336" in NAMES:  # newer versions of open_clip
-        assert {"PE-Core-L-14-336", "ViT-SO400M-16-SigLIP2-512", "MobileCLIP2-B", "MobileCLIP2-L-14"} <= accepted
-        assert len([1 for name, _ in TAGS if name in accepted]) > 130
-
-
 @pytest.mark.parametrize(("name", "tag"), [(name, tag) for name, tag in TAGS if kind_of(name) is None])
 def test_every_tag_runs_as_it_was_trained(name, tag):
     entry = get_pretrained_cfg(name, tag)
@@ -57,24 +49,6 @@ def test_every_tag_runs_as_it_was_trained(name, tag):
     asked_for = open_clip.get_model_config(name).get("quick_gelu", False)
     trained_with = entry.get("quick_gelu", asked_for or "quickgelu" in entry["url"])
     assert found.quick_gelu == (asked_for if tag == "openai" else trained_with)
-
-
-@pytest.mark.parametrize(
-    ("name", "tag", "mean", "interpolation", "quick_gelu"),
-    [
-        ("ViT-L-14-336", "openai", OPENAI.mean, "bicubic", False),
-        ("ViT-B-32-quickgelu", "openai", OPENAI.mean, "bicubic", True),
-        ("ViT-L-14", "laion2b_s32b_b82k", HALF, "bicubic", False),
-        ("ViT-B-32", "datacomp_xl_s13b_b90k", OPENAI.mean, "bicubic", False),
-        ("ViT-H-14-quickgelu", "dfn5b", OPENAI.mean, "bicubic", True),
-        ("ViT-B-16-quickgelu", "metaclip_400m", OPENAI.mean, "bicubic", True),
-        ("ViT-L-14-CLIPA", "datacomp1b", (0.485, 0.456, 0.406), "bilinear", False),
-        ("ViT-B-16-SigLIP", "webli", HALF, "bicubic", False),
-    ],
-)
-def test_tags_by_hand_from_what_their_authors_say(name, tag, mean, interpolation, quick_gelu):
-    found = pretraining_of(name, tag)
-    assert (found.preprocessing.mean, found.preprocessing.interpolation, found.quick_gelu) == (mean, interpolation, quick_gelu)
 
 
 @pytest.fixture
@@ -117,6 +91,8 @@ def test_the_activation_of_openai_s_weights_is_told_once(told, file):
 
 
 def test_a_file_can_name_its_tag(told, file):
+    clipa = pretraining_of("ViT-L-14-CLIPA", "datacomp1b")  # by hand, from what its authors say
+    assert clipa == (Preprocessing((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "bilinear"), False)
     named = pretraining_of("ViT-L-14", file, "laion2b_s32b_b82k")
     assert named.preprocessing == Preprocessing(HALF, HALF)
     assert not told("ViT-L-14", file, "laion2b_s32b_b82k", None)
@@ -166,9 +142,3 @@ def test_bad_tags(arguments, message):
 def test_bad_statistics(values, message):
     with pytest.raises(ValueError, match=f"somewhere: {message}"):
         Preprocessing.from_dict(values, "somewhere")
-
-
-def test_plain_data_and_back():
-    given = Preprocessing((0.1, 0.2, 0.3), (0.4, 0.5, 0.6), "bilinear")
-    assert Preprocessing.from_dict(given.as_dict(), "somewhere") == given
-    assert Preprocessing.from_dict({}, "somewhere") == OPENAI

@@ -94,6 +94,10 @@ def test_the_unadapted_score_is_open_clip_s_zero_shot_score(name):
     assert_equal(prediction.pred_score, 0.5 + (own[:, 1] - own[:, 0]) / 4)
     assert prediction.anomaly_map.shape == (2, 80, 80)
     assert (prediction.anomaly_map == 0.5).all() == (name in POOLED_BY_ATTENTION)
+    if name not in POOLED_BY_ATTENTION:  # patches contrast both anchors, as the image does
+        tokens = layer_by_layer(model.backbone, images(80))[-1]
+        similarity = functional.normalize(model.backbone.patch_features(tokens), dim=-1) @ anchors
+        assert_equal(model.evidence(images(80), anchors).margin.flatten(1), similarity[..., 1] - similarity[..., 0])
 
 
 @pytest.mark.parametrize("name", sorted(POOLED_BY_ATTENTION))

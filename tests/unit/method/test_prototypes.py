@@ -34,23 +34,6 @@ def test_the_first_tap_is_compared_with_itself_and_the_next_with_it():
     assert directions.normal.tolist() == [0, 1]
 
 
-def test_later_batches_are_compared_with_the_prototypes():
-    prototypes = Prototypes(2)
-    prototypes.decoupling_loss([FIRST], MASK)
-    loss, _ = prototypes.decoupling_loss([SECOND, FIRST], MASK)
-    # FIRST again: (a . P_N)^2 = 0.6^2 and (n . P_A)^2 = 0.6^2.
-    assert loss.item() == pytest.approx((1 + 0.64) / 2 + 0.36)
-
-
-def test_update_moves_on_the_sphere():
-    prototypes = Prototypes(2, momentum=0.75)
-    prototypes.decoupling_loss([FIRST], MASK)
-    prototypes.update(token_directions(SECOND, MASK))
-    torch.testing.assert_close(prototypes.normal, torch.tensor([3.0, 1.0]) / 10**0.5)
-    torch.testing.assert_close(prototypes.abnormal.norm(), torch.tensor(1.0))
-    assert prototypes.cosine.item() == pytest.approx((prototypes.normal * prototypes.abnormal).sum().item())
-
-
 @pytest.mark.parametrize("kind", [0.0, 1.0, torch.nan])
 @pytest.mark.parametrize("initialised", [False, True])
 def test_a_batch_of_one_kind_adds_and_moves_nothing(kind, initialised):

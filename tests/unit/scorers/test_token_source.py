@@ -32,7 +32,7 @@ def test_feature_maps_are_read_in_two_ways():
     tower = FeatureTower(Pyramid(), (32, 32), [0.5] * 3, [0.25] * 3)
     source = TowerTokens(tower, torch.full((3, 1, 1), 0.2), torch.full((3, 1, 1), 0.1))
     assert source.grids == [(16, 16), (4, 4), (16, 16)]
-    assert source.weights == [0.5, 0.5, 1]
+    assert source.weights == [0.125, 0.125, 1]
     images = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     tokens = source.tokens((images - 0.2) / 0.1, None)
     fine, coarse = ((functional.avg_pool2d(images, side) - 0.5) / 0.25 for side in (2, 8))
@@ -50,4 +50,4 @@ def test_images_of_another_size_are_resized_for_the_network():
     source = TowerTokens(tower, torch.zeros(3, 1, 1), torch.ones(3, 1, 1))
     tokens = source.tokens(torch.full((2, 3, 64, 64), 0.5), None)
     assert [layer.shape for layer in tokens] == [(2, 256, 3), (2, 16, 3), (2, 256, 6)]
-    torch.testing.assert_close(tokens[2][0, 17], torch.full((6,), 0.5))
+    torch.testing.assert_close(tokens[2][0, 17, :3], torch.full((3,), 0.5))
