@@ -98,7 +98,7 @@ def files_of_target(data: dict[str, Any]) -> tuple[dict[str, str], str]:
     import pandas as pd
     from anomalib.data import get_datamodule
 
-    from anomalib_dpclip.auxiliary.samples import is_path
+    from anomalib_dpclip.data.labelled_sets import is_path
 
     datamodule = get_datamodule(data)
     _prepare(datamodule)
@@ -162,7 +162,7 @@ def auxiliary_files(auxiliary: str | list[str], root: str | list[str] | None) ->
         root: Folder of all sets, or of each; by default the data modules' own.
     """
     from anomalib_dpclip.auxiliary.auxiliary_set import AuxiliarySet
-    from anomalib_dpclip.auxiliary.samples import is_path
+    from anomalib_dpclip.data.labelled_sets import is_path
 
     learned = AuxiliarySet(auxiliary, root, shots=None, unmasked=True, seed=0)
     learned.prepare(None)

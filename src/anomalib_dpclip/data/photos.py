@@ -15,11 +15,9 @@ from torchvision.transforms.v2.functional import to_dtype, to_image
 from anomalib_dpclip.data.images import FORMATS, ImageReadError
 from anomalib_dpclip.data.items import NamedImageBatch, NamedImageItem
 from anomalib_dpclip.data.photo_files import photo_files
-from anomalib_dpclip.data.readers import ImageReader
-from anomalib_dpclip.data.results.resume import earlier_rows, prediction_digest, take_over
-from anomalib_dpclip.data.results.rows import RESULTS, Result, read_rows, write_results
-from anomalib_dpclip.data.results.writer import ResultsWriter
-from anomalib_dpclip.data.workers import default_num_workers
+from anomalib_dpclip.data.readers import ImageReader, default_num_workers
+from anomalib_dpclip.data.results.rows import RESULTS, Result, earlier_rows, read_rows, take_over, write_results
+from anomalib_dpclip.data.results.writer import ResultsWriter, prediction_digest
 from anomalib_dpclip.data_sets.class_names import readable_name
 
 logger = logging.getLogger(__name__)
@@ -32,13 +30,7 @@ _REDUCED = 2
 
 
 class PhotosDataset(Dataset[NamedImageItem | None]):
-    """Images of files.
-
-    Args:
-        paths: The files.
-        class_names: What each image shows, or ``None`` to leave it to the model.
-        resize: Brings images to one size.
-        read_image: Reads a file.
+    """Images of files, brought to one size, with what each shows, or ``None`` to leave it to the model.
 
     Attributes:
         whole: All that these are a part of: the photos that have results already, too.
@@ -110,9 +102,6 @@ class Photos(AnomalibDataModule):
 
     Attributes:
         listener: Is given rows of results as they come, those of an earlier run first; nobody by default.
-
-    Raises:
-        ValueError: If the batch size is not positive, the number of workers negative, or the bit depth not within 8..16.
     """
 
     def __init__(
@@ -148,11 +137,7 @@ class Photos(AnomalibDataModule):
         return self.root.resolve().name
 
     def setup(self, stage: str | None = None) -> None:
-        """Nothing to split.
-
-        Raises:
-            ValueError: If labels would be needed.
-        """
+        """Nothing to split; a ValueError if labels would be needed."""
         if stage in {"fit", "test"}:
             raise ValueError("Photos have no labels: use `anomalib predict`, or another data module to train or test")
 

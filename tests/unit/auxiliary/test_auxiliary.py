@@ -8,9 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from anomalib_dpclip.auxiliary.auxiliary_set import AuxiliarySet
+from anomalib_dpclip.auxiliary.auxiliary_set import AuxiliarySet, default_auxiliary
 from anomalib_dpclip.auxiliary.dataset import AuxiliaryDataset, EpochSampler, auxiliary_loader
-from anomalib_dpclip.auxiliary.samples import auxiliary_samples, default_auxiliary
 from anomalib_dpclip.clip.preprocessing import Preprocessing
 from anomalib_dpclip.data.images import ImageReadError
 
@@ -45,8 +44,9 @@ def write(path, lines):
     path.write_text("\n".join(map(json.dumps, lines)))
 
 
-def samples_of(folder, name="parts.jsonl", **arguments):
-    return auxiliary_samples([str(folder / name)], [None], **arguments)
+def samples_of(folder, *names, shots=None, unmasked=False):
+    sources = [str(folder / name) for name in names or ["parts.jsonl"]]
+    return AuxiliarySet(sources, None, shots, unmasked, seed=111).samples(None)
 
 
 def dataset_of(folder, seed=111, name="parts.jsonl", **arguments):
@@ -85,7 +85,7 @@ def test_default_is_the_paper_s(target, expected):
 
 
 def test_sets_are_concatenated_and_classes_described(folder):
-    samples = auxiliary_samples([folder / "parts.jsonl", folder / "half.jsonl"], [None, None], allow_unmasked=True)
+    samples = samples_of(folder, "parts.jsonl", "half.jsonl", unmasked=True)
     assert len(samples) == 7
     assert set(samples.class_name) == {"part 0", "part 1"}
 
@@ -101,7 +101,7 @@ def test_shots(folder):
     [
         ("normal.jsonl", {}, "has no anomalous image: DP-CLIP learns what damage looks like"),
         ("unmasked.jsonl", {}, r"1 of 1 anomalous images .* have no mask, the first is .*1.png"),
-        ("unmasked.jsonl", {"allow_unmasked": True}, "1 of 1 anomalous images"),
+        ("unmasked.jsonl", {"unmasked": True}, "1 of 1 anomalous images"),
         ("half.jsonl", {}, r"1 of 2 anomalous images .*--model.training.auxiliary_unmasked true"),
         ("parts.jsonl", {"shots": 0}, "shots must be at least 1, not 0"),
     ],
@@ -113,7 +113,7 @@ def test_sets_that_cannot_be_learned_from(folder, name, arguments, message):
 
 def test_no_set_at_all():
     with pytest.raises(ValueError, match="auxiliary names no set to learn from"):
-        auxiliary_samples([], [])
+        AuxiliarySet([], None, None, unmasked=False, seed=1).samples(None)
 
 
 def test_items(folder):
@@ -132,7 +132,7 @@ def test_items(folder):
 
 
 def test_unknown_masks_are_marked(folder):
-    dataset = dataset_of(folder, name="half.jsonl", allow_unmasked=True)
+    dataset = dataset_of(folder, name="half.jsonl", unmasked=True)
     assert [bool(dataset[0, index].has_mask) for index in range(3)] == [True, False, True]
     assert not dataset[0, 1].gt_mask.any()
     assert dataset[0, 1].gt_label == 1

@@ -7,8 +7,8 @@ import torch
 from lightning.pytorch import LightningModule
 
 from anomalib_dpclip.data.results import RESULTS, RESULTS_JSON, Result, summary
-from anomalib_dpclip.data.results.resume import prediction_digest
 from anomalib_dpclip.data.results.rows import read_parts, write_results
+from anomalib_dpclip.data.results.writer import prediction_digest
 
 
 def read_results(folder):

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from anomalib_dpclip.data.photos import Photos
-from anomalib_dpclip.data.workers import default_num_workers
+from anomalib_dpclip.data.readers import default_num_workers
 
 
 @pytest.mark.parametrize(("processors", "devices", "expected"), [(1, 1, 1), (2, 1, 1), (8, 1, 7), (16, 4, 3), (64, 1, 8)])

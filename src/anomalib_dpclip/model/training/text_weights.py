@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 import torch
 
-from anomalib_dpclip.auxiliary.samples import is_path
 from anomalib_dpclip.data.items import NamedImageBatch
 from anomalib_dpclip.model.good_images import comparison_of, preparation
 from anomalib_dpclip.scorers.comparison import Comparison
@@ -70,7 +69,7 @@ def _batches(module: Any) -> Iterator[tuple[Any, Any]]:
     for _, rows in list(_classes(images.samples))[:CLASSES]:
         order = np.random.RandomState(module.seed).permutation(rows)
         label = images.samples.label_index.to_numpy()[order]
-        masked = images.samples.mask_path.map(is_path).to_numpy()[order]
+        masked = images.samples.mask_path.notna().to_numpy()[order]
         normal, anomalous = order[label == 0], order[(label == 1) & masked]
         good, scored = normal[: max(GOOD_IMAGES)], [*normal[max(GOOD_IMAGES) :][:SCORED], *anomalous[:SCORED]]
         if len(good) == max(GOOD_IMAGES) and len(anomalous) > 0 and len(normal) > len(good):

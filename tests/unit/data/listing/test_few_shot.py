@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from anomalib_dpclip.data.listing.few_shot import few_shot
+from anomalib_dpclip.data.listing.metadata import few_shot
 
 
 class TestFewShot:
