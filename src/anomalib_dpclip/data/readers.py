@@ -86,7 +86,7 @@ class MaskReader:
 
 
 def default_num_workers(devices: int = 1) -> int:
-    """Number of worker processes of each data loader, at most `MAX_WORKERS`, where so many devices of this machine work together.
+    """Worker processes of each data loader, at most `MAX_WORKERS`, where so many devices of this machine work together.
 
     None where processes are not forked (Windows, macOS): there every worker starts Python anew and imports a script that may
     not expect it. Nor in a process that may have no children, as those of a pool.

@@ -11,6 +11,7 @@ import torch
 from anomalib.data import ImageBatch, PredictDataset
 from PIL import Image
 from tests.arguments import make_dpclip
+from tests.pictures import turned
 
 from anomalib_dpclip.data.regions import Region
 from anomalib_dpclip.visualization.picture import draw_picture, show
@@ -42,12 +43,6 @@ def saved(path, size, **arguments):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size, (200, 0, 200)).save(path, **arguments)
     return path
-
-
-def turned():
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    return exif
 
 
 @pytest.mark.parametrize(
