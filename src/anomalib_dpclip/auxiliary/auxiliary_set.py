@@ -98,25 +98,16 @@ class AuxiliarySet:
             )
 
     def dataset(
-        self,
-        target: AnomalibDataModule | None,
-        class_name: str | None,
-        image_size: tuple[int, int],
-        preprocessing: Preprocessing,
+        self, target: AnomalibDataModule | None, class_name: str | None, size: tuple[int, int], preprocessing: Preprocessing
     ) -> AuxiliaryDataset:
-        """Images to learn from, see `samples`, none of which the target tests on, for an `AuxiliaryDataset`.
-
-        Raises:
-            ImageReadError: If images or masks cannot be read; names all of them, before the first step.
-            ValueError: If the set cannot be learned from, or shares an image with the target.
-        """
+        """Images to learn from; raises as `samples`, `require_disjoint` and `require_readable`, all before the first step."""
         samples = self.samples(target, class_name)
         require_disjoint(samples, target)
         masked = samples[samples.mask_path.notna()]
         require_readable(samples.image_path, zip(masked.image_path, masked.mask_path, strict=True))
         is_synthetic = self._sources_and_roots(target)[0][0] == SYNTHETIC
         kind = SyntheticAuxiliaryDataset if is_synthetic else AuxiliaryDataset
-        return kind(samples, image_size, preprocessing, self.seed)
+        return kind(samples, size, preprocessing, self.seed)
 
 
 def default_auxiliary(target: str | None) -> str:

@@ -47,13 +47,7 @@ class AuxiliaryDataset(Dataset):
 
     An index is a pair (epoch, image): every random choice follows from it and the seed alone, so that a run can be repeated
     and resumed exactly, whatever the number of workers. A plain index counts as of epoch 0 (Lightning's `overfit_batches`
-    brings a sampler of its own).
-
-    Args:
-        samples: As `AuxiliarySet.samples` gives them.
-        image_size: Height and width of the images.
-        preprocessing: Preprocessing of the backbone: interpolation of the resize, and mean colour, which uncovered pixels get.
-        seed: Seed of the augmentation.
+    brings a sampler of its own). The backbone's preprocessing says how to resize, and which colour uncovered pixels get.
     """
 
     def __init__(self, samples: pd.DataFrame, image_size: tuple[int, int], preprocessing: Preprocessing, seed: int) -> None:
@@ -77,11 +71,7 @@ class AuxiliaryDataset(Dataset):
         return len(self.samples)
 
     def __getitem__(self, index: tuple[int, int] | int) -> NamedImageItem:
-        """Image ``(3, H, W)`` in [0, 1], mask ``(H, W)``, label and class name of a pair (epoch, image).
-
-        Raises:
-            ImageReadError: If image or mask cannot be read; names the file.
-        """
+        """Image ``(3, H, W)`` in [0, 1], mask ``(H, W)``, label and class name; raises as `read_mask`."""
         epoch, position = index if isinstance(index, tuple) else (0, index)
         sample = self.samples.iloc[position]
         image = read_image(sample.image_path)

@@ -72,11 +72,7 @@ def require_sound_images(dataset: Any) -> None:
 
 
 def require_readable(images: Iterable[str], masked: Iterable[tuple[str, str]] = ()) -> None:
-    """Make sure that images, and pairs of images and masks, are there and begin like images, and that pairs are of one size.
-
-    Raises:
-        ImageReadError: Names all that are not.
-    """
+    """An ImageReadError of all images and masks that are missing or no images, and of masks of another size than theirs."""
     pairs = list(masked)
     paths = list(dict.fromkeys([*images, *(mask for _, mask in pairs)]))
     sizes = dict(zip(paths, _each(_size_or_fault, paths), strict=True))
@@ -113,11 +109,7 @@ def require_evaluation_images(target: AnomalibDataModule | None) -> None:
 
 
 def require_images(target: AnomalibDataModule | None, stage: str) -> None:
-    """After a data module is set up: make sure that there is an image for Lightning's stage; a training may do without.
-
-    Raises:
-        ValueError: If there is none, of which Lightning would make nothing without a word.
-    """
+    """A ValueError if a data module that is set up has no image for Lightning's stage, which would then do nothing."""
     dataset = getattr(target, {"validate": "val_data", "test": "test_data", "predict": "test_data"}.get(stage, ""), None)
     if dataset is not None and len(dataset) == 0:
         raise ValueError(

@@ -87,9 +87,6 @@ class JSONLines(AnomalibDataModule):
         val_split_ratio: Share of the images for validation, where the mode asks for one.
         seed: Seed of random splits.
         bit_depth: Bits that 16-bit images use, such as 12, where their files do not say: white is ``2 ** bit_depth - 1``.
-
-    Raises:
-        ValueError: If the validation mode asks for a folder of its own, which a metadata file has not.
     """
 
     def __init__(

@@ -58,11 +58,7 @@ def auxiliary_categories_of(cls: type[AnomalibDataModule]) -> tuple[str, ...]:
 
 
 def prepare_labelled_set(name: str, root: str | Path | None = None) -> None:
-    """Make sure that a set, see `read_labelled_set`, is on disk, downloading it where anomalib can.
-
-    Raises:
-        FileNotFoundError: If it is not there and cannot be had; says where it was looked for and what to do.
-    """
+    """Download a set, see `read_labelled_set`, where it is not on disk; a FileNotFoundError if it cannot be had."""
     for module in () if _is_metadata(name) else _auxiliary_modules(name, root):
         try:
             with network_timeout():
@@ -79,8 +75,7 @@ def read_labelled_set(name: str, root: str | Path | None = None) -> pd.DataFrame
     """Samples of a labelled set: the test splits of all its categories, or what a metadata file lists as ``test``.
 
     Args:
-        name: A data module's name, optionally with one category (``"VisA"``, ``"MVTecAD/bottle"``), or the path of a JSON-lines
-            file.
+        name: Name of a data module (``"VisA"``, ``"MVTecAD/bottle"`` for a category), or path of a JSON-lines file.
         root: Folder of the set; by default the data module's own, or the metadata file's.
 
     Returns:

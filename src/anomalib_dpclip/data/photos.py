@@ -149,12 +149,7 @@ class Photos(AnomalibDataModule):
         return []
 
     def predict_dataloader(self) -> DataLoader:
-        """Photos that have no results yet.
-
-        Raises:
-            FileNotFoundError: If the folder is not there or has no images.
-            ValueError: If there are fewer photos than devices, or a ``results.csv`` of something else.
-        """
+        """Photos that have no results yet, of which there must be one for each device."""
         outputs = Path(self.trainer.default_root_dir) if self.trainer else None
         paths = self._paths(outputs)
         left = paths if outputs is None else self._without_results(paths, outputs)

@@ -24,7 +24,7 @@ _EXTENSIONS = {".jpg", ".jpeg", ".jp2", ".png", ".ppm", ".bmp", ".pgm", ".tif", 
 
 
 def folder_samples(root: Path, class_name: str | None = None) -> pd.DataFrame:
-    """List the images of a folder of one category, or of several, as `to_frame` does; they show the category's folder's name.
+    """List the images of a folder of one category, or of several, as `to_frame` does; by default they show the folder's name.
 
     Raises:
         FileNotFoundError: If there is no such folder, or no category in it.
