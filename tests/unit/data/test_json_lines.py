@@ -36,11 +36,7 @@ def lines_of(root, category):
     for path in sorted((root / category).glob("*/*/*.png")):
         split, label, name = path.parts[-3:]
         if split != "ground_truth":
-            line = {
-                "image_path": f"{category}/{split}/{label}/{name}",
-                "label": label != "good",
-                "class_name": category,
-            }
+            line = {"image_path": f"{category}/{split}/{label}/{name}", "label": label != "good", "class_name": category}
             if label != "good":
                 line["mask_path"] = f"{category}/ground_truth/{label}/{path.stem}_mask.png"
             yield line | {"split": split}

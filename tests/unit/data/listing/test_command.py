@@ -47,10 +47,7 @@ TRAIN_AND_TEST = ["train/good/0.png", "test/good/0.png", "test/bent/0.png", "gro
             ["good/1.png", "bad/2.png", "ground_truth/2.png"],  # one kind of defect: its masks need no folder of their own
             {"good/1.png": (0, "hex bolt", None, None), "bad/2.png": (1, "hex bolt", "ground_truth/2.png", None)},
         ),
-        (
-            ["good/1.png", "bad/1.png"],
-            {"good/1.png": (0, "hex bolt", None, None), "bad/1.png": (1, "hex bolt", None, None)},
-        ),
+        (["good/1.png", "bad/1.png"], {"good/1.png": (0, "hex bolt", None, None), "bad/1.png": (1, "hex bolt", None, None)}),
         (["images/1.png", "masks/1.png"], {"images/1.png": (1, "hex bolt", "masks/1.png", None)}),
         (
             [f"{category}/{name}" for category in ("nut", "screw") for name in TRAIN_AND_TEST],
