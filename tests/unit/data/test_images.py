@@ -62,11 +62,18 @@ def test_images_of_all_kinds(tmp_path, name, image, options, expected):
 
 
 @pytest.mark.parametrize(
-    "values", [np.float32([[0, 1.5]]), np.float32([[0, np.nan]]), np.int32([[0, 65536]]), np.int32([[-1]])]
+    ("image", "message"),
+    [
+        (np.float32([[0, 1.5]]), "32-bit values must lie in"),
+        (np.float32([[0, np.nan]]), "32-bit values must lie in"),
+        (np.int32([[0, 65536]]), r"32-bit values must lie in 0\.\.65535"),
+        (np.int32([[-1]]), "32-bit values must lie in"),
+        (Image.new("LAB", (2, 2)), "colour mode LAB; save it as RGB or grey"),
+    ],
 )
-def test_values_without_a_place_are_refused(tmp_path, values):
-    with pytest.raises(ImageReadError, match=r"a\.tif: 32-bit values must lie in 0\.\.65535"):
-        read_image(save(tmp_path / "a.tif", values))
+def test_values_without_a_place_are_refused(tmp_path, image, message):
+    with pytest.raises(ImageReadError, match=rf"a\.tif: {message}"):
+        read_image(save(tmp_path / "a.tif", image))
 
 
 @pytest.mark.parametrize(
@@ -96,11 +103,6 @@ def test_the_first_of_several_frames(tmp_path):
     for name in ("a.webp", "a.jpg"):
         red, _, blue = np.asarray(read_image(tmp_path / name))[0, 0]
         assert (red > 250, blue < 5) == (True, True)
-
-
-@pytest.mark.parametrize("size", [(1, 1), (20_000, 1)])
-def test_extreme_sizes(tmp_path, size):
-    assert read_image(save(tmp_path / "a.png", Image.new("RGB", size, "red"))).size == size
 
 
 @pytest.mark.parametrize(
@@ -146,11 +148,6 @@ def test_more_pixels_than_can_be_done_with_are_refused(tmp_path):
     assert read_image(path, max_pixels=600).size == (30, 20)
     with pytest.raises(ImageReadError, match=r"a\.png: it has 600 pixels, 599 are the most"):
         read_image(path, max_pixels=599)
-
-
-def test_an_unusual_colour_mode_is_refused(tmp_path):
-    with pytest.raises(ImageReadError, match=r"a\.tif: colour mode LAB; save it as RGB or grey"):
-        read_image(save(tmp_path / "a.tif", Image.new("LAB", (2, 2))))
 
 
 @pytest.mark.parametrize(
