@@ -6,8 +6,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from anomalib_dpclip.clip.loading import backbone_config, build_clip, default_image_size
-from anomalib_dpclip.clip.towers import tower_of
-from anomalib_dpclip.clip.towers.timm_tower import resize_timm
+from anomalib_dpclip.clip.towers import resize_timm, tower_of
 from benchmarks.command import run
 
 CHOSEN = (

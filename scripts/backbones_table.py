@@ -16,10 +16,9 @@ from open_clip.pretrained import list_pretrained_tags_by_model
 from torch.overrides import TorchFunctionMode
 
 from anomalib_dpclip.clip.command import TABLE, installed_models
-from anomalib_dpclip.clip.loading import build_clip, default_image_size
+from anomalib_dpclip.clip.loading import build_clip, default_image_size, refusal
 from anomalib_dpclip.clip.mini_clip import build_mini_clip
 from anomalib_dpclip.clip.pretraining import MINI, pretraining_of
-from anomalib_dpclip.clip.support import refusal
 from anomalib_dpclip.clip.towers import tower_of
 
 LICENCES = {

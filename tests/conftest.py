@@ -63,16 +63,8 @@ def make_model(surfaces_root):
     """DPCLIP on the mini backbone, learning from a few bricks."""
 
     def make(**arguments):
-        defaults = {
-            "backbone": "mini",
-            "auxiliary": "Surfaces/brick",
-            "auxiliary_root": str(surfaces_root),
-            "shots": 8,
-            "batch_size": 4,
-            "learning_rate": 2e-3,
-            "visualizer": False,
-        }
-        return make_dpclip(**defaults | arguments)
+        defaults = {"backbone": "mini", "auxiliary": "Surfaces/brick", "auxiliary_root": str(surfaces_root), "shots": 8}
+        return make_dpclip(**defaults | {"batch_size": 4, "learning_rate": 2e-3, "visualizer": False} | arguments)
 
     return make
 
@@ -83,17 +75,9 @@ def engine_in():
     from anomalib.engine import Engine
 
     def make(folder, **arguments):
-        defaults = {
-            "accelerator": "cpu",
-            "devices": 1,
-            "max_epochs": 2,
-            "default_root_dir": folder,
-            "enable_progress_bar": False,
-            "enable_model_summary": False,
-            "logger": False,
-            "log_every_n_steps": 1,
-        }
-        return Engine(**defaults | arguments)
+        defaults = {"accelerator": "cpu", "devices": 1, "max_epochs": 2, "default_root_dir": folder, "log_every_n_steps": 1}
+        quiet = dict.fromkeys(("enable_progress_bar", "enable_model_summary", "logger"), False)
+        return Engine(**defaults | quiet | arguments)
 
     return make
 

@@ -12,14 +12,7 @@ TOKEN = "hf_a_token"
 
 
 class Hub:
-    """Repositories, each a list of commits, oldest first: name of the commit and its files.
-
-    Attributes:
-        repositories: By ``owner/name``.
-        private: Those that were made private.
-        requests: Method and path of all requests.
-        address: Of the server.
-    """
+    """Repositories by ``owner/name``, each a list of commits, oldest first: name of the commit and its files."""
 
     def __init__(self) -> None:
         self.repositories: dict[str, list[tuple[str, dict[str, bytes]]]] = {}
@@ -57,8 +50,11 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(content)
 
-    def refuse(self, status: int, code: str) -> None:
-        self.answer(status, X_Error_Code=code)
+    def json(self, value: object, status: int = 200) -> None:
+        self.answer(status, json.dumps(value).encode(), Content_Type="application/json")
+
+    def refuse(self, code: str) -> None:
+        self.answer(404, X_Error_Code=code)
 
     def do_GET(self) -> None:
         self.hub.requests.append((self.command, self.path))
@@ -68,20 +64,20 @@ class _Handler(BaseHTTPRequestHandler):
             if repository in self.hub.repositories:
                 self.json({"id": repository, "siblings": []})
             else:
-                self.refuse(404, "RepoNotFound")
+                self.refuse("RepoNotFound")
             return
         if len(parts) < 5:
             self.answer(200)
             return
         repository, revision, name = "/".join(parts[:2]), parts[3], "/".join(parts[4:])
         if repository not in self.hub.repositories:
-            self.refuse(404, "RepoNotFound")
+            self.refuse("RepoNotFound")
             return
         found = self.hub.files(repository, revision)
         if found is None:
-            self.refuse(404, "RevisionNotFound")
+            self.refuse("RevisionNotFound")
         elif name not in found[1]:
-            self.refuse(404, "EntryNotFound")
+            self.refuse("EntryNotFound")
         else:
             etag = f'"{hashlib.sha256(found[1][name]).hexdigest()}"'
             self.answer(200, found[1][name], ETag=etag, X_Repo_Commit=found[0])
@@ -106,21 +102,15 @@ class _Handler(BaseHTTPRequestHandler):
                 self.hub.private |= set() if taken else {repository}
             self.json({"url": f"{self.hub.address}/{repository}", "id": repository}, 409 if taken else 200)
         elif parts[4] == "preupload":
-            files = [
-                {"path": each["path"], "uploadMode": "regular", "shouldIgnore": False} for each in json.loads(body)["files"]
-            ]
-            self.json({"files": files})
+            wanted = [each["path"] for each in json.loads(body)["files"]]
+            self.json({"files": [{"path": path, "uploadMode": "regular", "shouldIgnore": False} for path in wanted]})
         else:
             lines = [json.loads(line) for line in body.splitlines()]
-            files = {
-                line["value"]["path"]: base64.b64decode(line["value"]["content"]) for line in lines if line["key"] == "file"
-            }
+            values = [line["value"] for line in lines if line["key"] == "file"]
+            files = {value["path"]: base64.b64decode(value["content"]) for value in values}
             repository = "/".join(parts[2:4])
             name = self.hub.commit(repository, files)
             self.json({"commitUrl": f"{self.hub.address}/{repository}/commit/{name}", "commitOid": name, "success": True})
-
-    def json(self, value: object, status: int = 200) -> None:
-        self.answer(status, json.dumps(value).encode(), Content_Type="application/json")
 
 
 @contextmanager

@@ -18,22 +18,12 @@ PAGES = sorted((ROOT / "docs").glob("*.md"))
 
 
 def blocks(page: str, language: str, heading: str | None = None) -> str:
-    """The code blocks of a page, or of one of its sections, in their order.
-
-    Args:
-        page: Name of the file in `docs/`, without its suffix.
-        language: What the blocks are marked as.
-        heading: Second-level heading of the section.
-
-    Raises:
-        LookupError: There is none.
-    """
+    """The code blocks in a language of a page in `docs/`, or of one of its sections, in their order."""
     text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
     if heading:
         text = text.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
     found = blocks_of(text, language)
-    if not found:
-        raise LookupError(f"docs/{page}.md has no {language} in {heading or 'any section'}")
+    assert found, f"docs/{page}.md has no {language} in {heading or 'any section'}"
     return "\n".join(found)
 
 
@@ -63,11 +53,8 @@ NAMED = {"good": 32, "hole": 15}
 
 
 def short_checkout(folder: Path, drawn: Path) -> Path:
-    """Configs as in a checkout, with less to learn from and to test on, and eight good photos for the README.
-
-    Args:
-        folder: An empty folder.
-        drawn: Root of the procedural surfaces.
+    """Configs as in a checkout in an empty folder, with less of the drawn surfaces to learn from and to test on, and eight
+    good photos for the README.
     """
     from anomalib_dpclip import Surfaces
 

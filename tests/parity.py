@@ -31,13 +31,8 @@ class Parity:
         meta = self.meta
         clip = CLIP(
             embed_dim=meta["embed"],
-            vision_cfg={
-                "image_size": meta["image_size"],
-                "patch_size": meta["patch"],
-                "width": meta["width"],
-                "head_width": meta["width"],
-                "layers": meta["layers"],
-            },
+            vision_cfg={name: meta[name] for name in ("image_size", "width", "layers")}
+            | {"patch_size": meta["patch"], "head_width": meta["width"]},
             text_cfg=meta["text"],
             quick_gelu=quick_gelu,
         )

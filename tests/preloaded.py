@@ -59,7 +59,7 @@ def _answer(listener: socket.socket) -> None:
 
 
 def run(function: Callable[..., None], *arguments: Any) -> int:
-    """Call a function of a module in a process of its own, and give its exit code, negative for a signal."""
+    """Call a function of a module in a process of its own; its exit code, negative for a signal."""
     process = _CONTEXT.Process(target=_as_usual, args=(function, *arguments))
     process.start()
     process.join()

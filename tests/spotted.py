@@ -7,13 +7,8 @@ from PIL import Image, ImageDraw
 
 
 def soft_photo(path: Path, seed: int, spot: tuple[int, int] | None = None, size: tuple[int, int] = (140, 140)) -> Path:
-    """Write soft noise, and where it is asked for a spot of two colours, 40 pixels wide and 30 high.
-
-    Args:
-        path: Where to.
-        seed: Of the noise.
-        spot: Left upper corner of the spot.
-        size: Width and height of the photo.
+    """Write soft noise ``(width, height)``, and where it is asked for a spot of two colours, 40 pixels wide and 30 high, with
+    this left upper corner.
     """
     noise = np.random.default_rng(seed).integers(90, 110, (14, 14, 3), np.uint8)
     image = Image.fromarray(noise).resize(size, Image.Resampling.BILINEAR)

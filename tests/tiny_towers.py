@@ -12,11 +12,11 @@ from tests.tiny_clip import CONFIG
 TEXT = {"context_length": 32, "vocab_size": 49408, "width": 8, "heads": 2, "layers": 1}
 SIGLIP_TEXT = {"no_causal_mask": True, "proj_bias": True, "pool_type": "last"}
 
+OWN = CONFIG["vision_cfg"] | {"patch_size": 16, "image_size": 80}
 VISION = {
     # open_clip's own: pooled by class token, and by the average of the patches with the norm after it (CLIPA)
-    "clip": CONFIG["vision_cfg"] | {"patch_size": 16, "image_size": 80},
-    "clipa": CONFIG["vision_cfg"]
-    | {"patch_size": 16, "image_size": 80, "no_ln_pre": True, "pool_type": "avg", "final_ln_after_pool": True},
+    "clip": OWN,
+    "clipa": OWN | {"no_ln_pre": True, "pool_type": "avg", "final_ln_after_pool": True},
     # timm's
     "sig": {"timm_model_name": "vit_base_patch16_siglip_224", "timm_pool": "map", "timm_proj": "none"},
     "pe": {"timm_model_name": "vit_pe_core_base_patch16_224", "timm_pool": "map", "timm_proj": None},

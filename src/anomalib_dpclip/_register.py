@@ -11,12 +11,9 @@ _READY_AFTER = {"anomalib.data": "anomalib.data.predict", "anomalib.models": "an
 
 
 def register(module: ModuleType) -> None:
-    """Load our own distribution's entry points into anomalib's packages of the same names, as far as those are imported.
+    """Load our own entry points into anomalib's packages of the same names, as far as those are imported by now.
 
     The names are declared as entry points, so that a loader of anomalib's own would find the same ones.
-
-    Args:
-        module: Module whose import has just ended.
     """
     del module
     for group, last_submodule in _READY_AFTER.items():

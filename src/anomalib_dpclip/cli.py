@@ -53,13 +53,8 @@ FOREIGN = r"(anomalib|lightning|timm|torch)(\.|$)"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a subcommand.
-
-    Args:
-        arguments: Instead of those of the command line.
-    """
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    name, *rest = given or ["--help"]
+    """Run a subcommand with these arguments, by default those of the command line."""
+    name, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if name in {"-h", "--help"}:
         print(_overview())  # noqa: T201
         return
@@ -73,9 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     warnings.filterwarnings("ignore", category=FutureWarning, module=FOREIGN)
     command = COMMANDS[name]
-    module, _, function_name = command.function.partition(":")
-    function = getattr(import_module(f"anomalib_dpclip.{module}"), function_name)
-    parser = ArgumentParser(prog=f"dpclip {name}", description=function.__doc__.partition("\n")[0])
+    function = function_of(command)
+    parser = ArgumentParser(prog=f"dpclip {name}", description=(function.__doc__ or "").partition("\n")[0])
     skip: set[str | int] = {name for name in (command.several, f"{command.folder}_") if name}
     parser.add_function_arguments(function, as_positional=command.positional, skip=skip)
     if command.several:
@@ -95,14 +89,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(status)
 
 
+def function_of(command: Command) -> Callable[..., object]:
+    """Import the function behind a command."""
+    module, _, name = command.function.partition(":")
+    function: Callable[..., object] = getattr(import_module(f"anomalib_dpclip.{module}"), name)
+    return function
+
+
 def _flags_set(function: Callable[..., object], arguments: Sequence[str]) -> list[str]:
     """Arguments with ``true`` after each option that is either on or off and stands alone, such as ``--json``."""
     flags = {f"--{name}" for name, parameter in signature(function).parameters.items() if parameter.annotation is bool}
-    return [
-        word
-        for argument, after in pairwise([*arguments, ""])
-        for word in ([argument, "true"] if argument in flags and after not in {"true", "false"} else [argument])
-    ]
+    found: list[str] = []
+    for argument, after in pairwise([*arguments, ""]):
+        found += [argument, "true"] if argument in flags and after not in {"true", "false"} else [argument]
+    return found
 
 
 def _overview() -> str:

@@ -1,6 +1,7 @@
 """The same photo by every route: one score and one label, in prediction, on the page, and in exported files."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from anomalib.pre_processing import PreProcessor
 from PIL import Image
 from tests.arguments import grouped
 from tests.data.golden.make_golden import GOLDEN
-from tests.integration.exported import F32, needs_onnx, needs_openvino, run_onnx
+from tests.integration.exported import F32, needs_onnx, needs_openvino, run_onnx, run_openvino
 from tests.integration.exported import predicted as outputs_of
 from torchvision.transforms import v2
 from torchvision.transforms.v2.functional import to_dtype, to_image
@@ -115,19 +116,8 @@ def test_the_engine(route, folder, expected):
 
 
 def test_dpclip_predict(folder, expected, tmp_path):
-    command = [
-        "predict",
-        str(folder),
-        "--weights",
-        str(CHECKPOINT),
-        "--output",
-        str(tmp_path),
-        "--num_workers",
-        "0",
-        "--pictures",
-        "false",
-    ]
-    main([*command, "--pictures", "false", "--accelerator", "cpu"])
+    options = {"weights": CHECKPOINT, "output": tmp_path, "num_workers": 0, "pictures": "false", "accelerator": "cpu"}
+    main(["predict", str(folder), *(str(word) for name, value in options.items() for word in (f"--{name}", value))])
     rows = json.loads((tmp_path / RESULTS_JSON).read_text())
     assert_same({Path(row["path"]).name: (row["score"], row["label"] == "anomalous") for row in rows}, expected)
 
@@ -145,8 +135,8 @@ def test_anomalib_s_inferencers(kind, folder, expected, tmp_path):
     assert_same({name: (batch.pred_score.item(), batch.pred_label.item()) for name, batch in found.items()}, expected)
 
 
-def by_hand(path, folder, names):
-    found = {name: run_onnx(path, upright(folder / name)) for name in names}
+def by_hand(path, folder, names, run=run_onnx, **chosen):
+    found = {name: run(path, upright(folder / name), **chosen) for name in names}
     return {name: (outputs["pred_score"].item(), outputs["pred_label"].item()) for name, outputs in found.items()}
 
 
@@ -164,6 +154,36 @@ def test_files_of_other_settings(folder, expected, tmp_path):
     found = with_photos(tmp_path / "photos", batch_size=3, **arguments)
     assert any(found[name] != pytest.approx(expected[name]) for name in NAMES)  # else nothing is shown
     assert_same(by_hand(quiet(**arguments).to_onnx(tmp_path), tmp_path / "photos", NAMES), found)
+
+
+CLASSES = ["weave", "metal plate"]
+
+
+@needs_onnx
+@needs_openvino
+@pytest.mark.filterwarnings("ignore:the mini backbone does not know the word")
+def test_tiles_and_several_classes(folder, expected, tmp_path):
+    """Photos of either class, scored tile by tile: with thresholds of that class, on the page, and in one file of both."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name in NAMES:
+        shutil.copy(folder / name, photos)
+    tiled = {"path": ADAPTERS, "tiles": 2}
+    model = quiet(export_classes=CLASSES, **tiled)
+    files = {run_onnx: model.to_onnx(tmp_path), run_openvino: model.to_openvino(tmp_path)}
+    found = [with_photos(photos, batch_size=3, class_name=name, **tiled) for name in CLASSES]
+    assert any(found[0][name] != pytest.approx(expected[name], abs=0.01) for name in NAMES)  # else nothing is shown
+    assert any(found[0][name] != pytest.approx(found[1][name], abs=0.01) for name in NAMES)
+    for number, (class_name, scores) in enumerate(zip(CLASSES, found, strict=True)):
+        page = Predictor(quiet(class_name=class_name, **tiled))
+        shown = {name: page.predict(photos / name) for name in NAMES}
+        assert_same({name: (each.score, each.is_anomalous(0.5)) for name, each in shown.items()}, scores)
+        chosen = {"class": np.array([number])}
+        for run, file in files.items():
+            outputs = {name: run(file, upright(photos / name), **chosen) for name in NAMES}
+            assert_same(
+                {name: (each["pred_score"].item(), each["pred_label"].item()) for name, each in outputs.items()}, scores
+            )
 
 
 @pytest.mark.parametrize("value", [0.05, 0.95])

@@ -13,7 +13,7 @@ from tests.integration.exported import needs_openvino, run_openvino
 from tests.spotted import soft_photo
 
 from anomalib_dpclip import Photos, load_adapters, save_adapters
-from anomalib_dpclip.app.app_command import _model
+from anomalib_dpclip.app.app_command import page_model
 from anomalib_dpclip.app.predictor import Predictor
 from anomalib_dpclip.cli import main
 from anomalib_dpclip.data.results.rows import RESULTS_JSON
@@ -140,7 +140,7 @@ class TestCheckpoint:
         rows = json.loads((tmp_path / RESULTS_JSON).read_text())
         assert_same({"score": [row["score"] for row in rows]}, expected)
         assert all(region["area"] >= 7 for row in rows for region in row["regions"])
-        predictor = Predictor(_model(str(folder / "model.ckpt"), {}))
+        predictor = Predictor(page_model(str(folder / "model.ckpt")))
         assert predictor.model.min_area == 7
         paths = sorted((photos / "new").iterdir())
         assert_same({"score": [predictor.predict(path).score for path in paths]}, expected)
@@ -189,7 +189,7 @@ class TestAdapters:
         main([*command, "--output", str(tmp_path), "--num_workers", "0"])
         rows = json.loads((tmp_path / RESULTS_JSON).read_text())
         assert_same({"score": [row["score"] for row in rows]}, expected)
-        predictor = Predictor(_model(str(path), {}))
+        predictor = Predictor(page_model(str(path)))
         assert_same({"score": [predictor.predict(each).score for each in sorted((photos / "new").iterdir())]}, expected)
 
     def test_load_adapters_into_the_same_model_or_not_at_all(self, adapters, photos):

@@ -3,32 +3,28 @@
 import subprocess
 import sys
 import warnings
-from importlib import import_module
 
 import pytest
 
 from anomalib_dpclip import cli
 
 
-@pytest.fixture(autouse=True)
-def _restore_the_program_s_name(monkeypatch):
+@pytest.fixture
+def run(monkeypatch):
+    """Run a function as the only command, called ``try``."""
     monkeypatch.setattr(sys, "argv", ["dpclip"])
 
+    def run(function, *arguments):
+        monkeypatch.setattr(cli, "COMMANDS", {"try": cli.Command("benchmark.report.published:tried", "try it")})
+        monkeypatch.setattr("anomalib_dpclip.benchmark.report.published.tried", function, raising=False)  # any light module
+        cli.main(["try", *arguments])
 
-def command(monkeypatch, function):
-    """Make `function` the only command, called ``try``."""
-    import anomalib_dpclip.benchmark.report.published as module  # any light module
-
-    monkeypatch.setattr(module, "tried", function, raising=False)
-    monkeypatch.setattr(cli, "COMMANDS", {"try": cli.Command("benchmark.report.published:tried", "try it")})
+    return run
 
 
 @pytest.mark.parametrize("name", cli.COMMANDS)
 def test_every_command_leads_to_a_documented_function(name):
-    module, _, function = cli.COMMANDS[name].function.partition(":")
-    documentation = getattr(import_module(f"anomalib_dpclip.{module}"), function).__doc__
-    assert documentation
-    assert "Args:" in documentation
+    assert "Args:" in cli.function_of(cli.COMMANDS[name]).__doc__
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
@@ -44,64 +40,46 @@ def test_an_unknown_command():
         cli.main(["metdata"])
 
 
-def test_arguments_reach_the_function(monkeypatch):
-    received = []
-
-    def function(path: str, count: int = 1) -> None:
-        """Try."""
-        received.append((path, count))
-
-    command(monkeypatch, function)
-    cli.main(["try", "a file.txt", "--count", "3"])
-    assert received == [("a file.txt", 3)]
-
-
 @pytest.mark.parametrize(
     ("arguments", "expected"),
-    [([], (False, 1)), (["--loud"], (True, 1)), (["--loud", "--count", "2"], (True, 2)), (["--loud", "false"], (False, 1))],
+    [
+        (["a file.txt", "--count", "3"], ("a file.txt", False, 3)),
+        (["a", "--loud"], ("a", True, 1)),
+        (["a", "--loud", "--count", "2"], ("a", True, 2)),
+        (["a", "--loud", "false"], ("a", False, 1)),
+    ],
 )
-def test_an_option_that_is_on_or_off_may_stand_alone(monkeypatch, arguments, expected):
+def test_arguments_reach_the_function_and_an_option_that_is_on_or_off_may_stand_alone(run, arguments, expected):
     received = []
 
-    def function(loud: bool = False, count: int = 1) -> None:
+    def function(path: str, loud: bool = False, count: int = 1) -> None:
         """Try."""
-        received.append((loud, count))
+        received.append((path, loud, count))
 
-    command(monkeypatch, function)
-    cli.main(["try", *arguments])
+    run(function, *arguments)
     assert received == [expected]
 
 
 @pytest.mark.parametrize("error", [ValueError, FileNotFoundError, ModuleNotFoundError])
-def test_a_user_s_mistake_is_a_message(monkeypatch, error):
-    def function() -> None:
+def test_a_user_s_mistake_is_a_message_and_one_of_ours_keeps_its_stack_trace(run, error):
+    def fails(user: bool = True) -> None:
         """Try."""
-        raise error("there is no such thing: fetch one")
+        raise error("there is no such thing: fetch one") if user else KeyError("bug")
 
-    command(monkeypatch, function)
     with pytest.raises(SystemExit, match=r"^dpclip try: there is no such thing: fetch one$"):
-        cli.main(["try"])
-
-
-def test_a_mistake_of_ours_keeps_its_stack_trace(monkeypatch):
-    def function() -> None:
-        """Try."""
-        raise KeyError("bug")
-
-    command(monkeypatch, function)
+        run(fails)
     with pytest.raises(KeyError):
-        cli.main(["try"])
+        run(fails, "--user", "false")
 
 
-def test_warnings_of_other_packages_future_are_not_the_user_s(monkeypatch):
+def test_warnings_of_other_packages_future_are_not_the_user_s(run):
     def function() -> None:
         """Try."""
         for module in ("timm.models.layers", "anomalib_dpclip.clip"):
             warnings.warn_explicit(f"from {module}", FutureWarning, "file.py", 1, module)
 
-    command(monkeypatch, function)
     with pytest.warns(FutureWarning) as caught:
-        cli.main(["try"])
+        run(function)
     assert [str(each.message) for each in caught] == ["from anomalib_dpclip.clip"]
 
 
@@ -141,44 +119,22 @@ print({"torch", "anomalib"} & set(sys.modules))
     assert process.stdout.splitlines()[-1:] == ["set()"], process.stderr
 
 
-def test_exit_status(monkeypatch):
-    def fails() -> int:
+def test_exit_status_and_usage(run, capsys):
+    def answers(status: int) -> int:
         """Try."""
-        return 3
+        return status
 
-    def succeeds() -> int:
-        """Try."""
-        return 0
-
-    command(monkeypatch, fails)
+    run(answers, "0")
     with pytest.raises(SystemExit) as stopped:
-        cli.main(["try"])
+        run(answers, "3")
     assert stopped.value.code == 3
-    command(monkeypatch, succeeds)
-    cli.main(["try"])
-
-
-def test_usage_names_the_command(monkeypatch, capsys):
-    def function(path: str) -> None:
-        """Try."""
-        del path
-
-    command(monkeypatch, function)
     with pytest.raises(SystemExit) as stopped:
-        cli.main(["try"])
+        run(answers)
     assert stopped.value.code == 2
     assert "usage: dpclip try " in capsys.readouterr().err
 
 
-def test_as_a_module():
-    process = subprocess.run(
-        [sys.executable, "-m", "anomalib_dpclip", "--help"], capture_output=True, text=True, timeout=60, check=False
-    )
-    assert process.returncode == 0, process.stderr
-    assert process.stdout.startswith("usage: dpclip COMMAND")
-
-
-def test_a_reader_that_has_seen_enough_is_no_error():
+def test_as_a_module_for_a_reader_that_has_seen_enough():
     pipeline = f"{sys.executable} -m anomalib_dpclip backbones --all | head -n 1"
     process = subprocess.run(["bash", "-c", pipeline], capture_output=True, text=True, timeout=120, check=False)
     assert len(process.stdout.splitlines()) == 1

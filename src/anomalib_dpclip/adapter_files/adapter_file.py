@@ -18,37 +18,34 @@ FORMAT_VERSION = 1
 PROVENANCE_KEY = "dpclip"
 """Under which adapter files and checkpoints hold the provenance."""
 
-THRESHOLD_BASIS_KEY = "threshold_basis"
-"""Beside the provenance in a checkpoint: what its thresholds in force hold to, in words."""
-
 ADAPTER_PREFIXES = ("layer_adapters.", "seg_proj.", "det_proj.")
 """Beginnings of the names that adapters and projectors have in every format, and in `DPCLIPModel`."""
 
 UNADAPTED = "clip"
 """Value of the model's ``weights`` for the backbone without adapters, of which there is no file."""
 
+# Arguments that `Provenance` has in other words, or that are a path of one machine.
 _SAID_ELSEWHERE = frozenset({"backbone", "pretrained", "tokenizer"})
-"""Arguments that `Provenance` has in other words, or that are a path of one machine."""
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where adapters come from.
+    """Where adapters come from; what is unknown is empty.
 
     Attributes:
         backbone: Name of the CLIP backbone.
         pretrained: Its weights: an open_clip tag, or the name of a file.
-        fingerprint: Of the backbone's weights and activation; empty if unknown.
+        fingerprint: Of the backbone's weights and activation.
         preprocessing: Statistics and interpolation of the images, see `Preprocessing`; empty in files from before it was kept,
             when it was OpenAI's.
         architecture: Arguments that a model must share for the adapters to mean the same.
-        arguments: The model's other arguments that predictions depend on, by name; one of several values has a dict.
+        arguments: The model's other arguments that predictions depend on, by name.
         learned_from: Data sets and classes, as ``"VisA/candle"``.
         hyper_parameters: Of the training.
         epochs: Epochs trained.
         max_epochs: Epochs that the training was asked for; 0 if unknown.
-        calibration_domain: Domain whose maps and scores the adapters' calibration is of; empty if unknown.
-        calibration_basis: What the thresholds of the adapters' calibration hold to, in words; empty if unknown.
+        calibration_domain: Domain whose maps and scores the adapters' calibration is of.
+        calibration_basis: What the thresholds of the adapters' calibration hold to, in words.
         text_weights: Learned weights of the text beside distances to good images: by the network whose features are compared,
             then by the number of good images.
         versions: Of this package, anomalib, torch and open_clip.
@@ -103,26 +100,19 @@ class Provenance:
             raise ValueError(
                 f"{path} has format version {version}, this package knows up to {FORMAT_VERSION}: upgrade anomalib-dpclip"
             )
-        defaults = {item.name: getattr(cls(), item.name) for item in fields(cls)}
-        known = {name: values[name] for name in defaults if name in values}
-        for name, value in known.items():
-            is_right = isinstance(value, type(defaults[name]))
-            if name == "learned_from":
-                is_right = is_right and all(isinstance(source, str) for source in value)
+        nothing, known = cls(), {}
+        for name in (item.name for item in fields(cls) if item.name in values):
             try:
-                known[name] = plain_data(value)
+                known[name] = plain_data(values[name])
+                is_right = isinstance(known[name], type(getattr(nothing, name)))
             except ValueError:
                 is_right = False
-            if not is_right:
+            if not is_right or (name == "learned_from" and not all(isinstance(source, str) for source in known[name])):
                 raise ValueError(f"{path}: its provenance has a wrong {name!r}; is the file damaged?")
         return cls(**known)
 
     def with_arguments(self, arguments: Mapping[str, Any]) -> "Provenance":
-        """With arguments of the model that predictions depend on; those that are ``None`` follow the file or the data.
-
-        Args:
-            arguments: Plain data by name.
-        """
+        """With arguments of the model that predictions depend on; those that are ``None`` follow the file or the data."""
         left_out = _SAID_ELSEWHERE | self.architecture.keys()
         kept = {name: value for name, value in arguments.items() if value is not None and name not in left_out}
         return replace(self, arguments=plain_data(kept))
@@ -159,8 +149,5 @@ def is_plain_tensor(value: Any) -> "TypeGuard[Tensor]":
     """Whether a value is a dense tensor with its numbers in it: not sparse, nested, quantised or without storage."""
     import torch
 
-    return (
-        isinstance(value, torch.Tensor)
-        and value.layout == torch.strided
-        and not (value.is_nested or value.is_quantized or value.is_meta)
-    )
+    is_dense = isinstance(value, torch.Tensor) and value.layout == torch.strided
+    return is_dense and not (value.is_nested or value.is_quantized or value.is_meta)

@@ -17,20 +17,16 @@ _LICENCES = {"surfaces": "apache-2.0", "visa": "cc-by-4.0"} | dict.fromkeys(("mv
 
 _METRICS = ("image_AUROC", "image_AP", "pixel_AUROC", "pixel_AP", "pixel_AUPRO")
 _COLUMNS = ("label", "model", "data_set", "category", "seed", "status", *_METRICS)
-_MEASURED = "ok"
 
 
 def model_card(content: AdapterFile, sha256: str, address: str, metrics: Path | None = None) -> str:
-    """Write the card of adapters from their provenance.
+    """The card of adapters from their provenance, in Markdown with the hub's header.
 
     Args:
         content: The adapters.
         sha256: Hash of their file.
         address: Value of ``--model.weights`` that names them: a file, or one on the hub.
         metrics: CSV of `dpclip benchmark` that measured them.
-
-    Returns:
-        Markdown with the hub's header.
 
     Raises:
         FileNotFoundError: If there is no such CSV.
@@ -45,6 +41,8 @@ def model_card(content: AdapterFile, sha256: str, address: str, metrics: Path | 
             "is made of files that this package has trained"
         )
     licence = strictest_licence(list(known.data_sets))
+    unknown = "not known here: ask its authors"
+    sources = [[name, licence_of(name) or unknown, ", ".join(classes)] for name, classes in known.data_sets.items()]
     card = ModelCard.from_template(
         ModelCardData(
             license=licence or "other",
@@ -56,7 +54,7 @@ def model_card(content: AdapterFile, sha256: str, address: str, metrics: Path | 
         known=known,
         address=address,
         names=", ".join(known.data_sets),
-        sources=markdown_table(["data set", "licence", "classes"], _sources(known.data_sets), left=3),
+        sources=markdown_table(["data set", "licence", "classes"], sources, left=3),
         measured="Not measured." if metrics is None else _measured(metrics),
         making=markdown_table(["what", "value"], _making(content, sha256), left=2),
     )
@@ -79,12 +77,6 @@ def strictest_licence(data_sets: list[str]) -> str | None:
     return max(licences, key=_STRICTEST_LAST.index) if all(licences) and licences else None
 
 
-def _sources(data_sets: dict[str, list[str]]) -> list[list[str]]:
-    return [
-        [name, licence_of(name) or "not known here: ask its authors", ", ".join(classes)] for name, classes in data_sets.items()
-    ]
-
-
 def _measured(metrics: Path) -> str:
     """Mean over the categories of each data set, in percent; with several seeds mean and deviation over them."""
     lines = metrics.read_text(encoding="utf-8").splitlines()
@@ -93,14 +85,14 @@ def _measured(metrics: Path) -> str:
     missing = [name for name in _COLUMNS if name not in rows]
     if missing:
         raise ValueError(f"{metrics} is no CSV of `dpclip benchmark`: it has no column {missing[0]}")
-    rows = rows[(rows["status"] == _MEASURED) & (rows["model"] == "DPCLIP")]
+    rows = rows[(rows["status"] == "ok") & (rows["model"] == "DPCLIP")]
     if not len(rows):
         raise ValueError(f"{metrics} has no row that measured DPCLIP and is sound")
     table = []
     for (label, data_set), part in rows.groupby(["label", "data_set"], sort=False):
         seeds = part.groupby("seed")[list(_METRICS)].mean() * 100
-        cells = [_mean_and_deviation(seeds[name]) for name in _METRICS]
-        table.append([str(label), str(data_set), str(part["category"].nunique()), str(len(seeds)), *cells])
+        numbers = [str(part["category"].nunique()), str(len(seeds))]
+        table.append([str(label), str(data_set), *numbers, *(_mean_and_deviation(seeds[name]) for name in _METRICS)])
     heading = ["model", "data set", "categories", "seeds", *(name.replace("_", " ") for name in _METRICS)]
     sources = "\n".join(f"- {line}" for line in head)
     return f"{markdown_table(heading, table, left=2)}\n\nIn percent, mean over the categories.\n\n{sources}"
@@ -125,6 +117,5 @@ def _making(content: AdapterFile, sha256: str) -> list[list[str]]:
         **known.arguments,
         **{f"version of {name}": version for name, version in known.versions.items()},
     }
-    return [
-        [name, value if isinstance(value, str) else json.dumps(value)] for name, value in values.items() if value is not None
-    ]
+    said = {name: value for name, value in values.items() if value is not None}
+    return [[name, value if isinstance(value, str) else json.dumps(value)] for name, value in said.items()]

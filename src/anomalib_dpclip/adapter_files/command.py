@@ -44,15 +44,11 @@ def adapters(
     """
     local = local_file(file)
     content = read_adapters(local)
-    foreign = [
-        name
-        for name, value in content.tensors.items()
-        if not (isinstance(name, str) and is_plain_tensor(value)) or not name.startswith(ADAPTER_PREFIXES)
-    ]
-    if foreign:
-        raise ValueError(f"{file} holds more than adapters, such as {foreign[0]!r}: it is damaged or of another model")
-    for key, value in _description(local, content).items():
-        print(f"{key:<16} {printable(value)}")  # noqa: T201
+    for name, value in content.tensors.items():
+        if not (isinstance(name, str) and is_plain_tensor(value)) or not name.startswith(ADAPTER_PREFIXES):
+            raise ValueError(f"{file} holds more than adapters, such as {name!r}: it is damaged or of another model")
+    for key, text in _description(local, content).items():
+        print(f"{key:<16} {printable(text)}")  # noqa: T201
     if to is not None:
         _require_free(to)
         print(f"{'written':<16} {write_adapters(content, to)}")  # noqa: T201
@@ -63,13 +59,10 @@ def adapters(
             unfinished.write_text(_card(content, local, str(to or file), metrics), encoding="utf-8")
         print(f"{'card':<16} {path}")  # noqa: T201
     if push is not None:
-        print(f"{'pushed':<16} {_push(content, push, metrics)}")  # noqa: T201
-
-
-def _push(content: AdapterFile, repository: str, metrics: Path | None) -> str:
-    with TemporaryDirectory() as folder:
-        file = write_adapters(content, Path(folder) / DEFAULT_NAME)
-        return push_to_hub(file, _card(content, file, f"hf://{repository}", metrics), repository)
+        with TemporaryDirectory() as folder:
+            pushed = write_adapters(content, Path(folder) / DEFAULT_NAME)
+            address = push_to_hub(pushed, _card(content, pushed, f"hf://{push}", metrics), push)
+        print(f"{'pushed':<16} {address}")  # noqa: T201
 
 
 def _card(content: AdapterFile, file: Path, address: str, metrics: Path | None) -> str:
@@ -90,43 +83,29 @@ def _sha256(file: Path) -> str:
 def _description(file: Path, content: AdapterFile) -> dict[str, str]:
     known = content.provenance
     values = sum(tensor.numel() for tensor in content.tensors.values())
+    text_weights = [f"{weight} beside {count}" for counts in known.text_weights.values() for count, weight in counts.items()]
+    optional = {
+        "text weights": f"{', '.join(text_weights)} good photos, learned from the auxiliary set" if text_weights else "",
+        "thresholds": content.threshold_basis,
+        "photos": _memory(content.memory) if content.memory else "",
+        "arguments": _listed(known.arguments) if known.arguments else "",
+    }
+    epochs = f"{known.epochs} of {known.max_epochs}" if known.epochs < known.max_epochs else str(known.epochs)
     return {
         "file": f"{file} ({file.stat().st_size / 1e6:.1f} MB)",
         "sha256": _sha256(file),
         "backbone": known.backbone or _UNKNOWN,
         "CLIP weights": f"{known.clip_weights}, fingerprint {known.fingerprint or _UNKNOWN}",
-        "images": _listed(known.preprocessing) if known.preprocessing else _UNKNOWN,
+        "images": _listed(known.preprocessing),
         "adapters": f"{len(content.tensors)} tensors, {values:,} values, digest {tensor_digest(content.tensors)}",
         "architecture": _listed(known.architecture),
         "learned from": "; ".join(f"{name} ({', '.join(each)})" for name, each in known.data_sets.items()) or _UNKNOWN,
-        "epochs": _epochs(known.epochs, known.max_epochs),
-        "calibration": _calibration(content),
-        **({"text weights": _text_weights(known.text_weights)} if any(known.text_weights.values()) else {}),
-        **({"thresholds": content.threshold_basis} if content.threshold_basis else {}),
-        **({"photos": _memory(content.memory)} if content.memory else {}),
-        **({"arguments": _listed(known.arguments)} if known.arguments else {}),
+        "epochs": epochs if known.epochs else _UNKNOWN,
+        "calibration": (known.calibration_basis or "of the images learned from") if content.calibration else "none",
+        **{name: text for name, text in optional.items() if text},
         "hyper-parameters": _listed(known.hyper_parameters),
         "versions": _listed(known.versions),
     }
-
-
-def _epochs(epochs: int, max_epochs: int) -> str:
-    if not epochs:
-        return _UNKNOWN
-    return f"{epochs} of {max_epochs}" if epochs < max_epochs else str(epochs)
-
-
-def _calibration(content: AdapterFile) -> str:
-    """What the adapters' own thresholds are of, and what they hold to."""
-    if not content.calibration:
-        return "none"
-    return content.provenance.calibration_basis or "of the images learned from"
-
-
-def _text_weights(weights: dict[str, dict[str, float]]) -> str:
-    """How much the text counts beside distances to good photos, as learned."""
-    each = [f"{weight} beside {count}" for counts in weights.values() for count, weight in counts.items()]
-    return f"{', '.join(each)} good photos, learned from the auxiliary set"
 
 
 def _memory(memory: "dict[str, Tensor]") -> str:

@@ -12,8 +12,8 @@ from anomalib_dpclip.files.plain_data import plain_data
 from anomalib_dpclip.files.tensors import difference_of_tensors
 from anomalib_dpclip.method.torch_model import DPCLIPModel
 
+# Arguments that may differ from the file's: adapters are there to be used on other targets.
 _OF_THE_TARGET = frozenset({"class_name", "domain", "min_area"})
-"""Arguments that may differ from the file's: adapters are there to be used on other targets."""
 
 
 def architecture_of(model: DPCLIPModel) -> dict[str, Any]:
@@ -49,13 +49,8 @@ def check_tensors(found: Mapping[str, Any], expected: Mapping[str, Tensor], path
 def check_provenance(provenance: Provenance, model: DPCLIPModel, path: Path) -> None:
     """Make sure that adapters belong to a model's backbone and architecture.
 
-    Args:
-        provenance: Of the adapters.
-        model: The model.
-        path: Of the adapters, for the message.
-
     Raises:
-        ValueError: If they were trained with another backbone or another architecture; says with which.
+        ValueError: If they were trained with others; says with which.
     """
     if provenance.fingerprint and provenance.fingerprint != model.backbone_fingerprint:
         raise ValueError(
@@ -93,14 +88,13 @@ def other_arguments(
         ValueError: If any other argument differs; names it and both values.
     """
     usual = {"image_size": default_image_size(patch_size, provenance.backbone)} if provenance.fingerprint else {}
-    said = usual | provenance.arguments
-    known = {name: value for name, value in said.items() if value is not None and name not in _OF_THE_TARGET}
-    values = plain_data({name: own[name] for name in known if own.get(name) is not None})
-    differing = {name: value for name, value in values.items() if value != known[name]}
+    said = {name: value for name, value in (usual | provenance.arguments).items() if value is not None}
+    values = plain_data({name: own[name] for name in said if name not in _OF_THE_TARGET and own.get(name) is not None})
+    differing = {name: value for name, value in values.items() if value != said[name]}
     for name, value in differing.items():
         if name not in overridden:
             raise ValueError(
-                f"{path} holds adapters of a model with {name}={known[name]!r}, the model has {value!r}: give the model the "
+                f"{path} holds adapters of a model with {name}={said[name]!r}, the model has {value!r}: give the model the "
                 f"same, or none and the file as --model.weights"
             )
-    return {name: f"{name}={known[name]!r} (now {value!r})" for name, value in differing.items()}
+    return {name: f"{name}={said[name]!r} (now {value!r})" for name, value in differing.items()}

@@ -16,18 +16,13 @@ CARD_NAME = "README.md"
 
 # A path made of such a name has one slash at its beginning.
 _ADDRESS = re.compile(r"hf:/{1,2}(?P<repository>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w.-]+))?(?:/(?P<name>.+))?")
+
+# How `torch.save` begins its files, and pickle its own.
 _PICKLES = (b"PK\x03\x04", b"\x80")
-"""How `torch.save` begins its files, and pickle its own."""
 
 
 class HubFile(NamedTuple):
-    """A file on the hub.
-
-    Attributes:
-        repository: ``owner/name``.
-        revision: Commit, branch or tag; ``None`` for the newest.
-        name: File in it.
-    """
+    """A file of a repository ``owner/name``, of a commit, branch or tag, or of the newest revision."""
 
     repository: str
     revision: str | None
@@ -96,18 +91,17 @@ def _fetched(wanted: HubFile) -> Path:
             require_hub(wanted.repository)
         return Path(hf_hub_download(wanted.repository, wanted.name, revision=wanted.revision))
     except (errors.HfHubHTTPError, errors.EntryNotFoundError, OSError) as error:
+        cause = str(error).strip().partition("\n")[0] or type(error).__name__
+        absent = f"it is not on this machine and cannot be fetched ({cause}). Fetch it elsewhere, and give the file"
+        private = f"there is no model {wanted.repository} on the Hugging Face hub, or it is private: `hf auth login`"
         reasons = {  # the first that fits: some are kinds of others
             errors.GatedRepoError: "its owner gives access on request: ask on its page, then `hf auth login`",
-            errors.RepositoryNotFoundError: f"there is no model {wanted.repository} on the Hugging Face hub, or it is private: "
-            "`hf auth login`",
+            errors.RepositoryNotFoundError: private,
             errors.RevisionNotFoundError: f"{wanted.repository} has no revision {wanted.revision}",
-            errors.LocalEntryNotFoundError: None,
+            errors.LocalEntryNotFoundError: absent,
             errors.EntryNotFoundError: f"{wanted.repository} has no file {wanted.name}",
         }
-        reason = next((text for kind, text in reasons.items() if isinstance(error, kind)), None)
-        if reason is None:
-            cause = str(error).strip().partition("\n")[0] or type(error).__name__
-            reason = f"it is not on this machine and cannot be fetched ({cause}). Fetch it elsewhere, and give the file"
+        reason = next((text for kind, text in reasons.items() if isinstance(error, kind)), absent)
         raise FileNotFoundError(f"{wanted}: {reason}") from error
 
 

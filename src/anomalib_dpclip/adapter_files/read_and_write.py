@@ -16,7 +16,6 @@ from safetensors import SafetensorError, safe_open
 from anomalib_dpclip.adapter_files.adapter_file import (
     ADAPTER_PREFIXES,
     PROVENANCE_KEY,
-    THRESHOLD_BASIS_KEY,
     UNADAPTED,
     AdapterFile,
     Provenance,
@@ -46,15 +45,16 @@ def read_adapters(path: str | Path) -> AdapterFile:
     """
     file = local_file(path)
     content = _read_safetensors(file) if file.suffix == ".safetensors" else _read_pickled(file)
-    _require_no_more_than_is_stored(content, file)
+    # Pickled tensors may claim more than what is stored of them: writing them would fill a disk.
+    tensors = [*content.tensors.values(), *content.calibration.values()]
+    claimed = sum(value.numel() * value.element_size() for value in tensors if is_plain_tensor(value))
+    if claimed > file.stat().st_size:
+        raise ValueError(f"{file} claims {claimed:,} bytes of adapters, more than it is long: it is damaged, or made to harm")
     return content
 
 
 def arguments_from_file(path: str | Path) -> dict[str, Any]:
-    """Arguments of `DPCLIP` that a file of adapters or a checkpoint was made with, of whatever type they are.
-
-    Args:
-        path: As in `read_adapters`. A published ``.pth`` says nothing: its are the defaults.
+    """Arguments of `DPCLIP` that a file of adapters or a checkpoint was made with; a published ``.pth`` says nothing.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -101,22 +101,6 @@ def tensor_digest(tensors: "Mapping[str, Tensor]") -> str:
     return _digest({}, _on_cpu(tensors))[:16]
 
 
-def threshold_basis_in(saved: Mapping[str, Any], path: Path) -> str:
-    """What the thresholds of a checkpoint hold to; empty if an earlier version wrote it.
-
-    Args:
-        saved: What the checkpoint has under `PROVENANCE_KEY`.
-        path: Of the checkpoint, for the message.
-
-    Raises:
-        ValueError: If it is no text.
-    """
-    threshold_basis = saved.get(THRESHOLD_BASIS_KEY, "")
-    if not isinstance(threshold_basis, str):
-        raise ValueError(f"{path}: its provenance has a wrong {THRESHOLD_BASIS_KEY!r}; is the file damaged?")
-    return printable(threshold_basis)
-
-
 def _read_safetensors(path: Path) -> AdapterFile:
     try:
         with safe_open(path, "pt") as file:
@@ -156,13 +140,17 @@ def _read_pickled(path: Path) -> AdapterFile:
             f"{path} is of CLIP without adapters, and holds none: say --model.weights {UNADAPTED}, with --ckpt_path {path} for "
             f"the thresholds in it"
         )
+    provenance = Provenance.from_dict(content[PROVENANCE_KEY], path)
+    threshold_basis = content[PROVENANCE_KEY].get("threshold_basis", "")
+    if not isinstance(threshold_basis, str):
+        raise ValueError(f"{path}: its provenance has a wrong 'threshold_basis'; is the file damaged?")
     state = {str(name): value for name, value in content["state_dict"].items()}
     return AdapterFile(
         tensors={name: value for name, value in _under("model.", state).items() if name.startswith(ADAPTER_PREFIXES)},
         calibration=_under("post_processor.auxiliary_calibration.", state),
-        provenance=Provenance.from_dict(content[PROVENANCE_KEY], path),
+        provenance=provenance,
         memory=_under("scorer_state.memory.", state),
-        threshold_basis=threshold_basis_in(content[PROVENANCE_KEY], path),
+        threshold_basis=printable(threshold_basis),
     )
 
 
@@ -182,14 +170,6 @@ def _load_pickled(path: Path) -> Any:
 def _under(prefix: str, tensors: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
     """Tensors whose names begin so, by the rest of their names."""
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-
-
-def _require_no_more_than_is_stored(content: AdapterFile, file: Path) -> None:
-    """Refuse tensors that are larger than what is stored of them, as pickled ones may be: writing them would fill a disk."""
-    tensors = [*content.tensors.values(), *content.calibration.values()]
-    claimed = sum(value.numel() * value.element_size() for value in tensors if is_plain_tensor(value))
-    if claimed > file.stat().st_size:
-        raise ValueError(f"{file} claims {claimed:,} bytes of adapters, more than it is long: it is damaged, or made to harm")
 
 
 def _on_cpu(tensors: "Mapping[str, Tensor]") -> "dict[str, Tensor]":

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from torch import Tensor
 
@@ -19,38 +19,16 @@ from anomalib_dpclip.method.torch_model import DPCLIPModel
 logger = logging.getLogger(__name__)
 
 
-class AdapterHolder(Protocol):
-    """What `DPCLIP` is to adapters.
-
-    Attributes:
-        model: Where they work.
-        pre_processor: What prepares their images, if it has ``preprocessing`` and ``use_preprocessing``.
-        post_processor: Where their calibration works, if it has an ``auxiliary_calibration``.
-        provenance: Where they come from.
-        configuration: What predictions depend on; its ``as_dict()`` is plain data by name, ``None`` for what follows a file or
-            the data.
-    """
-
-    model: DPCLIPModel
-    pre_processor: Any
-    post_processor: Any
-    provenance: Provenance
-    configuration: Any
-
-    def adopt_adapters(self, source: str) -> None:
-        """Called when adapters from a file are in the model."""
-
-
 def adapter_tensors(model: DPCLIPModel) -> dict[str, Tensor]:
     """Adapters and projectors by their published names."""
     return {name: value for name, value in model.state_dict().items() if name.startswith(model.adapter_prefixes)}
 
 
-def save_adapters(model: AdapterHolder | DPCLIPModel, path: str | Path) -> Path:
+def save_adapters(model: Any, path: str | Path) -> Path:
     """Write a model's adapters, and what else its predictions depend on, atomically: the whole file or none.
 
     Args:
-        model: The model, trained or not.
+        model: `DPCLIP` or `DPCLIPModel`, trained or not.
         path: File to write, ``.safetensors``, or ``.pth`` for the published format (which has no provenance).
 
     Returns:
@@ -61,17 +39,14 @@ def save_adapters(model: AdapterHolder | DPCLIPModel, path: str | Path) -> Path:
     """
     torch_model, calibration, provenance = _parts(model)
     stored = {} if calibration is None else calibration.state_dict()
-    provenance = provenance.with_arguments(_arguments(model))
-    return write_adapters(AdapterFile(adapter_tensors(torch_model), stored, provenance), path)
+    return write_adapters(AdapterFile(adapter_tensors(torch_model), stored, provenance.with_arguments(_arguments(model))), path)
 
 
-def load_adapters(
-    model: AdapterHolder | DPCLIPModel, path: str | Path, overridden: Collection[str] = frozenset()
-) -> Provenance:
+def load_adapters(model: Any, path: str | Path, overridden: Collection[str] = frozenset()) -> Provenance:
     """Put adapters from a file into a model, all or nothing.
 
     Args:
-        model: The model.
+        model: `DPCLIP` or `DPCLIPModel`.
         path: Our ``.safetensors``, a Lightning ``.ckpt``, a published ``.pth``, or a file on the Hugging Face hub, see
             `hub_file`. Nothing in it is executed.
         overridden: Names of arguments of the model that may differ from the file's: thresholds in it are then of other
@@ -88,21 +63,22 @@ def load_adapters(
     file = local_file(path)
     adapters = read_adapters(file)
     torch_model, calibration, own = _parts(model)
-    check_provenance(adapters.provenance, torch_model, file)
-    check_tensors(adapters.tensors, adapter_tensors(torch_model), file)
-    others = other_arguments(adapters.provenance, _arguments(model), file, overridden, torch_model.backbone.patch_size)
-    learned_with = Preprocessing.from_dict(adapters.provenance.preprocessing, str(file))
     provenance = adapters.provenance
+    check_provenance(provenance, torch_model, file)
+    check_tensors(adapters.tensors, adapter_tensors(torch_model), file)
+    others = other_arguments(provenance, _arguments(model), file, overridden, torch_model.backbone.patch_size)
+    learned_with = Preprocessing.from_dict(provenance.preprocessing, str(file))
     if calibration is not None:
         _load_calibration(calibration, adapters, file)
         if others and calibration.is_set and _leaves_out_thresholds(calibration, others, file):
             provenance = replace(provenance, calibration_domain="", calibration_basis="")
     torch_model.load_state_dict(adapters.tensors, strict=False)  # checked above; the backbone is not in the file
-    if not provenance.fingerprint:  # a published file: from here on its adapters belong to this backbone
+    says_its_backbone = bool(provenance.fingerprint)
+    if not says_its_backbone:  # a published file: from here on its adapters belong to this backbone
         provenance = replace(own, epochs=provenance.epochs, learned_from=[], hyper_parameters={})
     if not isinstance(model, DPCLIPModel):
         model.provenance = provenance
-        if adapters.provenance.fingerprint:  # else it does not say: the backbone's own stay
+        if says_its_backbone:
             _prepare_images_as(learned_with, model.pre_processor, file)
         model.adopt_adapters(str(path))
     return provenance
@@ -133,22 +109,19 @@ def _leaves_out_thresholds(calibration: Any, others: Mapping[str, str], file: Pa
 def _prepare_images_as(learned_with: Preprocessing, pre_processor: Any, path: Path) -> None:
     own = getattr(pre_processor, "preprocessing", learned_with)
     if own != learned_with:
-        logger.warning(
-            "%s learned from images prepared with %s, and so are the model's now, not with %s", path, learned_with, own
-        )
+        message = "%s learned from images prepared with %s, and so are the model's now, not with %s"
+        logger.warning(message, path, learned_with, own)
         pre_processor.use_preprocessing(learned_with)
 
 
-def _arguments(model: AdapterHolder | DPCLIPModel) -> Mapping[str, Any]:
+def _arguments(model: Any) -> Mapping[str, Any]:
+    """What predictions depend on, as plain data by name; ``None`` for what follows a file or the data."""
     return {} if isinstance(model, DPCLIPModel) else model.configuration.as_dict()
 
 
-def _parts(model: AdapterHolder | DPCLIPModel) -> tuple[DPCLIPModel, Any, Provenance]:
-    if isinstance(model, DPCLIPModel):
-        provenance = Provenance(
-            fingerprint=model.backbone_fingerprint,
-            architecture=architecture_of(model),
-            versions=package_versions(),
-        )
-        return model, None, provenance
-    return model.model, getattr(model.post_processor, "auxiliary_calibration", None), model.provenance
+def _parts(model: Any) -> tuple[DPCLIPModel, Any, Provenance]:
+    """Where adapters work, where their calibration does if anywhere, and where they come from."""
+    if not isinstance(model, DPCLIPModel):
+        return model.model, getattr(model.post_processor, "auxiliary_calibration", None), model.provenance
+    architecture, versions = architecture_of(model), package_versions()
+    return model, None, Provenance(fingerprint=model.backbone_fingerprint, architecture=architecture, versions=versions)

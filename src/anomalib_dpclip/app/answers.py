@@ -20,13 +20,7 @@ _NO_PHOTO = "Drop a photo, or several, to begin."
 
 
 class Judged(NamedTuple):
-    """A photo of the page, and what the model says of it.
-
-    Attributes:
-        name: Its file's.
-        prediction: Nothing if it cannot be judged.
-        problem: Why not.
-    """
+    """A photo of the page by its file's name, and what the model says of it: nothing if there is a problem."""
 
     name: str
     prediction: Prediction | None
@@ -38,28 +32,22 @@ class Answer(NamedTuple):
 
     Attributes:
         judged: The photos; none if there is no photo to judge, or nothing can be.
-        photo: A single photo, upright.
-        heat_map: What is laid over it.
-        heat_maps: Heat maps of several photos, with a line for each.
         verdict: Markdown: decision and score of a photo, or a table of several, and what they are based on.
+        photo: A single photo, upright, and `heat_map` what is laid over it.
+        heat_maps: Heat maps of several photos, with a line for each.
         regions: Markdown: table of a single photo's regions.
     """
 
     judged: list[Judged]
-    photo: Image.Image | None
-    heat_map: Image.Image | None
-    heat_maps: list[tuple[Image.Image, str]]
     verdict: str
-    regions: str
+    photo: Image.Image | None = None
+    heat_map: Image.Image | None = None
+    heat_maps: Sequence[tuple[Image.Image, str]] = ()
+    regions: str = ""
 
 
 class Answers:
-    """What the page answers when something on it changes.
-
-    Args:
-        predictor: The model.
-        checkpoint: Where its memory of photos of a target is from; without one nothing can be corrected.
-    """
+    """What the page answers when something on it changes; without a checkpoint with photos nothing can be corrected."""
 
     def __init__(self, predictor: Predictor, checkpoint: Path | None = None) -> None:
         self.predictor, self.checkpoint = predictor, checkpoint
@@ -70,10 +58,11 @@ class Answers:
         try:
             _require_kept(good or [])
             if not paths:
-                return _only("\n\n".join([_NO_PHOTO, *self.predictor.remarks(class_name, good or ())]))
-            _require_few(paths)
+                return Answer([], "\n\n".join([_NO_PHOTO, *self.predictor.remarks(class_name, good or ())]))
         except ValueError as error:  # no image, a bad name, or photos that do not go together
             return _no_result(_without_folders(error, good or []))
+        if len(paths) > MAX_JUDGED:
+            return _no_result(f"{len(paths)} photos are more than the {MAX_JUDGED} that the page takes: use `dpclip predict`")
         return _answer([self._judged(path, class_name, good or []) for path in paths], threshold)
 
     def _judged(self, path: str, class_name: str | None, good: list[str]) -> Judged:
@@ -107,80 +96,66 @@ class Answers:
         if others:
             raise ValueError("take all photos off but the one that is fine")
         if has_good_photos:
-            raise ValueError(
-                f"corrections join the good photos that are kept in {checkpoint.name}. Take those on the page off first"
-            )
+            raise ValueError(f"corrections join the good photos that are kept in {checkpoint.name}. Take the page's off first")
         digest = file_digest(path)
         if digest in self._corrected:
             raise ValueError(f"{path} has been taken for fine before")
         if target.exists() and not self._corrected:
-            raise FileExistsError(
-                f"{target.name} is there already, of an earlier time. Start the page with it to go on, or move it away"
-            )
+            raise FileExistsError(f"{target.name} is there already, of an earlier time. Start the page with it or move it away")
         self.predictor.correct(path, lambda model: write_corrected(model, checkpoint, target))
         self._corrected.add(digest)
         return target
 
 
 def _answer(judged: list[Judged], threshold: float) -> Answer:
+    problems = {each.problem for each in judged}
+    if len(problems) == 1 and "" not in problems:  # of a single photo, or a wrong name, or wrong good photos
+        return _no_result(*problems)
     if len(judged) > 1:
         return _answer_of_several(judged, threshold)
-    ((_, prediction, problem),) = judged
-    if prediction is None:
-        return _no_result(problem)
-    verdict = f"## {_decision(prediction, threshold)}\nScore {prediction.score:.3f}, threshold {threshold:.2f}"
-    beside = _among_good(prediction)
-    standing = [f"{beside}."] if beside else []
+    ((name, prediction),) = _predicted(judged)
+    _, score, decision, among_good = _cells(name, prediction, threshold)
+    verdict = f"## {decision}\nScore {score}, threshold {threshold:.2f}"
+    standing = [f"{among_good}."] if among_good else []
     regions = regions_table(prediction.regions(threshold), prediction.min_area)
-    pictures = prediction.photo, prediction.heat_map(threshold)
-    return Answer(judged, *pictures, [], "\n\n".join([verdict, *standing, *prediction.remarks]), regions)
+    heat_map = prediction.heat_map(threshold)
+    return Answer(judged, "\n\n".join([verdict, *standing, *prediction.remarks]), prediction.photo, heat_map, regions=regions)
 
 
 def _answer_of_several(judged: list[Judged], threshold: float) -> Answer:
     """A table, the highest score first and what cannot be judged last, and the heat maps in the same order."""
-    problems = {each.problem for each in judged}
-    if len(problems) == 1 and "" not in problems:  # a wrong name, or wrong good photos
-        return _no_result(*problems)
-    predicted = sorted(((name, each) for name, each, _ in judged if each is not None), key=lambda pair: -pair[1].score)
-    rows, heat_maps = [], []
-    for name, each in predicted:
-        told = [name, f"{each.score:.3f}", _decision(each, threshold)]
-        heat_maps.append((each.heat_map(threshold), "  ".join(told)))
-        rows.append([*told, _among_good(each)])
+    predicted = _predicted(judged)
+    rows = [_cells(name, each, threshold) for name, each in predicted]
+    heat_maps = [(each.heat_map(threshold), "  ".join(row[:3])) for row, (_, each) in zip(rows, predicted, strict=True)]
     rows += [[name, "", problem, ""] for name, each, problem in judged if each is None]
     anomalous = sum(each.is_anomalous(threshold) for _, each in predicted)
     verdict = f"## {anomalous} of {len(judged)} anomalous\nThreshold {threshold:.2f}"
     remarks = dict.fromkeys(remark for _, each in predicted for remark in each.remarks)
     table = markdown_table(["file", "score", "decision", "among good photos"], rows)
-    return Answer(judged, None, None, heat_maps, "\n\n".join([verdict, table, *remarks]), "")
+    return Answer(judged, "\n\n".join([verdict, table, *remarks]), heat_maps=heat_maps)
 
 
-def _among_good(prediction: Prediction) -> str:
+def _predicted(judged: list[Judged]) -> list[tuple[str, Prediction]]:
+    found = [(name, each) for name, each, _ in judged if each is not None]
+    return sorted(found, key=lambda pair: -pair[1].score)
+
+
+def _cells(name: str, prediction: Prediction, threshold: float) -> list[str]:
+    """Name, score, decision, and where the photo stands among good ones."""
     likeness = f"most like {prediction.most_like}" if prediction.most_like else ""
-    return ", ".join(filter(None, [str(prediction.standing or ""), likeness]))
-
-
-def _decision(prediction: Prediction, threshold: float) -> str:
-    return "Anomalous" if prediction.is_anomalous(threshold) else "Normal"
+    among_good = ", ".join(filter(None, [str(prediction.standing or ""), likeness]))
+    decision = "Anomalous" if prediction.is_anomalous(threshold) else "Normal"
+    return [name, f"{prediction.score:.3f}", decision, among_good]
 
 
 def _no_result(problem: str) -> Answer:
-    return _only(f"### No result\n{problem}")
-
-
-def _only(verdict: str) -> Answer:
-    return Answer([], None, None, [], verdict, "")
+    return Answer([], f"### No result\n{problem}")
 
 
 def _require_kept(paths: Sequence[str]) -> None:
     gone = [path for path in paths if not Path(path).is_file()]
     if gone:
         raise ValueError(f"{', '.join(gone)}: photos are deleted from here after an hour or two. Drop it again")
-
-
-def _require_few(paths: Sequence[str]) -> None:
-    if len(paths) > MAX_JUDGED:
-        raise ValueError(f"{len(paths)} photos are more than the {MAX_JUDGED} that the page takes: use `dpclip predict`")
 
 
 def _without_folders(error: Exception, paths: Sequence[str]) -> str:

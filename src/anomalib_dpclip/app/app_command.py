@@ -53,12 +53,6 @@ def app(
         max_megabytes: Largest photo that is accepted.
         min_area: Pixels of the photo that an anomalous region has at least to be shown.
         ignore: Picture of the photos' size, white where nothing is to be judged.
-
-    Raises:
-        ModuleNotFoundError: If gradio is not installed.
-        ValueError: If there are no weights, or a value is out of range.
-        FileNotFoundError: If the adapters or CLIP's weights are not there.
-        OSError: If the port is taken or the host no address of this machine.
     """
     if weights is None:
         raise ValueError(
@@ -79,9 +73,10 @@ def app(
 
     given: dict[str, Any] = {"backbone": backbone, "pretrained": pretrained, "domain": domain}
     given |= {"clip": {"quick_gelu": quick_gelu}, "region": {"ignore": ignore, "min_area": min_area}}
-    model = _model(weights, given)
+    model = page_model(weights, **given)
     names = class_names or suggested_names(model.provenance.learned_from, model.provenance.backbone)
-    checkpoint = Path(weights) if remembers_photos(weights) else None
+    # Others can join the good photos of a target that a checkpoint remembers.
+    checkpoint = Path(weights) if weights != UNADAPTED and read_adapters(weights).memory else None
     if class_names is None:
         names = list(dict.fromkeys(filter(None, [model.target.anchor_class or model.target.class_name, *names])))
     title = f"Model: {Path(weights).name} on {model.provenance.backbone}"
@@ -101,35 +96,23 @@ def app(
             prevent_thread_lock=True,
         )
     except OSError as error:
-        raise OSError(
-            f"cannot listen on {host}:{port}: the port is taken, or the host no address of this machine; choose another "
-            f"with --port or --host"
-        ) from error
+        reason = "the port is taken, or the host no address of this machine; choose another with --port or --host"
+        raise OSError(f"cannot listen on {host}:{port}: {reason}") from error
     print(f"The page is at {blocks.local_url} until you press Ctrl+C", flush=True)  # noqa: T201
     blocks.block_thread()
 
 
-def _model(weights: str, given: dict[str, Any]) -> "DPCLIP":
-    """The model, with errors that name the page's options: those of the model go without their prefix here."""
+def page_model(weights: str, **given: Any) -> "DPCLIP":
+    """The page's model, of arguments that are not ``None``; errors name the page's options."""
     from anomalib_dpclip.model.from_file import model_from_file
 
-    chosen = {name: value for name, value in given.items() if value is not None}
     with own_options():
+        chosen = {name: value for name, value in given.items() if value is not None}
         return model_from_file(weights, visualizer=False, evaluator=False, **chosen)
 
 
-def remembers_photos(weights: str) -> bool:
-    """Whether a file is a checkpoint with good photos of a target, which others can join."""
-    return weights != UNADAPTED and bool(read_adapters(weights).memory)
-
-
 def suggested_names(learned_from: list[str], backbone: str) -> list[str]:
-    """Names to suggest: ``object``, the classes that adapters learned from, and those that the backbone can know.
-
-    Args:
-        learned_from: As in the adapters' provenance, ``"Surfaces/brick"``.
-        backbone: Name of the CLIP backbone.
-    """
+    """``object``, the classes that adapters learned from (``"Surfaces/brick"``), and those that the backbone can know."""
     from anomalib_dpclip.data.labelled_sets import categories_of, data_module_class
 
     learned = [source.partition("/")[2] for source in learned_from]

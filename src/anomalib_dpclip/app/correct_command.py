@@ -1,8 +1,8 @@
 """The command `dpclip correct`: photos that were called anomalous wrongly, taken into account from now on."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from anomalib_dpclip.adapter_files.read_and_write import read_adapters
 from anomalib_dpclip.data.images import read_image
@@ -21,11 +21,6 @@ def correct(ckpt_path: Path, photos: list[Path], to: Path | None = None, known: 
         to: Checkpoint to write. Default: beside the other, with ``-corrected`` in its name; if that is there already, of an
             earlier correction, these photos are added to it.
         known: Other photos, and folders of them, to look at before and after: one, or a list.
-
-    Raises:
-        FileNotFoundError: If a file is not there.
-        FileExistsError: If the checkpoint to write is there already.
-        ValueError: If a photo is none, or the checkpoint has no memory that it could be added to.
     """
     target = to or corrected_path(ckpt_path)
     if to is not None and to.exists():
@@ -39,6 +34,7 @@ def correct(ckpt_path: Path, photos: list[Path], to: Path | None = None, known: 
         if not place.exists():
             raise FileNotFoundError(f"no folder or photo {place}: --known looks at it before and after")
 
+    from anomalib_dpclip.app.predictor import Predictor
     from anomalib_dpclip.model.from_file import model_from_file
 
     model = model_from_file(source, visualizer=False, evaluator=False)
@@ -47,14 +43,14 @@ def correct(ckpt_path: Path, photos: list[Path], to: Path | None = None, known: 
             f"{source} keeps no good photos of its target that others could join: calibrate with `anomalib validate` and "
             f"--model.few_shot_source FOLDER of good photos, and correct the checkpoint that this writes"
         )
-    others = sorted({path for place in places for path in photo_files(place)} - {str(photo) for photo in photos})
-    paths = [*map(str, photos), *others]
-    before = _scores(model, paths)
+    fine = list(map(str, photos))
+    others = sorted({path for place in places for path in photo_files(place)} - set(fine))
+    predictor, paths = Predictor(model), [*fine, *others]
+    before = list(map(predictor.score, paths))
     model.add_good_images(photos)
-    after = _scores(model, paths)
+    after = list(map(predictor.score, paths))
     write_corrected(model, source, target)
-    for line in [*changes(paths, before, after), *still_anomalous(map(str, photos), after)]:
-        print(line)  # noqa: T201
+    print("\n".join(changes(paths, before, after, len(fine))))  # noqa: T201
     print(f"{'Added to' if source == target else 'Written'}: {target}")  # noqa: T201
 
 
@@ -74,34 +70,23 @@ def write_corrected(model: "DPCLIP", source: Path, target: Path) -> None:
     files.save_checkpoint(checkpoint, target)
 
 
-def changes(paths: Sequence[str], before: Sequence[float], after: Sequence[float]) -> list[str]:
-    """Score and decision of each photo before and after, and how many decisions have changed.
+def changes(paths: Sequence[str], before: Sequence[float], after: Sequence[float], fine: int) -> list[str]:
+    """Score and decision of each photo before and after, how many have changed, and which of the first, fine, ones have not.
 
     Example:
-        >>> changes(["a.png", "b.png"], [0.9, 0.7], [0.2, 0.6])
-        ['0.900 -> 0.200  anomalous -> normal  a.png', '0.700 -> 0.600  anomalous  b.png', '1 of 2 decisions have changed']
+        >>> for line in changes(["a.png", "b.png"], [0.9, 0.7], [0.2, 0.6], 2):
+        ...     print(line)
+        0.900 -> 0.200  anomalous -> normal  a.png
+        0.700 -> 0.600  anomalous  b.png
+        1 of 2 decisions have changed
+        b.png stays anomalous: text or thresholds say so; more good photos of its kind help, or `anomalib validate` anew
     """
     lines, changed = [], 0
     for path, old, new in zip(paths, before, after, strict=True):
         decisions = ["anomalous" if score > 0.5 else "normal" for score in (old, new)]
         changed += decisions[0] != decisions[1]
         lines.append(f"{old:.3f} -> {new:.3f}  {' -> '.join(dict.fromkeys(decisions))}  {path}")
-    return [*lines, f"{changed} of {len(lines)} decisions have changed"]
-
-
-def still_anomalous(photos: Iterable[str], scores: Iterable[float]) -> list[str]:
-    """Lines on corrected photos whose score is above the threshold all the same.
-
-    Example:
-        >>> still_anomalous(["a.png", "b.png"], [0.2, 0.6])
-        ['b.png stays anomalous: text or thresholds say so; more good photos of its kind help, or `anomalib validate` anew']
-    """
+    lines.append(f"{changed} of {len(lines)} decisions have changed")
     advice = "text or thresholds say so; more good photos of its kind help, or `anomalib validate` anew"
-    return [f"{photo} stays anomalous: {advice}" for photo, score in zip(photos, scores, strict=False) if score > 0.5]
-
-
-def _scores(model: Any, paths: Sequence[str]) -> list[float]:
-    from anomalib_dpclip.app.predictor import Predictor
-
-    predictor = Predictor(model)
-    return [predictor.score(path) for path in paths]
+    still = [path for path, score in zip(paths[:fine], after, strict=False) if score > 0.5]
+    return [*lines, *(f"{path} stays anomalous: {advice}" for path in still)]

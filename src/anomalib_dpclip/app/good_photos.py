@@ -14,13 +14,7 @@ MAX_PHOTOS = SCORED_IMAGES
 
 
 class GoodPhotos(NamedTuple):
-    """Photos of what the target should look like.
-
-    Attributes:
-        paths: Different photos, in the order in which they are remembered.
-        digests: Of each.
-        remarks: Lines on those that are not taken as they are.
-    """
+    """Different photos in the order in which they are remembered, their digests, and lines on those not taken as they are."""
 
     paths: list[str]
     digests: tuple[bytes, ...]
@@ -28,12 +22,9 @@ class GoodPhotos(NamedTuple):
 
 
 def good_photos(paths: Sequence[str], seed: int, judged: str | None = None) -> GoodPhotos:
-    """What ``--model.few_shot_source`` makes of a folder of these photos.
+    """What ``--model.few_shot_source`` makes of a folder of these photos, which the page has each in a folder of its own.
 
-    Args:
-        paths: Files, the page's each in a folder of its own: only their names are in order.
-        seed: The model's.
-        judged: The photo that they are compared with, if there is one already.
+    `judged` is the photo that they are compared with, if there is one already.
 
     Raises:
         ImageReadError: If one is no image; names it.
@@ -41,16 +32,12 @@ def good_photos(paths: Sequence[str], seed: int, judged: str | None = None) -> G
     """
     found = drop_duplicates(sorted(paths, key=lambda path: Path(path).name))
     if len(found) > MAX_PHOTOS:
-        raise ValueError(
-            f"{len(found)} good photos are more than the {MAX_PHOTOS} that the page takes: choose some that differ as good "
-            f"parts differ"
-        )
+        raise ValueError(f"{len(found)} good photos are more than the {MAX_PHOTOS} that the page takes: choose different ones")
     remarks = []
     if len(found) < len(paths):
         remarks.append(f"{len(paths)} good photos were given, {len(found)} of them different: copies count once.")
     if judged is not None:
-        twin = found.get(file_digest(judged))
-        if twin is not None:
+        if twin := found.get(file_digest(judged)):
             raise ValueError(
                 f"{judged} is the photo to judge and, as {twin}, a good photo: it would be compared with itself. Take it off "
                 f"the good photos, or judge another one"
@@ -63,12 +50,10 @@ def good_photos(paths: Sequence[str], seed: int, judged: str | None = None) -> G
 def _squeezed(paths: Sequence[str], judged: str) -> list[str]:
     expected = photo_size(judged)
     sizes = {path: photo_size(path) for path in paths}
-    others = [f"{Path(path).name} ({_by(size)})" for path, size in sizes.items() if is_squeezed(size, expected)]
-    if not others:
-        return []
-    told = f"Of another aspect than the photo to judge ({_by(expected)}): {', '.join(others)}"
-    return [f"{told}. Squeezed to the same shape they look unlike it: crop them."]
-
-
-def _by(size: tuple[int, int]) -> str:
-    return f"{size[0]}x{size[1]}"
+    others = [
+        f"{Path(path).name} ({width}x{height})"
+        for path, (width, height) in sizes.items()
+        if is_squeezed((width, height), expected)
+    ]
+    told = f"Of another aspect than the photo to judge ({expected[0]}x{expected[1]}): {', '.join(others)}"
+    return [f"{told}. Squeezed to the same shape they look unlike it: crop them."] if others else []

@@ -4,18 +4,12 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+_USERS = (FileNotFoundError, ModuleNotFoundError, ValueError)
+
 
 @contextmanager
 def own_options(**renamed: str) -> Iterator[None]:
-    """Raise errors again with ``--model.`` taken off what they name.
-
-    Args:
-        renamed: Options by the names of the model's arguments, where they are called otherwise.
-
-    Raises:
-        FileNotFoundError: As inside.
-        ModuleNotFoundError: As inside.
-        ValueError: As inside.
+    """Raise a user's errors again with ``--model.`` taken off what they name, and options by other names where given.
 
     Example:
         >>> with own_options(few_shot_source="good"):
@@ -25,7 +19,7 @@ def own_options(**renamed: str) -> Iterator[None]:
     """
     try:
         yield
-    except (FileNotFoundError, ModuleNotFoundError, ValueError) as error:
-        kind = next(kind for kind in (FileNotFoundError, ModuleNotFoundError, ValueError) if isinstance(error, kind))
+    except _USERS as error:
+        kind = next(kind for kind in _USERS if isinstance(error, kind))
         message = re.sub(r"--model\.(?:\w+\.)?(\w+)", lambda found: f"--{renamed.get(found[1], found[1])}", str(error))
         raise kind(message) from error

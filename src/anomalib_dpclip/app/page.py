@@ -19,20 +19,16 @@ _PURPOSE = (
 
 
 def page(predictor: Predictor, class_names: list[str], title: str, checkpoint: Path | None = None) -> "Blocks":
-    """Lay out the page.
+    """Lay out the page, not yet launched. It sends nothing to anybody.
 
-    Args:
-        predictor: The model.
-        class_names: Names to suggest, the first of them chosen.
-        title: Which model it is.
-        checkpoint: With a memory of photos of a target: there is a button to say that a photo is fine.
-
-    Returns:
-        The page, not yet launched. It sends nothing to anybody.
+    The first of the class names to suggest is chosen. With a checkpoint that remembers photos of a target there is a button
+    to say that a photo is fine.
     """
     import gradio as gr
 
     answers = Answers(predictor, checkpoint)
+    # Gradio's third button, "share", would upload the picture.
+    picture: Any = {"interactive": False, "format": "jpeg", "buttons": ["download", "fullscreen"]}
     # Uploads are looked for and deleted hourly, an hour after they came.
     with gr.Blocks(title="DP-CLIP", analytics_enabled=False, delete_cache=(_KEPT_SECONDS, _KEPT_SECONDS)) as blocks:
         gr.Markdown(f"# DP-CLIP\n{_PURPOSE}  \n{title}")
@@ -44,10 +40,10 @@ def page(predictor: Predictor, class_names: list[str], title: str, checkpoint: P
                 verdict = gr.Markdown(answers.look(None, class_names[0], None, 0.5).verdict, elem_id="verdict")
                 fine = gr.Button("This photo is fine: remember it", size="sm", visible=checkpoint is not None, elem_id="fine")
                 with gr.Row():
-                    upright, heat_map = _picture("Photo", "photo"), _picture("Heat map", "heat-map")
-                kept: Any = {"interactive": False, "format": "jpeg", "buttons": ["download", "fullscreen"]}
+                    upright = gr.Image(label="Photo", elem_id="photo", **picture)
+                    heat_map = gr.Image(label="Heat map", elem_id="heat-map", **picture)
                 heat_maps = gr.Gallery(
-                    label="Heat maps", columns=3, height="max-content", visible=False, elem_id="heat-maps", **kept
+                    label="Heat maps", columns=3, height="max-content", visible=False, elem_id="heat-maps", **picture
                 )
                 regions = gr.Markdown(elem_id="regions")
         photos, class_name, good, threshold = asked
@@ -66,7 +62,7 @@ def _shown(answer: Callable[..., Answer]) -> Callable[..., list[Any]]:
         given = answer(*asked)
         several = bool(given.heat_maps)
         pictures = [gr.update(value=each, visible=not several) for each in (given.photo, given.heat_map)]
-        gallery = gr.update(value=given.heat_maps, visible=several)
+        gallery = gr.update(value=list(given.heat_maps), visible=several)
         return [given.judged, *pictures, gallery, given.verdict, given.regions]
 
     return shown
@@ -77,23 +73,11 @@ def _questions(class_names: list[str]) -> list[Any]:
     import gradio as gr
 
     several: Any = {"file_count": "multiple", "height": _FIELD_HEIGHT}
-    photos = gr.File(label="Photos to judge", elem_id="upload", **several)
-    class_name = gr.Dropdown(
-        class_names,
-        value=class_names[0],
-        allow_custom_value=True,
-        label="What they show",
-        info="Choose, or type your own",
-        elem_id="class-name",
-    )
-    good = gr.File(label="Good photos of the same (optional)", elem_id="good", **several)
+    named: Any = {"value": class_names[0], "allow_custom_value": True, "info": "Choose, or type your own"}
     hint = "Lower finds more, and raises more false alarms"
-    threshold = gr.Slider(0, 1, 0.5, step=0.01, label="Threshold", info=hint, elem_id="threshold")
-    return [photos, class_name, good, threshold]
-
-
-def _picture(label: str, name: str) -> Any:
-    import gradio as gr
-
-    # Gradio's third button, "share", would upload the picture.
-    return gr.Image(label=label, interactive=False, format="jpeg", buttons=["download", "fullscreen"], elem_id=name)
+    return [
+        gr.File(label="Photos to judge", elem_id="upload", **several),
+        gr.Dropdown(class_names, label="What they show", elem_id="class-name", **named),
+        gr.File(label="Good photos of the same (optional)", elem_id="good", **several),
+        gr.Slider(0, 1, 0.5, step=0.01, label="Threshold", info=hint, elem_id="threshold"),
+    ]

@@ -11,6 +11,7 @@ from anomalib_dpclip.adapter_files.adapter_file import UNADAPTED
 from anomalib_dpclip.adapter_files.read_and_write import arguments_from_file
 from anomalib_dpclip.app.own_options import own_options
 from anomalib_dpclip.clip.pretraining import MINI
+from anomalib_dpclip.data_sets.class_names import UNKNOWN_CLASS
 from anomalib_dpclip.data_sets.domain import Domain
 from anomalib_dpclip.post_processing.score_text import score_text
 from anomalib_dpclip.post_processing.standing import Standing
@@ -73,11 +74,6 @@ def predict(
 
     Returns:
         Exit status: 1 if a photo could not be read, or with `exit_code` is anomalous, else 0.
-
-    Raises:
-        FileNotFoundError: If the weights, or a photo or folder, are not there.
-        ModuleNotFoundError: If the weights of `memory_backbone` are not installed.
-        ValueError: If there is nothing to compare with, the weights are no adapters, or an argument is out of range.
     """
     _require_photos(photos)
     if good is not None and not good.is_dir():
@@ -107,15 +103,12 @@ def predict(
         "few_shot_source": good,
         "false_alarm_rate": false_alarm_rate,
         "region": {"ignore": None if ignore is None else str(ignore), "min_area": min_area},
+        "lot": lot,
     }
     if weights is None:  # comparing needs no text, so it needs no CLIP: the small one only stands in for it
-        arguments |= {
-            "backbone": backbone or MINI,
-            "memory_backbone": memory_backbone or EMBEDDED,
-            "memory": {"text_weight": 0},
-        }
-        arguments["class_name"] = class_name or "object"
-    arguments = {name: value for name, value in arguments.items() if value is not None} | {"lot": lot}
+        arguments |= {"backbone": backbone or MINI, "memory_backbone": memory_backbone or EMBEDDED}
+        arguments |= {"class_name": class_name or UNKNOWN_CLASS, "memory": {"text_weight": 0}}
+    arguments = {name: value for name, value in arguments.items() if value is not None}
     with own_options():
         model: Any = model_from_file(weights or UNADAPTED, visualizer=pictures, evaluator=False, **arguments)
     if pictures and model.visualizer is None:  # a checkpoint also brings whether its training had pictures
@@ -134,15 +127,8 @@ def predict(
     for name in ("lightning.pytorch", "lightning_fabric"):  # what hardware there is, and advertisements
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", "Total length of `DataLoader` across ranks is zero")
-    trainer = Trainer(
-        accelerator=accelerator,
-        devices=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=output,
-    )
+    unwanted: Any = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+    trainer = Trainer(accelerator=accelerator, devices=1, default_root_dir=output, **unwanted)
     with own_options(few_shot_source="good"):
         trainer.predict(model, datamodule=data, return_predictions=False)
     print(summary(found))  # noqa: T201
@@ -164,8 +150,7 @@ def _require_photos(photos: Sequence[Path]) -> None:
 
 def _common_folder(photos: Sequence[Path]) -> Path:
     """The folder that all are in, below which pictures are laid out as the photos are."""
-    folders = [path.resolve() if path.is_dir() else path.parent.resolve() for path in photos]
-    return Path(os.path.commonpath(folders))
+    return Path(os.path.commonpath([path.resolve() if path.is_dir() else path.parent.resolve() for path in photos]))
 
 
 def _line(row: "Result", output: Path) -> str:
@@ -173,15 +158,14 @@ def _line(row: "Result", output: Path) -> str:
 
     if row.status != DONE:
         return f"unread           {row.path!a}: {row.status}"
-    picture = f"  {output / row.picture}" if row.picture else ""
     path, here = Path(row.path), Path.cwd()
     path = path.relative_to(here) if path.is_relative_to(here) else path
-    words = [_standing(row)] if row.good_photos else []
-    words += [f"most like {row.most_like}"] if row.most_like else []
-    beside = f"  {', '.join(words)}" if words else ""
-    return f"{score_text(float(row.score))}  {row.label:12}  {os.fsencode(path).decode(errors='replace')}{picture}{beside}"
-
-
-def _standing(row: "Result") -> str:
-    total = int(row.good_photos)
-    return str(Standing(round(float(row.good_below) * total), total))
+    words = [os.fsencode(path).decode(errors="replace")]
+    words += [str(output / row.picture)] if row.picture else []
+    beside = []
+    if row.good_photos:
+        total = int(row.good_photos)
+        beside.append(str(Standing(round(float(row.good_below) * total), total)))
+    beside += [f"most like {row.most_like}"] if row.most_like else []
+    words += [", ".join(beside)] if beside else []
+    return f"{score_text(float(row.score))}  {row.label:12}  {'  '.join(words)}"

@@ -59,7 +59,7 @@ class Prediction:
         anomaly_map: Normalised ``(H, W)`` in [0, 1], of the model's size.
         score: Image score in [0, 1].
         color_range: Values of the map that get the lowest and highest colour.
-        size: Width and height of the photo itself, whose pixels regions are counted in.
+        size: Width and height of the photo itself, whose pixels regions are counted in. Default: those of `photo`.
         min_area: Pixels that a region has at least.
         standing: Where the score stands among those of good photos, if they are known.
         most_like: File name of the good photo that looks most like it; empty where they are not known by name.
@@ -87,34 +87,24 @@ class Prediction:
         regions, kept = self._regions(threshold)
         width, height = self.size or self.photo.size
         boxes = [region.scaled(self.photo.width / width, self.photo.height / height) for region in regions]
-        covered = shown_map(torch.from_numpy(kept), self._shown) > 0.5
+        covered = shown_map(torch.from_numpy(kept), self.photo.size[::-1]) > 0.5
         return boxed(heat_map(self.photo, shades, covered, _OUTLINE), boxes, _TEXT)
 
     @cached_property
     def heat(self) -> npt.NDArray[np.float32]:
         """The map in the size of the photo that is shown."""
-        return shown_map(torch.from_numpy(self.anomaly_map), self._shown)
+        return shown_map(torch.from_numpy(self.anomaly_map), self.photo.size[::-1])
 
     def regions(self, threshold: float) -> list[Region]:
         """Regions that exceed the threshold, in pixels of the photo itself, the highest score first."""
         return self._regions(threshold)[0]
 
     def _regions(self, threshold: float) -> tuple[list[Region], npt.NDArray[np.bool_]]:
-        size = self.size or self.photo.size
-        return find_regions(self.anomaly_map, self.anomaly_map > threshold, size, self.min_area)
-
-    @property
-    def _shown(self) -> tuple[int, int]:
-        return self.photo.height, self.photo.width
+        return find_regions(self.anomaly_map, self.anomaly_map > threshold, self.size or self.photo.size, self.min_area)
 
 
 class Scoring(NamedTuple):
-    """How photos are scored, and what their scores mean.
-
-    Attributes:
-        scorer: How they are scored.
-        calibration: Ranges and thresholds.
-    """
+    """How photos are scored, and the ranges and thresholds that say what their scores mean."""
 
     scorer: Scorer
     calibration: Calibration
@@ -124,9 +114,6 @@ class Predictor:
     """One loaded model for photos of any class, and of any target of which good photos are given.
 
     It keeps no state between photos but text anchors of a number of classes and the memory of the last good photos.
-
-    Args:
-        model: DPCLIP, ready to predict.
     """
 
     def __init__(self, model: DPCLIP) -> None:
@@ -140,11 +127,7 @@ class Predictor:
         return self.model.target.anchor_class or self.model.target.class_name or UNKNOWN_CLASS
 
     def score(self, path: str | Path) -> float:
-        """Image score of a photo of the class that the model is of.
-
-        Raises:
-            ImageReadError: If the file cannot be read as an image.
-        """
+        """Image score of a photo of the class that the model is of; an `ImageReadError` if it is none."""
         photo = self._read(path)
         with self._turn:
             return self._predict(photo, self.model.model.anchors, self._own())[1]
@@ -179,12 +162,7 @@ class Predictor:
         return Prediction(shown, heat, score, colors, photo.size, self.model.min_area, standing, most_like, remarks)
 
     def remarks(self, class_name: str | None = None, good: Sequence[str] = ()) -> list[str]:
-        """Lines on what photos will be scored by.
-
-        Raises:
-            ImageReadError: As in `predict`.
-            ValueError: As in `predict`.
-        """
+        """Lines on what photos will be scored by. Arguments and errors are those of `predict`."""
         given = good_photos(good, self.model.seed)
         for path in given.paths:
             self._read(path)
@@ -192,11 +170,7 @@ class Predictor:
         return self._remarks(name, given, None if given.paths else self._scoring(name, given))
 
     def correct(self, path: str | Path, keep: Callable[[DPCLIP], None]) -> None:
-        """Take a photo for normal from now on.
-
-        Args:
-            path: Image file.
-            keep: Is given the corrected model; if it fails nothing is corrected.
+        """Take a photo for normal from now on, unless `keep`, which is given the corrected model, fails.
 
         Raises:
             ImageReadError: As in `predict`.
@@ -204,14 +178,13 @@ class Predictor:
         """
         photo = self._read(path)
         with self._turn:
-            before = self._own()
-            before = before._replace(calibration=deepcopy(before.calibration))
+            scorer, calibration = self.model.scorer, deepcopy(self.model.post_processor.calibration)
             try:
                 self.model.add_good_images([photo])
                 keep(self.model)
             except BaseException:
-                self.model.scorer = before.scorer
-                self.model.post_processor.calibration.copy_from(before.calibration)
+                self.model.scorer = scorer
+                self.model.post_processor.calibration.copy_from(calibration)
                 raise
 
     @torch.inference_mode()
@@ -246,28 +219,25 @@ class Predictor:
         return Scoring(self.model.text_scorer(), self.model.post_processor.auxiliary_calibration)
 
     def _remember(self, name: str, given: GoodPhotos) -> Scoring:
+        device, processor = self.model.model.anchors.device, self.model.post_processor
         images = memories.resized_images(self.model, (image_tensor(self._read(path)) for path in given.paths))
-        fit = memories.memory_fit(self.model, self.model.target.anchors_for(name).to(self.model.model.anchors.device))
+        fit = memories.memory_fit(self.model, self.model.target.anchors_for(name).to(device))
         scorer = fit.fit(images, memories.text_weight(self.model, len(images)))
         scorer.likeness = memories.likeness_of(self.model, given.paths, images)
-        calibration = Calibration().to(self.model.model.anchors.device)
-        processor = self.model.post_processor
+        calibration = Calibration().to(device)
         calibrate_on_references(calibration, scorer, self.model.model.domain, processor.false_alarm_rate)
         return Scoring(scorer, calibration)
 
     def _remarks(self, name: str, given: GoodPhotos, known: Scoring | None) -> list[str]:
-        lines = [f"Known of the target: {self._knows(name, len(given.paths))}.", *self._unknown_words(name), *given.remarks]
-        if known is None:
-            return lines
-        if not known.calibration.is_set:
-            return [*lines, UNCALIBRATED]
-        if not given.paths and name != self.class_name:
+        lines = [f"Known of the target: {self._knows(name, len(given.paths))}."]
+        words = unknown_words(name)[:SHOWN_WORDS] if self.model.configuration.backbone == MINI else []
+        lines += [f"**The mini backbone does not know** {', '.join(words)}: to it that is any object."] if words else []
+        lines += given.remarks
+        if known is not None and not known.calibration.is_set:
+            lines.append(UNCALIBRATED)
+        elif known is not None and not given.paths and name != self.class_name:
             lines.append(f"The thresholds are not of {name}: {known.calibration.threshold_basis}.")
         return lines
-
-    def _unknown_words(self, name: str) -> list[str]:
-        words = unknown_words(name)[:SHOWN_WORDS] if self.model.configuration.backbone == MINI else []
-        return [f"**The mini backbone does not know** {', '.join(words)}: to it that is any object."] if words else []
 
     def _knows(self, name: str, count: int) -> str:
         own = self.model.scorer

@@ -26,9 +26,10 @@ from anomalib_dpclip.benchmark.rows import (
     Result,
     identity_of,
     jobs_folder,
-    read_beside,
     read_provenance,
+    read_results,
     set_aside,
+    take_up,
     title_of,
     write_result,
     write_tables,
@@ -106,15 +107,18 @@ class _Run:
         self._results, self._jobs, self._image_scores = results, jobs, image_scores
         # What cannot be read now says nothing of what was measured of it before.
         current = {identity_of(job.identity): job.key for job in jobs if not job.reason}
-        self._write = partial(write_tables, results, provenance, current)
+        take_up(results, current)
+        self._write = partial(write_tables, results, provenance, list(current.values()))
         self._lock = Lock()
         self.rows: pd.DataFrame = self._write()
 
     def _pending(self) -> list[Job]:
-        done = set(self.rows["key"][self.rows["status"] == DONE])
-        shift = read_beside(self._results, "shift")
-        corrupted = set(zip(shift["key"], shift["corruption"], strict=True)) if len(shift) else set()
-        return [job for job in self._jobs if job.key not in done or not {(job.key, name) for name in job.shift} <= corrupted]
+        done = {each.row["key"]: each for each in read_results(self._results) if each.row["status"] == DONE}
+        return [
+            job
+            for job in self._jobs
+            if job.key not in done or not {*job.shift} <= {each["corruption"] for each in done[job.key].shift}
+        ]
 
     def what_comes(self) -> str:
         """How much there is to run, before minutes without a word; and where the rows come from that are there already."""

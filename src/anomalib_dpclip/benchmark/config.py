@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,6 @@ _SHOWN_ANYWAY = {
 _SCORING_ARGUMENTS = {"tiles", "k_shot", "few_shot_source", "memory_backbone", "memory", "lot", "false_alarm_rate", "export"}
 """Arguments of DP-CLIP that training does not depend on: models that differ in these share a training."""
 
-_NOT_OF_KEY = {"shift", "training", "reason"}
-
 HIGHEST_SEED = 2**32 - 1
 """That `lightning.seed_everything` takes."""
 
@@ -39,10 +37,13 @@ class Job:
     """What one job runs, as plain data that can be sent to another process.
 
     Attributes:
+        label: The model's name in tables.
+        data_set: The data set's name in tables.
+        category: The category, or `ALL` for a data set that is tested as a whole.
         accelerator: ``"cpu"`` or ``"cuda"``.
         seed: Of everything random.
         model: As `anomalib.models.get_model` takes it, and for anomalib's own models ``k_shot`` and ``network``.
-        data: As `anomalib.data.get_datamodule` takes it. Both may have a ``label`` for the tables.
+        data: As `anomalib.data.get_datamodule` takes it.
         trainer: Arguments of Lightning's Trainer.
         shift: Corruptions to test on as well.
         draw: Number of the draw of good images; ``None`` where none are drawn.
@@ -52,11 +53,14 @@ class Job:
         reason: Why it cannot run; empty if it can.
     """
 
+    label: str
+    data_set: str
+    category: str
     accelerator: str
     seed: int
     model: dict[str, Any]
     data: dict[str, Any]
-    trainer: dict[str, Any] = field(default_factory=dict)
+    trainer: dict[str, Any]
     shift: tuple[str, ...] = ()
     draw: int | None = None
     references: tuple[str, ...] = ()
@@ -67,18 +71,23 @@ class Job:
     @property
     def key(self) -> str:
         """Short hash of what the job runs and reads; corruptions are measured beside the row, which is the same without."""
-        return _hash({name: value for name, value in asdict(self).items() if name not in _NOT_OF_KEY})
+        names = ("accelerator", "seed", "model", "data", "trainer", "draw", "references", "contents")
+        return _hash({name: getattr(self, name) for name in names})
 
     @property
     def identity(self) -> dict[str, str]:
         """What the job's row is of, whatever its settings: cells by their columns."""
-        values = (self.label, self.data_set, self.category, self.seed, self.draw, self.accelerator)
-        return {name: "" if value is None else str(value) for name, value in zip(IDENTITY, values, strict=True)}
+        return {name: "" if (value := getattr(self, name)) is None else str(value) for name in IDENTITY}
 
     def failed(self, reason: str, log: str = "") -> Result:
         """The result of a job that could not be measured."""
-        cells = {"model": self.model_name, "key": self.key, "status": FAILED, "reason": reason}
+        cells = {"model": _class_name(self.model), "key": self.key, "status": FAILED, "reason": reason}
         return Result({**self.identity, **cells}, log=log)
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it measures DP-CLIP."""
+        return _class_name(self.model) == "DPCLIP"
 
     @property
     def init_args(self) -> dict[str, Any]:
@@ -99,40 +108,13 @@ class Job:
         return f"{self.data_set}/{self.category}"
 
     @property
-    def label(self) -> str:
-        """The model's name in tables."""
-        return self.model.get("label", self.model_name)
-
-    @property
-    def model_name(self) -> str:
-        """The model's class."""
-        return _class_name(self.model)
-
-    @property
-    def target_name(self) -> str:
-        """The data set's name as its data module gives it, by which the default auxiliary set is chosen."""
-        init_args = self.data.get("init_args", {})
-        folder = Path(str(init_args["metadata"])).resolve().parent.name if init_args.get("metadata") else None
-        return str(init_args.get("name") or folder or _class_name(self.data))
-
-    @property
-    def data_set(self) -> str:
-        """The data set's name in tables."""
-        return self.data.get("label") or self.target_name
-
-    @property
-    def category(self) -> str:
-        """The category, or `ALL` for a data set that is tested as a whole."""
-        return str(self.data.get("init_args", {}).get("category") or ALL)
-
-    @property
     def auxiliary(self) -> tuple[Any, Any]:
         """``auxiliary`` and ``training.auxiliary_root`` that DP-CLIP would choose for this target."""
         from anomalib_dpclip.auxiliary.auxiliary_set import default_auxiliary
 
         auxiliary, root = self.init_args.get("auxiliary"), (self.init_args.get("training") or {}).get("auxiliary_root")
         if auxiliary is None:
-            auxiliary = default_auxiliary(self.target_name)
+            auxiliary = default_auxiliary(_name_of(self.data))
             if auxiliary == _class_name(self.data):  # Surfaces: what is learned lies beside what is tested
                 root = root or self.data.get("init_args", {}).get("root")
         return auxiliary, root
@@ -143,9 +125,7 @@ class Job:
 
         ``None`` if nothing is to be trained, or the model trains by itself for this target alone.
         """
-        if self.model_name != "DPCLIP" or self.init_args.get("weights"):
-            return None
-        if self.auxiliary[0] == "synthetic":  # made from the target's own images
+        if not self.is_ours or self.init_args.get("weights") or self.auxiliary[0] == "synthetic":  # the target's own images
             return None
         return _hash([self.accelerator, self.seed, self.trainer, self.learner().init_args, self.auxiliary])
 
@@ -153,6 +133,17 @@ class Job:
         """The same model as far as learning sees it."""
         learned = {name: value for name, value in self.init_args.items() if name not in _SCORING_ARGUMENTS}
         return replace(self, model=self.model | {"init_args": learned})
+
+
+def _class_name(entry: dict[str, Any]) -> str:
+    return entry["class_path"].rpartition(".")[2]
+
+
+def _name_of(data: dict[str, Any]) -> str:
+    """The data set's name as its data module gives it, by which the default auxiliary set is chosen."""
+    init_args = data.get("init_args", {})
+    folder = Path(str(init_args["metadata"])).resolve().parent.name if init_args.get("metadata") else None
+    return str(init_args.get("name") or folder or _class_name(data))
 
 
 def _hash(value: Any) -> str:
@@ -258,17 +249,18 @@ def _job(combination: dict[str, Any], accelerator: str, grids: tuple[str, ...]) 
         raise ValueError(f"`{SECTION}.trainer` must be arguments of Lightning's Trainer by their names, got {trainer!r}")
     model, data = _entry(combination, "model"), _entry(combination, "data")
     varied = {
-        name: value
+        name: f"{name.rpartition('.')[2]}={value}"
         for name, value in flatten_dict({"model": model, "data": data, "trainer": trainer}).items()
         if name in grids and name not in _SHOWN_ANYWAY
     }
-    of_data = {name: value for name, value in varied.items() if name.startswith("data.")}
-    of_model = {name: value for name, value in varied.items() if name not in of_data}
-    job = Job(accelerator, seed, model, data, trainer, chosen_corruptions(combination.get("shift")))
+    label, data_set = model.get("label", _class_name(model)), data.get("label") or _name_of(data)
+    category, shift = str(data.get("init_args", {}).get("category") or ALL), chosen_corruptions(combination.get("shift"))
+    job = Job(label, data_set, category, accelerator, seed, model, data, trainer, shift)
     if job.k_shot != "all" and (not isinstance(job.k_shot, int) or isinstance(job.k_shot, bool) or job.k_shot < 0):
-        raise ValueError(f"`{SECTION}.model` {job.label}: k_shot must be a number of images from 0, or all, got {job.k_shot!r}")
-    model = model | ({"label": _with_arguments(job.label, of_model)} if of_model else {})
-    return replace(job, model=model, data=data | ({"label": _with_arguments(job.data_set, of_data)} if of_data else {}))
+        raise ValueError(f"`{SECTION}.model` {label}: k_shot must be a number of images from 0, or all, got {job.k_shot!r}")
+    of_data = [text for name, text in varied.items() if name.startswith("data.")]
+    of_model = [text for name, text in varied.items() if not name.startswith("data.")]
+    return replace(job, label=", ".join([label, *of_model]), data_set=", ".join([data_set, *of_data]))
 
 
 def _entry(combination: dict[str, Any], name: str) -> dict[str, Any]:
@@ -280,11 +272,3 @@ def _entry(combination: dict[str, Any], name: str) -> dict[str, Any]:
         if not isinstance(entry.get(part), kind | None):
             raise ValueError(f"`{SECTION}.{name}.{part}` of {entry['class_path']} must be {what}, got {entry[part]!r}")
     return {part: value for part, value in entry.items() if value is not None}
-
-
-def _with_arguments(label: str, arguments: dict[str, Any]) -> str:
-    return ", ".join([label, *(f"{name.rpartition('.')[2]}={value}" for name, value in arguments.items())])
-
-
-def _class_name(entry: dict[str, Any]) -> str:
-    return entry["class_path"].rpartition(".")[2]

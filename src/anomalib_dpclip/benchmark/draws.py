@@ -30,11 +30,7 @@ class Draws:
             raise ValueError(f"draws must be a number from 1, or a JSON file of draws, not {source!r}")
 
     def count(self, target: str) -> int:
-        """How many draws a ``"data set/category"`` has.
-
-        Raises:
-            ValueError: It is not in the file.
-        """
+        """How many draws a ``"data set/category"`` has; a ValueError if it is not in the file."""
         if self._file is None:
             return self._number
         if target not in self._given:
@@ -42,13 +38,10 @@ class Draws:
         return len(self._given[target])
 
     def choose(self, target: str, images: Mapping[str, str], draw: int, k: int) -> tuple[str, ...]:
-        """The k images of draw 0, 1, ... of a ``"data set/category"``; those of a smaller k are among those of a larger one.
+        """The k images of a draw of a ``"data set/category"``; those of a smaller k are among those of a larger one.
 
-        Args:
-            target: Of which.
-            images: Digest of each normal training image, by its path relative to the data set's folder; copies count once.
-            draw: Number of the draw.
-            k: How many.
+        ``images`` has the digest of each normal training image by its path relative to the data set's folder; copies count
+        once.
 
         Raises:
             ValueError: There are too few, or an image of the file is not there.

@@ -21,22 +21,15 @@ class ImageResults(Evaluator):
     """anomalib's evaluator, which also keeps a record of each image tested.
 
     Attributes:
-        records: One dictionary an image of the last test: ``image`` (path), ``label`` and ``called`` (0 or 1, or ``None``),
+        records: One dictionary an image tested: ``image`` (path), ``label`` and ``called`` (0 or 1, or ``None``),
             ``score``, and `PIXELS`, or ``None``.
         resolution: Height and width at which maps and masks were compared; ``None`` without masks.
     """
 
-    def __init__(
-        self, val_metrics: Sequence[AnomalibMetric] | None = None, test_metrics: Sequence[AnomalibMetric] | None = None
-    ) -> None:
+    def __init__(self, val_metrics: Sequence[AnomalibMetric] = (), test_metrics: Sequence[AnomalibMetric] = ()) -> None:
         super().__init__(val_metrics=val_metrics, test_metrics=test_metrics)
         self.records: list[dict[str, Any]] = []
         self.resolution: tuple[int, int] | None = None
-
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forget an earlier test."""
-        del trainer, pl_module
-        self.records, self.resolution = [], None
 
     def on_test_batch_end(
         self,

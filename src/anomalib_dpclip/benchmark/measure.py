@@ -3,9 +3,7 @@
 import copy
 import json
 import math
-import statistics
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, cast
@@ -20,7 +18,7 @@ from anomalib.pre_processing import PreProcessor
 from lightning import seed_everything
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.trainer.states import TrainerFn
-from torchmetrics.functional.classification import binary_auroc
+from torch.utils import benchmark
 from torchvision.transforms import v2
 
 from anomalib_dpclip.benchmark.config import Job
@@ -32,14 +30,14 @@ from anomalib_dpclip.benchmark.plan import auxiliary_files, name_of, root_of
 from anomalib_dpclip.benchmark.rows import DONE, IMAGE_COLUMNS, LEAK, METRICS, OPERATING_POINTS, Result
 from anomalib_dpclip.clip.feature_tower import load_feature_tower
 from anomalib_dpclip.files.atomic_write import atomic_write
-from anomalib_dpclip.metrics import benchmark_metrics
+from anomalib_dpclip.metrics import benchmark_metrics, field_metrics
 from anomalib_dpclip.pre_processing.resize import EightBitResize
 
 if TYPE_CHECKING:
     from anomalib_dpclip.model.lightning_model import DPCLIP
 
-LATENCY_RUNS, LATENCY_SECONDS = 10, 2.0
-"""One image is scored so often, or for so long, whichever ends first."""
+LATENCY_SECONDS = 1.0
+"""For so long one image is scored again and again."""
 
 
 def check_model(job: Job) -> None:
@@ -50,12 +48,12 @@ def check_model(job: Job) -> None:
 
 
 def train_adapters(job: Job, device: int | None, path: Path) -> None:
-    """Train DP-CLIP once, for all categories to be tested with it.
+    """Train DP-CLIP once, for all categories to be tested with it; minutes of training go beside the adapters, in JSON.
 
     Args:
         job: The model, its seed, and any of the targets (which it is not trained on).
         device: Index of the GPU; ``None`` for the job's accelerator alone.
-        path: Where the adapters go; minutes of training are beside it, in JSON.
+        path: Where the adapters go.
     """
     from anomalib_dpclip.adapter_files.save_and_load import save_adapters
 
@@ -77,13 +75,7 @@ def _minutes_beside(adapters: Path) -> Path:
 
 
 def measure(job: Job, device: int | None, adapters: Path | None = None) -> Result:
-    """Measure one model on one category.
-
-    Args:
-        job: What to run.
-        device: Index of the GPU; ``None`` for the job's accelerator alone.
-        adapters: DP-CLIP's, trained by `train_adapters`; ``None`` for a model that trains itself, or needs no training.
-    """
+    """Measure one model on one category, DP-CLIP with adapters of `train_adapters` where it does not train itself."""
     timer = Timer()
     with TemporaryDirectory() as folder:
         seed_everything(job.seed)
@@ -108,7 +100,7 @@ def measure(job: Job, device: int | None, adapters: Path | None = None) -> Resul
         minutes = json.loads(_minutes_beside(adapters).read_text(encoding="utf-8"))
     row = {
         **job.identity,
-        "model": job.model_name,
+        "model": type(model).__name__,
         "knows": knowledge_of(model, job.k_shot or None),
         "key": job.key,
         "normal_images": int((images["label"] == 0).sum()),
@@ -163,20 +155,12 @@ def _shifted(job: Job, engine: Engine, model: AnomalibModule, datamodule: Anomal
         for strength in CORRUPTIONS[name][1]:
             seed_everything(job.seed)
             datamodule.test_augmentations = corrupted(name, strength, clean)
-            model.evaluator = evaluator = ImageResults()
+            model.evaluator = evaluator = ImageResults(test_metrics=field_metrics()[:1])
             # Where this sets thresholds, it is on clean validation images.
-            engine.test(model=model, datamodule=datamodule, verbose=False)
-            images = pd.DataFrame(evaluator.records)
-            metrics = {"image_AUROC": _auroc(images), **at_thresholds(images)}
+            (ranking,) = engine.test(model=model, datamodule=datamodule, verbose=False)
+            metrics = {**ranking, **at_thresholds(pd.DataFrame(evaluator.records))}
             yield {"corruption": name, "strength": strength, **{name: _cell(value) for name, value in metrics.items()}}
     datamodule.test_augmentations = clean
-
-
-def _auroc(images: pd.DataFrame) -> float:
-    known = images.dropna(subset=["label", "score"])
-    if known["label"].nunique() < 2:
-        return math.nan
-    return binary_auroc(torch.tensor(known["score"].to_numpy()), torch.tensor(known["label"].to_numpy().astype(int))).item()
 
 
 def _latency(model: AnomalibModule, datamodule: AnomalibDataModule, engine: Engine) -> tuple[float | None, list[str]]:
@@ -186,30 +170,19 @@ def _latency(model: AnomalibModule, datamodule: AnomalibDataModule, engine: Engi
     device = engine.trainer.strategy.root_device
     image = datamodule.test_data[0].image.unsqueeze(0).to(device)
     model.to(device).eval()
+    timer = benchmark.Timer("model(image)", globals={"model": model, "image": image}, num_threads=torch.get_num_threads())
     try:
         with torch.inference_mode():
-            model(image)  # the first one is slower
-            times: list[float] = []
-            while len(times) < LATENCY_RUNS and sum(times) < LATENCY_SECONDS:
-                times.append(_seconds(lambda: model(image), device))
+            return 1000 * timer.blocked_autorange(min_run_time=LATENCY_SECONDS).median, []
     except (RuntimeError, ValueError, TypeError, AttributeError) as error:
         return None, [f"no milliseconds an image: {reason_of(error)}"]
-    return 1000 * statistics.median(times), []
-
-
-def _seconds(work: Callable[[], Any], device: torch.device) -> float:
-    start = time.perf_counter()
-    work()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - start
 
 
 def _leak(job: Job, model: AnomalibModule, datamodule: AnomalibDataModule) -> dict[str, str]:
     """Status and reason of a row that tested what its adapters have learned from; nothing for a sound one."""
     from anomalib_dpclip.auxiliary.leakage import find_test_duplicate, learned_and_tested
 
-    if job.model_name != "DPCLIP" or model.learning_type == LearningType.ONE_CLASS:
+    if not job.is_ours or model.learning_type == LearningType.ONE_CLASS:
         return {}  # the latter has made sure of it before it learned
     source = learned_and_tested(cast("DPCLIP", model).provenance.learned_from, datamodule)
     if source is None and job.training_key:  # of other adapters the images that they learned from are not known
@@ -223,7 +196,7 @@ def _build_model(job: Job, weights: Path | None = None) -> AnomalibModule:
     init_args = model.setdefault("init_args", {})
     if init_args.get("k_shot") == "all":
         init_args["k_shot"] = len(job.references)
-    if job.model_name == "DPCLIP":
+    if job.is_ours:
         init_args.setdefault("seed", job.seed)
         if job.training_key:  # which is shared by targets that choose the same set, and is learned without any of them
             init_args["auxiliary"], root = job.auxiliary
@@ -238,11 +211,7 @@ def _build_model(job: Job, weights: Path | None = None) -> AnomalibModule:
 
 
 def use_network(model: AnomalibModule, name: str) -> None:
-    """Give a model of anomalib's own the weights of a network that DP-CLIP compares good images by, and the same images.
-
-    Args:
-        model: PatchCore, PaDiM or another whose features timm extracts.
-        name: As `load_feature_tower` takes it.
+    """Give a model of anomalib's own whose features timm extracts the weights of `load_feature_tower`, and the same images.
 
     Raises:
         ValueError: The model's backbone is another.

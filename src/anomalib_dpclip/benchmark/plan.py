@@ -17,19 +17,12 @@ from anomalib_dpclip.benchmark.draws import Draws
 from anomalib_dpclip.benchmark.own_process import reason_of
 
 if TYPE_CHECKING:  # imported by what needs it, after everything that can be wrong with the config
+    import pandas as pd
     from anomalib.data import AnomalibDataModule
-
-OF_NO_CONTENTS = "auxiliary_root"
-"""Argument of models that names a folder of which a job may read a part only."""
 
 
 def check_weights(config: Any) -> None:
-    """Make sure that the adapters named in a config, or by ``DPCLIP_WEIGHTS`` there, can be read.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It holds no adapters.
-    """
+    """Make sure that the adapters named in a config, or by ``DPCLIP_WEIGHTS`` there, can be read; else raise what is wrong."""
     for weights in dict.fromkeys(each for each in _named_weights(config) if each and each != UNADAPTED):
         try:
             read_adapters(weights)
@@ -87,44 +80,39 @@ def _once(outcomes: dict[str, Any], read: Callable[[Any], Any], arguments: Any) 
 
 
 def files_of_target(data: dict[str, Any]) -> tuple[dict[str, str], str]:
-    """Prepare a data set, as a job would, and read its files.
-
-    Args:
-        data: As `anomalib.data.get_datamodule` takes it.
+    """Prepare a data set (downloaded or drawn where it is not there) and read its files.
 
     Returns:
         Digest of each normal training image, by its name, and of all files.
     """
-    import pandas as pd
-    from anomalib.data import get_datamodule
-
-    from anomalib_dpclip.data.labelled_sets import is_path
-
-    datamodule = get_datamodule(data)
-    _prepare(datamodule)
-    datamodule.setup()
-    splits = [getattr(datamodule, f"{split}_data", None) for split in ("train", "val", "test")]
-    samples = pd.concat([split.samples for split in splits if split is not None], ignore_index=True)
-    root, train = root_of(datamodule), splits[0]
-    files = [path for column in ("image_path", "mask_path") for path in samples[column] if is_path(path)]
-    normal = [] if train is None else train.samples.image_path[train.samples.label_index == 0]
-    return {name_of(path, root): digest_of(path) for path in normal}, digest_of_all(files, root)
-
-
-def _prepare(datamodule: "AnomalibDataModule") -> None:
-    """Make sure that the files are there: downloaded or drawn where they are not."""
     from urllib.error import URLError
+
+    from anomalib.data import get_datamodule
 
     from anomalib_dpclip.files.downloads import network_timeout
 
+    datamodule = get_datamodule(data)
+    root = root_of(datamodule)
     try:
         with network_timeout():
             datamodule.prepare_data()
     except URLError as error:
         raise FileNotFoundError(
-            f"{datamodule.name} is not in {root_of(datamodule)}, and cannot be downloaded ({error.reason}): fetch it "
-            f"elsewhere, and name its folder with `root`"
+            f"{datamodule.name} is not in {root}, and cannot be downloaded ({error.reason}): fetch it elsewhere, and name its "
+            f"folder with `root`"
         ) from error
+    datamodule.setup()
+    train, *others = (getattr(datamodule, f"{split}_data", None) for split in ("train", "val", "test"))
+    files = [path for split in (train, *others) if split is not None for path in _paths_in(split.samples)]
+    normal = [] if train is None else train.samples.image_path[train.samples.label_index == 0]
+    return {name_of(path, root): digest_of(path) for path in normal}, digest_of_all(files, root)
+
+
+def _paths_in(samples: "pd.DataFrame") -> list[str]:
+    """Images and masks."""
+    from anomalib_dpclip.data.labelled_sets import is_path
+
+    return [path for column in ("image_path", "mask_path") for path in samples[column] if is_path(path)]
 
 
 def root_of(datamodule: "AnomalibDataModule") -> Path:
@@ -145,7 +133,8 @@ def _model_digest(init_args: dict[str, Any]) -> str:
     from anomalib_dpclip.data.photo_files import photo_files
 
     arguments = flatten_dict(init_args).items()
-    named = [Path(value) for name, value in arguments if isinstance(value, str) and not name.endswith(OF_NO_CONTENTS)]
+    # A job may read a part only of the folder of auxiliary sets.
+    named = [Path(value) for name, value in arguments if isinstance(value, str) and not name.endswith("auxiliary_root")]
     files = [path for path in named if path.is_file()]
     return digest_of_all([*files, *(photo for path in named if path.is_dir() for photo in photo_files(path))])
 
@@ -155,19 +144,12 @@ def _auxiliary_digest(auxiliary: tuple[Any, Any]) -> str:
 
 
 def auxiliary_files(auxiliary: str | list[str], root: str | list[str] | None) -> list[str]:
-    """Images and masks of labelled sets to learn from, which are prepared first.
-
-    Args:
-        auxiliary: Name of a set, path of a list, or several.
-        root: Folder of all sets, or of each; by default the data modules' own.
-    """
+    """Images and masks of labelled sets to learn from, named as in `DPCLIP`, which are prepared first."""
     from anomalib_dpclip.auxiliary.auxiliary_set import AuxiliarySet
-    from anomalib_dpclip.data.labelled_sets import is_path
 
     learned = AuxiliarySet(auxiliary, root, shots=None, unmasked=True, seed=0)
     learned.prepare(None)
-    samples = learned.samples(None)
-    return [path for column in ("image_path", "mask_path") for path in samples[column] if is_path(path)]
+    return _paths_in(learned.samples(None))
 
 
 def digest_of_all(paths: Iterable[str | Path], root: Path | None = None) -> str:

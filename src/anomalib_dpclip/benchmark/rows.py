@@ -1,7 +1,7 @@
-"""Benchmark results on disk: one JSON file a job, and the CSV files that are made of them.
+"""Benchmark results on disk: one JSON file a job in ``NAME.jobs/``, by which an interrupted run goes on, and what they make.
 
-Beside ``NAME.csv`` lie ``NAME.images.csv`` (the score of each image), ``NAME.shift.csv`` (metrics of corrupted images) and
-``NAME.jobs/``, from which the three are made and by which an interrupted run goes on.
+That is ``NAME.csv``, and beside it ``NAME.images.csv`` (the score of each image) and ``NAME.shift.csv`` (metrics of corrupted
+images).
 """
 
 import itertools
@@ -14,16 +14,11 @@ import pandas as pd
 
 from anomalib_dpclip.files.atomic_write import atomic_write
 
-METRICS = (
-    *("image_AUROC", "image_AP", "image_F1Max"),
-    *("pixel_AUROC", "pixel_AP", "pixel_AUPRO", "pixel_AUPRO_5", "pixel_F1Max"),
-)
+_PIXEL_METRICS = ("pixel_AUROC", "pixel_AP", "pixel_AUPRO", "pixel_AUPRO_5", "pixel_F1Max")
+METRICS = ("image_AUROC", "image_AP", "image_F1Max", *_PIXEL_METRICS)
 """The field's metrics, in [0, 1]; left empty where undefined."""
 
-OPERATING_POINTS = (
-    *("fpr_at_fnr_2", "fpr_at_fnr_5", "fpr_at_fnr_10"),
-    *("fnr_at_fpr_2", "fnr_at_fpr_5", "fnr_at_fpr_10"),
-)
+OPERATING_POINTS = tuple(f"{name}_{share}" for name in ("fpr_at_fnr", "fnr_at_fpr") for share in (2, 5, 10))
 """False-positive rate where at most 2, 5, 10 % are missed, and the reverse, in [0, 1]; lower is better."""
 
 AT_THRESHOLDS = ("class_F1", "seg_F1", "false_alarm_rate")
@@ -68,21 +63,13 @@ SET_ASIDE = "`dpclip benchmark` writes to another --out, or with --fresh sets th
 
 
 class Result(NamedTuple):
-    """What a job has to say, as its file holds it.
-
-    Attributes:
-        row: Cells of its row by their columns.
-        images: One dictionary an image, of `IMAGE_COLUMNS` without the key.
-        shift: One dictionary a corruption and strength.
-        root: Folder that the images' paths are relative to.
-        log: Traceback of a failure.
-    """
+    """What a job has to say, as its file holds it: cells by their columns, one dictionary an image and one a corruption."""
 
     row: dict[str, Any]
     images: Sequence[Mapping[str, Any]] = ()
     shift: Sequence[Mapping[str, Any]] = ()
-    root: str = ""
-    log: str = ""
+    root: str = ""  # folder that the images' paths are relative to
+    log: str = ""  # traceback of a failure
 
 
 def jobs_folder(results: Path) -> Path:
@@ -119,37 +106,45 @@ def _read_result(path: Path) -> Result:
     return result
 
 
-def write_tables(results: Path, provenance: Mapping[str, str], current: Mapping[tuple[str, ...], str]) -> pd.DataFrame:
-    """Write the CSV files of all jobs so far, those of a CSV whose jobs' files are gone included, and return the rows.
+def take_up(results: Path, current: Mapping[tuple[str, ...], str]) -> None:
+    """Prepare the files of earlier runs to go on with them.
+
+    What was measured of an earlier state of a job, which has the same `identity_of` and another key, is superseded until that
+    is the job's key again; a failure of that kind is forgotten.
 
     Args:
         results: The CSV.
-        provenance: How rows are made, as comments above the columns of a new file.
-        current: Key of each job of the config, in its order, by its `identity_of`; a row of the same identity and another key
-            is superseded.
+        current: Key of each job by its identity.
 
     Raises:
-        ValueError: The CSV that is there is not one of benchmark results.
+        ValueError: The CSV that is there is not one of benchmark results, or its jobs are not there.
     """
-    jobs, head = read_results(results), [f"{name}: {' '.join(value.split())}" for name, value in provenance.items()]
-    earlier = _typed(pd.DataFrame(columns=list(COLUMNS)))
-    if results.exists():
-        earlier, head = read_rows(results), read_provenance(results)
-    # Only the CSV knows which rows another config has superseded.
-    left = set(earlier["key"][earlier["status"] == SUPERSEDED]) - set(current.values())
-    new = pd.DataFrame([job.row for job in jobs if job.row["key"] not in left], columns=list(COLUMNS), dtype=object)
-    rows = pd.concat([earlier, _typed(new)], ignore_index=True).drop_duplicates("key", keep="last", ignore_index=True)
-    order = {key: place for place, key in enumerate(current.values())}
-    rows = _superseded(rows, current).sort_values(
-        "key", key=lambda keys: keys.map(order).fillna(-1), kind="stable", ignore_index=True
-    )
+    if results.exists() and len(read_rows(results)) and not jobs_folder(results).is_dir():
+        raise ValueError(f"{results}: its rows are made of {jobs_folder(results)}, which is not there; {SET_ASIDE}")
+    for result in read_results(results):
+        key, status = result.row["key"], result.row["status"]
+        owner = current.get(identity_of(result.row))
+        if owner not in {None, key} and status not in {DONE, SUPERSEDED}:
+            (jobs_folder(results) / f"{key}.json").unlink()
+        elif (owner == key and status == SUPERSEDED) or (owner not in {None, key} and status == DONE):
+            write_result(results, result._replace(row=result.row | {"status": DONE if owner == key else SUPERSEDED}))
+
+
+def write_tables(results: Path, provenance: Mapping[str, str], order: Sequence[str] = ()) -> pd.DataFrame:
+    """Write the CSV files of all jobs so far, those of some keys last and in their order, and return the rows.
+
+    The ``provenance`` becomes comments above the columns of a new file.
+    """
+    head = read_provenance(results) if results.exists() else [f"{k}: {' '.join(v.split())}" for k, v in provenance.items()]
+    place = {key: number for number, key in enumerate(order)}
+    jobs = sorted(read_results(results), key=lambda job: place.get(job.row["key"], -1))
+    rows = _typed(pd.DataFrame([job.row for job in jobs], columns=list(COLUMNS), dtype=object))
+    rows.loc[rows["status"] == SUPERSEDED, "reason"] = "its weights, data or settings have changed since"
     _write_csv(results, rows, head)
     for what, columns in (("images", list(IMAGE_COLUMNS)), ("shift", None)):
         records = [{"key": job.row["key"], **record} for job in jobs for record in getattr(job, what)]
-        table, kept = pd.DataFrame(records, columns=columns), read_beside(results, what)
-        kept = kept[~kept["key"].isin([job.row["key"] for job in jobs])]
-        if len(table) or len(kept):
-            _write_csv(beside(results, what), pd.concat([kept, table], ignore_index=True) if len(kept) else table, [])
+        if records or beside(results, what).exists():
+            _write_csv(beside(results, what), pd.DataFrame(records, columns=columns), [])
     return rows
 
 
@@ -162,20 +157,6 @@ def title_of(row: Mapping[str, Any]) -> str:
     """What a row is of, for people."""
     name = " / ".join(str(row[each]) for each in ("label", "data_set", "category"))
     return f"{name} / seed {row['seed']}" + (f" / draw {row['draw']}" if row["draw"] else "")
-
-
-def _superseded(rows: pd.DataFrame, current: Mapping[tuple[str, ...], str]) -> pd.DataFrame:
-    """Rows of an earlier state of a job marked; failures are left out where the job has succeeded."""
-    identities = [identity_of(row) for row in rows.to_dict("records")]
-    owners = [current.get(identity, key) for identity, key in zip(identities, rows["key"], strict=True)]
-    old, is_current = rows["key"] != owners, rows["key"].isin(current.values())
-    measured = rows["status"].isin([DONE, SUPERSEDED])
-    reasons = [f"its weights, data or settings have changed since; the job is now {owner}" for owner in owners]
-    status = rows["status"].mask(old & measured, SUPERSEDED).mask(is_current & measured, DONE)
-    rows = rows.assign(status=status, reason=rows["reason"].mask(old & measured, pd.Series(reasons, index=rows.index)))
-    done = {identity for identity, is_done in zip(identities, status == DONE, strict=True) if is_done}
-    kept = [is_measured or identity not in done for is_measured, identity in zip(measured, identities, strict=True)]
-    return rows[pd.Series(kept, index=rows.index, dtype=bool)].reset_index(drop=True)
 
 
 def _write_csv(path: Path, table: pd.DataFrame, head: Sequence[str]) -> None:

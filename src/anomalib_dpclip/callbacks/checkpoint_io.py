@@ -18,15 +18,10 @@ from anomalib_dpclip.files.safe_load import load_plain
 
 
 class AtomicCheckpointIO(AnomalibCheckpointIO):
-    """anomalib's reading and writing of checkpoints, where whenever the process dies a complete one is in its place."""
+    """anomalib's reading and writing of checkpoints; whenever the process dies, a complete one is in its place."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Write a checkpoint, the whole file or none.
-
-        Args:
-            checkpoint: What to write.
-            path: The file.
-            storage_options: Options of remote storage, which is left to Lightning.
+        """Write a checkpoint, the whole file or none; remote storage is left to Lightning.
 
         Raises:
             FileExistsError: If a checkpoint would be replaced that a training can go on from, by one that it cannot.
@@ -47,12 +42,7 @@ class AtomicCheckpointIO(AnomalibCheckpointIO):
                 ) from error
 
     def load_checkpoint(self, path: str | Path, map_location: Any = None, weights_only: bool | None = True) -> dict[str, Any]:
-        """Read a checkpoint to the CPU.
-
-        Args:
-            path: The file.
-            map_location: Where tensors go, if the user asks Lightning for more than plain data (``weights_only=False``).
-            weights_only: Whether to refuse everything but plain data and anomalib's own types.
+        """Read plain data and anomalib's own types to the CPU; with ``weights_only=False`` whatever Lightning reads.
 
         Raises:
             FileNotFoundError: If there is no such file.

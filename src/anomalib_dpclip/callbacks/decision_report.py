@@ -17,6 +17,7 @@ from anomalib_dpclip.post_processing.score_text import score_text
 from anomalib_dpclip.post_processing.standing import Standing
 
 DECISIONS = "decisions.csv"
+
 MAX_NAMED = 10
 """Images named in the terminal of each kind of mistake; all are in the CSV."""
 
@@ -25,14 +26,7 @@ MAX_LISTED = 20
 
 
 class Decision(NamedTuple):
-    """What was decided of an image.
-
-    Attributes:
-        path: The image.
-        score: Its score in [0, 1], the threshold is 0.5.
-        label: ``normal`` or ``anomalous``.
-        truth: The same, as labelled; empty where nobody has.
-    """
+    """What was decided of an image: score in [0, 1] (threshold 0.5); labels ``normal`` or ``anomalous``, empty if unknown."""
 
     path: str
     score: float
@@ -52,17 +46,16 @@ class DecisionReport(Callback):
     @rank_zero_only
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Say which thresholds a validation has set, from what, and where they are kept: the checkpoint is written by now."""
-        post_processor: Any = pl_module.post_processor
-        if stage != "validate" or not sum(trainer.num_val_batches) or not isinstance(post_processor, DPCLIPPostProcessor):
+        processor: Any = pl_module.post_processor
+        if stage != "validate" or not sum(trainer.num_val_batches) or not isinstance(processor, DPCLIPPostProcessor):
             return
-        if post_processor.calibration.threshold_basis:
-            print(f"Calibrated: {post_processor.calibration.threshold_basis}.\n{_thresholds(post_processor)}")  # noqa: T201
+        if processor.calibration.threshold_basis:
+            print(f"Calibrated: {processor.calibration.threshold_basis}.\n{_thresholds(processor)}")  # noqa: T201
             for path in filter(None, (getattr(each, "best_model_path", "") for each in trainer.checkpoint_callbacks)):
-                print(f"Kept in {path}: give it as --ckpt_path.")  # noqa: T201  (the answer to the command)
+                print(f"Kept in {path}: give it as --ckpt_path.")  # noqa: T201
 
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_test_start(self, *_: Any) -> None:
         """Forget an earlier test."""
-        del trainer, pl_module
         self._decisions = []
 
     def on_test_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: ImageBatch, *_: Any) -> None:
@@ -77,11 +70,11 @@ class DecisionReport(Callback):
             return
         path = Path(trainer.default_root_dir) / DECISIONS
         write_decisions(self._decisions, path)
-        post_processor: Any = pl_module.post_processor
-        lines = [_thresholds(post_processor)] if isinstance(post_processor, DPCLIPPostProcessor) else []
+        processor: Any = pl_module.post_processor
+        lines = [_thresholds(processor)] if isinstance(processor, DPCLIPPostProcessor) else []
         root = getattr(getattr(trainer, "datamodule", None), "root", None) or "."
         lines += [*mistakes(self._decisions, root), f"All {len(self._decisions)} decisions: {path}"]
-        print("\n".join(lines).encode(errors="replace").decode())  # noqa: T201  (the answer to the command)
+        print("\n".join(lines).encode(errors="replace").decode())  # noqa: T201
 
 
 class PredictionReport(Callback):
@@ -94,9 +87,8 @@ class PredictionReport(Callback):
         self._held: list[Decision] = []
         self._count = self._anomalous = 0
 
-    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_predict_start(self, *_: Any) -> None:
         """Forget an earlier run."""
-        del trainer, pl_module
         self._held, self._count, self._anomalous = [], 0, 0
 
     @rank_zero_only
@@ -109,9 +101,8 @@ class PredictionReport(Callback):
         self._held = decisions_of(batch)
 
     @rank_zero_only
-    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_predict_end(self, trainer: Trainer, *_: Any) -> None:
         """List the last batch."""
-        del pl_module
         self._list_held(trainer)
         if self._count > MAX_LISTED:
             print(f"and {self._count - MAX_LISTED} more: {self._anomalous} of {self._count} anomalous")  # noqa: T201
@@ -137,8 +128,7 @@ def decisions_of(batch: ImageBatch) -> list[Decision]:
         return []
     labels = map(_label, batch.pred_label.flatten().tolist())
     truths = [""] * len(batch.image_path) if batch.gt_label is None else map(_label, batch.gt_label.flatten().tolist())
-    scores = batch.pred_score.flatten().tolist()
-    return [Decision(*row) for row in zip(batch.image_path, scores, labels, truths, strict=True)]
+    return list(map(Decision, batch.image_path, batch.pred_score.flatten().tolist(), labels, truths))
 
 
 def write_decisions(decisions: Sequence[Decision], path: Path) -> None:
@@ -150,12 +140,7 @@ def write_decisions(decisions: Sequence[Decision], path: Path) -> None:
 
 
 def mistakes(decisions: Sequence[Decision], root: Path | str = ".") -> list[str]:
-    """What a test got wrong, as lines to read: misses, then false alarms, the worst first.
-
-    Args:
-        decisions: Decisions of all images.
-        root: Folder that paths are shown relative to.
-    """
+    """What a test got wrong, as lines to read: misses, then false alarms, the worst first, with paths relative to a root."""
     anomalous = [d for d in decisions if d.truth == "anomalous"]
     normal = [d for d in decisions if d.truth == "normal"]
     missed = sorted((d for d in anomalous if d.label == "normal"), key=lambda d: d.score)
@@ -165,15 +150,6 @@ def mistakes(decisions: Sequence[Decision], root: Path | str = ".") -> list[str]
     if normal and len(alarms) == len(normal) and not missed:
         lines.append("Everything was called anomalous: at this threshold the model decides nothing, whatever F1Max says.")
     return lines
-
-
-def _named(heading: str, decisions: Sequence[Decision], root: Path | str) -> list[str]:
-    """A heading, and images below it, one a line."""
-    if not decisions:
-        return [f"{heading}."]
-    lines = [f"  {score_text(d.score)}  {os.path.relpath(d.path, root)}" for d in decisions[:MAX_NAMED]]
-    more = [f"  and {len(decisions) - MAX_NAMED} more"] if len(decisions) > MAX_NAMED else []
-    return [f"{heading}:", *lines, *more]
 
 
 def prediction_line(decision: Decision, picture: Path | None, standing: Standing | None = None) -> str:
@@ -186,6 +162,15 @@ def prediction_line(decision: Decision, picture: Path | None, standing: Standing
     shortest = [min(str(path), os.path.relpath(path), key=len) for path in (decision.path, picture) if path is not None]
     line = "  ".join([score_text(decision.score), f"{decision.label:9}", *shortest, *([str(standing)] if standing else [])])
     return line.encode(errors="replace").decode()
+
+
+def _named(heading: str, decisions: Sequence[Decision], root: Path | str) -> list[str]:
+    """A heading, and images below it, one a line."""
+    if not decisions:
+        return [f"{heading}."]
+    lines = [f"  {score_text(d.score)}  {os.path.relpath(d.path, root)}" for d in decisions[:MAX_NAMED]]
+    more = [f"  and {len(decisions) - MAX_NAMED} more"] if len(decisions) > MAX_NAMED else []
+    return [f"{heading}:", *lines, *more]
 
 
 def _thresholds(post_processor: DPCLIPPostProcessor) -> str:

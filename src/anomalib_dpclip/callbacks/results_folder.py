@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
 from anomalib_dpclip.callbacks.checkpoint_io import holds_training_state
@@ -30,9 +30,8 @@ _NUMBERED = re.compile(r"v(\d+)")
 class ResultsFolder(Callback):
     """Makes ``latest`` a link to a training's results when it has finished; `prepare_folder` comes before."""
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def teardown(self, trainer: Trainer, *_: Any, **__: Any) -> None:
         """The run has finished: Lightning does not come here otherwise."""
-        del pl_module, stage
         folder = Path(trainer.default_root_dir)
         if trainer.is_global_zero and (folder / UNFINISHED).exists():
             (folder / UNFINISHED).unlink()
@@ -43,26 +42,34 @@ class ResultsFolder(Callback):
 
 
 def prepare_folder(trainer: Trainer) -> None:
-    """Choose where a run writes, before any of its callbacks has been set up.
-
-    Args:
-        trainer: Trainer of the run that is about to start.
-    """
+    """Choose where a run writes that is about to start, before any of its callbacks has been set up."""
     folder, command = Path(trainer.default_root_dir), trainer.state.fn
     if command != TrainerFn.FITTING:
         for callback in trainer.checkpoint_callbacks:  # else a calibration would be ``model-v1.ckpt``, and nobody looks for it
             replace_checkpoints(callback)
-    if command != TrainerFn.FITTING and not trainer.global_step and _holds_training(folder):
+    holds_training = any(map(holds_training_state, (folder / "weights" / "lightning").glob("*.ckpt")))
+    if command != TrainerFn.FITTING and not trainer.global_step and holds_training:
         _move(trainer, folder, folder / EVALUATION)
     elif os.name != "nt" and trainer.is_global_zero:
+        latest = folder.with_name(LATEST)
+        is_latest = _NUMBERED.fullmatch(folder.name) and latest.is_symlink() and latest.resolve() == folder.resolve()
         if folder.name == LATEST and not folder.is_symlink():
             _make_link(folder)
-        elif _is_latest(folder) and (command == TrainerFn.FITTING or not any(folder.iterdir())):
-            _hold_back(folder)
+        elif is_latest and (command == TrainerFn.FITTING or not any(folder.iterdir())):
+            (folder / UNFINISHED).touch()  # until it has finished, ``latest`` stays with the last run that has
+            _link_finished(latest)
 
 
-def _holds_training(folder: Path) -> bool:
-    return any(map(holds_training_state, (folder / "weights" / "lightning").glob("*.ckpt")))
+def restore_latest(root: Path) -> None:
+    """Undo what anomalib has done for a training that failed before it began, by a wrong argument of the trainer.
+
+    Args:
+        root: Folder of all runs of a model.
+    """
+    for latest in (*root.glob(f"*/{LATEST}"), *root.glob(f"*/*/{LATEST}")):
+        if latest.is_symlink() and latest.is_dir() and not any(latest.iterdir()):
+            latest.resolve().rmdir()
+            _link_finished(latest)
 
 
 def _move(trainer: Trainer, folder: Path, to: Path) -> None:
@@ -81,8 +88,7 @@ def _make_link(latest: Path) -> None:
     anomalib puts the results of a test without an earlier training into a real folder of that name, and then cannot replace it
     by the link that the first training makes: `IsADirectoryError`.
     """
-    highest = max((int(path.name[1:]) for path in _numbered(latest.parent)), default=-1)
-    numbered = latest.with_name(f"v{highest + 1}")
+    numbered = latest.with_name(f"v{max(_numbered(latest.parent), default=-1) + 1}")
     if latest.exists():
         latest.rename(numbered)
     else:
@@ -90,40 +96,19 @@ def _make_link(latest: Path) -> None:
     _link(latest, numbered)
 
 
-def _is_latest(folder: Path) -> bool:
-    latest = folder.with_name(LATEST)
-    return bool(_NUMBERED.fullmatch(folder.name)) and latest.is_symlink() and latest.resolve() == folder.resolve()
-
-
-def _hold_back(folder: Path) -> None:
-    """Until a training has finished ``latest`` stays with the last run that has, or is not there."""
-    (folder / UNFINISHED).touch()
-    _link_finished(folder.with_name(LATEST))
-
-
-def restore_latest(root: Path) -> None:
-    """Undo what anomalib has done for a training that failed before it began, by a wrong argument of the trainer.
-
-    Args:
-        root: Folder of all runs of a model.
-    """
-    for latest in (*root.glob(f"*/{LATEST}"), *root.glob(f"*/*/{LATEST}")):
-        if latest.is_symlink() and latest.is_dir() and not any(latest.iterdir()):
-            latest.resolve().rmdir()
-            _link_finished(latest)
-
-
 def _link_finished(latest: Path) -> None:
     """Have ``latest`` lead to the last run that has finished, or nowhere."""
-    finished = [path for path in _numbered(latest.parent) if not (path / UNFINISHED).exists() and any(path.iterdir())]
+    runs = _numbered(latest.parent)
+    finished = [number for number, path in runs.items() if not (path / UNFINISHED).exists() and any(path.iterdir())]
     if finished:
-        _link(latest, max(finished, key=lambda path: int(path.name[1:])))
+        _link(latest, runs[max(finished)])
     else:
         latest.unlink()
 
 
-def _numbered(parent: Path) -> list[Path]:
-    return [path for path in parent.glob("v*") if _NUMBERED.fullmatch(path.name) and path.is_dir()]
+def _numbered(parent: Path) -> dict[int, Path]:
+    """Folders of runs by their numbers."""
+    return {int(path.name[1:]): path for path in parent.glob("v*") if _NUMBERED.fullmatch(path.name) and path.is_dir()}
 
 
 def _link(latest: Path, folder: Path) -> None:

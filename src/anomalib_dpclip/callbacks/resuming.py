@@ -4,6 +4,7 @@ import logging
 import shlex
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,11 @@ class Resuming(Callback):
         del pl_module
         if not isinstance(exception, KeyboardInterrupt) or trainer.state.fn != TrainerFn.FITTING:
             return
-        where = f"Interrupted in epoch {trainer.current_epoch + 1} of {trainer.max_epochs}"
         checkpoint = getattr(trainer.checkpoint_callback, "best_model_path", "")
-        if checkpoint:
-            print(f"{where}. It goes on with\n{resuming_command(sys.argv, checkpoint)}")  # noqa: T201  (how it ended)
-        else:
-            print(f"{where}, before there was a checkpoint.")  # noqa: T201
+        how = (
+            f". It goes on with\n{resuming_command(sys.argv, checkpoint)}" if checkpoint else ", before there was a checkpoint."
+        )
+        print(f"Interrupted in epoch {trainer.current_epoch + 1} of {trainer.max_epochs}{how}")  # noqa: T201
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Say that a training starts anew from a checkpoint that no training has made."""
@@ -50,11 +50,7 @@ class Resuming(Callback):
 
 
 def resuming_command(arguments: Sequence[str], checkpoint: str) -> str:
-    """What to type to go on with a training.
-
-    Args:
-        arguments: Command line of the training, its program first.
-        checkpoint: Path of its last checkpoint.
+    """What to type to go on from a checkpoint with the training of a command line, its program first.
 
     Example:
         >>> resuming_command(["/bin/anomalib", "train", "--ckpt_path=a.ckpt", "--data", "my set"], "b.ckpt")
@@ -62,26 +58,17 @@ def resuming_command(arguments: Sequence[str], checkpoint: str) -> str:
         >>> resuming_command(["script.py"], "b.ckpt")
         "engine.fit(..., ckpt_path='b.ckpt')"
     """
-    program, command, *options = [*arguments, "", ""][: max(2, len(arguments))]
-    if Path(program).stem != "anomalib" or command not in {"train", "fit"}:
+    if Path(arguments[0]).stem != "anomalib" or not {"train", "fit"} & {*arguments[1:2]}:
         return f"engine.fit(..., ckpt_path={checkpoint!r})"
-    kept = [
-        word
-        for before, word in zip([command, *options], options, strict=False)
-        if before != "--ckpt_path" and word.partition("=")[0] != "--ckpt_path"
-    ]
-    return shlex.join(["anomalib", "fit", *kept, "--ckpt_path", checkpoint])
+    option = "--ckpt_path"
+    kept = [word for before, word in pairwise(arguments[1:]) if option not in {before, word.partition("=")[0]}]
+    return shlex.join(["anomalib", "fit", *kept, option, checkpoint])
 
 
 def planned_epochs(trainer: Trainer, epochs: int) -> int:
-    """Epochs that a training ends with.
+    """Epochs that a training ends with, of which so many are trained by now.
 
-    Args:
-        trainer: Trainer of the training.
-        epochs: Epochs trained by now.
-
-    Returns:
-        As many as it was asked for, but those trained by now where it stops for another reason, such as its number of steps.
+    As many as it was asked for, but those trained by now where it stops for another reason, such as its number of steps.
     """
     stops: bool = trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step
     return epochs if stops or trainer.max_epochs in {None, -1} else max(epochs, trainer.max_epochs)

@@ -1,7 +1,6 @@
 """Errors on anomalib's command line: what the user can mend is a sentence, and stands last.
 
-anomalib shows tracebacks, and jsonargparse all arguments of a model that could not be built: our sentence would stand in the
-middle of hundreds of lines.
+anomalib shows tracebacks, and jsonargparse all arguments of a model that could not be built: hundreds of lines.
 """
 
 import atexit
@@ -10,7 +9,7 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Sequence
-from functools import cache, partial
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType, TracebackType
@@ -35,14 +34,12 @@ MOVED |= {"memory_tokens": "memory.tokens", "export_classes": "export.classes"}
 _USER_ERRORS = (ValueError, OSError, ModuleNotFoundError, FloatingPointError)
 _PACKAGE = __name__.partition(".")[0]
 
-_PIPELINE_LOGGERS = [
-    f"anomalib.pipelines.components.{name}" for name in ("base.pipeline", "runners.serial", "runners.parallel")
-]
-"""Of `anomalib benchmark`, which logs what a job raises, job by job, and goes on."""
+# Of `anomalib benchmark`, which logs what a job raises, job by job, and goes on.
+_PIPELINE = ("base.pipeline", "runners.serial", "runners.parallel")
+_PIPELINE_LOGGERS = [f"anomalib.pipelines.components.{name}" for name in _PIPELINE]
 
+# Our classes by their own names, and by those that anomalib knows them under.
 _OURS = re.compile(rf"class_path='({_PACKAGE}\.|anomalib\.(models\.DPCLIP|data\.(MVTec|Surfaces|JSONLines|Photos))')")
-"""Our classes by their own names, and by those that anomalib knows them under."""
-
 # What jsonargparse says of a class that it could not instantiate: the reason is among why each type did not fit.
 _REASONS = re.compile(r"^Errors:\n(.*)^Given value type:", re.MULTILINE | re.DOTALL)
 _REASON = re.compile(r"^  - (?!Expected a )(.*?)(?=^  - |\Z)", re.MULTILINE | re.DOTALL)
@@ -61,45 +58,35 @@ def say_last(module: ModuleType) -> None:
     show = sys.excepthook
 
     def show_sentence(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
-        _restore_latest(sys.argv)
+        from anomalib_dpclip.callbacks.results_folder import restore_latest
+
+        restore_latest(Path([*_values_of("--default_root_dir", sys.argv), "results"][0]) / MODEL)
         sentence = user_error(error)
         if sentence is None:
             show(kind, error, traceback)
         else:
-            print(f"{DEBUG}=1 shows where.\nanomalib: error: {sentence}", file=sys.stderr)  # noqa: T201
-            if cause := unnamed_backbone(sys.argv):
-                print(f"anomalib: error: {cause}", file=sys.stderr)  # noqa: T201
+            print(f"{DEBUG}=1 shows where.", file=sys.stderr)  # noqa: T201
+            _say(filter(None, (sentence, unnamed_backbone(sys.argv))))
 
     sys.excepthook = show_sentence
-    said: dict[str, None] = {}
-    for name in _PIPELINE_LOGGERS:
-        logging.getLogger(name).addFilter(partial(_is_another_s, said=said))
-    atexit.register(_say, said)
     wrong = misspelt(sys.argv)
-    remarks = [f"there is no model {wrong}: did you mean {MODEL}?"] if wrong else renamed(sys.argv)
-    atexit.register(_say, remarks)
+    said = dict.fromkeys([f"there is no model {wrong}: did you mean {MODEL}?"] if wrong else renamed(sys.argv))
 
+    def is_another_s(record: logging.LogRecord) -> bool:
+        """Whether a logged error keeps its traceback; of one that the user can mend the sentence is kept, to be said once."""
+        sentence = user_error(record.exc_info[1]) if record.exc_info and record.exc_info[1] else None
+        if sentence is not None:
+            said[sentence] = None
+        return sentence is None
 
-def _restore_latest(arguments: Sequence[str]) -> None:
-    from anomalib_dpclip.callbacks.results_folder import restore_latest
-
-    given = [value for option, value in pairwise(_words(arguments)) if option == "--default_root_dir"]
-    restore_latest(Path(*given[-1:] or ["results"]) / MODEL)
+    for name in _PIPELINE_LOGGERS:
+        logging.getLogger(name).addFilter(is_another_s)
+    atexit.register(_say, said)
 
 
 def _say(errors: Iterable[str]) -> None:
     for each in errors:
         print(f"anomalib: error: {each}", file=sys.stderr)  # noqa: T201
-
-
-def _is_another_s(record: logging.LogRecord, said: dict[str, None]) -> bool:
-    """Whether a logged error keeps its traceback; of one that the user can mend the sentence is kept, to be said once, last."""
-    error = record.exc_info[1] if record.exc_info else None
-    sentence = None if error is None else user_error(error)
-    if sentence is None:
-        return True
-    said[sentence] = None
-    return False
 
 
 def user_error(error: BaseException) -> str | None:
@@ -117,14 +104,9 @@ def user_error(error: BaseException) -> str | None:
 
 
 def unnamed_backbone(arguments: Sequence[str]) -> str | None:
-    """What to add where ``--ckpt_path`` is given without the backbone, which no hook of anomalib can take from the file.
-
-    Args:
-        arguments: Command line.
-    """
-    words = _words(arguments)
-    checkpoint = next((Path(path) for option, path in pairwise(words) if option == "--ckpt_path"), None)
-    if checkpoint is None or {"--model.backbone", "--config", "-c"} & set(words) or not checkpoint.is_file():
+    """What to add where ``--ckpt_path`` is given without the backbone, which no hook of anomalib can take from the file."""
+    checkpoint = next(map(Path, _values_of("--ckpt_path", arguments)), None)
+    if checkpoint is None or {"--model.backbone", "--config", "-c"} & set(_words(arguments)) or not checkpoint.is_file():
         return None
     from anomalib_dpclip.adapter_files.read_and_write import read_adapters
     from anomalib_dpclip.clip.pretraining import MINI
@@ -144,25 +126,20 @@ def misspelt(arguments: Sequence[str]) -> str | None:
         'DP-Clip'
         >>> misspelt(["anomalib", "train", "--model=DPCLIP"])
     """
-    names = [name for option, name in pairwise(_words(arguments)) if option == "--model"]
+    names = _values_of("--model", arguments)
     return next((name for name in names if name != MODEL and re.sub(r"[-_]", "", name).upper() == MODEL), None)
 
 
 def renamed(arguments: Sequence[str]) -> list[str]:
     """What the model's arguments are called now of which a command line or its config has the former names.
 
-    Args:
-        arguments: Command line.
-
     Example:
         >>> renamed(["anomalib", "train", "--model", "DPCLIP", "--model.learning_rate=0.1"])
         ['--model.learning_rate is called --model.training.learning_rate now']
     """
-    words = _words(arguments)
-    names = [word.removeprefix("--model.") for word in words if word.startswith("--model.")]
-    for option, value in pairwise(words):
-        if option in {"--config", "-c"} and Path(value).is_file():
-            names += _configured(Path(value))
+    names = [word.removeprefix("--model.") for word in _words(arguments) if word.startswith("--model.")]
+    for config in map(Path, [*_values_of("--config", arguments), *_values_of("-c", arguments)]):
+        names += _configured(config) if config.is_file() else []
     return [f"--model.{name} is called --model.{MOVED[name]} now" for name in dict.fromkeys(names) if name in MOVED]
 
 
@@ -180,3 +157,8 @@ def _configured(config: Path) -> list[str]:
 
 def _words(arguments: Sequence[str]) -> list[str]:
     return [part for each in arguments for part in (each.split("=", 1) if each.startswith("--") else [each])]
+
+
+def _values_of(option: str, arguments: Sequence[str]) -> list[str]:
+    """What an option of a command line is followed by, the last one first."""
+    return [value for word, value in pairwise(_words(arguments)) if word == option][::-1]

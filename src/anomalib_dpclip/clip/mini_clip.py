@@ -1,13 +1,11 @@
 """The mini backbone: a small real CLIP that comes with the package, to run, test and demonstrate with.
 
-It knows procedural surfaces and nothing else (see ``mini/README.md``). `scripts/pretrain_mini.py` makes its
-weights.
+It knows procedural surfaces and nothing else (see ``mini/README.md``). `scripts/pretrain_mini.py` makes its weights.
 """
 
 import re
 import reprlib
 import warnings
-from collections.abc import Iterable
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -58,27 +56,21 @@ class MiniTokenizer:
         self._named: set[str] = set()
 
     def __call__(self, texts: str | list[str], context_length: int = CONTEXT_LENGTH) -> Tensor:
-        """Tokenize sentences.
-
-        Args:
-            texts: One sentence or several.
-            context_length: Tokens a sentence; a longer one is cut, its end token kept.
-
-        Returns:
-            Token ids, (N, context_length), int64: start, words, end, then zeros.
+        """Token ids ``(N, context_length)``, int64: start, words, end, then zeros; a longer sentence is cut, its end kept.
 
         Warns:
             UserWarning: For each word that is not in `VOCABULARY`, once; it counts as ``"object"``.
         """
-        sentences = [re.findall(r"\w+", text.lower()) for text in ([texts] if isinstance(texts, str) else texts)]
-        self._warn_of(unknown_words(" ".join([texts] if isinstance(texts, str) else texts)))
+        sentences = [texts] if isinstance(texts, str) else texts
+        self._warn_of(unknown_words(" ".join(sentences)))
         tokens = torch.zeros(len(sentences), context_length, dtype=torch.long)
         for row, sentence in zip(tokens, sentences, strict=True):
-            words = [self._ids.get(word, self._ids["object"]) for word in sentence][: context_length - 2]
+            found = re.findall(r"\w+", sentence.lower())
+            words = [self._ids.get(word, self._ids["object"]) for word in found][: context_length - 2]
             row[: len(words) + 2] = torch.tensor([self._ids["<start>"], *words, self._ids["<end>"]])
         return tokens
 
-    def _warn_of(self, unknown: Iterable[str]) -> None:
+    def _warn_of(self, unknown: list[str]) -> None:
         for word in unknown:
             if len(self._named) == UNKNOWN_WORDS_NAMED or word in self._named:
                 continue
@@ -91,8 +83,7 @@ class MiniTokenizer:
 def build_mini_clip(image_size: int = MINI_IMAGE_SIZE) -> "CLIP":
     """Build the architecture, randomly initialised: 6 layers of width 128, patch 14 on 140 x 140, joint space 64.
 
-    Args:
-        image_size: Side of the images in pixels, a multiple of the patch size.
+    `image_size` is the side of the images in pixels, a multiple of the patch size.
     """
     from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 
@@ -104,14 +95,7 @@ def build_mini_clip(image_size: int = MINI_IMAGE_SIZE) -> "CLIP":
 
 
 def load_mini_clip(path: Path | None = None, image_size: int = MINI_IMAGE_SIZE) -> "CLIP":
-    """Build the mini CLIP with its weights, stored in half precision, in fp32.
-
-    Args:
-        path: Weights as `scripts.pretrain_mini` writes them. Default: those that come with the package.
-        image_size: As in `build_mini_clip`.
-
-    Returns:
-        The CLIP, in evaluation mode.
+    """Build the mini CLIP with the weights of a file, by default the package's, in half precision, in fp32 and evaluation mode.
 
     Raises:
         ValueError: If the file cannot be read, or holds other weights.

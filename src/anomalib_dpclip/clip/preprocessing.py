@@ -26,34 +26,24 @@ class Preprocessing(NamedTuple):
         return {"mean": list(self.mean), "std": list(self.std), "interpolation": self.interpolation}
 
     def replaced(self, mean: Sequence[float] | None, std: Sequence[float] | None) -> "Preprocessing":
-        """With other statistics, where any are given.
-
-        Raises:
-            ValueError: As `from_dict`.
-        """
-        given = {name: list(values) for name, values in (("image_mean", mean), ("image_std", std)) if values is not None}
-        values = {name.removeprefix("image_"): value for name, value in given.items()}
-        return Preprocessing.from_dict(self.as_dict() | values, " and ".join(given)) if given else self
+        """With other statistics, where any are given. Raises as `from_dict`."""
+        given = {name: list(values) for name, values in (("mean", mean), ("std", std)) if values is not None}
+        return Preprocessing.from_dict(self.as_dict() | given, " and ".join(f"image_{name}" for name in given))
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], source: str) -> "Preprocessing":
-        """From plain data; what is missing is OpenAI's, as in files from before this was kept.
-
-        Args:
-            values: As `as_dict` gives them.
-            source: Of the values, for the message.
+        """From plain data as of `as_dict`; what is missing is OpenAI's, as in files from before this was kept.
 
         Raises:
-            ValueError: If they are no statistics of three channels, or the interpolation is unknown.
+            ValueError: If they are no statistics of three channels, or the interpolation is unknown; names the source.
         """
         mean, std = (_channels(values.get(name, getattr(OPENAI, name)), name, source) for name in ("mean", "std"))
         if min(std) <= 0:
             raise ValueError(f"{source}: std must be positive, not {list(std)}")
         interpolation = values.get("interpolation", OPENAI.interpolation)
         if interpolation not in get_args(Interpolation):
-            raise ValueError(
-                f"{source}: interpolation must be one of {', '.join(get_args(Interpolation))}, not {interpolation!r}"
-            )
+            known = ", ".join(get_args(Interpolation))
+            raise ValueError(f"{source}: interpolation must be one of {known}, not {interpolation!r}")
         return cls(mean, std, interpolation)
 
 

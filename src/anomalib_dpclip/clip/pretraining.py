@@ -22,12 +22,7 @@ _OPENAI_S = (
 
 
 class Pretraining(NamedTuple):
-    """What the model must know of its weights' training.
-
-    Attributes:
-        preprocessing: Of the images.
-        quick_gelu: Whether the towers' activation is QuickGELU, not GELU.
-    """
+    """How images were prepared, and whether the towers' activation is QuickGELU, not GELU."""
 
     preprocessing: Preprocessing
     quick_gelu: bool
@@ -53,27 +48,21 @@ def pretraining_of(backbone: str, pretrained: str, tag: str | None = None) -> Pr
             raise ValueError(f"pretrained_tag={tag!r} does not fit backbone={MINI!r}, which comes with its own weights")
         return Pretraining(OPENAI, quick_gelu=False)
     found = _entries(backbone, pretrained, tag)
-    if len(found) == 1:
-        return found.pop()
-    return Pretraining(OPENAI, _asks_for_quick_gelu(backbone))
+    return found.pop() if len(found) == 1 else Pretraining(OPENAI, _asks_for_quick_gelu(backbone))
 
 
 @cache
 def tell_assumptions(backbone: str, pretrained: str, tag: str | None, quick_gelu: bool | None) -> None:
     """Say, once, what `pretraining_of` takes weights for that do not say it, and that OpenAI's run with another activation.
 
-    Args:
-        backbone: As in `pretraining_of`.
-        pretrained: As in `pretraining_of`.
-        tag: As in `pretraining_of`.
-        quick_gelu: The activation that was asked for, if any.
+    `quick_gelu` is the activation that was asked for, if any.
     """
     if backbone == MINI:
         return
     tags = _tags(backbone)
     is_unnamed = tag is None and _is_file(pretrained)
     own = quick_gelu is None and not _asks_for_quick_gelu(backbone)  # else the activation is as it was asked for
-    is_openai = own and any(map(_is_openai, tags if is_unnamed else [tag or pretrained]))
+    is_openai = own and any(name.lower() == "openai" for name in (tags if is_unnamed else [tag or pretrained]))
     if is_unnamed and (is_openai or len(_entries(backbone, pretrained, tag)) > 1):
         logger.warning(
             "%s does not say how it was trained: taken for %s and OpenAI's image statistics. Name its tag with "
@@ -95,7 +84,7 @@ def _entries(backbone: str, pretrained: str, tag: str | None) -> set[Pretraining
         raise ValueError(f"pretrained_tag={tag!r} says what a local file holds, but pretrained={pretrained!r} is none")
     chosen = tag if _is_file(pretrained) else pretrained
     if chosen is not None and get_pretrained_cfg(backbone, chosen):
-        return {_of_tag(backbone, chosen)}
+        tags = [chosen]
     return {_of_tag(backbone, name) for name in tags}
 
 
@@ -103,16 +92,11 @@ def _of_tag(backbone: str, tag: str) -> Pretraining:
     from open_clip.pretrained import get_pretrained_cfg
 
     entry = get_pretrained_cfg(backbone, tag)
-    preprocessing = Preprocessing.from_dict(entry, f"open_clip's entry for {backbone}, {tag}")
-    asked_for = _asks_for_quick_gelu(backbone)
-    if _is_openai(tag):
-        return Pretraining(preprocessing, asked_for)
-    # Older versions of open_clip have no such entry: there the model's name, or the file's, says so.
-    return Pretraining(preprocessing, bool(entry.get("quick_gelu", asked_for or "quickgelu" in entry.get("url", ""))))
-
-
-def _is_openai(tag: str) -> bool:
-    return tag.lower() == "openai"
+    quick_gelu = _asks_for_quick_gelu(backbone)
+    if tag.lower() != "openai":
+        # Older versions of open_clip have no such entry: there the model's name, or the file's, says so.
+        quick_gelu = bool(entry.get("quick_gelu", quick_gelu or "quickgelu" in entry.get("url", "")))
+    return Pretraining(Preprocessing.from_dict(entry, f"open_clip's entry for {backbone}, {tag}"), quick_gelu)
 
 
 def _asks_for_quick_gelu(backbone: str) -> bool:

@@ -1,5 +1,6 @@
-"""CLIP's weights: from a local file or an open_clip tag, never unpickling code, and into a CLIP of any image size."""
+"""CLIP's weights: from a local file or an open_clip tag, never unpickling code, into a CLIP of any image size."""
 
+import hashlib
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -94,9 +95,10 @@ def load_weights(clip: Any, state: dict[str, Tensor], backbone: str, source: str
         state = _named_as_in(clip, state)
         if "visual.positional_embedding" in state:
             resize_pos_embed(state, clip)
+        difference = difference_of_tensors(state, clip.state_dict())
     except (RuntimeError, IndexError) as error:
-        raise ValueError(f"{source} holds no CLIP weights of backbone {backbone!r}: {error}") from error
-    if difference := difference_of_tensors(state, clip.state_dict()):
+        difference = str(error)
+    if difference:
         raise ValueError(f"{source} holds no CLIP weights of backbone {backbone!r}: {difference}")
     clip.load_state_dict(state)
 
@@ -118,3 +120,25 @@ def _named_as_in(clip: Any, state: dict[str, Tensor]) -> dict[str, Tensor]:
         if own is not None and name in state and state[name].numel() == 1:
             state[name] = state[name].reshape(own.shape)
     return state
+
+
+def fingerprint(clip: Any) -> str:
+    """Identify a CLIP's weights and activation, which adapters were trained on: the hash of a sample of every tensor.
+
+    The positional embedding of the vision tower is left out, since it is interpolated to the image size.
+    """
+    digest = hashlib.sha256(_activation(clip).encode())
+    for name, tensor in sorted(clip.state_dict().items()):
+        if name not in {"visual.positional_embedding", "visual.trunk.pos_embed"}:
+            flat = tensor.detach().float().flatten().cpu()
+            digest.update(name.encode())
+            digest.update(flat[:: max(1, flat.numel() // 256)].contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _activation(clip: Any) -> str:
+    trunk = getattr(clip.visual, "trunk", None)
+    if trunk is None:
+        return type(clip.visual.transformer.resblocks[0].mlp.gelu).__name__
+    text = getattr(clip, "text", clip)
+    return f"{trunk.blocks[0].mlp.act} {text.transformer.resblocks[0].mlp.gelu}"

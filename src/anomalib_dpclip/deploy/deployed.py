@@ -7,15 +7,6 @@ from torch import Tensor, nn
 from anomalib_dpclip.post_processing.post_processor import DPCLIPPostProcessor
 from anomalib_dpclip.post_processing.scale import unpacked
 
-SCALES = "scales"
-"""Name of the table of thresholds in a file: an input while it is exported, so that nothing is computed from it beforehand."""
-
-CLASS = "class"
-"""Name of the input that chooses one of several classes, by its number from 0."""
-
-RAW_SCORE = "raw_score"
-"""Name of the image score before its normalisation."""
-
 
 class DeployedOutputs(NamedTuple):
     """What a file gives: as anomalib's `InferenceBatch`, and the raw image score."""
@@ -28,25 +19,15 @@ class DeployedOutputs(NamedTuple):
 
 
 class Deployed(nn.Module):
-    """A model as it is exported: anchors and scales are tables with a row a class.
+    """A model as it is exported: text anchors ``(C, E, 2)`` and scales are tables with a row a class.
 
-    Args:
-        pre_processor: Module that prepares images, if they do not come prepared.
-        scorer: How images are scored.
-        networks: Modules that the scorer computes with, so that they are exported.
-        post_processor: Module that makes them scores, labels and masks.
-        anchors: Text anchors of each class ``(C, E, 2)``.
+    `networks` are the modules that the scorer computes with, so that they are exported.
     """
 
     anchors: Tensor
 
     def __init__(
-        self,
-        pre_processor: nn.Module | None,
-        scorer: Any,
-        networks: list[nn.Module],
-        post_processor: DPCLIPPostProcessor,
-        anchors: Tensor,
+        self, pre_processor: nn.Module | None, scorer: Any, networks: list[nn.Module], post_processor: Any, anchors: Tensor
     ) -> None:
         super().__init__()
         self.pre_processor, self.scorer, self.post_processor = pre_processor, scorer, post_processor
@@ -54,10 +35,10 @@ class Deployed(nn.Module):
         self.register_buffer("anchors", anchors)
 
     def forward(self, images: Tensor, scales: Tensor, chosen: Tensor | None = None) -> DeployedOutputs:
-        """Score images.
+        """Score images ``(B, 3, H, W)`` in [0, 1].
 
         Args:
-            images: ``(B, 3, H, W)`` in [0, 1].
+            images: The images.
             scales: A packed `Scale` of each class ``(C, 14)``.
             chosen: Number of the class that the images show ``(1,)``; without it there is one class.
         """

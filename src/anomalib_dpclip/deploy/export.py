@@ -17,13 +17,12 @@ from torchmetrics import Metric
 from anomalib_dpclip.adapter_files.adapter_file import Provenance
 from anomalib_dpclip.adapter_files.read_and_write import tensor_digest
 from anomalib_dpclip.adapter_files.save_and_load import adapter_tensors
-from anomalib_dpclip.deploy.deployed import CLASS, RAW_SCORE, SCALES, Deployed, output_names
-from anomalib_dpclip.deploy.metadata import DeployedClass, Metadata
+from anomalib_dpclip.deploy.deployed import Deployed, output_names
+from anomalib_dpclip.deploy.metadata import CLASS, RAW_SCORE, SCALES, DeployedClass, Metadata
 from anomalib_dpclip.deploy.onnx_file import finish_exported
 from anomalib_dpclip.deploy.openvino_file import finish_converted, save
 from anomalib_dpclip.deploy.quantisation import compressed, require_quantisable
 from anomalib_dpclip.files.measured_by import package_versions
-from anomalib_dpclip.post_processing.calibration import Calibration
 from anomalib_dpclip.pre_processing.compatibility import require_same_resize
 
 OPSET = 18
@@ -55,21 +54,8 @@ class DPCLIPExport(ExportMixin):
     export_options: Any
     prepare_export: Any
 
-    @property
-    def export_classes(self) -> list[str]:
-        """Classes of one file; none at all for the one class of the model."""
-        names: list[str] = self.export_options.names()
-        return names
-
     def to_torch(self, export_root: Path | str, model_file_name: str = "model") -> Path:
-        """Write ``weights/torch/{model_file_name}.pt``, a pickled module.
-
-        Args:
-            export_root: Folder to write below.
-            model_file_name: Name of the file.
-
-        Returns:
-            The file.
+        """Write ``weights/torch/{model_file_name}.pt`` below a folder, a pickled module; give its path.
 
         Raises:
             ValueError: If there is no class to detect anomalies of.
@@ -92,7 +78,7 @@ class DPCLIPExport(ExportMixin):
         raw_score: bool = False,
         **kwargs: Any,
     ) -> Path:
-        """Write ``weights/onnx/{model_file_name}.onnx``, one file up to 2 GB and a ``.data`` file beside it from there.
+        """Write ``weights/onnx/{model_file_name}.onnx`` below a folder, above 2 GB with a ``.data`` file beside it.
 
         Args:
             export_root: Folder to write below.
@@ -102,15 +88,12 @@ class DPCLIPExport(ExportMixin):
                 ``dpclip threshold`` can switch it on and off afterwards.
             kwargs: Arguments of ``torch.onnx.export``, as in anomalib.
 
-        Returns:
-            The file.
-
         Raises:
             ValueError: As `to_torch`, or if the pre-processor resizes otherwise in a file.
         """
         self._require_exportable()
         path = self._trace(Path(export_root), model_file_name, input_size, kwargs)
-        if self._calibration is not None:
+        if self._has_scales:
             finish_exported(path, self._scales.numpy(), self._metadata(), raw_score)
         return path
 
@@ -127,22 +110,11 @@ class DPCLIPExport(ExportMixin):
         ov_kwargs: dict[str, Any] | None = None,
         onnx_kwargs: dict[str, Any] | None = None,
     ) -> Path:
-        """Write ``weights/openvino/{model_file_name}.xml`` and ``.bin``.
+        """Write ``weights/openvino/{model_file_name}.xml`` and ``.bin`` below a folder; give the path of the first.
 
-        Args:
-            export_root: Folder to write below.
-            model_file_name: Name of the files.
-            input_size: As in `to_onnx`.
-            compression_type: ``FP16``, ``INT8`` (weights) or ``INT8_PTQ`` (products of tokens with weights).
-            datamodule: Target, whose normal training images ``INT8_PTQ`` takes ranges of activations from.
-            metric: Argument of anomalib's ``INT8_ACQ``, not used.
-            task: Likewise.
-            max_drop: Likewise.
-            ov_kwargs: Arguments of ``openvino.convert_model``.
-            onnx_kwargs: As in `to_onnx`, ``raw_score`` among them.
-
-        Returns:
-            The ``.xml`` file.
+        `compression_type` is ``FP16``, ``INT8`` (weights) or ``INT8_PTQ`` (products of tokens with weights), which takes ranges
+        of activations from the normal training images of `datamodule`. `ov_kwargs` are arguments of ``openvino.convert_model``,
+        `input_size` and `onnx_kwargs`, ``raw_score`` among them, of `to_onnx`; anomalib's for ``INT8_ACQ`` are not used.
 
         Raises:
             ValueError: As `to_onnx`, or if the model cannot be compressed in this way.
@@ -160,10 +132,10 @@ class DPCLIPExport(ExportMixin):
             model = openvino.convert_model(onnx_path, **(ov_kwargs or {}))
             others = {name: tensor.numpy() for name, tensor in self._other_inputs.items()}
             model = compressed(model, compression_type, datamodule, others)
-        if self._calibration is None:
-            save(model, path)
-        else:
+        if self._has_scales:
             finish_converted(model, path, self._scales.numpy(), self._metadata(), raw_score)
+        else:
+            save(model, path)
         return path
 
     def _trace(self, root: Path, name: str, input_size: tuple[int, int] | None, options: dict[str, Any]) -> Path:
@@ -174,19 +146,20 @@ class DPCLIPExport(ExportMixin):
         height, width = self.image_size
         require_same_resize(self.pre_processor, input_size or (height + EXAMPLE_SIDE, 2 * width))
         options = {"opset_version": OPSET, "external_data": False, **options}
-        if self._calibration is None:
+        if not self._has_scales:
             with torch.no_grad():
                 return ExportMixin.to_onnx(self, root, name, input_size, **options)
         path = root / "weights" / "onnx" / f"{name}.onnx"
         path.parent.mkdir(parents=True, exist_ok=True)
-        device = self.model.anchors.device
         images = torch.zeros(2, 3, *(input_size or (EXAMPLE_SIDE, EXAMPLE_SIDE)))
         inputs = {"input": images, **self._other_inputs}
         axes = {0: "batch_size"} if input_size else {0: "batch_size", 2: "height", 3: "width"}
         shapes = ({axis: torch.export.Dim(axis_name) for axis, axis_name in axes.items()}, *[None] * len(self._other_inputs))
         names = {"input_names": list(inputs), "output_names": output_names(self.post_processor)}
         networks = [each for each in (self.model, self.feature_tower, self.region, self.scorer_state) if each is not None]
-        deployed = Deployed(self.pre_processor, self.scorer, networks, self.post_processor, self._anchors).eval()
+        device = self.model.anchors.device
+        anchors = [self.target.anchors_for(name).to(device) for name in self._classes] or [self.model.anchors]
+        deployed = Deployed(self.pre_processor, self.scorer, networks, self.post_processor, torch.stack(anchors)).eval()
         with torch.no_grad():  # else torch's loop over tiles is exported for one batch size
             torch.onnx.export(
                 deployed,
@@ -197,27 +170,28 @@ class DPCLIPExport(ExportMixin):
         return path
 
     @property
-    def _calibration(self) -> Calibration | None:
-        """Calibration in force; ``None`` with another post-processor than DP-CLIP's, whose files have no thresholds to move."""
-        return getattr(self.post_processor, "calibration", None)
+    def _classes(self) -> list[str]:
+        """Classes of one file; none at all for the one class of the model."""
+        names: list[str] = self.export_options.names()
+        return names
 
     @property
-    def _anchors(self) -> Tensor:
-        current: Tensor = self.model.anchors
-        return torch.stack([self.target.anchors_for(name).to(current.device) for name in self.export_classes] or [current])
+    def _has_scales(self) -> bool:
+        """Whether the post-processor is DP-CLIP's: files of another have no thresholds to move."""
+        return hasattr(self.post_processor, "calibration")
 
     @property
     def _scales(self) -> Tensor:
         """Scale in force, packed, for each class ``(C, 14)``, on the CPU."""
         packed = self.post_processor.calibration.scale.packed().detach().cpu().float()
-        return packed.repeat(max(1, len(self.export_classes)), 1)
+        return packed.repeat(max(1, len(self._classes)), 1)
 
     @property
     def _other_inputs(self) -> dict[str, Tensor]:
         """Inputs of a traced model beside the images."""
-        if self._calibration is None:
+        if not self._has_scales:
             return {}
-        chosen = {CLASS: torch.zeros(1, dtype=torch.int64)} if len(self.export_classes) > 1 else {}
+        chosen = {CLASS: torch.zeros(1, dtype=torch.int64)} if len(self._classes) > 1 else {}
         return {SCALES: self._scales, **chosen}
 
     def _metadata(self) -> Metadata:
@@ -230,13 +204,13 @@ class DPCLIPExport(ExportMixin):
             learned_from=known.learned_from,
             domain=processor.domain,
             is_normalised=processor.enable_normalization,
-            classes=[DeployedClass(name, scale, threshold_basis) for name in self.export_classes or [self.target.anchor_class]],
+            classes=[DeployedClass(name, scale, threshold_basis) for name in self._classes or [self.target.anchor_class]],
             version=package_versions()["anomalib-dpclip"],
         )
 
     def _require_exportable(self) -> None:
         """Have anchors and references, before anything is written."""
-        if not self.export_classes and not self.model.anchors.any():
+        if not self._classes and not self.model.anchors.any():
             raise ValueError(
                 "there is nothing to export, the model knows no class yet: give trained adapters with --ckpt_path or "
                 "--model.weights, and what the images show with --model.class_name"
@@ -244,9 +218,9 @@ class DPCLIPExport(ExportMixin):
         self.prepare_export()
         if self.scorer.name == "memory":
             self._require_one_class("photos show what one target should look like; export a file for each")
-        if self._calibration is None:
+        if not self._has_scales:
             self._require_one_class("classes need DPCLIP's own post-processor")
 
     def _require_one_class(self, why: str) -> None:
-        if len(self.export_classes) > 1:
-            raise ValueError(f"--model.export.classes {','.join(self.export_classes)}: {why}")
+        if len(self._classes) > 1:
+            raise ValueError(f"--model.export.classes {','.join(self._classes)}: {why}")

@@ -1,20 +1,29 @@
 """What an exported file says of itself: class, backbone, adapters, thresholds and what these rest on."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from anomalib_dpclip.files.plain_data import plain_data
-
-Table = TypeVar("Table")
 
 METADATA_KEY = "dpclip"
 """Under which ONNX's metadata and OpenVINO's runtime information hold it."""
 
 FORMAT_VERSION = 1
 """Of the metadata; a file with a higher one is refused."""
+
+SCALES = "scales"
+"""Name of a file's table of packed scales: an input while it is exported, so that nothing is computed from it beforehand."""
+
+PIXEL_THRESHOLD, IMAGE_THRESHOLD = 6, 11
+"""Places of the thresholds in a packed `post_processing.scale.Scale`, which showing a file need not import."""
+
+CLASS = "class"
+"""Name of the input that chooses one of several classes, by its number from 0."""
+
+RAW_SCORE = "raw_score"
+"""Name of the image score before its normalisation."""
 
 
 @dataclass
@@ -37,15 +46,12 @@ class Metadata:
     """What a file says.
 
     Attributes:
-        backbone: Name of the CLIP backbone.
-        pretrained: Its weights, in words.
+        pretrained: Weights of the CLIP backbone, in words.
         adapters: Digest of the adapters, as ``dpclip adapters`` shows it.
         learned_from: Data sets and classes that the adapters learned from.
-        domain: Of scores and maps.
         is_normalised: Whether maps are normalised; else they are raw.
         classes: Its classes, the first being the default.
         version: Of this package.
-        format_version: Of the metadata.
     """
 
     backbone: str
@@ -54,7 +60,7 @@ class Metadata:
     learned_from: list[str]
     domain: str
     is_normalised: bool
-    classes: list[DeployedClass] = field(default_factory=list)
+    classes: list[DeployedClass]
     version: str = ""
     format_version: int = FORMAT_VERSION
 
@@ -64,15 +70,9 @@ class Metadata:
 
 
 def metadata_from(text: str | None, path: Path) -> Metadata:
-    """What a file's text says.
-
-    Raises:
-        ValueError: If there is none, it is of a newer version, or damaged.
-    """
+    """What a file's text says; a ValueError if there is none, it is of a newer version, or damaged."""
     if text is None:
-        raise ValueError(
-            f"{path} has no thresholds that could be moved: it was exported by another package, or with another post-processor"
-        )
+        raise ValueError(f"{path} has no thresholds that could be moved: it was exported by another package or post-processor")
     try:
         values: Any = plain_data(json.loads(text))
         newer = values["format_version"] > FORMAT_VERSION
@@ -85,16 +85,8 @@ def metadata_from(text: str | None, path: Path) -> Metadata:
     return known
 
 
-def table_of_scales(found: Sequence[Table], path: Path) -> Table:
-    """The table of thresholds of a file, whatever its format.
-
-    Args:
-        found: What the file has by the table's name.
-        path: The file.
-
-    Raises:
-        ValueError: If there is none.
-    """
+def table_of_scales(found: list[Any], path: Path) -> Any:
+    """The one table of scales of a file, of what it has by that name; a ValueError if there is none."""
     if not found:
         raise ValueError(f"{path}: its thresholds are gone, another tool has rewritten the file; export it anew")
     return found[0]

@@ -7,26 +7,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from anomalib_dpclip.deploy.deployed import CLASS, RAW_SCORE, SCALES
-from anomalib_dpclip.deploy.metadata import METADATA_KEY, Metadata, metadata_from, table_of_scales
+from anomalib_dpclip.deploy.metadata import CLASS, METADATA_KEY, RAW_SCORE, SCALES, Metadata, metadata_from, table_of_scales
 from anomalib_dpclip.files.atomic_write import atomic_write
 
 Array = npt.NDArray[np.float32]
 
 
 class OnnxFile:
-    """An ONNX file of this package.
-
-    Args:
-        path: The file.
-
-    Attributes:
-        metadata: What it says of itself.
-        scales: Packed scales in force ``(C, 14)``.
-
-    Raises:
-        ValueError: If it cannot be read, or is of another package.
-    """
+    """An ONNX file: what it says of itself, and its packed scales ``(C, 14)``; a ValueError if it is none of this package."""
 
     def __init__(self, path: Path) -> None:
         from google.protobuf.message import DecodeError
@@ -43,13 +31,8 @@ class OnnxFile:
         self.scales: Array = np.array(numpy_helper.to_array(table_of_scales(tables, path)))
 
     def write(self, raw_score: bool | None = None) -> None:
-        """Write the file with its scales and metadata as they are now, the whole file or none.
-
-        Args:
-            raw_score: Whether it gives the raw image score; by default as before.
-        """
-        finish_onnx(self._proto, self.scales, self.metadata, raw_score)
-        _save(self._proto, self.path)
+        """Write the whole file or none, with its scales and metadata as they are now; `raw_score` as in `_finish`."""
+        _finish(self._proto, self.path, self.scales, self.metadata, raw_score)
 
     def runner(self) -> Callable[[Array, int], dict[str, Array]]:
         """From an image ``(1, 3, H, W)`` in [0, 1] and the number of its class to the outputs by their names."""
@@ -75,11 +58,7 @@ class OnnxFile:
 def finish_exported(path: Path, scales: Array, metadata: Metadata, raw_score: bool) -> None:
     """Turn what torch has exported into a file of this package, in its place.
 
-    Args:
-        path: The file, whose second input is the table of scales, and the third, if any, the class.
-        scales: The table ``(C, 14)``.
-        metadata: What the file is to say of itself.
-        raw_score: Whether it gives the raw image score.
+    The second input is the table of scales ``(C, 14)``, which becomes a constant; the third, if any, is the class.
     """
     from onnx import numpy_helper
 
@@ -87,23 +66,23 @@ def finish_exported(path: Path, scales: Array, metadata: Metadata, raw_score: bo
     if len(metadata.classes) > 1:  # an input with a value of its own may be left out
         proto.graph.initializer.append(numpy_helper.from_array(np.zeros(1, np.int64), CLASS))
     _remove(proto.graph.input, SCALES)
-    finish_onnx(proto, scales, metadata, raw_score)
-    _save(proto, path)
+    _finish(proto, path, scales, metadata, raw_score)
 
 
-def finish_onnx(proto: Any, scales: Array, metadata: Metadata, raw_score: bool | None) -> None:
-    """Put scales and metadata into a model, and take the raw score in or out of its outputs."""
-    from onnx import helper, numpy_helper
+def _finish(proto: Any, path: Path, scales: Array, metadata: Metadata, raw_score: bool | None) -> None:
+    """Write a model with these scales and metadata, its raw score in or out of its outputs, by default as before."""
+    import onnx
 
     graph = proto.graph
     _remove(graph.initializer, SCALES)
-    graph.initializer.append(numpy_helper.from_array(scales.astype(np.float32), SCALES))
+    graph.initializer.append(onnx.numpy_helper.from_array(scales.astype(np.float32), SCALES))
     others = {each.key: each.value for each in proto.metadata_props}
-    helper.set_model_props(proto, others | {METADATA_KEY: metadata.as_text()})
-    if raw_score is None:
-        return
-    known = [*_remove(graph.output, RAW_SCORE), *_remove(graph.value_info, RAW_SCORE)][:1]
-    (graph.output if raw_score else graph.value_info).extend(known)
+    onnx.helper.set_model_props(proto, others | {METADATA_KEY: metadata.as_text()})
+    if raw_score is not None:
+        known = [*_remove(graph.output, RAW_SCORE), *_remove(graph.value_info, RAW_SCORE)][:1]
+        (graph.output if raw_score else graph.value_info).extend(known)
+    with atomic_write(path) as unfinished:
+        onnx.save(proto, unfinished)
 
 
 def _remove(items: Any, name: str) -> list[Any]:
@@ -118,10 +97,3 @@ def _load(path: Path) -> Any:
     import onnx
 
     return onnx.load(path, load_external_data=False)  # weights beside a large file stay where they are
-
-
-def _save(proto: Any, path: Path) -> None:
-    import onnx
-
-    with atomic_write(path) as unfinished:
-        onnx.save(proto, unfinished)

@@ -8,25 +8,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from anomalib_dpclip.deploy.deployed import CLASS, RAW_SCORE, SCALES
-from anomalib_dpclip.deploy.metadata import METADATA_KEY, Metadata, metadata_from, table_of_scales
+from anomalib_dpclip.deploy.metadata import CLASS, METADATA_KEY, RAW_SCORE, SCALES, Metadata, metadata_from, table_of_scales
 
 Array = npt.NDArray[np.float32]
 
 
 class OpenVINOFile:
-    """An OpenVINO file of this package.
-
-    Args:
-        path: The ``.xml`` file; its ``.bin`` lies beside it.
-
-    Attributes:
-        metadata: What it says of itself.
-        scales: Packed scales in force ``(C, 14)``.
-
-    Raises:
-        ValueError: If it cannot be read, or is of another package.
-    """
+    """An OpenVINO file of this package, its ``.bin`` beside the ``.xml``; as `OnnxFile`."""
 
     def __init__(self, path: Path) -> None:
         import openvino
@@ -44,16 +32,12 @@ class OpenVINOFile:
         self.scales: Array = np.array(self._table.data)
 
     def write(self, raw_score: bool | None = None) -> None:
-        """Write both files with scales and metadata as they are now.
-
-        Args:
-            raw_score: Whether it gives the raw image score; by default as before.
-        """
+        """Write both files with scales and metadata as they are now, the raw score in or out, by default as before."""
         constant = _constant(self.scales)
         self._table.output(0).replace(constant.output(0))
         self._table = constant
         if raw_score is not None:
-            give_raw_score(self._model, raw_score)
+            _give_raw_score(self._model, raw_score)
         save(self._model, self.path, self.metadata)
 
     def runner(self) -> Callable[[Array, int], dict[str, Array]]:
@@ -63,10 +47,8 @@ class OpenVINOFile:
         compiled = openvino.Core().compile_model(self._model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
         def run(image: Array, number: int) -> dict[str, Array]:
-            inputs: dict[Any, Any] = {0: image}
-            if len(self.metadata.classes) > 1:
-                inputs[CLASS] = np.array([number])
-            results = compiled(inputs)
+            chosen: dict[Any, Any] = {CLASS: np.array([number])} if len(self.metadata.classes) > 1 else {}
+            results = compiled({0: image} | chosen)
             return {output.get_any_name(): results[output] for output in results}
 
         return run
@@ -79,30 +61,20 @@ class OpenVINOFile:
 
 
 def finish_converted(model: Any, path: Path, scales: Array, metadata: Metadata, raw_score: bool) -> None:
-    """Write a converted model as a file of this package.
+    """Write a converted model as a file of this package, an ``.xml`` and its ``.bin``.
 
-    Args:
-        model: The model, one input of which is the table of scales.
-        path: The ``.xml`` file to write.
-        scales: The table ``(C, 14)``.
-        metadata: What the file is to say of itself.
-        raw_score: Whether it gives the raw image score.
+    The table of scales ``(C, 14)``, one of its inputs, becomes a constant, which no compression rounds.
     """
-    fix_scales(model, scales)
-    make_class_optional(model)
-    give_raw_score(model, raw_score)
-    save(model, path, metadata)
-
-
-def fix_scales(model: Any, scales: Array) -> None:
-    """Make the table of scales, an input of a converted model, a constant of it, which no compression rounds."""
     for parameter in model.get_parameters():
         if SCALES in parameter.output(0).get_names():
             parameter.output(0).replace(_constant(scales).output(0))
             model.remove_parameter(parameter)
+    _make_class_optional(model)
+    _give_raw_score(model, raw_score)
+    save(model, path, metadata)
 
 
-def make_class_optional(model: Any) -> None:
+def _make_class_optional(model: Any) -> None:
     """Let the class, where it is an input, be left out: an input of no or one number, without which it is the first."""
     from openvino import Dimension, PartialShape, opset13
 
@@ -119,7 +91,7 @@ def make_class_optional(model: Any) -> None:
         model.add_parameters([optional])
 
 
-def give_raw_score(model: Any, wanted: bool) -> None:
+def _give_raw_score(model: Any, wanted: bool) -> None:
     """Take the raw image score in or out of a model's outputs; inside it keeps its name."""
     given = [each for each in model.get_results() if RAW_SCORE in each.input_value(0).get_names()]
     if wanted and not given:

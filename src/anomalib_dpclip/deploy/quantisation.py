@@ -24,45 +24,29 @@ CALIBRATION_IMAGES = 64
 
 
 def require_quantisable(compression_type: CompressionType | None, tiles: int) -> None:
-    """Make sure that a file can be compressed, before it takes minutes to write: NNCF cannot make a graph of a loop.
-
-    Args:
-        compression_type: What is asked for.
-        tiles: Number of tiles along each side, as in `DPCLIP`.
-
-    Raises:
-        ValueError: If there is no such compression of such a model.
-    """
+    """Refuse to compress a model of so many tiles a side in vain: its file takes minutes to write."""
     if compression_type == CompressionType.INT8_ACQ:
         raise ValueError("INT8_ACQ is not offered for DPCLIP: use INT8_PTQ, or INT8 (weights)")
-    if compression_type == CompressionType.INT8_PTQ and tiles > 1:
-        raise ValueError(
-            f"INT8_PTQ cannot quantise a model with tiles={tiles}: use INT8 (weights) or FP16, or one with tiles=1"
-        )
+    if compression_type == CompressionType.INT8_PTQ and tiles > 1:  # NNCF cannot make a graph of a loop
+        raise ValueError(f"INT8_PTQ cannot quantise a model with tiles={tiles}: use INT8 (weights), FP16 or tiles=1")
 
 
 def compressed(
-    model: Any,
-    compression_type: CompressionType | None,
-    datamodule: AnomalibDataModule | None,
-    others: Mapping[str, np.ndarray],
+    model: Any, kind: CompressionType | None, datamodule: AnomalibDataModule | None, others: Mapping[str, np.ndarray]
 ) -> Any:
-    """An OpenVINO model in fewer bits.
+    """An OpenVINO model in fewer bits; a loop over tiles may be changed in place.
 
     Args:
-        model: The model in fp32. A loop over tiles may be changed in place.
-        compression_type: What is asked for; ``None`` leaves it as it is.
-        datamodule: Target, of whose normal training images ``INT8_PTQ`` takes the ranges of activations.
+        model: The model in fp32.
+        kind: What is asked for; ``None`` leaves it as it is.
+        datamodule: Target, of whose normal training images ``INT8_PTQ`` takes the ranges of activations; it may not lack any.
         others: Inputs of the model beside the images, with a value each.
-
-    Raises:
-        ValueError: If ``INT8_PTQ`` has no normal training images.
     """
-    if compression_type == CompressionType.FP16:
+    if kind == CompressionType.FP16:
         return _with_half_precision_weights(model)
-    if compression_type == CompressionType.INT8:
+    if kind == CompressionType.INT8:
         return _compress_weights(model)
-    if compression_type == CompressionType.INT8_PTQ:
+    if kind == CompressionType.INT8_PTQ:
         return _quantise(model, normal_images(datamodule), others)
     return model
 
@@ -84,8 +68,7 @@ def _compress_weights(model: Any) -> Any:
     if not loops:
         return nncf.compress_weights(model)
     for loop in loops:  # the tower is in what is repeated; of its copy NNCF can make a graph, of a converted loop it cannot
-        repeated = loop.get_function().clone()
-        loop.set_function(nncf.compress_weights(repeated))
+        loop.set_function(nncf.compress_weights(loop.get_function().clone()))
     return model
 
 
@@ -93,10 +76,9 @@ def _quantise(model: Any, images: list[np.ndarray], others: Mapping[str, np.ndar
     import nncf
 
     inputs: dict[int | str, np.ndarray] = dict(others.items())
-    products = products_with_weights(model)
     nodes = [node for node in model.get_ordered_ops() if node.get_type_name() not in {"Constant", "Parameter", "Result"}]
-    kept = sorted({node.get_friendly_name() for node in nodes} - products)
-    logger.info("quantising %d products with weights, %d other operations stay as they are", len(products), len(kept))
+    kept = sorted({node.get_friendly_name() for node in nodes if not _is_product_with_weights(node)})
+    logger.info("quantising %d products with weights, %d other operations stay as they are", len(nodes) - len(kept), len(kept))
     return nncf.quantize(
         model,
         nncf.Dataset(images, lambda image: inputs | {0: image}),
@@ -107,11 +89,7 @@ def _quantise(model: Any, images: list[np.ndarray], others: Mapping[str, np.ndar
 
 
 def normal_images(datamodule: AnomalibDataModule | None) -> list[np.ndarray]:
-    """Normal training images ``(1, 3, H, W)`` of a target, evenly chosen where there are many.
-
-    Raises:
-        ValueError: If there are none.
-    """
+    """Normal training images ``(1, 3, H, W)`` of a target, evenly chosen where there are many; a ValueError without any."""
     if datamodule is None:
         raise ValueError("INT8_PTQ needs the target's normal images: name its data set with --data")
     datamodule.prepare_data()
@@ -125,13 +103,9 @@ def normal_images(datamodule: AnomalibDataModule | None) -> list[np.ndarray]:
     return [np.asarray(dataset[int(index)].image)[None] for index in normal[chosen]]
 
 
-def products_with_weights(model: Any) -> set[str]:
-    """Names of the products of tokens with a matrix of weights; those with one direction, a similarity, are none."""
-    return {
-        node.get_friendly_name()
-        for node in model.get_ordered_ops()
-        if node.get_type_name() == "MatMul" and any(_is_weight_matrix(node.input_value(side)) for side in range(2))
-    }
+def _is_product_with_weights(node: Any) -> bool:
+    """Whether a node multiplies tokens by a matrix of weights; a product with one direction, a similarity, is none."""
+    return node.get_type_name() == "MatMul" and any(_is_weight_matrix(node.input_value(side)) for side in range(2))
 
 
 def _is_weight_matrix(value: Any) -> bool:

@@ -5,16 +5,15 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from anomalib_dpclip.deploy.metadata import Metadata
+from anomalib_dpclip.deploy.metadata import IMAGE_THRESHOLD, PIXEL_THRESHOLD, Metadata
 from anomalib_dpclip.files.plain_data import printable
 
-if TYPE_CHECKING:  # imported by what needs it, after everything that can be wrong with the arguments
+if TYPE_CHECKING:  # imported by what needs it: a file is shown without torch, and all but pictures are without anomalib
     from torch import Tensor
 
     from anomalib_dpclip.deploy.onnx_file import OnnxFile
     from anomalib_dpclip.deploy.openvino_file import OpenVINOFile
     from anomalib_dpclip.post_processing.scale import Scale
-    from anomalib_dpclip.post_processing.thresholds import Thresholds
 
     ExportedFile: TypeAlias = OnnxFile | OpenVINOFile
 
@@ -43,29 +42,22 @@ def threshold(
         class_name: Class whose thresholds are moved, in a file of several.
         raw_score: Whether the file gives ``raw_score``, the image score before its normalisation, beside the others.
             anomalib's ``OpenVINOInferencer`` refuses files that do.
-
-    Raises:
-        FileNotFoundError: If the file, or the folder of images, is not there.
-        ValueError: If it is no file of this package, a threshold is out of range, or arguments do not go together.
-        ModuleNotFoundError: If the file's runtime is not installed.
     """
     _require_consistent(image, pixel, from_, rate)
     exported = read_exported(file)
-
-    import torch
-
-    from anomalib_dpclip.post_processing.scale import unpacked
-
     is_moved = any(value is not None for value in (image, pixel, from_))
     if is_moved:
+        import torch
+
+        from anomalib_dpclip.post_processing.scale import unpacked
+
         number = _number_of(exported.metadata, class_name, file)
-        current = unpacked(torch.from_numpy(exported.scales[number]))
-        chosen = _by_hand(current, image, pixel)
+        current, known = unpacked(torch.from_numpy(exported.scales[number])), exported.metadata.classes[number]
         if from_ is not None and rate is not None:
-            chosen = _from_images(exported, number, current, from_, rate)
-        known = exported.metadata.classes[number]
-        exported.scales[number] = unpacked(torch.tensor(known.scale)).with_thresholds(chosen.image, chosen.pixel).packed()
-        known.threshold_basis = chosen.threshold_basis
+            *chosen, known.threshold_basis = _from_images(exported, number, current, from_, rate)
+        else:
+            *chosen, known.threshold_basis = _by_hand(current, image, pixel)
+        exported.scales[number] = unpacked(torch.tensor(known.scale)).with_thresholds(*chosen).packed()
     if is_moved or raw_score is not None:
         exported.write(raw_score)
     for key, value in _description(file, exported).items():
@@ -73,12 +65,7 @@ def threshold(
 
 
 def read_exported(file: Path) -> "ExportedFile":
-    """An exported file of either kind.
-
-    Raises:
-        FileNotFoundError: If it is not there.
-        ValueError: If it is of another kind or package, or cannot be read.
-    """
+    """An exported file of either kind; raises as `threshold`."""
     if not file.is_file():
         raise FileNotFoundError(f"there is no exported file {file}")
     if file.suffix not in {".onnx", ".xml"}:
@@ -87,9 +74,8 @@ def read_exported(file: Path) -> "ExportedFile":
     from anomalib_dpclip.deploy.onnx_file import OnnxFile
     from anomalib_dpclip.deploy.openvino_file import OpenVINOFile
 
-    kinds: dict[str, type[ExportedFile]] = {".onnx": OnnxFile, ".xml": OpenVINOFile}
     try:
-        return kinds[file.suffix](file)
+        return OnnxFile(file) if file.suffix == ".onnx" else OpenVINOFile(file)
     except ModuleNotFoundError as error:
         extra = {".onnx": "onnx", ".xml": "openvino"}[file.suffix]
         raise ModuleNotFoundError(f"{file} needs the package {error.name}: pip install 'anomalib-dpclip[{extra}]'") from error
@@ -97,9 +83,7 @@ def read_exported(file: Path) -> "ExportedFile":
 
 def _require_consistent(image: float | None, pixel: float | None, folder: Path | None, rate: float | None) -> None:
     if (folder is None) != (rate is None):
-        raise ValueError(
-            "--from FOLDER and --rate RATE go together: images to set thresholds from, and how many may exceed them"
-        )
+        raise ValueError("--from FOLDER and --rate RATE go together: normal images, and how many may exceed the thresholds")
     if folder is not None and (image is not None or pixel is not None):
         raise ValueError("--from sets both thresholds: leave --image and --pixel out")
     if rate is not None and not 0 <= rate < 1:
@@ -116,13 +100,9 @@ def _number_of(metadata: Metadata, class_name: str | None, path: Path) -> int:
     return names.index(class_name)
 
 
-def _by_hand(current: "Scale", image: float | None, pixel: float | None) -> "Thresholds":
-    """Thresholds that were given, the other as it is.
-
-    Raises:
-        ValueError: If one cannot be reached by any image.
-    """
-    from anomalib_dpclip.post_processing.thresholds import NO_GUARANTEE, Thresholds
+def _by_hand(current: "Scale", image: float | None, pixel: float | None) -> tuple[float, float, str]:
+    """Image and pixel threshold, given or as they are, and what they rest on; refused if no image could reach one."""
+    from anomalib_dpclip.post_processing.conformal import NO_GUARANTEE
 
     given, values = [], []
     for name, value, points in (("image", image, current.score_knots), ("pixel", pixel, current.map_knots)):
@@ -134,24 +114,25 @@ def _by_hand(current: "Scale", image: float | None, pixel: float | None) -> "Thr
             )
         given += [] if value is None else [name]
         values.append(known if value is None else value)
-    return Thresholds(values[0], values[1], f"the {' and '.join(given)} threshold was set by hand; {NO_GUARANTEE}")
+    return values[0], values[1], f"the {' and '.join(given)} threshold was set by hand; {NO_GUARANTEE}"
 
 
-def _from_images(exported: "ExportedFile", number: int, current: "Scale", folder: Path, rate: float) -> "Thresholds":
+def _from_images(
+    exported: "ExportedFile", number: int, current: "Scale", folder: Path, rate: float
+) -> tuple[float, float, str]:
     """Thresholds that new normal images like these exceed at a rate, by the file's own scores and maps of them."""
     import torch
 
     from anomalib_dpclip.post_processing.conformal import false_alarm_threshold, guarantee_of, too_few
-    from anomalib_dpclip.post_processing.thresholds import Thresholds
 
     scores, peaks = (torch.tensor(values) for values in zip(*_raw_values(exported, number, current, folder), strict=True))
-    if rate and too_few(len(scores), Fraction(str(rate))):
-        print(f"{too_few(len(scores), Fraction(str(rate)))}: the strictest threshold is set")  # noqa: T201
+    if rate and (missing := too_few(len(scores), Fraction(str(rate)))):
+        print(f"{missing}: the strictest threshold is set")  # noqa: T201
     image, pixel = (
         false_alarm_threshold(values, rate) + ROUNDING * float(points[-1] - points[0])
         for values, points in ((scores, current.score_knots), (peaks, current.map_knots))
     )
-    return Thresholds(image, pixel, guarantee_of(len(scores), rate, f" of {folder.resolve().name}"))
+    return image, pixel, guarantee_of(len(scores), rate, f" of {folder.resolve().name}")
 
 
 def _raw_values(exported: "ExportedFile", number: int, current: "Scale", folder: Path) -> Iterator[tuple[float, float]]:
@@ -185,10 +166,6 @@ def raw_value(normalised: float, points: "Tensor") -> float:
 
 
 def _description(file: Path, exported: "ExportedFile") -> dict[str, str]:
-    import torch
-
-    from anomalib_dpclip.post_processing.scale import unpacked
-
     known = exported.metadata
     lines = {
         "file": str(file),
@@ -197,11 +174,10 @@ def _description(file: Path, exported: "ExportedFile") -> dict[str, str]:
         "domain": known.domain,
     }
     for index, (each, scale) in enumerate(zip(known.classes, exported.scales, strict=True)):
-        scores = unpacked(torch.from_numpy(scale))
         number = f" {index}" if len(known.classes) > 1 else ""
         lines |= {
             f"class{number}": each.name or "unknown",
-            f"thresholds{number}": f"image {scores.score_knots[2]:.4f}, pixel {scores.map_knots[2]:.4f} (raw)",
+            f"thresholds{number}": f"image {scale[IMAGE_THRESHOLD]:.4f}, pixel {scale[PIXEL_THRESHOLD]:.4f} (raw)",
             f"basis{number}": each.threshold_basis or "unknown",
         }
     return lines

@@ -10,11 +10,8 @@ from pathlib import Path
 def atomic_write(path: Path) -> Iterator[Path]:
     """Write a file beside its place; it takes the place when the block ends well, and is removed when it does not.
 
-    Args:
-        path: The file; its folder is made if there is none.
-
     Yields:
-        Where to write: a hidden name with the same suffix, of this process alone.
+        Where to write, in a folder that is there: a hidden name with the same suffix, of this process alone.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")

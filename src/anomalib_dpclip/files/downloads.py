@@ -9,7 +9,6 @@ from urllib.request import Request, urlopen
 DOWNLOAD_TIMEOUT = 30
 """Seconds without a byte after which a download gives up; open_clip's and anomalib's own would wait for ever."""
 
-
 ANSWER_TIMEOUT = 10
 """Seconds after which a hub that does not answer at all is taken for one that is not there."""
 
@@ -27,9 +26,6 @@ def network_timeout() -> Iterator[None]:
 
 def require_hub(repository: str) -> None:
     """Ask whether the Hugging Face hub answers at all, before its client tries for a minute; not for what is in its cache.
-
-    Args:
-        repository: Of the file that is wanted.
 
     Raises:
         OSError: If there is no answer.

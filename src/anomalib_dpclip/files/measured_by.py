@@ -10,11 +10,7 @@ PACKAGES = ("anomalib-dpclip", "anomalib", "lightning", "torch", "open_clip_torc
 
 
 def measured_by(command: str) -> dict[str, str]:
-    """Command, commit, versions and machine, in words.
-
-    Args:
-        command: What to type to measure again.
-    """
+    """Command to type to measure again, commit, versions and machine, in words."""
     versions = {"python": platform.python_version()} | package_versions()
     return {
         "command": command,
@@ -45,14 +41,10 @@ def _commit() -> str:
 def _machine() -> str:
     import torch
 
-    parts = [platform.system(), _processor(), f"{os.cpu_count()} CPUs, {torch.get_num_threads()} threads"]
-    parts += [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    return ", ".join(parts)
-
-
-def _processor() -> str:
-    # Linux names the model only here; platform.processor() gives the architecture or nothing.
+    # Linux names the processor only here; platform.processor() gives the architecture or nothing.
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.processor() or platform.machine()
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    processor = named[0] if named else platform.processor() or platform.machine()
+    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return ", ".join([platform.system(), processor, f"{os.cpu_count()} CPUs, {torch.get_num_threads()} threads", *gpus])

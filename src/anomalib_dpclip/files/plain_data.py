@@ -1,7 +1,7 @@
 """Plain data from files of unknown origin: small, and safe to show on a terminal."""
 
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from itertools import count
 from typing import Any
 
 MOST_VALUES = 10_000
@@ -19,9 +19,7 @@ def plain_data(value: Any) -> Any:
     Raises:
         ValueError: For anything else, and for deeper or larger data than any honest description is.
     """
-    if sum(1 for _ in islice(_values(value, 0), MOST_VALUES + 1)) > MOST_VALUES:
-        raise ValueError(f"more than {MOST_VALUES} values")
-    return _copy(value)
+    return _copy(value, 0, count(1))
 
 
 def printable(text: str) -> str:
@@ -39,22 +37,15 @@ def is_list(value: Any) -> bool:
     return isinstance(value, Sequence) and not isinstance(value, str)
 
 
-def _values(value: Any, depth: int) -> Iterator[Any]:
-    if depth > _DEEPEST:
-        raise ValueError(f"nested deeper than {_DEEPEST} levels")
-    yield value
-    if isinstance(value, list | tuple | dict):
-        for each in value.values() if isinstance(value, dict) else value:
-            yield from _values(each, depth + 1)
-
-
-def _copy(value: Any) -> Any:
+def _copy(value: Any, depth: int, seen: Iterator[int]) -> Any:
+    if depth > _DEEPEST or next(seen) > MOST_VALUES:
+        raise ValueError(f"nested deeper than {_DEEPEST} levels, or more than {MOST_VALUES} values")
     if isinstance(value, str):
         return printable(value)
     if value is None or isinstance(value, int | float):
         return value
     if isinstance(value, list | tuple):
-        return [_copy(each) for each in value]
+        return [_copy(each, depth + 1, seen) for each in value]
     if isinstance(value, dict) and all(isinstance(name, str) for name in value):
-        return {printable(name): _copy(each) for name, each in value.items()}
+        return {printable(name): _copy(each, depth + 1, seen) for name, each in value.items()}
     raise ValueError(f"a {type(value).__name__} is no plain data")

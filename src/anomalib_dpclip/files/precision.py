@@ -1,7 +1,4 @@
-"""Where mixed precision must not reach: similarities are differences of nearly equal numbers.
-
-DP-CLIP (Feature Decoupling and Channel Purification) is published in single precision throughout.
-"""
+"""Where mixed precision must not reach: similarities are differences of nearly equal numbers."""
 
 from contextlib import AbstractContextManager, nullcontext
 
@@ -14,9 +11,6 @@ def full_precision(tensor: Tensor) -> AbstractContextManager:
 
     Autocast computes products and convolutions in half precision, even of single-precision operands: of a whole anomaly
     map some twenty different values would be left. Outside autocast nothing is entered, so nothing is exported.
-
-    Args:
-        tensor: Any tensor on the device.
     """
     kind = tensor.device.type
     return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()

@@ -35,12 +35,7 @@ def keeps_precision(kind: Module) -> Module:
 
 
 def timm_tokens(trunk: Any, patches: Tensor) -> Tensor:
-    """Tokens of a timm vision transformer before its first layer: its loop over layers has no other beginning.
-
-    Args:
-        trunk: The transformer.
-        patches: What its ``patch_embed`` makes of images.
-    """
+    """Tokens of a timm vision transformer's ``patch_embed`` before its first layer: its loop has no other beginning."""
     tokens = trunk._pos_embed(patches)  # noqa: SLF001
     return tokens[0] if isinstance(tokens, tuple) else tokens  # Eva's come with the rotary positions
 

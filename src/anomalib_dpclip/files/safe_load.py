@@ -7,31 +7,17 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-EXPORTED = (".pt", ".onnx", ".xml", ".bin")
-"""Suffixes of exported models, which are not taken apart again."""
+_EXPORTED = (".pt", ".onnx", ".xml", ".bin")
 
 # What zipfile and the unpickler raise on bytes that they cannot make sense of.
 _UNREADABLE = (
-    zipfile.BadZipFile,
-    zlib.error,
-    struct.error,
-    pickle.UnpicklingError,
-    RuntimeError,
-    EOFError,
-    OSError,
-    LookupError,
-    ValueError,
-    AttributeError,
-    TypeError,
-    OverflowError,
+    *(zipfile.BadZipFile, zlib.error, struct.error, pickle.UnpicklingError, RuntimeError, EOFError, OSError),
+    *(LookupError, ValueError, AttributeError, TypeError, OverflowError),
 )
 
 
 def load_plain(path: Path) -> Any:
     """Load tensors and plain data that `torch.save` wrote, to the CPU, in about as much memory as the file is long.
-
-    Args:
-        path: The file.
 
     Raises:
         ValueError: If it is anything else, or damaged; names the file.
@@ -46,10 +32,10 @@ def load_plain(path: Path) -> Any:
                     raise zipfile.BadZipFile(f"the checksum of {damaged} is wrong")
         return torch.load(path, map_location="cpu", weights_only=True)
     except _UNREADABLE as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         if "weights_only" in str(error):  # torch goes on to say how to load it all the same
             reason = "it holds more than tensors and plain data"
-        if path.suffix in EXPORTED:
+        if path.suffix in _EXPORTED:
             reason += ". If it is an exported model, give the checkpoint or the adapters that it was made of"
         raise ValueError(
             f"{path} cannot be read safely (truncated, damaged, of another kind, or with code in it): {reason}"

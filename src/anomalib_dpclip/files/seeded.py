@@ -12,9 +12,6 @@ def seeded(seed: int) -> Iterator[None]:
 
     `torch.manual_seed` would also seed GPUs that `fork_rng` does not restore, and those that come into use later.
 
-    Args:
-        seed: Where the generators start.
-
     Example:
         >>> with seeded(0):
         ...     first = torch.rand(1)

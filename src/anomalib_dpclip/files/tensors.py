@@ -8,12 +8,7 @@ from torch import Tensor
 
 
 def difference_of_tensors(found: Mapping[Any, Any], expected: Mapping[str, Tensor]) -> str | None:
-    """The first difference in names or shapes, in one line whatever the number of tensors; ``None`` without any.
-
-    Args:
-        found: Values by name, of a file.
-        expected: Tensors by name, of a model.
-    """
+    """The first difference in names or shapes of a file and a model, in one line; ``None`` without any."""
     differing = (("missing", expected.keys() - found.keys()), ("too many", found.keys() - expected.keys()))
     parts = [f"{len(names)} tensors {what}, such as {min(names, key=str)!r}" for what, names in differing if names]
     if parts:

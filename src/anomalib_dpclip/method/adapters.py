@@ -1,8 +1,7 @@
 """Channel purification: the only layers that DP-CLIP learns.
 
-DP-CLIP (Feature Decoupling and Channel Purification), channel purification: adapters after the first layers, and
-projectors after the taps, share one block, ``Linear -> GRN -> LeakyReLU``. GRN is Global Response Normalization of ConvNeXt
-V2 (Woo et al., CVPR 2023, arXiv 2301.00808), from timm.
+Adapters after the first layers and projectors after the taps share one block, ``Linear -> GRN -> LeakyReLU``. GRN is Global
+Response Normalization of ConvNeXt V2 (Woo et al., CVPR 2023, arXiv 2301.00808), from timm.
 """
 
 from typing import Literal, get_args
@@ -22,14 +21,10 @@ def unit(tokens: Tensor) -> Tensor:
 
 
 class ChannelPurification(nn.Module):
-    """``Linear(bias=False) -> GRN -> LeakyReLU(0.01)`` over tokens.
+    """``Linear(bias=False) -> GRN -> LeakyReLU(0.01)``, the last if asked for, over tokens.
 
-    Args:
-        in_features: Width of the incoming tokens.
-        out_features: Width of the outgoing tokens.
-        activation: Whether the LeakyReLU is there.
-        pooling: What GRN's norm runs over. ``"tokens"`` makes an image's result independent of its batch; ``"batch"``
-            reproduces the published implementation, whose layer adapters are fed ``(L, B, C)``; ``"none"`` leaves GRN out.
+    Pooling over ``"tokens"`` makes an image's result independent of its batch; ``"batch"`` reproduces the published
+    implementation, whose layer adapters are fed ``(L, B, C)``; ``"none"`` leaves GRN out.
     """
 
     def __init__(self, in_features: int, out_features: int, *, activation: bool, pooling: Pooling) -> None:
@@ -58,13 +53,7 @@ class ChannelPurification(nn.Module):
 
 
 class LayerAdapter(ChannelPurification):
-    """Residual adapter after a frozen transformer layer: ``F' = w a ||F|| / ||a|| + (1 - w) F`` with ``a`` the purified F.
-
-    Args:
-        width: Width of the vision transformer.
-        weight: Share ``w`` of the adapted tokens, in [0, 1].
-        pooling: See `ChannelPurification`.
-    """
+    """Residual adapter after a frozen layer of width C: ``F' = w a ||F|| / ||a|| + (1 - w) F`` with ``a`` the purified F."""
 
     def __init__(self, width: int, *, weight: float = 0.1, pooling: Pooling = "tokens") -> None:
         super().__init__(width, width, activation=True, pooling=pooling)
@@ -78,14 +67,7 @@ class LayerAdapter(ChannelPurification):
 
 
 class Projector(ChannelPurification):
-    """Map from a tap to the joint space of image and text, with unit tokens. Its GRN always pools over tokens.
-
-    Args:
-        width: Width of the vision transformer.
-        embed_dim: Size ``E`` of the joint space.
-        activation: Whether the projector ends in a LeakyReLU; the published commands leave it off.
-        use_grn: Whether the projector has a GRN.
-    """
+    """Map from a tap to the joint space, with unit tokens. Its GRN always pools over tokens; published ones do not activate."""
 
     def __init__(self, width: int, embed_dim: int, *, activation: bool = False, use_grn: bool = True) -> None:
         super().__init__(width, embed_dim, activation=activation, pooling="tokens" if use_grn else "none")

@@ -1,7 +1,8 @@
 """From tokens and text anchors to similarity differences, anomaly maps and detection scores.
 
-DP-CLIP (Feature Decoupling and Channel Purification), inference: ``(100 s_A + 1 - 100 s_N) / 2`` of each tap, summed,
-and ``(V_image . t_A + 1) / 2``; blur and score fusion differ between industrial and medical images.
+Tokens are unit vectors ``(B, L, E)``; anchors ``(E, 2)``, columns normal and abnormal, or ``(B, E, 2)`` where each image has
+its own class. Published: ``(100 s_A + 1 - 100 s_N) / 2`` of each tap, summed, and ``(V_image . t_A + 1) / 2``; the blur differs
+between industrial and medical images.
 """
 
 from collections.abc import Sequence
@@ -33,61 +34,27 @@ TEMPERATURE = 100.0
 
 
 def text_margin(tokens: Tensor, anchors: Tensor) -> Tensor:
-    """Cosine to the abnormal minus cosine to the normal anchor, ``s_A - s_N``.
-
-    Args:
-        tokens: Unit tokens ``(B, L, E)``.
-        anchors: Text anchors ``(E, 2)``, or ``(B, E, 2)`` where each image has its own class.
-
-    Returns:
-        Differences ``(B, L)`` in [-2, 2].
-    """
+    """Cosine to the abnormal minus cosine to the normal anchor, ``s_A - s_N``: ``(B, L)`` in [-2, 2]."""
     # One product with the difference of the anchors, not two and a subtraction.
     direction = anchors[..., 1] - anchors[..., 0]
     with full_precision(tokens):
         return (tokens.float() @ direction.float().unsqueeze(-1)).squeeze(-1)
 
 
-def to_grid(values: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Arrange values of tokens ``(B, L)`` as maps ``(B, 1, rows, columns)``."""
-    return values.unflatten(-1, grid).unsqueeze(1)
-
-
 def segmentation_logits(
-    tokens: Tensor,
-    anchors: Tensor,
-    grid: tuple[int, int],
-    image_size: tuple[int, int],
-    temperature: float = TEMPERATURE,
+    tokens: Tensor, anchors: Tensor, grid: tuple[int, int], image_size: tuple[int, int], temperature: float = TEMPERATURE
 ) -> Tensor:
-    """Difference map of one tap at image size, whose sigmoid is the softmax over the two similarity maps.
+    """``100 (s_A - s_N)`` of one tap as ``(B, H, W)``, whose sigmoid is the softmax over the two similarity maps.
 
-    Args:
-        tokens: Unit tokens ``(B, L, E)``.
-        anchors: ``(E, 2)`` or ``(B, E, 2)``.
-        grid: Rows and columns of the token grid.
-        image_size: Height and width ``(H, W)`` of the result.
-        temperature: Factor on the similarities.
-
-    Returns:
-        ``100 (s_A - s_N)`` as ``(B, H, W)``, or another factor than 100.
+    `grid` has the rows and columns of tokens, `image_size` height and width of the result, `temperature` the factor.
     """
-    logits = temperature * to_grid(text_margin(tokens, anchors), grid)
-    return functional.interpolate(logits, image_size, mode="bilinear", align_corners=True).squeeze(1)
+    return resize_map(temperature * text_margin(tokens, anchors).unflatten(-1, grid), image_size)
 
 
 def tap_average(taps: Sequence[Tensor], anchors: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Similarity difference on the token grid, averaged over the taps.
+    """`text_margin` on the token grid, averaged over the taps: ``(B, rows, columns)`` in [-2, 2].
 
     Blur and resize are linear, so the taps are averaged first: the same map, and as many times cheaper as there are taps.
-
-    Args:
-        taps: Unit tokens ``(B, L, E)``, one tensor a tap.
-        anchors: ``(E, 2)`` or ``(B, E, 2)``.
-        grid: Rows and columns of the token grid.
-
-    Returns:
-        Differences ``(B, rows, columns)`` in [-2, 2].
     """
     return torch.stack([text_margin(tokens, anchors) for tokens in taps]).mean(0).unflatten(-1, grid)
 
@@ -99,54 +66,26 @@ def blur_grid(difference: Tensor, domain: Domain) -> Tensor:
         return gaussian_blur(difference.unsqueeze(1), [blur.kernel_size] * 2, [blur.sigma] * 2).squeeze(1)
 
 
-def text_margin_grid(taps: Sequence[Tensor], anchors: Tensor, grid: tuple[int, int], domain: Domain) -> Tensor:
-    """Similarity difference on the token grid, averaged over the taps and blurred: `blur_grid` of `tap_average`."""
-    return blur_grid(tap_average(taps, anchors, grid), domain)
-
-
 def resize_map(values: Tensor, image_size: tuple[int, int]) -> Tensor:
     """Bilinear resize of maps ``(B, rows, columns)`` to ``(B, H, W)``, corners on corners."""
     return functional.interpolate(values.unsqueeze(1), image_size, mode="bilinear", align_corners=True).squeeze(1)
 
 
 def anomaly_map(difference: Tensor) -> Tensor:
-    """Anomaly map of the method, put on [0, 1]: ``0.5 + difference / 4``.
+    """Differences in [-2, 2], averaged over the taps, put on [0, 1]: ``0.5 + difference / 4``.
 
-    The published map is the sum over taps of ``(100 s_A + 1 - 100 s_N) / 2``: an affine function of this one,
-    ``200 T (map - 0.5) + T / 2`` for ``T`` taps. 0.5 is the point of indifference, and no value can leave [0, 1], as anomalib's
-    ranking metrics need.
-
-    Args:
-        difference: Differences averaged over the taps, in [-2, 2], of any shape.
-
-    Returns:
-        Values in [0, 1].
+    The published map is an affine function of this one, ``200 T (map - 0.5) + T / 2`` for ``T`` taps. 0.5 is the point of
+    indifference, and no value can leave [0, 1], as anomalib's ranking metrics need.
     """
     # Rounding can pass a bound by one unit in the last place.
     return (0.5 + difference / 4).clamp(0, 1)
 
 
 def detection_score(detection: Tensor, anchors: Tensor) -> Tensor:
-    """``(V_image . t_A + 1) / 2``.
-
-    Args:
-        detection: Detection features ``(B, E)``, of length at most 1.
-        anchors: ``(E, 2)`` or ``(B, E, 2)``.
-
-    Returns:
-        Scores ``(B,)`` in [0, 1].
-    """
+    """``(V_image . t_A + 1) / 2``: ``(B,)`` in [0, 1] of detection features ``(B, E)``, of length at most 1."""
     return (((detection.float() * anchors[..., 1]).sum(-1) + 1) / 2).clamp(0, 1)
 
 
 def class_token_score(image: Tensor, anchors: Tensor) -> Tensor:
-    """CLIP's own zero-shot score of a whole image, put on [0, 1] as a map is; no part of DP-CLIP.
-
-    Args:
-        image: Unit image features ``(B, E)``.
-        anchors: ``(E, 2)`` or ``(B, E, 2)``.
-
-    Returns:
-        Scores ``(B,)``.
-    """
+    """CLIP's own zero-shot score ``(B,)`` of unit image features ``(B, E)``, on [0, 1] as a map is; no part of DP-CLIP."""
     return anomaly_map(text_margin(image.unsqueeze(1), anchors).squeeze(1))

@@ -1,9 +1,8 @@
 """Training losses of DP-CLIP as pure functions: ``L = L_cls + sum over taps (L_focal + L_dice + L_dice)``.
 
-DP-CLIP (Feature Decoupling and Channel Purification), training: L_cls and L_seg.
-
 The two-way softmax over (normal, abnormal) similarities is a sigmoid of their difference, so every segmentation loss takes
-one difference map instead of two channels: half the memory, the same numbers. The decoupling loss is in `prototypes`.
+one difference map ``(B, H, W)`` instead of two channels: half the memory, the same numbers. Masks ``(B, H, W)`` are true where
+abnormal. The decoupling loss is in `prototypes`.
 """
 
 import torch
@@ -17,60 +16,28 @@ FOCAL_SMOOTHING = 1e-5
 
 
 def focal_loss(logits: Tensor, mask: Tensor, gamma: float = 2.0) -> Tensor:
-    """Focal loss without class weights, mean over pixels: ``-(1 - p_t)^gamma log p_t``.
-
-    Args:
-        logits: Abnormal minus normal similarity ``(B, H, W)``, times 100.
-        mask: Ground truth ``(B, H, W)``, true where abnormal.
-        gamma: Focusing exponent.
-
-    Returns:
-        Scalar loss, >= 0.
-    """
+    """Focal loss without class weights, mean over pixels: ``-(1 - p_t)^gamma log p_t``, of logits as `segmentation_loss`."""
     true_class = torch.sigmoid(torch.where(mask, logits, -logits))
     p_t = true_class * (1 - FOCAL_SMOOTHING) + (1 - true_class) * FOCAL_SMOOTHING + FOCAL_SMOOTHING
     return _mean(-((1 - p_t) ** gamma) * p_t.log())
 
 
 def dice_loss(probability: Tensor, target: Tensor, smooth: float = 1.0) -> Tensor:
-    """Dice loss per image, mean over images: ``1 - (2 sum(p t) + 1) / (sum p + sum t + 1)``.
-
-    Args:
-        probability: Probability ``(B, H, W)`` of one class, in [0, 1].
-        target: Ground truth ``(B, H, W)`` of that class, 0 or 1.
-        smooth: Additive smoothing.
-
-    Returns:
-        Scalar loss in [0, 1].
-    """
+    """Dice loss of one class, mean over images: ``1 - (2 sum(p t) + 1) / (sum p + sum t + 1)``, in [0, 1]."""
     p, t = probability.flatten(1), target.flatten(1).to(probability.dtype)
     overlap = (p * t).sum(1)
     return _mean(1 - (2 * overlap + smooth) / (p.sum(1) + t.sum(1) + smooth))
 
 
 def segmentation_loss(logits: Tensor, mask: Tensor) -> Tensor:
-    """``L_seg`` of one tap: focal loss, and dice loss once for the normal and once for the abnormal class.
-
-    Args:
-        logits: Abnormal minus normal similarity ``(B, H, W)``, times 100.
-        mask: Ground truth ``(B, H, W)``, true where abnormal.
-
-    Returns:
-        Scalar loss.
-    """
+    """``L_seg`` of one tap, of abnormal minus normal similarity times 100: focal loss, and dice loss of either class."""
     return focal_loss(logits, mask) + dice_loss(torch.sigmoid(-logits), ~mask) + dice_loss(torch.sigmoid(logits), mask)
 
 
 def classification_loss(detection: Tensor, anchors: Tensor, label: Tensor) -> Tensor:
-    """``L_cls``: cross-entropy over the raw products of detection feature and anchors, without temperature.
+    """``L_cls``: cross-entropy over the raw products of detection features ``(B, E)`` and anchors, without temperature.
 
-    Args:
-        detection: Detection features ``(B, E)``.
-        anchors: Text anchors ``(B, E, 2)`` of each image's class, columns normal and abnormal.
-        label: 0 (normal) or 1 (anomalous) ``(B,)``.
-
-    Returns:
-        Scalar loss.
+    Anchors ``(B, E, 2)`` are of each image's class, columns normal and abnormal; labels ``(B,)`` 0 (normal) or 1 (anomalous).
     """
     with full_precision(detection):
         return functional.cross_entropy(torch.einsum("be,bek->bk", detection.float(), anchors.float()), label.long())

@@ -1,7 +1,4 @@
-"""The training objective of DP-CLIP: ``L = L_cls + sum over taps (L_seg) + 0.1 sum over taps (L_dec)``.
-
-DP-CLIP (Feature Decoupling and Channel Purification), training: ``L = L_cls + L_seg + 0.1 L_dec``.
-"""
+"""The training objective of DP-CLIP: ``L = L_cls + sum over taps (L_seg) + 0.1 sum over taps (L_dec)``."""
 
 from typing import NamedTuple
 
@@ -16,27 +13,13 @@ from anomalib_dpclip.method.torch_model import DPCLIPModel
 
 
 class Objective(NamedTuple):
-    """Losses of a batch, and what else was computed on the way.
-
-    Attributes:
-        total: What is minimised.
-        classification: ``L_cls``.
-        segmentation: ``L_seg``, summed over the taps.
-        decoupling: ``L_dec``, summed over the taps, not weighted.
-        directions: The last tap's token directions, which the prototypes move towards.
-        taps: Unit tokens ``(B, L, E)``, one tensor a tap.
-        detection: Detection features ``(B, E)``.
-        token_mask: ``(B, L)``, 1 abnormal, 0 normal, NaN unknown.
-    """
+    """Losses of a batch, the decoupling loss not weighted, and the directions that the prototypes move towards."""
 
     total: Tensor
     classification: Tensor
     segmentation: Tensor
     decoupling: Tensor
     directions: TokenDirections
-    taps: list[Tensor]
-    detection: Tensor
-    token_mask: Tensor
 
 
 def training_objective(
@@ -50,11 +33,11 @@ def training_objective(
     decoupling_weight: float = 0.1,
     temperature: float = TEMPERATURE,
 ) -> Objective:
-    """Losses of a batch of labelled images.
+    """Losses of a batch of labelled images; the first one with both kinds of tokens sets the prototypes.
 
     Args:
         model: The model.
-        prototypes: Global prototypes; the first batch with both kinds of tokens sets them.
+        prototypes: Global prototypes.
         images: Normalised images ``(B, 3, H, W)``.
         mask: Ground truth ``(B, H, W)``, true where abnormal.
         label: 0 (normal) or 1 (anomalous) ``(B,)``.
@@ -74,7 +57,7 @@ def training_objective(
     segmentation = torch.stack([segmentation_loss(tap[masked], mask[masked]) for tap in logits]).sum()
     decoupling, directions = prototypes.decoupling_loss(taps, token_mask)
     total = classification + segmentation + decoupling_weight * decoupling
-    return Objective(total, classification, segmentation, decoupling, directions, taps, detection, token_mask)
+    return Objective(total, classification, segmentation, decoupling, directions)
 
 
 def tokens_of(mask: Tensor, grid: tuple[int, int]) -> Tensor:

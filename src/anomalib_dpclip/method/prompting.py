@@ -1,8 +1,4 @@
-"""Text anchors: the states and templates of the method, their averaged embeddings, and the anchors of each class.
-
-DP-CLIP (Feature Decoupling and Channel Purification), text anchors: T_N and T_A. The text tower is frozen, so the anchors
-of a class are fixed.
-"""
+"""Text anchors T_N and T_A: the states and templates of the method, and their averaged embeddings of each class."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -23,11 +19,6 @@ CLASSES_KEPT = 4096
 
 def prompts(class_name: str, states: Sequence[str], templates: Sequence[str] = TEMPLATES) -> list[str]:
     """All sentences about a class: each state of it in each template.
-
-    Args:
-        class_name: Readable name of what the images show.
-        states: Phrases with one ``{}`` for the class name.
-        templates: Sentences with one ``{}`` for the phrase.
 
     Raises:
         ValueError: If there is no state or template, or one lacks its ``{}``.
@@ -57,9 +48,9 @@ def text_anchors(
     Args:
         encode: Text tower; sentences to embeddings ``(N, E)``.
         class_name: Readable name of what the images show.
-        normal_states: Phrases for a normal object.
-        abnormal_states: Phrases for an anomalous object.
-        templates: Sentences around the phrases.
+        normal_states: Phrases for a normal object, with one ``{}`` for its name.
+        abnormal_states: Phrases for an anomalous one.
+        templates: Sentences with one ``{}`` for a phrase.
 
     Returns:
         Anchors ``(E, 2)``, unit columns, index 0 normal and 1 abnormal.
@@ -74,33 +65,17 @@ def text_anchors(
 class AnchorCache:
     """Encodes a class's anchors on the CPU when they are first asked for, and remembers those of the last `CLASSES_KEPT`.
 
-    Args:
-        text: The text tower.
-        reload: Loads it again. Pickles leave the tower out, and an exported model never needs it.
-        normal_states: As in `text_anchors`.
-        abnormal_states: As in `text_anchors`.
-        templates: As in `text_anchors`.
+    Pickles leave the text tower out, and an exported model never needs it; `reload` loads it again.
     """
 
-    def __init__(
-        self,
-        text: TextTower,
-        reload: Callable[[], TextTower],
-        normal_states: Sequence[str],
-        abnormal_states: Sequence[str],
-        templates: Sequence[str],
-    ) -> None:
+    def __init__(self, text: TextTower, reload: Callable[[], TextTower], *states_and_templates: Sequence[str]) -> None:
         self._text: TextTower | None = text
         self._reload = reload
-        self._prompts = (tuple(normal_states), tuple(abnormal_states), tuple(templates))
+        self._prompts = states_and_templates
         self._anchors: dict[str, Tensor] = {}
 
     def __call__(self, class_name: str) -> Tensor:
-        """Anchors ``(E, 2)`` of a class.
-
-        Args:
-            class_name: Readable name.
-        """
+        """Anchors ``(E, 2)`` of a class of a readable name."""
         if class_name not in self._anchors:
             if self._text is None:
                 self._text = self._reload()

@@ -1,7 +1,4 @@
-"""Momentum-guided feature decoupling: global prototypes of normal and abnormal tokens, and the loss that parts them.
-
-DP-CLIP (Feature Decoupling and Channel Purification), momentum-guided feature decoupling: L_dec, P_N and P_A.
-"""
+"""Momentum-guided feature decoupling of DP-CLIP: L_dec, and the global prototypes P_N and P_A of normal and abnormal tokens."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -15,13 +12,7 @@ from anomalib_dpclip.files.precision import full_precision
 
 
 class TokenDirections(NamedTuple):
-    """Unit mean directions of a batch's tokens at one tap.
-
-    Attributes:
-        normal: Direction ``n`` of the normal tokens ``(E,)``.
-        abnormal: Direction ``a`` of the abnormal tokens ``(E,)``.
-        valid: Scalar bool; whether the batch had both kinds.
-    """
+    """Unit mean directions ``(E,)`` of a batch's normal and abnormal tokens at one tap; valid if it had both kinds."""
 
     normal: Tensor
     abnormal: Tensor
@@ -29,14 +20,9 @@ class TokenDirections(NamedTuple):
 
 
 def token_directions(tokens: Tensor, token_mask: Tensor) -> TokenDirections:
-    """Mean of the normal and of the abnormal tokens over the whole (global) batch, each L2-normalised.
+    """Mean of the normal and of the abnormal tokens over the whole (global) batch, L2-normalised; zero where there are none.
 
-    Args:
-        tokens: Unit tokens ``(B, L, E)``.
-        token_mask: ``(B, L)``, 1 where a token is abnormal, 0 where normal, NaN where it counts as neither.
-
-    Returns:
-        The directions; zero vectors where a kind is missing.
+    Tokens are unit vectors ``(B, L, E)``, the mask ``(B, L)`` is 1 where one is abnormal, 0 where normal, NaN where neither.
     """
     abnormal, normal = (token_mask == 1).float(), (token_mask == 0).float()
     with full_precision(tokens):
@@ -54,14 +40,8 @@ def token_directions(tokens: Tensor, token_mask: Tensor) -> TokenDirections:
 class Prototypes(nn.Module):
     """Global prototypes ``P_N`` and ``P_A`` ``(E,)``, unit vectors, as buffers, so that a resumed run goes on with them.
 
-    Nothing here reads a tensor's value on the host, so a training step never waits for the device.
-
-    Args:
-        embed_dim: Size ``E`` of the joint space.
-        momentum: ``m`` of the update, in [0, 1].
-
-    Raises:
-        ValueError: If ``momentum`` is outside [0, 1].
+    Nothing here reads a tensor's value on the host, so a training step never waits for the device. `momentum`, ``m`` of the
+    update, must lie in [0, 1].
     """
 
     normal: Tensor
@@ -81,10 +61,7 @@ class Prototypes(nn.Module):
         """``L_dec``, summed over the taps: ``((a . P_N)^2 + (n . P_A)^2) / 2``, at the very first tap ``(a . n)^2``.
 
         The first batch with both kinds of tokens sets the prototypes from its first tap; its next taps already use them.
-
-        Args:
-            taps: Unit tokens ``(B, L, E)``, one tensor a tap.
-            token_mask: ``(B, L)``, see `token_directions`.
+        Arguments are those of `token_directions`, a tensor of tokens a tap.
 
         Returns:
             The scalar loss, zero for a batch without both kinds of tokens, and the last tap's directions, for `update`.

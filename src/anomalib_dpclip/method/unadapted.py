@@ -1,7 +1,4 @@
-"""CLIP without adapters: the baseline that learned adapters are compared with.
-
-No part of DP-CLIP's paper, but what its gain is measured against.
-"""
+"""CLIP without adapters: no part of DP-CLIP's paper, but what its gain is measured against."""
 
 import logging
 from typing import Any
@@ -11,7 +8,6 @@ from torch.nn import functional
 
 from anomalib_dpclip.clip.towers import tower_of
 from anomalib_dpclip.data_sets.domain import Domain
-from anomalib_dpclip.method.adapted_tower import TowerOutput
 from anomalib_dpclip.method.anomaly_map import class_token_score
 from anomalib_dpclip.method.torch_model import DPCLIPModel
 
@@ -25,12 +21,8 @@ class UnadaptedCLIP(DPCLIPModel):
     to compare with text, and earlier layers are no part of the joint space. A backbone that pools by attention (SigLIP,
     PE-Core) has no place there for patches: its map is 0.5 everywhere, and only its image scores mean something.
 
-    Args:
-        clip: As in `DPCLIPModel`.
-        domain: As in `DPCLIPModel`; ``"medical"``, whose image score is the map's peak, needs a backbone with a map.
-
     Raises:
-        ValueError: For the medical domain with a backbone that has no map.
+        ValueError: For the medical domain, whose image score is the map's peak, with a backbone that has no map.
     """
 
     def __init__(self, clip: Any, domain: Domain = "industrial") -> None:
@@ -38,9 +30,7 @@ class UnadaptedCLIP(DPCLIPModel):
         super().__init__(clip, adapter_layers=(), tap_layers=(depth,), domain=domain)
         self.requires_grad_(False)
         if not self.backbone.places_patches:
-            logger.warning(
-                "this backbone pools by attention: without adapters it has an image score, but its anomaly map says nothing"
-            )
+            logger.warning("this backbone pools by attention: without adapters its anomaly map says nothing")
 
     @property
     def domain(self) -> Domain:
@@ -57,14 +47,14 @@ class UnadaptedCLIP(DPCLIPModel):
         DPCLIPModel.domain.fset(self, domain)  # type: ignore[attr-defined]
 
     def features(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
-        """See `DPCLIPModel.features`."""
+        """Patches ``(B, L, E)`` and images ``(B, E)`` in the joint space, unit vectors."""
         patches, image, _ = self._joint_features(images)
         return patches, image
 
-    def encode(self, images: Tensor, anchors: Tensor) -> TowerOutput:
+    def encode(self, images: Tensor, anchors: Tensor) -> tuple[list[Tensor], Tensor, list[Tensor]]:
         """See `DPCLIPModel.encode`."""
         patches, image, taps = self._joint_features(images)
-        return TowerOutput(patches, class_token_score(image, anchors), taps)
+        return patches, class_token_score(image, anchors), taps
 
     def _joint_features(self, images: Tensor) -> tuple[list[Tensor], Tensor, list[Tensor]]:
         taps, tokens = self.tap_tokens(images)

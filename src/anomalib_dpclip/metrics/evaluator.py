@@ -31,15 +31,10 @@ TOLERANCE = 1e-6
 
 
 class ImageMetric(AnomalibMetric, Metric):
-    """One metric of all images' scores and labels.
+    """A function of all images' scores ``(N,)`` float and labels ``(N,)`` int, logged under a name.
 
     With one kind of image only it is NaN: torchmetrics would answer 0 or 1 there, which reads like a measurement. Batches
     without scores or labels are passed over.
-
-    Args:
-        name: What to log it as, e.g. ``"image_AUROC"``.
-        function: From scores ``(N,)`` float and labels ``(N,)`` int to the metric; a module's function, so that a model
-            that holds the metric can be pickled.
     """
 
     full_state_update = False
@@ -75,13 +70,9 @@ class ImageMetric(AnomalibMetric, Metric):
 
 
 class PixelMetric(AnomalibMetric, Metric):
-    """One metric of the pixel counts of all images that have maps and masks, NaN if none has.
+    """A function of the pixel counts of all images that have maps and masks, logged under a name.
 
-    Args:
-        name: What to log it as, e.g. ``"pixel_AUROC"``.
-        function: From counts to the metric; a module's function, so that a model that holds the metric can be pickled.
-        reads: Another pixel metric whose histogram to share: each batch is counted once, by whichever of them is updated
-            with it first. By default the metric has one of its own.
+    Those that share the histogram of another one (``reads``) have each batch counted once, by whichever is updated first.
     """
 
     full_state_update = False

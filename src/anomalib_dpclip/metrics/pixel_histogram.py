@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from scipy import ndimage
+from torch import Tensor
 from torchmetrics import Metric
 
 BINS = 2**20
@@ -32,18 +33,37 @@ class PixelCounts(NamedTuple):
         regions: Number of anomalous regions, ``()`` int64.
     """
 
-    normal: torch.Tensor
-    anomalous: torch.Tensor
-    region_share: torch.Tensor
-    regions: torch.Tensor
+    normal: Tensor
+    anomalous: Tensor
+    region_share: Tensor
+    regions: Tensor
 
 
-def count_pixels(scores: torch.Tensor, masks: torch.Tensor, judged: torch.Tensor | None = None) -> PixelCounts:
-    """Count a batch of anomaly maps ``(B, H, W)`` and masks ``(B, H, W)``, non-zero where anomalous, into histograms.
+def check_unit_interval(scores: Tensor, name: str) -> None:
+    """Refuse scores that leave [0, 1], by the name of what they are.
+
+    A histogram over [0, 1] would pile them up at its ends, and torchmetrics' curves would squash the batches that hold
+    them, and only those, through a sigmoid: both change the metrics without a word.
+
+    Raises:
+        ValueError: A score is below 0, above 1 or not a number.
+    """
+    if scores.numel() == 0:
+        return
+    low, high = torch.stack(torch.aminmax(scores)).tolist()
+    if not (low >= 0 and high <= 1):  # written so that NaN fails too
+        raise ValueError(
+            f"{name} must lie in [0, 1], but span [{low:g}, {high:g}]: keep the model's post-processor (it normalises "
+            "scores once a validation run has shown it their range), or scale them before they are measured."
+        )
+
+
+def count_pixels(scores: Tensor, masks: Tensor, judged: Tensor | None = None) -> PixelCounts:
+    """Count a batch of anomaly maps into histograms.
 
     Args:
-        scores: The maps, in [0, 1].
-        masks: The ground truth.
+        scores: Anomaly maps ``(B, H, W)`` in [0, 1].
+        masks: Ground truth ``(B, H, W)``, non-zero where anomalous.
         judged: Pixels that count ``(H, W)`` bool; all by default.
 
     Raises:
@@ -63,39 +83,15 @@ def count_pixels(scores: torch.Tensor, masks: torch.Tensor, judged: torch.Tensor
     anomalous_bins = bins[anomalous_pixels]
     anomalous = torch.bincount(anomalous_bins, minlength=BINS)
     shares, regions = _region_shares(anomalous_pixels.cpu().numpy())
-    region_share = torch.zeros_like(anomalous).index_add_(0, anomalous_bins, shares.to(scores.device))
     return PixelCounts(
         normal=torch.bincount(bins.flatten() if judged is None else bins[:, judged].flatten(), minlength=BINS) - anomalous,
         anomalous=anomalous,
-        region_share=region_share,
+        region_share=torch.zeros_like(anomalous).index_add_(0, anomalous_bins, shares.to(scores.device)),
         regions=torch.tensor(regions, device=scores.device),
     )
 
 
-def check_unit_interval(scores: torch.Tensor, name: str) -> None:
-    """Refuse scores that leave [0, 1].
-
-    A histogram over [0, 1] would pile them up at its ends, and torchmetrics' curves would squash the batches that hold
-    them, and only those, through a sigmoid: both change the metrics without a word.
-
-    Args:
-        scores: Any shape.
-        name: What the scores are, for the message.
-
-    Raises:
-        ValueError: A score is below 0, above 1 or not a number.
-    """
-    if scores.numel() == 0:
-        return
-    low, high = torch.stack(torch.aminmax(scores)).tolist()
-    if not (low >= 0 and high <= 1):  # written so that NaN fails too
-        raise ValueError(
-            f"{name} must lie in [0, 1], but span [{low:g}, {high:g}]: keep the model's post-processor (it normalises "
-            "scores once a validation run has shown it their range), or scale them before they are measured."
-        )
-
-
-def _region_shares(masks: np.ndarray) -> tuple[torch.Tensor, int]:
+def _region_shares(masks: np.ndarray) -> tuple[Tensor, int]:
     """Share of its region of each anomalous pixel, in ``masks``' memory order, and the number of regions.
 
     Pixels touching at a corner belong together (8-connectivity), as in anomalib's AUPRO.
@@ -105,8 +101,7 @@ def _region_shares(masks: np.ndarray) -> tuple[torch.Tensor, int]:
     for mask in map(_cropped, masks):
         labels, found = ndimage.label(mask, structure=np.ones((3, 3)))
         sizes = np.bincount(labels[mask], minlength=found + 1)
-        # Label 0 is the background: it has no pixel here, and no share.
-        share = np.zeros_like(sizes)
+        share = np.zeros_like(sizes)  # label 0 is the background: it has no pixel here, and no share
         share[1:] = (REGION_UNIT + sizes[1:] // 2) // sizes[1:]
         shares.append(share[labels[mask]])
         regions += found
@@ -115,11 +110,8 @@ def _region_shares(masks: np.ndarray) -> tuple[torch.Tensor, int]:
 
 def _cropped(mask: np.ndarray) -> np.ndarray:
     """The part of a mask that holds its anomalous pixels, in the same order: labelling all of it takes most of the time."""
-    bounds = []
-    for axis in (1, 0):
-        anomalous = np.flatnonzero(mask.any(axis))
-        bounds.append(slice(anomalous[0], anomalous[-1] + 1) if anomalous.size else slice(0))
-    return mask[tuple(bounds)]
+    rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+    return mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] if rows.size else mask[:0]
 
 
 class PixelHistogram(Metric):
@@ -140,17 +132,17 @@ class PixelHistogram(Metric):
 
     full_state_update = False
 
-    normal: torch.Tensor
-    anomalous: torch.Tensor
-    region_share: torch.Tensor
-    regions: torch.Tensor
+    normal: Tensor
+    anomalous: Tensor
+    region_share: Tensor
+    regions: Tensor
 
     def __init__(self) -> None:
         super().__init__()
         for name in ("normal", "anomalous", "region_share"):
             self.add_state(name, torch.zeros(BINS, dtype=torch.int64), dist_reduce_fx="sum", persistent=False)
         self.add_state("regions", torch.tensor(0), dist_reduce_fx="sum", persistent=False)
-        self.judged: torch.Tensor | None = None
+        self.judged: Tensor | None = None
         self._batches_of_reader: list[int] = []
 
     def add_reader(self) -> int:
@@ -164,20 +156,16 @@ class PixelHistogram(Metric):
         self._batches_of_reader[reader] += 1
         return self._batches_of_reader[reader] > counted
 
-    def update(self, scores: torch.Tensor | None, masks: torch.Tensor | None, has_mask: torch.Tensor | None = None) -> None:
+    def update(self, scores: Tensor | None, masks: Tensor | None, has_mask: Tensor | None = None) -> None:
         """Add a batch, as `count_pixels` takes it; without maps or masks it is passed over.
 
-        Args:
-            scores: Anomaly maps.
-            masks: Ground truth.
-            has_mask: Images whose ground truth is known ``(B,)`` bool; the others are passed over. Default: all.
+        Images that ``has_mask`` ``(B,)`` bool is false for have no ground truth and are left out.
         """
         if scores is None or masks is None:
             return
         if has_mask is not None:
             scores, masks = scores[has_mask.to(scores.device)], masks[has_mask.to(masks.device)]
-        counts = count_pixels(scores, masks, self.judged)
-        for name, more in counts._asdict().items():
+        for name, more in count_pixels(scores, masks, self.judged)._asdict().items():
             getattr(self, name).add_(more)
 
     def reset(self) -> None:

@@ -1,4 +1,1 @@
-"""The anomalib model: Lightning hooks, training, checkpoints, processing before and after, calibration, export, pictures.
-
-The maths that the paper defines belongs to `method`.
-"""
+"""The anomalib model: its arguments and parts, Lightning's hooks, training, checkpoints. The paper's maths is in `method`."""

@@ -1,22 +1,19 @@
 """Arguments of DPCLIP by subject: those that few users set. `None` stands for what a file says, else for the published value.
 
-Each is a plain dataclass, which anomalib's command line shows as ``--model.training.learning_rate``. A mapping of the same
-names will do, as configurations and checkpoints have it.
+Each is a plain dataclass, which anomalib's command line shows as ``--model.training.learning_rate``, and which raises a
+`ValueError` that names the argument for a number out of range.
 """
 
 import math
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Literal, NamedTuple, TypeVar, get_type_hints
+from typing import Any, Literal
 
 from anomalib_dpclip.data_sets.class_names import readable_name
 from anomalib_dpclip.files.plain_data import is_list
 from anomalib_dpclip.method.adapters import Pooling
 from anomalib_dpclip.method.anomaly_map import TEMPERATURE, Detection
 from anomalib_dpclip.scorers.memory_fit import MEMORY_TOKENS
-
-Group = TypeVar("Group")
 
 DEFAULT_SEED = 111
 """Of the published training."""
@@ -113,11 +110,7 @@ class Training:
     temperature: float | Literal["backbone"] = TEMPERATURE
 
     def __post_init__(self) -> None:
-        """Check ranges.
-
-        Raises:
-            ValueError: If a number is out of range; names the argument.
-        """
+        """Check ranges."""
         for name in ("learning_rate", "temperature"):
             value = getattr(self, name)
             if not isinstance(value, str) and value <= 0:
@@ -147,11 +140,7 @@ class MemoryOptions:
     layers: list[float] | None = None
 
     def __post_init__(self) -> None:
-        """Check ranges.
-
-        Raises:
-            ValueError: If a number is out of range; names the argument.
-        """
+        """Check ranges."""
         if self.tokens <= 0:
             raise ValueError(f"memory.tokens must be positive, not {self.tokens}")
         if self.text_weight is not None and not 0 <= self.text_weight < math.inf:
@@ -173,11 +162,7 @@ class RegionOptions:
     min_area: int | None = None
 
     def __post_init__(self) -> None:
-        """Check the range.
-
-        Raises:
-            ValueError: If the area is negative.
-        """
+        """Check ranges."""
         if self.min_area is not None and self.min_area < 0:
             raise ValueError(f"min_area must be at least 0, not {self.min_area}: it is a number of pixels")
 
@@ -194,10 +179,7 @@ class ExportOptions:
     classes: str | list[str] | None = None
 
     def names(self) -> list[str]:
-        """The classes; none at all for the one class of the model.
-
-        Raises:
-            ValueError: If a name is empty, or two are the same.
+        """The classes; none at all for the one class of the model. A name that is empty or there twice is a `ValueError`.
 
         Example:
             >>> ExportOptions("metal_nut, bolt").names()
@@ -205,9 +187,7 @@ class ExportOptions:
         """
         given = self.classes.split(",") if isinstance(self.classes, str) else self.classes or []
         if not all(name.strip() for name in given):
-            raise ValueError(
-                f"export.classes has a class without a name: {self.classes!r}. Give names with a comma between two"
-            )
+            raise ValueError(f"export.classes has a class without a name: {self.classes!r}. Put a comma between two names")
         found = [readable_name(name) for name in given]
         folded = [name.casefold() for name in found]
         twice = [name for index, name in enumerate(found) if name.casefold() in folded[:index]]
@@ -216,62 +196,39 @@ class ExportOptions:
         return found
 
 
-class Groups(NamedTuple):
-    """All groups of arguments, by the names that they have as arguments of `DPCLIP`."""
-
-    training: Training
-    memory: MemoryOptions
-    region: RegionOptions
-    prompts: Prompts
-    architecture: Architecture
-    clip: ClipOptions
-    export: ExportOptions
-
-
-GROUPS: dict[str, Any] = get_type_hints(Groups)
-"""Classes of the groups by name."""
+GROUPS: dict[str, Any] = {
+    "training": Training,
+    "memory": MemoryOptions,
+    "region": RegionOptions,
+    "prompts": Prompts,
+    "architecture": Architecture,
+    "clip": ClipOptions,
+    "export": ExportOptions,
+}
+"""Groups of arguments by the names that they have as arguments of `DPCLIP`."""
 
 
-def groups_of(*given: Any) -> Groups:
-    """All groups, each from an object, from a mapping, or the default one, see `group`.
-
-    Args:
-        given: Groups in the order of `Groups`.
-    """
-    return Groups(*(group(kind, each) for kind, each in zip(GROUPS.values(), given, strict=True)))
-
-
-def group(kind: type[Group], value: Group | Mapping[str, Any] | None) -> Group:
-    """A group of arguments from an object, from a mapping, or the default one.
-
-    Args:
-        kind: The dataclass.
-        value: An object of it, or a mapping of its names, as YAML files and checkpoints have it.
+def groups_of(**given: Any) -> dict[str, Any]:
+    """All groups by name, each from an object, from a mapping as YAML files and checkpoints have it, or the default one.
 
     Raises:
-        ValueError: If the mapping has a name that the group does not have.
+        ValueError: If a mapping has a name that the group does not have.
     """
-    if value is None:
-        return kind()
-    if isinstance(value, kind):
-        return value
-    given = {name: list(each) if is_list(each) else each for name, each in value.items()}  # type: ignore[union-attr]
-    names = {item.name for item in fields(kind)}  # type: ignore[arg-type]  # groups are dataclasses
-    unknown = sorted(given.keys() - names)
+    return {name: _group(kind, given.get(name)) for name, kind in GROUPS.items()}
+
+
+def _group(kind: Any, value: Any) -> Any:
+    if value is None or isinstance(value, kind):
+        return kind() if value is None else value
+    names = {item.name for item in fields(kind)}
+    unknown = sorted(value.keys() - names)
     if unknown:
         raise ValueError(f"{kind.__name__} has no argument {unknown[0]!r}: it has {', '.join(sorted(names))}")
-    return kind(**given)
+    return kind(**{name: list(each) if is_list(each) else each for name, each in value.items()})
 
 
 def check_flat(batch_size: int, seed: int, k_shot: int, tiles: int | None, reads_target: bool) -> None:
-    """Check numbers that nothing else would complain of in time.
-
-    Args:
-        batch_size: Auxiliary images a training step.
-        seed: Seed of everything random.
-        k_shot: Number of good images.
-        tiles: Times the backbone's size; ``None`` for one.
-        reads_target: Whether good images or an unlabelled batch count too.
+    """Check numbers that nothing else would complain of in time; `reads_target`: good images or other images count too.
 
     Raises:
         ValueError: If one is out of range, or they do not go together; names the argument.
@@ -289,11 +246,7 @@ def check_flat(batch_size: int, seed: int, k_shot: int, tiles: int | None, reads
 
 
 def seed_or_global(seed: int | None) -> int:
-    """The seed given, else the global one that `lightning.seed_everything` has set, else `DEFAULT_SEED`.
-
-    Args:
-        seed: Argument of the model.
-    """
+    """The seed given, else the global one that `lightning.seed_everything` has set, else `DEFAULT_SEED`."""
     if seed is not None:
         return seed
     global_seed = int(os.environ.get("PL_GLOBAL_SEED", LIGHTNING_DEFAULT_SEED))

@@ -1,4 +1,7 @@
-"""What DPCLIP's checkpoints hold: adapters, prototypes, calibration and provenance, without the frozen networks."""
+"""What DPCLIP's checkpoints hold: adapters, prototypes, calibration and provenance, without the frozen networks.
+
+A `module` is a `DPCLIP`.
+"""
 
 import logging
 from collections.abc import Mapping
@@ -13,18 +16,16 @@ from anomalib_dpclip.adapter_files.adapter_file import PROVENANCE_KEY, UNADAPTED
 from anomalib_dpclip.adapter_files.compatibility import check_provenance
 from anomalib_dpclip.data_sets.domain import DEFAULT_DOMAIN
 from anomalib_dpclip.files.tensors import same_tensors
-from anomalib_dpclip.model import good_images
 from anomalib_dpclip.model.configuration import merge
+from anomalib_dpclip.model.good_images import stored_memory
 from anomalib_dpclip.model.parts import build_parts, use_parts
+from anomalib_dpclip.model.settled_thresholds import calibration_of
 from anomalib_dpclip.post_processing.calibration import Calibration
 
 logger = logging.getLogger(__name__)
 
 FROZEN = ("model.backbone.", "feature_tower.")
 """Beginnings of the names of frozen networks, which come from weights of their own."""
-
-REGION = "region."
-"""Beginning of the names of an ignored region's state."""
 
 CHECKPOINT = Path("the checkpoint")
 """What messages call it: Lightning does not tell the hooks its path."""
@@ -34,12 +35,7 @@ DOMAIN_KEY, CLASS_KEY = "domain", "anchor_class"
 
 
 def without_frozen(state: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A state dict without the frozen networks.
-
-    Args:
-        state: The state dict, changed in place.
-        prefix: Beginning of all its names.
-    """
+    """A state dict, changed in place, without the frozen networks; its names begin with a prefix."""
     beginnings = tuple(prefix + each for each in FROZEN)
     for name in [name for name in state if name.startswith(beginnings)]:
         del state[name]
@@ -49,18 +45,14 @@ def without_frozen(state: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def provenance_entry(module: Any) -> dict[str, Any]:
     """What a checkpoint says beside its tensors: where the adapters come from, and what the thresholds in force are of."""
     entry: dict[str, Any] = {DOMAIN_KEY: module.model.domain, CLASS_KEY: module.target.anchor_class}
-    calibration = getattr(module.post_processor, "calibration", None)
+    calibration = calibration_of(module)
     if calibration is not None:
         entry |= calibration.description()
     return asdict(module.provenance.with_arguments(module.configuration.as_dict())) | entry
 
 
 def follow_checkpoint(module: Any, checkpoint: Mapping[str, Any]) -> None:
-    """Become what a checkpoint is of, as far as no argument says otherwise.
-
-    Args:
-        module: `DPCLIP`.
-        checkpoint: The checkpoint, of which nothing has been taken yet.
+    """Become what a checkpoint, of which nothing has been taken yet, is of, as far as no argument says otherwise.
 
     Raises:
         ValueError: If it is not DP-CLIP's, or is damaged.
@@ -68,7 +60,11 @@ def follow_checkpoint(module: Any, checkpoint: Mapping[str, Any]) -> None:
     saved = checkpoint.get(PROVENANCE_KEY)
     if saved is None:
         raise ValueError("the checkpoint is not one of DPCLIP: it lacks its provenance. Which model wrote it?")
-    _check_unadapted(module, checkpoint)
+    is_unadapted = checkpoint.get("hyper_parameters", {}).get("weights") == UNADAPTED
+    if is_unadapted and module.weights != UNADAPTED:
+        raise ValueError(f"the checkpoint is of CLIP without adapters: say --model.weights {UNADAPTED} beside --ckpt_path")
+    if module.weights == UNADAPTED and not is_unadapted:
+        raise ValueError(f"the checkpoint holds adapters: leave --model.weights {UNADAPTED} out")
     configuration = merge(module.given, Provenance.from_dict(saved, CHECKPOINT), CHECKPOINT)
     if configuration != module.configuration:
         use_parts(module, build_parts(module, configuration))
@@ -80,40 +76,29 @@ def restore_provenance(module: Any, checkpoint: Mapping[str, Any]) -> None:
     Raises:
         ValueError: If the checkpoint was made with another backbone, architecture, image size or domain, or is damaged.
     """
-    saved = checkpoint[PROVENANCE_KEY]
+    saved, state = checkpoint[PROVENANCE_KEY], checkpoint.get("state_dict", {})
     provenance = Provenance.from_dict(saved, CHECKPOINT)
     check_provenance(provenance, module.model, CHECKPOINT)
-    _check_pre_processor(module, checkpoint.get("anomalib_pre_processor_config") or {})
-    _check_image_size(module)
-    _check_memory(module, provenance, checkpoint.get("state_dict", {}))
+    _check_images(module, checkpoint.get("anomalib_pre_processor_config") or {})
+    _check_memory(module, provenance, state)
     domain = saved.get(DOMAIN_KEY, DEFAULT_DOMAIN)
-    _check_calibrations(module, domain, checkpoint.get("state_dict", {}))
+    _check_calibrations(module, domain, state)
     module.provenance = provenance
     module.set_domain(domain)
     module.target.anchor_class = str(saved.get(CLASS_KEY, ""))
-    calibration = getattr(module.post_processor, "calibration", None)
+    calibration = calibration_of(module)
     if calibration is not None:
         calibration.restore_description(saved, CHECKPOINT)
         module.post_processor.auxiliary_calibration.threshold_basis = provenance.calibration_basis
 
 
-def _check_unadapted(module: Any, checkpoint: Mapping[str, Any]) -> None:
-    is_unadapted = checkpoint.get("hyper_parameters", {}).get("weights") == UNADAPTED
-    if is_unadapted and module.weights != UNADAPTED:
-        raise ValueError(f"the checkpoint is of CLIP without adapters: say --model.weights {UNADAPTED} beside --ckpt_path")
-    if module.weights == UNADAPTED and not is_unadapted:
-        raise ValueError(f"the checkpoint holds adapters: leave --model.weights {UNADAPTED} out")
-
-
-def _check_pre_processor(module: Any, saved: Mapping[str, Any]) -> None:
+def _check_images(module: Any, saved: Mapping[str, Any]) -> None:
+    """Whether images are prepared as those that the checkpoint was calibrated on."""
     if "image_size" in saved and not hasattr(module.pre_processor, "image_size") and module.pre_processor is not None:
         raise ValueError(
             "the checkpoint is calibrated with DPCLIP's own pre-processor: leave pre_processor out, or give the file as "
             "--model.weights instead of --ckpt_path to calibrate anew"
         )
-
-
-def _check_image_size(module: Any) -> None:
     size = tuple(getattr(module.pre_processor, "image_size", module.image_size))
     if size != tuple(module.image_size):
         raise ValueError(
@@ -134,51 +119,40 @@ def _check_memory(module: Any, provenance: Provenance, state: Mapping[str, Any])
 
 
 def _check_calibrations(module: Any, domain: str, state: Mapping[str, Any]) -> None:
-    calibrations = {name: _calibration_in(state, name) for name in ("calibration", "auxiliary_calibration")}
-    for calibration in calibrations.values():
+    for kind in ("calibration", "auxiliary_calibration"):
+        prefix = f"post_processor.{kind}."
+        stored = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+        calibration = Calibration()
+        if stored:  # else the checkpoint has another kind of post-processor, or none
+            calibration.load_state_dict(stored)
         calibration.require_valid(CHECKPOINT)
-    chosen = module.target.chosen_domain
-    if calibrations["calibration"].is_set and chosen not in {None, domain}:
-        raise ValueError(
-            f"the checkpoint's thresholds were set with domain={domain}: leave --model.domain out, or give the file as "
-            f"--model.weights instead of --ckpt_path to calibrate anew with {chosen}"
-        )
-
-
-def _calibration_in(state: Mapping[str, Any], name: str) -> Calibration:
-    """A calibration of a checkpoint's post-processor; unset if it has another kind of post-processor, or none."""
-    prefix = f"post_processor.{name}."
-    stored = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-    calibration = Calibration()
-    if stored:
-        calibration.load_state_dict(stored)
-    return calibration
+        chosen = module.target.chosen_domain
+        if kind == "calibration" and calibration.is_set and chosen not in {None, domain}:
+            raise ValueError(
+                f"the checkpoint's thresholds were set with domain={domain}: leave --model.domain out, or give the file as "
+                f"--model.weights instead of --ckpt_path to calibrate anew with {chosen}"
+            )
 
 
 def make_room(module: Any, state: dict[str, Any]) -> dict[str, Any]:
     """Make room in a model for the memory and the region that a state dict holds, of whatever size.
 
-    Args:
-        module: `DPCLIP`.
-        state: The state dict.
-
     Returns:
         The state dict with the frozen networks, and with the model's own region where an argument has named one.
     """
     module.before_references = None
-    module.scorer = good_images.stored_memory(module, state) or module.text_scorer()
+    module.scorer = stored_memory(module, state) or module.text_scorer()
     full = nn.Module.state_dict(module)
-    stored = {name: value for name, value in state.items() if name.startswith(REGION)}
-    if module.region_options.ignore is not None:
-        own = {name: value for name, value in full.items() if name.startswith(REGION)}
+    if module.region_options.ignore is None:
+        module.region.fit_to(state, "region.")
+    else:
+        own, stored = ({name: each[name] for name in each if name.startswith("region.")} for each in (full, state))
         if own.keys() != stored.keys() or not same_tensors(own, {name: value.cpu() for name, value in stored.items()}):
             logger.warning(
                 "the thresholds of the checkpoint were set without this --model.region.ignore: calibrate with `anomalib "
                 "validate`"
             )
         state = {name: value for name, value in state.items() if name not in stored} | own
-    else:
-        module.region.fit_to(state, REGION)
     return {name: value for name, value in full.items() if name.startswith(FROZEN)} | state
 
 

@@ -3,29 +3,24 @@
 Used by the constructor, `--ckpt_path`, `--model.weights`, `dpclip predict`, `dpclip correct` and the page.
 """
 
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from anomalib_dpclip.adapter_files.adapter_file import UNADAPTED, Provenance
 from anomalib_dpclip.adapter_files.hub import local_file
 from anomalib_dpclip.adapter_files.read_and_write import read_adapters
+from anomalib_dpclip.files.plain_data import is_list
 from anomalib_dpclip.method.adapters import Pooling
 from anomalib_dpclip.method.anomaly_map import Detection
 from anomalib_dpclip.method.prompting import ABNORMAL_STATES, NORMAL_STATES, TEMPLATES
-from anomalib_dpclip.model.arguments import GROUPS, Groups
+from anomalib_dpclip.model.arguments import GROUPS
 
 
 @dataclass(frozen=True)
 class Configuration:
-    """Everything that predictions depend on beside learned values. Defaults are the published ones.
-
-    Attributes:
-        backbone: See `DPCLIP`, as the others.
-        memory_image_size: See `MemoryOptions.image_size`.
-        memory_layers: See `MemoryOptions.layers`.
-        min_area: See `RegionOptions`.
-    """
+    """Arguments of `DPCLIP` that predictions depend on. Defaults are the published ones."""
 
     backbone: str = "ViT-L-14-336"
     pretrained: str = "openai"
@@ -52,17 +47,6 @@ class Configuration:
     abnormal_states: list[str] | tuple[str, ...] = ABNORMAL_STATES
     templates: list[str] | tuple[str, ...] = TEMPLATES
 
-    @property
-    def architecture(self) -> dict[str, Any]:
-        """Arguments of the paper's model."""
-        names = ("adapter_layers", "tap_layers", "adapter_weight", "projector_activation", "grn_pooling", "detection")
-        return {name: getattr(self, name) for name in names}
-
-    @property
-    def prompts(self) -> tuple[Any, ...]:
-        """Normal states, abnormal states and templates."""
-        return self.normal_states, self.abnormal_states, self.templates
-
     def as_dict(self) -> dict[str, Any]:
         """As plain data, for files."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
@@ -73,26 +57,19 @@ CONFIGURED: dict[str, dict[str, str]] = {
 } | {"memory": {"image_size": "memory_image_size", "layers": "memory_layers"}, "region": {"min_area": "min_area"}}
 """Arguments of groups that predictions depend on, each with its name in a `Configuration`."""
 
-_NAMES = {item.name for item in fields(Configuration)}
+# None of these belongs to a model, and a path of one machine would keep a checkpoint from being loaded on another.
+_NOT_OF_THE_MODEL = ("weights", "auxiliary", "few_shot_source", "export")
+_PATHS_IN_GROUPS = (("training", "auxiliary_root"), ("region", "ignore"))
 
 
-def given_values(groups: Groups, **flat: Any) -> dict[str, Any]:
-    """What was given of a `Configuration`, by its names in it: everything that is not ``None``.
-
-    Args:
-        groups: All groups of arguments.
-        flat: Arguments that stand alone.
-    """
-    grouped = {own: getattr(getattr(groups, group), name) for group, names in CONFIGURED.items() for name, own in names.items()}
+def given_values(groups: Mapping[str, Any], **flat: Any) -> dict[str, Any]:
+    """What was given of a `Configuration`, by its names in it: everything of groups and of flat arguments but ``None``."""
+    grouped = {own: getattr(groups[group], name) for group, names in CONFIGURED.items() for name, own in names.items()}
     return {name: value for name, value in (flat | grouped).items() if value is not None}
 
 
 def resolve(given: dict[str, Any], file: Path | None = None) -> Configuration:
-    """What a model is: as it was given, else as a file of adapters says, else as published.
-
-    Args:
-        given: Arguments that somebody named.
-        file: Adapters or a checkpoint.
+    """What a model is: as it was given, else as a file of adapters or a checkpoint says, else as published.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -103,11 +80,6 @@ def resolve(given: dict[str, Any], file: Path | None = None) -> Configuration:
 
 def merge(given: dict[str, Any], provenance: Provenance | None = None, source: Path = Path()) -> Configuration:
     """`resolve`, where somebody has read the file.
-
-    Args:
-        given: Arguments that somebody named.
-        provenance: What the file says of its adapters.
-        source: The file, for the message.
 
     Raises:
         ValueError: If no model can be built as it says.
@@ -128,25 +100,49 @@ def _checked(provenance: Provenance, source: Path) -> dict[str, Any]:
 
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(Configuration)
-    found = provenance.model_arguments
-    known = [name for name in found if name in _NAMES or name in provenance.architecture]
+    known = {item.name for item in fields(Configuration)} | provenance.architecture.keys()
     values = {}
-    for name in known:
+    for name, value in provenance.model_arguments.items():
+        if name not in known:
+            continue
         try:
-            values[name] = parser.parse_object({name: found[name]})[name]
+            values[name] = parser.parse_object({name: value})[name]
         except ArgumentError as error:
             raise ValueError(
-                f"{source}: no model can be built as its provenance says ({name}={found[name]!r}); is the file damaged, or of "
+                f"{source}: no model can be built as its provenance says ({name}={value!r}); is the file damaged, or of "
                 f"a newer version of anomalib-dpclip?"
             ) from error
     return values
 
 
 def file_of(weights: str | Path | None) -> Path | None:
-    """File of the adapters that the argument `weights` of `DPCLIP` names; ``None`` where it names none.
-
-    Raises:
-        FileNotFoundError: If it is not there, or on the hub and cannot be fetched.
-        ValueError: If it names no file on the hub, or a pickle there.
-    """
+    """File of the adapters that the argument `weights` of `DPCLIP` names, see `local_file`; ``None`` where it names none."""
     return None if weights is None or weights == UNADAPTED else local_file(weights)
+
+
+def portable_arguments(arguments: Mapping[str, Any], resolved: Mapping[str, Any]) -> dict[str, Any]:
+    """Hyper-parameters: arguments of the constructor as plain data that another machine can build the model from.
+
+    Args:
+        arguments: As they were given, groups as objects or mappings.
+        resolved: Values of a configuration, for what was left to a file or to the defaults.
+    """
+    kept = dict(arguments) | {name: resolved[name] for name in arguments if name in resolved}
+    plain = {name: _plain(value) for name, value in kept.items() if name not in _NOT_OF_THE_MODEL or value == UNADAPTED}
+    for group, names in CONFIGURED.items():
+        if group in plain:
+            plain[group] = (plain[group] or {}) | {name: _plain(resolved.get(own)) for name, own in names.items()}
+    for group, path in _PATHS_IN_GROUPS:
+        (plain.get(group) or {}).pop(path, None)
+    return plain
+
+
+def _plain(value: Any) -> Any:
+    """Groups, tuples, and the lists and mappings of benchmark configs, which are OmegaConf's, as lists and dicts."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return _plain(asdict(value))
+    if isinstance(value, Mapping):
+        return {str(name): _plain(each) for name, each in value.items()}
+    if is_list(value):
+        return [_plain(each) for each in value]
+    return str(value) if isinstance(value, Path) else value

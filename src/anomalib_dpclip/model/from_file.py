@@ -10,24 +10,19 @@ from anomalib_dpclip.model.lightning_model import DPCLIP
 
 
 def model_from_file(path: str | Path, **arguments: Any) -> DPCLIP:
-    """Build a model as its file says.
+    """Build a model as its file says, ready to predict.
 
     Args:
         path: Adapters (``.safetensors`` of this package or published ``.pth``), which bring the calibration of what they
             learned from, or a Lightning ``.ckpt``, which brings that of its target.
         arguments: For `DPCLIP`, instead of what the file says; a published file says nothing.
 
-    Returns:
-        The model, ready to predict.
-
     Raises:
         FileNotFoundError: If the file, or the CLIP weights that it names, are not there.
         ValueError: If it is none of these files, damaged, or does not fit the arguments.
     """
-    if path == UNADAPTED:
-        return DPCLIP(**arguments | {"weights": UNADAPTED})
-    file = local_file(path)
-    if file.suffix == ".safetensors" or not arguments_from_file(file):
+    file = path if path == UNADAPTED else local_file(path)
+    if file == UNADAPTED or Path(file).suffix == ".safetensors" or not arguments_from_file(file):
         return DPCLIP(**arguments | {"weights": file})
     model: Any = DPCLIP.load_from_checkpoint(file, map_location="cpu", weights_only=True, **arguments)
     return model

@@ -1,4 +1,7 @@
-"""The memory of good images of a model: made, extended, forgotten, kept in checkpoints, and ready for an export."""
+"""The memory of good images of a model: made, extended, forgotten, kept in checkpoints, and ready for an export.
+
+A `module` is a `DPCLIP`; good images are files, PIL images, or tensors ``(3, H, W)`` in [0, 1].
+"""
 
 import hashlib
 import json
@@ -12,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from anomalib_dpclip.model.settled_thresholds import settle_thresholds
+from anomalib_dpclip.model.settled_thresholds import calibration_of, settle_thresholds
 from anomalib_dpclip.pre_processing.pre_processor import CLIPPreProcessor
 from anomalib_dpclip.scorers.batch_scorer import BatchScorer
 from anomalib_dpclip.scorers.comparison import Comparison
@@ -28,16 +31,10 @@ from anomalib_dpclip.visualization.likeness import Likeness
 logger = logging.getLogger(__name__)
 
 Images: TypeAlias = "Sequence[str | Path | Image.Image | Tensor] | Tensor"
-"""Files, PIL images, or tensors ``(3, H, W)`` in [0, 1]."""
 
 
 def fit_references(module: Any, paths: list[str] | None = None) -> MemoryScorer:
-    """Remember good images, seen with the adapters as they are now.
-
-    Args:
-        module: `DPCLIP`.
-        paths: Their files; ``None`` for those that were given.
-    """
+    """Remember good images of files, or those that were given, seen with the adapters as they are now."""
     images = resized_images(module, module.references.images(paths, module.datamodule))
     scorer = memory_fit(module, module.model.anchors).fit(images, text_weight(module, len(images)))
     scorer.likeness = None if paths is None else likeness_of(module, paths, images)
@@ -46,45 +43,25 @@ def fit_references(module: Any, paths: list[str] | None = None) -> MemoryScorer:
 
 
 def likeness_of(module: Any, paths: Sequence[str], images: Tensor) -> Likeness:
-    """Good photos of files, to tell which of them an image looks like.
-
-    Args:
-        module: `DPCLIP`.
-        paths: The files.
-        images: As `resized_images` gives them.
-    """
+    """Good photos of files, as `resized_images` gives them, to tell which of them an image looks like."""
     normalize = preparation(module).normalize
     return Likeness(paths, torch.cat([normalize(each.float() / 255) for each in images.split(1)]))
 
 
 def most_like(module: Any, images: Tensor) -> list[str]:
-    """File name of the good photo that looks most like each image; empty where none are known by name.
-
-    Args:
-        module: `DPCLIP`.
-        images: Normalised images ``(B, 3, H, W)``.
-    """
+    """File name of the good photo that looks most like each normalised image ``(B, 3, H, W)``; empty where none is known."""
     likeness = getattr(module.scorer, "likeness", None)
     return [""] * len(images) if likeness is None else likeness.most_like(images)
 
 
 def memory_fit(module: Any, anchors: Tensor) -> MemoryFit:
-    """Makes memories of good images as the model sees them.
-
-    Args:
-        module: `DPCLIP`.
-        anchors: Text anchors ``(E, 2)`` of what they show.
-    """
+    """Makes memories of good images as the model sees them, with the text anchors ``(E, 2)`` of what they show."""
     normalize = preparation(module).normalize
     return MemoryFit(comparison_of(module), normalize, anchors, limit=module.memory_options.tokens, seed=module.seed)
 
 
 def resized_images(module: Any, images: Iterable[Tensor]) -> Tensor:
     """Images as a memory takes them ``(K, 3, H, W)``, 8-bit, of the scorer's size; each is let go before the next is read.
-
-    Args:
-        module: `DPCLIP`.
-        images: ``(3, H, W)`` in [0, 1].
 
     Raises:
         ValueError: If an image has another size than the region was drawn for.
@@ -111,13 +88,9 @@ def comparison_of(module: Any, region: Region | None = None) -> Comparison:
 
 
 def text_weight(module: Any, count: int) -> float:
-    """Weight of the text beside distances: as asked for, else as learned, else the plain sum.
+    """Weight of the text beside distances to a number of good images: as asked for, else as learned, else the plain sum.
 
     What was learned beside the backbone's own tokens tells of the text beside another network's too.
-
-    Args:
-        module: `DPCLIP`.
-        count: Number of good images that are known; an unlabelled batch counts as many.
     """
     if module.memory_options.text_weight is not None:
         return float(module.memory_options.text_weight)
@@ -132,83 +105,36 @@ def preparation(module: Any) -> CLIPPreProcessor:
 
 
 def memory_stays(module: Any, memory: MemoryScorer) -> bool:
-    """Whether a run scores by the memory that is there, since it has no other images to make one of.
-
-    Args:
-        module: `DPCLIP`.
-        memory: The memory.
-    """
+    """Whether a run scores by the memory that is there, since it has no other images to make one of."""
     references = module.references
     has_training_split = getattr(module.datamodule, "train_data", None) is not None
-    if memory.is_stored or references.are_given or not references.are_named:
-        return True
-    return references.source is None and not has_training_split
+    is_all = memory.is_stored or references.are_given or not references.are_named
+    return is_all or (references.source is None and not has_training_split)
 
 
 def set_references(module: Any, images: Images) -> None:
-    """Score by these good images of the target, until others are set.
-
-    Args:
-        module: `DPCLIP`.
-        images: Files, PIL images, or tensors ``(3, H, W)`` in [0, 1]; none at all forgets those set before, with their
-            thresholds.
+    """Score by these good images of the target, until others are set; none at all forgets those, with their thresholds.
 
     Raises:
         ImageReadError: If a file cannot be read; names it.
         ValueError: If an image has another shape.
     """
     module.references.set(images)
-    if not len(images):
-        forget_references(module)
-    elif module.model.anchors.any():
-        fit_memory_now(module)
-
-
-def fit_memory_now(module: Any) -> None:
-    """Score by the good images that were given, from now on, with thresholds of theirs."""
-    if module.before_references is None:
-        module.before_references = module.scorer, deepcopy(getattr(module.post_processor, "calibration", None))
-    module.scorer = fit_references(module)
-    settle_thresholds(module)
-
-
-def forget_references(module: Any) -> None:
-    """Score as before any good images were given, with the thresholds of then."""
-    if module.before_references is None:
-        return
-    module.scorer, calibration = module.before_references
-    module.before_references = None
-    if calibration is not None:
-        module.post_processor.calibration.copy_from(calibration)
-
-
-def stored_memory(module: Any, state: Mapping[str, Any]) -> MemoryScorer | None:
-    """A scorer with room for the memory that a state dict holds, of whatever size; ``None`` where it holds none.
-
-    Args:
-        module: `DPCLIP`.
-        state: The state dict.
-    """
-    prefix = "scorer_state.memory."
-    stored = {name.removeprefix(prefix): torch.zeros_like(value) for name, value in state.items() if name.startswith(prefix)}
-    layers = [stored[f"layer{number}"] for number in range(len(stored)) if f"layer{number}" in stored]
-    if not layers:
-        return None
-    nothing = Usual(torch.zeros(()), torch.ones(()))
-    fusion = Fusion(nothing, nothing, nothing, float(state["scorer_state.fusion.text_weight"]))
-    memory = TokenMemory(layers, stored["spread"], stored.get("joint"), stored.get("joint_spread"))
-    scores = torch.zeros_like(state["scorer_state.scores"])
-    return MemoryScorer(comparison_of(module), MemoryState(memory, fusion, scores), is_stored=True)
+    if len(images):
+        if module.model.anchors.any():
+            module.before_references = module.before_references or (module.scorer, deepcopy(calibration_of(module)))
+            module.scorer = fit_references(module)
+            settle_thresholds(module)
+    elif module.before_references is not None:
+        (module.scorer, calibration), module.before_references = module.before_references, None
+        if calibration is not None:
+            module.post_processor.calibration.copy_from(calibration)
 
 
 def extend_memory(module: Any, images: Images) -> None:
     """Score by more good images than before, such as ones that were called anomalous wrongly.
 
     Thresholds are set anew where no validation has set them.
-
-    Args:
-        module: `DPCLIP`.
-        images: As in `set_references`.
 
     Raises:
         ImageReadError: If a file cannot be read; names it.
@@ -226,6 +152,20 @@ def extend_memory(module: Any, images: Images) -> None:
     settle_thresholds(module)
 
 
+def stored_memory(module: Any, state: Mapping[str, Any]) -> MemoryScorer | None:
+    """A scorer with room for the memory that a state dict holds, of whatever size; ``None`` where it holds none."""
+    prefix = "scorer_state.memory."
+    stored = {name.removeprefix(prefix): torch.zeros_like(value) for name, value in state.items() if name.startswith(prefix)}
+    layers = [stored[f"layer{number}"] for number in range(len(stored)) if f"layer{number}" in stored]
+    if not layers:
+        return None
+    nothing = Usual(torch.zeros(()), torch.ones(()))
+    fusion = Fusion(nothing, nothing, nothing, float(state["scorer_state.fusion.text_weight"]))
+    memory = TokenMemory(layers, stored["spread"], stored.get("joint"), stored.get("joint_spread"))
+    scores = torch.zeros_like(state["scorer_state.scores"])
+    return MemoryScorer(comparison_of(module), MemoryState(memory, fusion, scores), is_stored=True)
+
+
 def prediction_digest(module: Any, images: Sequence[str]) -> str:
     """Identifies everything that predictions depend on: arguments, learned values, good images, and the images of a lot.
 
@@ -235,21 +175,19 @@ def prediction_digest(module: Any, images: Sequence[str]) -> str:
         module: `DPCLIP`.
         images: Files of the run.
     """
-    processor = module.post_processor
+    processor, scorer, calibration = module.post_processor, module.scorer, calibration_of(module)
     settings: list[Any] = [module.configuration.as_dict(), getattr(processor, "checkpoint_config", dict)(), module.min_area]
-    scorer = module.scorer
-    stored = isinstance(scorer, MemoryScorer) and memory_stays(module, scorer)
-    if module.references.are_named and not stored:
+    is_stored = isinstance(scorer, MemoryScorer) and memory_stays(module, scorer)
+    if module.references.are_named and not is_stored:
         settings.append(module.references.digest(module.datamodule))
     if module.lot:
         settings.append(sorted(images))
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=lambda value: type(value).__name__).encode())
-    left_out = ["prototypes."] if stored else ["prototypes.", "scorer_state."]
-    calibration = getattr(processor, "calibration", None)
+    left_out = ["prototypes.", "model.anchors", *([] if is_stored else ["scorer_state."])]
     if calibration is not None and (calibration.is_default or not calibration.is_set):
         left_out.append("post_processor.calibration.")
     for name, value in module.state_dict().items():
-        if isinstance(value, Tensor) and not name.startswith((*left_out, "model.anchors")):
+        if isinstance(value, Tensor) and not name.startswith(tuple(left_out)):
             digest.update(name.encode() + value.cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
     digest.update((module.target.class_name or module.target.anchor_class).encode())
     return digest.hexdigest()[:12]
@@ -257,9 +195,6 @@ def prediction_digest(module: Any, images: Sequence[str]) -> str:
 
 def prepare_export(module: Any) -> None:
     """Have the good images that the arguments ask for before an export, and say that no lot goes into a file.
-
-    Args:
-        module: `DPCLIP`.
 
     Raises:
         ValueError: If only a data module could bring the images.

@@ -25,10 +25,11 @@ from anomalib_dpclip.method.prototypes import Prototypes
 from anomalib_dpclip.metrics import field_metrics
 from anomalib_dpclip.model import arguments, checkpointing, good_images, settled_thresholds
 from anomalib_dpclip.model.configuration import file_of, given_values, resolve
-from anomalib_dpclip.model.parts import build_parts, chosen_post_processor, use_parts
+from anomalib_dpclip.model.parts import build_parts, use_parts
 from anomalib_dpclip.model.scoring import PrepareScorer
 from anomalib_dpclip.model.training import learning
 from anomalib_dpclip.model.training.auxiliary_data import AuxiliaryCalibration, LearnFromAuxiliary
+from anomalib_dpclip.post_processing.post_processor import DPCLIPPostProcessor
 from anomalib_dpclip.pre_processing.pre_processor import CLIPPreProcessor
 from anomalib_dpclip.scorers.references import References
 from anomalib_dpclip.scorers.region import Region
@@ -133,20 +134,25 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]
         evaluator: Evaluator | bool = True,
         visualizer: Visualizer | bool = True,
     ) -> None:
-        groups = arguments.groups_of(training, memory, region, prompts, architecture, clip, export)
-        self.training_options, self.memory_options = groups.training, groups.memory
-        self.region_options, self.export_options = groups.region, groups.export
+        grouped: dict[str, Any] = {"training": training, "memory": memory, "region": region, "prompts": prompts}
+        groups = arguments.groups_of(**grouped, architecture=architecture, clip=clip, export=export)
+        self.training_options, self.memory_options = groups["training"], groups["memory"]
+        self.region_options, self.export_options = groups["region"], groups["export"]
         self.chosen_seed, self.seed = seed, arguments.seed_or_global(seed)
         self.weights, self.lot, self.batch_size = weights, lot, batch_size
         arguments.check_flat(batch_size, self.seed, k_shot, tiles, reads_target=bool(k_shot or few_shot_source or lot))
         flat: dict[str, Any] = {"backbone": backbone, "pretrained": pretrained, "class_name": class_name, "domain": domain}
         flat |= {"image_size": image_size, "tiles": tiles, "memory_backbone": memory_backbone}
         self.given = given_values(groups, **flat)
+        if post_processor is True:
+            post_processor = DPCLIPPostProcessor(false_alarm_rate=false_alarm_rate)
+        elif false_alarm_rate is not None:
+            raise ValueError("false_alarm_rate belongs to the default post-processor: give your own one its rate itself")
         file = file_of(weights)
         parts = build_parts(self, resolve(self.given, file))
         super().__init__(
             pre_processor=CLIPPreProcessor(parts.image_size, parts.preprocessing) if pre_processor is True else pre_processor,
-            post_processor=chosen_post_processor(post_processor, false_alarm_rate),
+            post_processor=post_processor,
             evaluator=Evaluator(test_metrics=field_metrics()) if evaluator is True else evaluator,
             visualizer=PictureVisualizer() if visualizer is True else visualizer,
         )
@@ -210,7 +216,7 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]
         return {"num_sanity_val_steps": 0, **({} if epochs is None else {"max_epochs": epochs})}
 
     def configure_callbacks(self) -> Sequence[Callback]:
-        """Components that are callbacks, and what watches a run, in the order in which it is told of it."""
+        """Components that are callbacks, and what watches a run, in the order in which they are told of it."""
         components: Any = super().configure_callbacks()
         own = [LearnFromAuxiliary(), AuxiliaryCalibration(), PrepareScorer(), *default_callbacks(self.attached_trainer)]
         return [*components, *own, *([] if self.visualizer is None else [ContactSheet()])]
@@ -228,8 +234,6 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]
     configure_optimizers = learning.optimizer_and_schedule
     training_step = learning.training_step
 
-    # Parts
-
     def set_domain(self, domain: Domain) -> None:
         """Make a domain's blur and score fusion the current ones."""
         self.model.domain = domain
@@ -241,8 +245,6 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]
         self.weights = source
         settled_thresholds.restore_adapters_calibration(self, source)
 
-    # Learning
-
     def prepare_data(self) -> None:
         """Download the auxiliary set before it is learned from."""
         require_evaluation_images(self.datamodule)
@@ -252,8 +254,6 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]
     def val_dataloader(self) -> list:
         """None: lets anomalib predict on bare folders, where it would validate a zero-shot model first."""
         return []
-
-    # Scoring
 
     def validation_step(self, batch: ImageBatch, batch_idx: int, dataloader_idx: int = 0) -> ImageBatch:
         """Raw maps and image scores, each image against the anchors of its class."""
@@ -271,12 +271,9 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]
         raw = self.scorer.score(images, self.model.anchors)
         return self.post_processor(raw) if self.post_processor else raw
 
-    # Checkpoints
-
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Everything but the frozen networks, which come from weights of their own."""
-        prefix = kwargs.get("prefix", args[1] if len(args) > 1 else "")
-        return checkpointing.without_frozen(super().state_dict(*args, **kwargs), prefix)
+        return checkpointing.without_frozen(super().state_dict(*args, **kwargs), kwargs.get("prefix", ""))
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Load a state without frozen networks; anything else that is missing or too much is an error."""

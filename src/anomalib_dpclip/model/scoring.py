@@ -4,7 +4,7 @@ import logging
 from dataclasses import replace
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
 from anomalib_dpclip.auxiliary.leakage import require_untested, warn_if_learned_from
@@ -25,41 +25,37 @@ class PrepareScorer(Callback):
     def __init__(self) -> None:
         self._sound: list[Any] = []
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         """Make sure that there is something to validate, test or predict."""
         del trainer
-        module: Any = pl_module
         self._sound = []
-        require_images(module.datamodule, stage)
+        require_images(pl_module.datamodule, stage)
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Before the first step, not after hours of them: all faults of the images that are validated and tested on."""
         del trainer
-        module: Any = pl_module
-        module.set_domain(module.target.resolve_domain(module.datamodule, is_calibrated=False))
+        pl_module.set_domain(pl_module.target.resolve_domain(pl_module.datamodule, is_calibrated=False))
         for split in ("val_data", "test_data"):
-            self._require_sound(getattr(module.datamodule, split, None))
+            self._require_sound(getattr(pl_module.datamodule, split, None))
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Where the user gives batches of his own, which may not say what they show."""
         del trainer
-        module: Any = pl_module
-        if module.auxiliary_dataset is None:
-            module.provenance = replace(module.provenance, learned_from=[UNNAMED])
-            module.target.resolve_class(module.datamodule)
+        if pl_module.auxiliary_dataset is None:
+            pl_module.provenance = replace(pl_module.provenance, learned_from=[UNNAMED])
+            pl_module.target.resolve_class(pl_module.datamodule)
 
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Before the target is calibrated on."""
         self._prepare(trainer, pl_module, trainer.val_dataloaders, calibrates=bool(sum(trainer.num_val_batches)))
 
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_test_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Before the target is tested; warn if the adapters have learned from it."""
         self._prepare(trainer, pl_module, trainer.test_dataloaders, calibrates=False)
-        module: Any = pl_module
-        if module.datamodule is not None:
-            warn_if_learned_from(module.provenance.learned_from, module.datamodule)
+        if pl_module.datamodule is not None:
+            warn_if_learned_from(pl_module.provenance.learned_from, pl_module.datamodule)
 
-    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_predict_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Before photos are predicted."""
         self._prepare(trainer, pl_module, trainer.predict_dataloaders, calibrates=False)
 
@@ -72,46 +68,26 @@ class PrepareScorer(Callback):
 
     def _prepare(self, trainer: Trainer, module: Any, loaders: Any, *, calibrates: bool) -> None:
         fits = trainer.state.fn == TrainerFn.FITTING
-        if not fits:
-            require_scorable(module)
+        if not fits and module.weights is None and not module.provenance.learned_from:
+            raise ValueError(
+                "there is nothing to judge with, the adapters are untrained: give trained ones with --model.weights FILE or "
+                "--ckpt_path FILE, or say --model.weights clip for CLIP without adapters"
+            )
         for loader in _as_list(loaders):
             self._require_sound(loader.dataset)
         module.target.resolve_class(module.datamodule)
-        is_calibrated = not calibrates and is_set(module)
-        module.set_domain(module.target.resolve_domain(module.datamodule, is_calibrated=is_calibrated))
-        leave_out_of_metrics(module)
+        calibration = getattr(module.post_processor, "calibration", None)
+        stay = not calibrates and calibration is not None and bool(calibration.is_set)
+        module.set_domain(module.target.resolve_domain(module.datamodule, is_calibrated=stay))
+        evaluator = module.evaluator
+        for metric in [*evaluator.val_metrics, *evaluator.test_metrics] if evaluator else []:
+            if isinstance(metric, PixelMetric):  # ignored pixels do not count
+                metric.histogram.judged = module.region.scored
         # Lightning's precision holds in its steps alone: what images are compared with must be seen in the same.
         with trainer.precision_plugin.forward_context():
             choose_scorer(module, loaders, fits=fits)
             if not calibrates:
                 settle_thresholds(module)
-
-
-def require_scorable(module: Any) -> None:
-    """Make sure that there is something to score by.
-
-    Raises:
-        ValueError: If the adapters are untrained.
-    """
-    if module.weights is None and not module.provenance.learned_from:
-        raise ValueError(
-            "there is nothing to judge with, the adapters are untrained: give trained ones with --model.weights FILE or "
-            "--ckpt_path FILE, or say --model.weights clip for CLIP without adapters"
-        )
-
-
-def is_set(module: Any) -> bool:
-    """Whether thresholds are in force that somebody set."""
-    calibration = getattr(module.post_processor, "calibration", None)
-    return calibration is not None and bool(calibration.is_set)
-
-
-def leave_out_of_metrics(module: Any) -> None:
-    """Leave ignored pixels out of the pixel metrics of a run."""
-    evaluator = module.evaluator
-    for metric in [*evaluator.val_metrics, *evaluator.test_metrics] if evaluator else []:
-        if isinstance(metric, PixelMetric):
-            metric.histogram.judged = module.region.scored
 
 
 def choose_scorer(module: Any, loaders: Any, *, fits: bool) -> None:
@@ -127,6 +103,7 @@ def choose_scorer(module: Any, loaders: Any, *, fits: bool) -> None:
         known = None if known.state is None else MemoryScorer(known.comparison, known.state)
     memory = known if isinstance(known, MemoryScorer) and not fits else None
     memory = _follow_references(module, loaders, memory)
+    module.scorer = module.text_scorer() if memory is None else memory
     if module.lot:
         scorer = BatchScorer(
             comparison_of(module),
@@ -138,8 +115,6 @@ def choose_scorer(module: Any, loaders: Any, *, fits: bool) -> None:
         scorer.prepare(loaders)
         if scorer.is_prepared:
             module.scorer = scorer
-            return
-    module.scorer = module.text_scorer() if memory is None else memory
 
 
 def _follow_references(module: Any, loaders: Any, memory: MemoryScorer | None) -> MemoryScorer | None:

@@ -1,4 +1,7 @@
-"""Which thresholds hold for the way that images are scored: of a validation, good images, an unlabelled batch, or adapters."""
+"""Which thresholds hold for the way that images are scored: of a validation, good images, an unlabelled batch, or adapters.
+
+A `module` is a `DPCLIP`.
+"""
 
 import logging
 from typing import Any
@@ -7,8 +10,9 @@ from torch import Tensor
 
 from anomalib_dpclip.post_processing.calibration import Calibration
 from anomalib_dpclip.post_processing.calibration_statistics import ImageStatistics
+from anomalib_dpclip.post_processing.conformal import NO_GUARANTEE
 from anomalib_dpclip.post_processing.standing import Standing
-from anomalib_dpclip.post_processing.thresholds import NO_GUARANTEE, Thresholds, thresholds_by_rate
+from anomalib_dpclip.post_processing.thresholds import Thresholds, thresholds_by_rate
 from anomalib_dpclip.post_processing.unlabelled import unlabelled_thresholds
 from anomalib_dpclip.scorers.batch_scorer import BatchScorer
 from anomalib_dpclip.scorers.memory_scorer import MemoryScorer
@@ -19,15 +23,19 @@ SINGLE_SHARE = 0.75
 """Share of the way from a single good image to the same with synthetic defects, where its threshold lies."""
 
 
+def calibration_of(module: Any) -> Calibration | None:
+    """Thresholds in force; ``None`` with another post-processor than DP-CLIP's."""
+    return getattr(module.post_processor, "calibration", None)
+
+
 def settle_thresholds(module: Any) -> None:
     """Make sure that the thresholds in force belong to the way that images are scored; else set those that it knows itself."""
-    calibration: Calibration | None = getattr(module.post_processor, "calibration", None)
+    calibration, scorer = calibration_of(module), module.scorer
     if calibration is None:
         return
-    scorer = module.scorer
-    if calibration.is_set and calibration.scorer == scorer.name and not calibration.is_default:
-        return
     if calibration.is_set and not calibration.is_default:
+        if calibration.scorer == scorer.name:
+            return
         logger.warning(
             "the thresholds in force (%s) are of scores by the %s, and images are scored by the %s now: others are set",
             *(calibration.threshold_basis, calibration.scorer, scorer.name),
@@ -54,16 +62,10 @@ def calibrate_on_batch(calibration: Calibration, scorer: BatchScorer, domain: An
 
 
 def calibrate_on_references(calibration: Calibration, scorer: MemoryScorer, domain: Any, rate: float | None) -> None:
-    """Set ranges and thresholds from good images scored by one another.
+    """Set ranges and thresholds from good images scored by one another, for a false-alarm rate if one is asked for.
 
     The default threshold is the highest of their scores. A single image has nothing to be scored by but its own mirror images,
     which are too much like it: then it lies `SINGLE_SHARE` of the way to the mean score of the image with synthetic defects.
-
-    Args:
-        calibration: Calibration that is set.
-        scorer: Scorer by the good images.
-        domain: Domain that decides how scores are fused.
-        rate: False-alarm rate, if one is asked for.
     """
     seen = ImageStatistics(*scorer.state.scores.cpu().unbind(1))
     calibration.set_ranges(seen)
@@ -89,12 +91,7 @@ def _between(scores: Tensor, normal: Tensor) -> float:
 
 
 def restore_adapters_calibration(module: Any, source: str) -> None:
-    """Put the calibration that adapters carry in force, unless it was made in another domain than the user's choice.
-
-    Args:
-        module: `DPCLIP`.
-        source: Where the adapters come from.
-    """
+    """Put the calibration that adapters from a source carry in force, unless it is of another domain than the user's choice."""
     domain = module.provenance.calibration_domain
     module.set_domain(module.target.chosen_domain or domain or module.model.domain)
     processor = module.post_processor
@@ -114,15 +111,10 @@ def is_uncalibrated(module: Any) -> bool:
     """Whether the thresholds in force are of something else than what the images show, or there are none.
 
     Good photos and a lot show it themselves. A validation was of a class; adapters carry thresholds of the auxiliary set.
-
-    Args:
-        module: `DPCLIP`.
     """
-    calibration: Calibration | None = getattr(module.post_processor, "calibration", None)
-    if calibration is None:
-        return False
-    if not calibration.is_set:
-        return True
+    calibration = calibration_of(module)
+    if calibration is None or not calibration.is_set:
+        return calibration is not None
     if calibration.is_default:
         return calibration.scorer == "text"
     shown = module.target.class_name
@@ -130,23 +122,14 @@ def is_uncalibrated(module: Any) -> bool:
 
 
 def standing(module: Any, score: float) -> Standing | None:
-    """Where a normalised score stands among those of good images of the same; ``None`` where none are known.
-
-    Args:
-        module: `DPCLIP`.
-        score: Image score.
-    """
-    calibration: Calibration | None = getattr(module.post_processor, "calibration", None)
+    """Where a normalised image score stands among those of good images of the same; ``None`` where none are known."""
+    calibration = calibration_of(module)
     return None if calibration is None or is_uncalibrated(module) else calibration.standing(score)
 
 
 def remarks(module: Any) -> list[str]:
-    """What decisions rest on, as lines to print below predictions.
-
-    Args:
-        module: `DPCLIP`.
-    """
-    calibration: Calibration | None = getattr(module.post_processor, "calibration", None)
+    """What decisions rest on, as lines to print below predictions."""
+    calibration = calibration_of(module)
     if calibration is None:
         return []
     basis = calibration.threshold_basis or "nobody knows what they are of"

@@ -40,8 +40,7 @@ class Target:
         self.model, self.anchors_for = model, anchors_for
         self.class_name = None if class_name is None else readable_name(class_name)
         self.default_class = None if default_class is None else readable_name(default_class)
-        self.chosen_domain = domain
-        self.anchor_class = ""
+        self.chosen_domain, self.anchor_class = domain, ""
 
     def set_class(self, class_name: str) -> None:
         """Make a class's text anchors the current ones."""
@@ -51,9 +50,7 @@ class Target:
     def resolve_class(self, datamodule: AnomalibDataModule | None, *, is_run: bool = True) -> None:
         """Take the class from the user, else from the data, else from the file; without any keep what is there.
 
-        Args:
-            datamodule: Data module of the run, set up.
-            is_run: Whether a run begins, in which an unknown class is worth a warning: before one its data may yet name it.
+        That it is unknown is worth a warning only as a run begins: before, its data may yet name it.
         """
         names = set() if datamodule is None else classes_of(datamodule)
         if self.class_name is not None:
@@ -69,10 +66,7 @@ class Target:
     def anchors_of(self, batch: ImageBatch, device: torch.device, *, follow_images: bool) -> Tensor:
         """Anchors of each image's class ``(B, E, 2)``, or the current class's ``(E, 2)`` where images carry none.
 
-        Args:
-            batch: Images, which may name a class each.
-            device: Device of the anchors.
-            follow_images: Whether the images' classes come before the user's, as in training.
+        In training the images' classes come before the user's (`follow_images`).
         """
         names = getattr(batch, "class_name", None)
         if names is None or (self.class_name is not None and not follow_images):
@@ -80,17 +74,13 @@ class Target:
         return torch.stack([self.anchors_for(name) for name in names]).to(device, non_blocking=True)
 
     def resolve_domain(self, datamodule: AnomalibDataModule | None, *, is_calibrated: bool) -> Domain:
-        """Domain of a run: the user's, else that of the thresholds in force, else the data set's, else what is there.
+        """Domain of a run: the user's, else that of thresholds that are in force and stay, else the data set's, else as it is.
 
         Thresholds hold in the domain that they were set in, and no other.
-
-        Args:
-            datamodule: Data module of the run.
-            is_calibrated: Whether thresholds are in force and stay.
         """
-        known = None if datamodule is None or isinstance(datamodule, Photos) else domain_of(datamodule.name)
         if self.chosen_domain is not None:
             return self.chosen_domain
+        known = None if datamodule is None or isinstance(datamodule, Photos) else domain_of(datamodule.name)
         if not is_calibrated:
             return known or self.model.domain
         if known not in {None, self.model.domain}:

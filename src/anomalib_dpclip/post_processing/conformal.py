@@ -10,6 +10,8 @@ from fractions import Fraction
 
 from torch import Tensor
 
+NO_GUARANTEE = "no guarantee for new images"
+
 
 def false_alarm_threshold(normal_scores: Tensor, rate: float) -> float:
     """The ``ceil((n + 1)(1 - rate))``-th smallest of n scores, or the largest where that is beyond them.

@@ -11,13 +11,17 @@ from torch import Tensor
 from anomalib_dpclip.data_sets.domain import Domain
 from anomalib_dpclip.metrics.functional import count_scores, f1_curve, f1_threshold
 from anomalib_dpclip.post_processing.calibration_statistics import CalibrationStatistics, ImageStatistics
-from anomalib_dpclip.post_processing.conformal import false_alarm_threshold, guarantee_of, guaranteed_rate, too_few
+from anomalib_dpclip.post_processing.conformal import (
+    NO_GUARANTEE,
+    false_alarm_threshold,
+    guarantee_of,
+    guaranteed_rate,
+    too_few,
+)
 from anomalib_dpclip.post_processing.image_score import image_score
 from anomalib_dpclip.post_processing.normalisation import MIN_GAP
 
 logger = logging.getLogger(__name__)
-
-NO_GUARANTEE = "no guarantee for new images"
 
 APPROXIMATE = (
     "; the adapters carry no ranges of scores, and in those of these images for the image threshold the bound is approximate"

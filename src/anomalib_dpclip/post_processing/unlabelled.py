@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor
 
+from anomalib_dpclip.post_processing.conformal import NO_GUARANTEE
 from anomalib_dpclip.post_processing.normalisation import MIN_GAP
-from anomalib_dpclip.post_processing.thresholds import NO_GUARANTEE, Thresholds
+from anomalib_dpclip.post_processing.thresholds import Thresholds
 
 QUIET = (0.05, 0.3)
 """Quantiles of the scores between which a large batch's images are good, even if half of them are damaged."""

@@ -4,7 +4,6 @@ Whatever transforms it is made of, it is tried on plain images and ramps. A crop
 elsewhere than the defect, and without the normalisation scores would be of other images than the backbone knows.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -20,26 +19,15 @@ TOLERANCE = 0.02
 
 
 def require_whole_images(pre_processor: Any, image_size: tuple[int, int], preprocessing: Preprocessing) -> None:
-    """Make sure that the model can be given what a pre-processor makes of images.
-
-    Args:
-        pre_processor: Module whose ``transform`` prepares images; without one, images come prepared.
-        image_size: Height and width of the model's input.
-        preprocessing: Mean and standard deviation that the backbone expects.
-
-    Raises:
-        ValueError: If images have another size, other statistics or another geometry; names the remedy.
-    """
+    """Refuse a pre-processor whose transform, if any, gives images of another size, statistics or geometry."""
     transform = getattr(pre_processor, "transform", None)
     if transform is None:
         return
     height, width = (side + PROBE for side in image_size)
     black, white = (transform(torch.full((1, 3, height, width), level)) for level in (0.0, 1.0))
-    if tuple(black.shape[-2:]) != image_size:
-        raise ValueError(
-            f"pre_processor gives images of {tuple(black.shape[-2:])}, the model takes {image_size}: let it resize to that, or "
-            f"choose the model's image_size"
-        )
+    size = tuple(black.shape[-2:])
+    if size != image_size:
+        raise ValueError(f"pre_processor gives images of {size}, the model takes {image_size}: resize, or set image_size")
     mean, std = map(torch.tensor, (preprocessing.mean, preprocessing.std))
     centre = (0, slice(None), image_size[0] // 2, image_size[1] // 2)
     if max((black[centre] + mean / std).abs().max(), (white[centre] - (1 - mean) / std).abs().max()) > TOLERANCE:
@@ -57,22 +45,12 @@ def require_whole_images(pre_processor: Any, image_size: tuple[int, int], prepro
 
 
 def require_same_resize(pre_processor: Any, image_size: tuple[int, int]) -> None:
-    """Make sure that an exported file prepares images as the model does: anomalib leaves antialiasing out of exports.
-
-    Args:
-        pre_processor: Module with a ``transform`` and an ``export_transform``, or with neither.
-        image_size: Height and width of the images that the file is given.
-
-    Raises:
-        ValueError: If the one gives other images than the other; names the remedy.
-    """
-    given: list[Callable[[Tensor], Tensor] | None] = [
-        getattr(pre_processor, f"{kind}transform", None) for kind in ("", "export_")
-    ]
-    if given[0] is None or given[1] is None:
+    """Refuse a pre-processor whose exported transform gives other images: anomalib leaves antialiasing out of exports."""
+    transform, exported = (getattr(pre_processor, f"{kind}transform", None) for kind in ("", "export_"))
+    if transform is None or exported is None:
         return
     noise = torch.rand(1, 3, *image_size, generator=torch.Generator().manual_seed(0)).mul(255).round() / 255
-    if (given[0](noise) - given[1](noise)).abs().max() > TOLERANCE * 3:
+    if (transform(noise) - exported(noise)).abs().max() > TOLERANCE * 3:
         raise ValueError(
             "pre_processor resizes images otherwise in an exported file, without antialiasing: leave it out, or export with "
             "input_size, the model's own, and resize images before"

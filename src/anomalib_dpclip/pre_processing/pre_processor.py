@@ -16,21 +16,18 @@ from anomalib_dpclip.pre_processing.resize import EightBitResize, ExportableResi
 
 
 class Clamp(v2.Transform):
-    """Put images back into [0, 1] that augmentations have led astray, those of the model's size too."""
+    """Put images back into [0, 1] that augmentations have led astray, those of the model's size too; masks pass."""
 
     def transform(self, inpt: Tensor, params: dict[str, Any]) -> Tensor:
-        """Clamp a float image; masks pass."""
+        """Clamp a float image."""
         del params
         return inpt.clamp(0, 1) if inpt.is_floating_point() else inpt
 
 
 class Normalize(v2.Transform):
-    """Subtract a mean and divide by a standard deviation, both of which wait where the model is.
+    """Subtract a mean and divide by a standard deviation, both of which wait where the model is; masks pass.
 
     torchvision's own has them as numbers, and the processor waits for an accelerator while they are copied there, in each step.
-
-    Args:
-        preprocessing: Whose mean and standard deviation.
     """
 
     mean: Tensor
@@ -42,21 +39,13 @@ class Normalize(v2.Transform):
         self.register_buffer("std", torch.tensor(preprocessing.std).view(-1, 1, 1), persistent=False)
 
     def transform(self, inpt: Tensor, params: dict[str, Any]) -> Tensor:
-        """Normalise images ``(..., 3, H, W)``; masks pass."""
+        """Normalise images ``(..., 3, H, W)``."""
         del params
         return inpt if isinstance(inpt, Mask) else (inpt - self.mean.to(inpt)) / self.std.to(inpt)
 
 
 class CLIPPreProcessor(PreProcessor):
-    """Resize to the model's size (8 bits, antialiased, no crop) and normalise with the backbone's mean and standard deviation.
-
-    Args:
-        image_size: Height and width of the model's input, in pixels.
-        preprocessing: What the backbone was trained with. Default: OpenAI's.
-
-    Attributes:
-        normalize: The normalisation alone, of images in [0, 1].
-    """
+    """Resize to the model's height and width (8 bits, antialiased, no crop) and normalise as the backbone was trained."""
 
     def __init__(self, image_size: tuple[int, int], preprocessing: Preprocessing = OPENAI) -> None:
         super().__init__()
@@ -89,19 +78,12 @@ class CLIPPreProcessor(PreProcessor):
         return {"image_size": list(self.image_size), **self.preprocessing.as_dict()}
 
     def load_checkpoint_config(self, config: dict[str, Any]) -> None:
-        """Restore what `checkpoint_config` gave, or anomalib's own of the transforms that a user has put in the place of these.
-
-        Raises:
-            ValueError: If transforms of a user's do not fit the model, or could not be kept.
-        """
+        """Restore what `checkpoint_config` gave, or anomalib's own of the transforms that a user has put in their place."""
         if "image_size" in config:
             height, width = config["image_size"]
             self.configure((int(height), int(width)), Preprocessing.from_dict(config, "the checkpoint's pre-processor"))
             return
         super().load_checkpoint_config(config)
         if self.transform is None:
-            raise ValueError(
-                "the checkpoint is of a model with another pre-processor, which anomalib could not keep: give the same one "
-                "again as pre_processor"
-            )
+            raise ValueError("the checkpoint has another pre-processor, which anomalib could not keep: give the same one again")
         require_whole_images(self, self.image_size, self.preprocessing)

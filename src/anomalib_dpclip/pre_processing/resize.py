@@ -6,7 +6,6 @@ rows come first, as in the Pillow that they were trained with: version 13 begins
 wide, which again gives other pixels.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,21 +19,11 @@ from anomalib_dpclip.clip.preprocessing import Interpolation
 from anomalib_dpclip.files.precision import full_precision
 
 
-def _resize_rows_first(plane: np.ndarray, size: Sequence[int], resampling: Image.Resampling) -> Image.Image:
-    """One channel ``(H, W)`` of 8 bits, resized in two calls, so that no version of Pillow chooses their order."""
-    height, width = size
-    image = Image.fromarray(plane)
-    return image.resize((width, image.height), resampling).resize((width, height), resampling)
-
-
 class EightBitResize(v2.Resize):
-    """Pillow's antialiased bicubic resize, of tensors in [0, 1] too: those of anomalib's data modules were 8-bit files.
+    """Pillow's antialiased resize, of tensors in [0, 1] too: those of anomalib's data modules were 8-bit files.
 
     A kind of torchvision's resize, so that anomalib finds it and has it done before images are put together as a batch.
-
-    Args:
-        size: Height and width of the result.
-        interpolation: ``"bicubic"``, the method's, or ``"bilinear"``, with which some backbones were trained.
+    ``"bicubic"`` is the method's interpolation, ``"bilinear"`` that of some backbones.
 
     Attributes:
         is_eight_bit: That 8-bit images give the same values, whether they become floating-point ones before or after it.
@@ -56,7 +45,10 @@ class EightBitResize(v2.Resize):
         planes = zip(inpt.as_subclass(Tensor).flatten(0, -3), resized.view(-1, height, width), strict=True)
         for before, after in planes:
             values = before if before.dtype == torch.uint8 else _to_eight_bits(before * 255).byte()
-            after.copy_(torch.from_numpy(np.array(_resize_rows_first(values.cpu().numpy(), self.size, self.pillow))))
+            image = Image.fromarray(values.cpu().numpy())
+            # Two calls, so that no version of Pillow chooses their order.
+            narrow = image.resize((width, image.height), self.pillow)
+            after.copy_(torch.from_numpy(np.array(narrow.resize((width, height), self.pillow))))
         return wrap(resized / 255 if resized.is_floating_point() else resized, like=inpt)
 
 
@@ -66,10 +58,6 @@ class ExportableResize(v2.Transform):
     Runtimes do not agree on antialiased bicubic resizing (OpenVINO leaves the antialiasing out, and so does anomalib
     wherever it exports); they all multiply matrices alike. Pillow's weights are fixed-point numbers, so that now and then a
     value is rounded the other way.
-
-    Args:
-        size: Height and width of the result.
-        interpolation: As in `EightBitResize`.
     """
 
     def __init__(self, size: tuple[int, int], interpolation: Interpolation = "bicubic") -> None:
@@ -82,41 +70,29 @@ class ExportableResize(v2.Transform):
         del params
         if tuple(inpt.shape[-2:]) == self.size:
             return inpt
-        rows, columns = (
-            self.weights(torch.arange(length, dtype=inpt.dtype, device=inpt.device), target)
-            for length, target in zip(inpt.shape[-2:], self.size, strict=True)
-        )
+        rows, columns = _weights_of(inpt, self.size, self.weights)
         narrow = _to_eight_bits(_to_eight_bits(inpt * 255) @ columns.T)
         return _to_eight_bits(rows @ narrow) / 255
 
 
 def resize_bilinear(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize images or feature maps ``(..., H, W)`` with antialiasing, by two matrix products, see `ExportableResize`.
-
-    Args:
-        images: Values of any range.
-        size: Height and width of the result.
-    """
-    rows, columns = (
-        bilinear_weights(torch.arange(length, dtype=images.dtype, device=images.device), target)
-        for length, target in zip(images.shape[-2:], size, strict=True)
-    )
+    """Resize images or feature maps ``(..., H, W)`` with antialiasing, by two matrix products, see `ExportableResize`."""
+    rows, columns = _weights_of(images, size, bilinear_weights)
     with full_precision(images):
         return rows @ (images @ columns.T)
 
 
+def _weights_of(images: Tensor, size: tuple[int, int], weights: Any) -> list[Tensor]:
+    """Weights of rows ``(height, H)`` and of columns ``(width, W)``."""
+    lines = [torch.arange(length, dtype=images.dtype, device=images.device) for length in images.shape[-2:]]
+    return [weights(positions, target) for positions, target in zip(lines, size, strict=True)]
+
+
 def bicubic_weights(positions: Tensor, target: int) -> Tensor:
-    """Share of each pixel of a line in each pixel of the resized line, as PIL and torch interpolate with antialiasing.
+    """Share of each pixel of a line in each of the `target` pixels of the resized line ``(target, L)``, whose rows sum to 1.
 
-    The kernel is Keys' cubic convolution with a = -0.5 (1981), stretched by the factor by which the line shrinks.
-
-    Args:
-        positions: ``0, 1, ..., L - 1`` for a line of ``L`` pixels. A tensor, for ``L`` is only known where an exported
-            model runs.
-        target: Pixels of the resized line.
-
-    Returns:
-        Weights ``(target, L)``, whose rows sum to 1.
+    As PIL and torch interpolate with antialiasing: Keys' cubic convolution with a = -0.5 (1981), stretched by the factor by
+    which the line shrinks. `positions` are ``0, ..., L - 1``, a tensor, for ``L`` is only known where an exported model runs.
     """
     distance = _distances(positions, target)
     near = (1.5 * distance - 2.5) * distance.square() + 1

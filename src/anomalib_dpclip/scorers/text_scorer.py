@@ -5,9 +5,8 @@ from collections.abc import Sequence
 from anomalib.data import InferenceBatch
 from torch import Tensor
 
-from anomalib_dpclip.method.adapted_tower import require_size
 from anomalib_dpclip.method.anomaly_map import anomaly_map, resize_map
-from anomalib_dpclip.method.torch_model import DPCLIPModel, TextEvidence
+from anomalib_dpclip.method.torch_model import DPCLIPModel, TextEvidence, require_size
 from anomalib_dpclip.pre_processing.resize import resize_bilinear
 from anomalib_dpclip.scorers.region import Region
 from anomalib_dpclip.scorers.scorer import Scorer

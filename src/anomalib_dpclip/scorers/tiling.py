@@ -108,15 +108,16 @@ def _in_batches(
 def _in_a_loop(predict: Predict, images: Tensor, anchors: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
     """The same in a graph: torch's exporter would write a Python loop out, a copy of the model for each round.
 
-    The tiles are cut beforehand, four times the images' memory: OpenVINO's loops see nothing that changes from outside.
+    OpenVINO's loops see nothing that changes from outside: the tiles are cut beforehand, four times the images' memory, and
+    the anchors, chosen by an input where a file has several classes, are handed from round to round.
     """
 
-    def see(nothing: Tensor, tile: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        return nothing.clone(), predict(tile, anchors)
+    def see(anchors: Tensor, tile: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        return anchors.clone(), predict(tile, anchors)
 
     side = math.isqrt(len(rows))
     cut = images[..., rows[::side], :][..., columns[:side]]  # (B, 3, side, H, side, W)
-    _, (values, scores) = torch_scan(see, images.new_zeros(1), cut.permute(2, 4, 0, 1, 3, 5).flatten(0, 1))
+    _, (values, scores) = torch_scan(see, anchors, cut.permute(2, 4, 0, 1, 3, 5).flatten(0, 1))
     return values, scores
 
 

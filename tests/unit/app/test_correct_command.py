@@ -8,7 +8,7 @@ from tests.data.golden.make_golden import GOLDEN
 from tests.spotted import soft_photo
 
 from anomalib_dpclip.app.answers import Answers
-from anomalib_dpclip.app.app_command import _model, remembers_photos
+from anomalib_dpclip.app.app_command import page_model
 from anomalib_dpclip.app.correct_command import write_corrected
 from anomalib_dpclip.app.predictor import Predictor
 from anomalib_dpclip.cli import main
@@ -19,7 +19,7 @@ CHECKPOINT = GOLDEN / "checkpoint-v1.ckpt"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A checkpoint with a memory of plain photos; photos with a spot, and one with another defect elsewhere."""
+    """A checkpoint with a memory of six plain photos; photos with a spot, and one with another defect elsewhere."""
     folder = tmp_path_factory.mktemp("corrections")
     model = model_from_file(CHECKPOINT, visualizer=False)
     model.set_references([soft_photo(folder / f"plain{seed}.png", seed) for seed in range(6)])
@@ -33,50 +33,44 @@ def folder(tmp_path_factory):
     return folder
 
 
+def correct(checkpoint, *arguments):
+    main(["correct", "--ckpt_path", str(checkpoint), *map(str, arguments)])
+
+
+def photos_in(checkpoint):
+    return int(model_from_file(checkpoint).scorer.state.memory.photos)
+
+
 def test_what_comes_again_is_called_normal_and_what_is_elsewhere_stays(folder, capsys):
     known = folder / "known"
     known.mkdir()
     for name in ("spot10.png", "spot11.png", "elsewhere.png", "plain0.png"):
         (folder / name).rename(known / name)
-    fine = [str(folder / f"spot{seed}.png") for seed in range(6, 10)]
+    fine = [folder / f"spot{seed}.png" for seed in range(6, 10)]
     before = (folder / "model.ckpt").read_bytes()
-    main(["correct", "--ckpt_path", str(folder / "model.ckpt"), "--known", str(known), *fine])
+    correct(folder / "model.ckpt", "--known", known, *fine)
     *lines, count, written = capsys.readouterr().out.splitlines()
     assert (folder / "model.ckpt").read_bytes() == before
     assert written == f"Written: {folder / 'model-corrected.ckpt'}"
     said = {line.split()[-1].rsplit("/", 1)[1]: line.rsplit("  ", 2)[1].strip() for line in lines}
-    changed = "anomalous -> normal"
-    assert said == {f"spot{seed}.png": changed for seed in range(6, 12)} | {
-        "elsewhere.png": "anomalous",
-        "plain0.png": "normal",
-    }
+    same = {"elsewhere.png": "anomalous", "plain0.png": "normal"}
+    assert said == {f"spot{seed}.png": "anomalous -> normal" for seed in range(6, 12)} | same
     assert count == "6 of 8 decisions have changed"
-    corrected = model_from_file(folder / "model-corrected.ckpt")
-    assert int(corrected.scorer.state.memory.photos) == 10
-    main(["correct", "--ckpt_path", str(folder / "model.ckpt"), str(known / "spot10.png")])  # joins the others
-    assert int(model_from_file(folder / "model-corrected.ckpt").scorer.state.memory.photos) == 11
+    assert photos_in(folder / "model-corrected.ckpt") == 10
+    correct(folder / "model.ckpt", known / "spot10.png")  # joins the others
+    assert photos_in(folder / "model-corrected.ckpt") == 11
     with pytest.raises(SystemExit, match=r"model\.ckpt is there already"):
-        main(["correct", "--ckpt_path", str(folder / "model.ckpt"), "--to", str(folder / "model.ckpt"), *fine])
+        correct(folder / "model.ckpt", "--to", folder / "model.ckpt", *fine)
 
 
 def test_known_photos_in_several_places(folder, tmp_path, capsys):
-    fine = str(soft_photo(tmp_path / "fine.png", 50, (30, 60)))
+    fine = soft_photo(tmp_path / "fine.png", 50, (30, 60))
     known = [soft_photo(tmp_path / name, seed) for name, seed in (("a/x.png", 51), ("b/y.png", 52))]
-    arguments = ["correct", "--ckpt_path", str(folder / "model.ckpt"), "--to", str(tmp_path / "new.ckpt")]
-    main([*arguments, "--known", f"[{known[0].parent},{known[1]}]", fine])
+    correct(folder / "model.ckpt", "--to", tmp_path / "new.ckpt", "--known", f"[{known[0].parent},{known[1]}]", fine)
     assert "1 of 3 decisions have changed" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="no folder or photo gone: --known looks at it before and after"):
-        main([*arguments[:-1], str(tmp_path / "newer.ckpt"), "--known", "gone", fine])
+        correct(folder / "model.ckpt", "--to", tmp_path / "newer.ckpt", "--known", "gone", fine)
     assert not (tmp_path / "newer.ckpt").exists()
-
-
-def test_a_corrected_checkpoint_is_corrected_again(folder, tmp_path):
-    model = model_from_file(folder / "model.ckpt")
-    model.add_good_images([soft_photo(tmp_path / "a.png", 20, (30, 60))])
-    write_corrected(model, folder / "model.ckpt", tmp_path / "once.ckpt")
-    again = model_from_file(tmp_path / "once.ckpt")
-    again.add_good_images([soft_photo(tmp_path / "b.png", 21, (90, 10))])
-    assert int(again.scorer.state.memory.photos) == 8
 
 
 @pytest.mark.parametrize(
@@ -93,7 +87,7 @@ def test_bad_input_is_named_and_nothing_is_written(folder, tmp_path, checkpoint,
     soft_photo(tmp_path / "fine.png", 1)
     (tmp_path / "none.png").write_bytes(b"none")
     with pytest.raises(SystemExit, match=message):
-        main(["correct", "--ckpt_path", str(folder / checkpoint), "--to", str(tmp_path / "new.ckpt"), str(tmp_path / fine)])
+        correct(folder / checkpoint, "--to", tmp_path / "new.ckpt", tmp_path / fine)
     assert not (tmp_path / "new.ckpt").exists()
 
 
@@ -101,36 +95,27 @@ def test_bad_input_is_named_and_nothing_is_written(folder, tmp_path, checkpoint,
 def answers(folder, tmp_path):
     """Of a page with a checkpoint that remembers photos."""
     (tmp_path / "model.ckpt").write_bytes((folder / "model.ckpt").read_bytes())
-    model = _model(str(tmp_path / "model.ckpt"), {"domain": "industrial"})
+    model = page_model(str(tmp_path / "model.ckpt"), domain="industrial")
     return Answers(Predictor(model), tmp_path / "model.ckpt")
-
-
-def test_the_button_of_the_page(answers, tmp_path):
-    assert remembers_photos(str(tmp_path / "model.ckpt"))
-    assert not remembers_photos(str(CHECKPOINT))
-    assert not remembers_photos("clip")
-    path = str(soft_photo(tmp_path / "a.png", 40, (30, 60)))
-    before = answers.look([path], "weave", None, 0.5).verdict
-    assert before.startswith("## Anomalous")
-    assert "**6 good photos** kept in the checkpoint." in before
-    after = answers.correct([path], "weave", None, 0.5).verdict
-    assert after.startswith("## Normal")
-    assert "**7 good photos** kept in the checkpoint." in after
-    assert "**Corrected**, and kept in model-corrected.ckpt beside the checkpoint." in after
-    assert int(model_from_file(tmp_path / "model-corrected.ckpt").scorer.state.memory.photos) == 7
-    other = str(soft_photo(tmp_path / "b.png", 41, (90, 10)))
-    assert "**Corrected**" in answers.correct([other], "weave", None, 0.5).verdict
-    assert int(model_from_file(tmp_path / "model-corrected.ckpt").scorer.state.memory.photos) == 8
 
 
 def test_the_button_writes_what_the_command_writes(answers, tmp_path):
     path = str(soft_photo(tmp_path / "a.png", 40, (30, 60)))
+    before = answers.look([path], "weave", None, 0.5).verdict
+    assert before.startswith("## Anomalous")
+    assert "**6 good photos** kept in the checkpoint." in before
     answers.look([path], "brick", [str(soft_photo(tmp_path / "b.png", 41))], 0.5)  # leaves nothing behind
-    answers.correct([path], "brick", None, 0.5)
-    main(["correct", "--ckpt_path", str(tmp_path / "model.ckpt"), "--to", str(tmp_path / "other.ckpt"), path])
+    after = answers.correct([path], "weave", None, 0.5).verdict
+    assert after.startswith("## Normal")
+    assert "**7 good photos** kept in the checkpoint." in after
+    assert "**Corrected**, and kept in model-corrected.ckpt beside the checkpoint." in after
+    correct(tmp_path / "model.ckpt", "--to", tmp_path / "other.ckpt", path)
     names = ("model-corrected.ckpt", "other.ckpt")
     own, other = (dict(torch.load(tmp_path / name, weights_only=True)["state_dict"]) for name in names)
     torch.testing.assert_close(own, other, rtol=0, atol=0, equal_nan=True)  # anomalib's own thresholds are unset
+    more = str(soft_photo(tmp_path / "c.png", 41, (90, 10)))
+    assert "**Corrected**" in answers.correct([more], "weave", None, 0.5).verdict
+    assert photos_in(tmp_path / "model-corrected.ckpt") == 8
 
 
 def test_what_cannot_be_corrected_is_said_and_changes_nothing(answers, tmp_path, monkeypatch):
@@ -165,6 +150,5 @@ def test_what_cannot_be_corrected_is_said_and_changes_nothing(answers, tmp_path,
     assert (tmp_path / "model-corrected.ckpt").read_bytes() == b"of yesterday"
     (tmp_path / "model-corrected.ckpt").unlink()
     assert "**Corrected**" in answers.correct([path], "weave", None, 0.5).verdict
-    assert answers.correct([path], "weave", None, 0.5).verdict.endswith(
-        "**Not corrected:** a.png has been taken for fine before"
-    )
+    twice = answers.correct([path], "weave", None, 0.5).verdict
+    assert twice.endswith("**Not corrected:** a.png has been taken for fine before")

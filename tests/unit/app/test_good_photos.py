@@ -15,7 +15,7 @@ from tests.spotted import soft_photo
 
 from anomalib_dpclip import Photos
 from anomalib_dpclip.app.answers import Answers
-from anomalib_dpclip.app.app_command import _model
+from anomalib_dpclip.app.app_command import page_model
 from anomalib_dpclip.app.correct_command import write_corrected
 from anomalib_dpclip.app.good_photos import MAX_PHOTOS
 from anomalib_dpclip.app.predictor import UNCALIBRATED, Predictor
@@ -42,7 +42,7 @@ def judged(tmp_path):
 
 
 def a_page(weights=ADAPTERS, checkpoint=None, **arguments):
-    return Answers(Predictor(_model(str(weights), {"domain": "industrial", **grouped(**arguments)})), checkpoint)
+    return Answers(Predictor(page_model(str(weights), domain="industrial", **grouped(**arguments))), checkpoint)
 
 
 @pytest.fixture
@@ -53,6 +53,10 @@ def answers():
 def of(answer):
     """The prediction of a single photo."""
     return answer.judged[0].prediction if answer.judged else None
+
+
+def same(first, second):
+    return first.verdict == second.verdict and np.array_equal(of(first).anomaly_map, of(second).anomaly_map)
 
 
 def uploaded(paths, folder):
@@ -68,7 +72,7 @@ def uploaded(paths, folder):
 @pytest.mark.parametrize("count", [1, 4])
 def test_the_answer_is_that_of_a_folder_of_the_same_photos(answers, good, judged, tmp_path, count):
     for path in good[count:]:
-        (tmp_path / "good" / path).unlink()
+        Path(path).unlink()
     model = make_dpclip(weights=ADAPTERS, class_name="weave", few_shot_source=tmp_path / "good", visualizer=False)
     engine = Engine(accelerator="cpu", devices=1, logger=False, enable_progress_bar=False, default_root_dir=tmp_path)
     (expected,) = engine.predict(model=model, datamodule=Photos(tmp_path / "judged", num_workers=0))
@@ -81,10 +85,6 @@ def test_the_answer_is_that_of_a_folder_of_the_same_photos(answers, good, judged
     assert [prediction.regions(0.5)] == batch_regions(expected)
     assert prediction.regions(0.5), "there is something to compare"
     assert f"Known of the target: **{count} good photo{'s' if count > 1 else ''}**." in answer.verdict
-
-
-def same(first, second):
-    return first.verdict == second.verdict and np.array_equal(of(first).anomaly_map, of(second).anomaly_map)
 
 
 @pytest.mark.parametrize("weights", [ADAPTERS, "clip"])
@@ -118,31 +118,32 @@ def test_visitors_with_other_photos_and_names_have_their_own_answers(answers, ju
     assert all(map(same, at_once, 2 * alone[2:]))
 
 
-def test_files_that_do_not_serve_are_named(answers, judged, good, tmp_path):
+def test_files_that_do_not_serve_are_named(judged, good, tmp_path):
+    ignored = Image.new("L", (160, 120))
+    ignored.paste(255, (0, 0, 40, 40))
+    ignored.save(tmp_path / "ignore.png")
+    photo(tmp_path / "other.png", 50, size=(80, 60))
+    answers = a_page(ignore=str(tmp_path / "ignore.png"))
     (tmp_path / "notes.txt").write_text("no photo")
-    (tmp_path / "cut.png").write_bytes((tmp_path / "good" / "0.png").read_bytes()[:300])
-    copy = str(shutil.copy(judged, tmp_path / "copy.png"))
+    (tmp_path / "cut.png").write_bytes(Path(good[0]).read_bytes()[:300])
     lines = {
-        "cannot read image notes.txt: empty, damaged or none of the formats": [*good, str(tmp_path / "notes.txt")],
-        "cannot read image cut.png: ": [*good, str(tmp_path / "cut.png")],
-        "gone.png: photos are deleted from here after an hour or two. Drop it again": [*good, str(tmp_path / "gone.png")],
+        "notes.txt": "cannot read image notes.txt: empty, damaged or none of the formats",
+        "cut.png": "cannot read image cut.png: ",
+        "other.png": "other.png is 80x60, and the picture of what to ignore is 160x120",
+        "gone.png": "gone.png: photos are deleted from here after an hour or two. Drop it again",
     }
-    for line, photos in lines.items():
-        for path in (judged, None):  # also before there is a photo to judge
-            answer = answers.look(path and [path], "weave", photos, 0.5)
+    for name, line in lines.items():
+        for paths in ([judged], None):  # also before there is a photo to judge
+            answer = answers.look(paths, "weave", [*good, str(tmp_path / name)], 0.5)
             assert of(answer) is None
             assert answer.verdict.startswith(f"### No result\n{line}")
-    answer = answers.look([judged], "weave", [*good, copy], 0.5)
-    assert answer.verdict.startswith(
-        "### No result\nphoto.png is the photo to judge and, as copy.png, a good photo: it would be compared with itself."
-    )
+    verdict = answers.look([judged], "weave", [*good, str(shutil.copy(judged, tmp_path / "copy.png"))], 0.5).verdict
+    assert verdict.startswith("### No result\nphoto.png is the photo to judge and, as copy.png, a good photo")
     many = [photo(tmp_path / "many" / f"{index}.png", index) for index in range(MAX_PHOTOS + 1)]
     assert of(answers.look([judged], "weave", many[1:], 0.5)) is not None
     assert answers.look([judged], "weave", many, 0.5).verdict.startswith("### No result\n17 good photos are more than the 16")
-    assert (
-        answers.look(None, "weave", good, 0.5).verdict
-        == "Drop a photo, or several, to begin.\n\nKnown of the target: **4 good photos**."
-    )
+    begun = answers.look(None, "weave", good, 0.5).verdict
+    assert begun == "Drop a photo, or several, to begin.\n\nKnown of the target: **4 good photos**."
 
 
 def test_copies_count_once_and_another_aspect_is_told_of(answers, judged, good, tmp_path):
@@ -150,22 +151,9 @@ def test_copies_count_once_and_another_aspect_is_told_of(answers, judged, good, 
     once, twice = (answers.look([judged], "weave", photos, 0.5) for photos in (good, [*good, copy, good[1]]))
     assert np.array_equal(of(once).anomaly_map, of(twice).anomaly_map)
     assert "6 good photos were given, 4 of them different: copies count once." in twice.verdict
-    wide = photo(tmp_path / "wide.png", 50, size=(240, 120))
-    answer = answers.look([judged], "weave", [*good, wide], 0.5)
-    assert of(answer) is not None
+    answer = answers.look([judged], "weave", [*good, photo(tmp_path / "wide.png", 50, size=(240, 120))], 0.5)
     assert "Of another aspect than the photo to judge (160x120): wide.png (240x120). Squeezed" in answer.verdict
     assert "aspect" not in once.verdict
-
-
-def test_a_good_photo_that_the_ignored_region_was_not_drawn_for_is_named(judged, good, tmp_path):
-    ignored = Image.new("L", (160, 120))
-    ignored.paste(255, (0, 0, 40, 40))
-    ignored.save(tmp_path / "ignore.png")
-    answers = a_page(ignore=str(tmp_path / "ignore.png"))
-    assert of(answers.look([judged], "weave", good, 0.5)) is not None
-    other = photo(tmp_path / "other.png", 50, size=(80, 60))
-    verdict = answers.look([judged], "weave", [*good, other], 0.5).verdict
-    assert verdict.startswith("### No result\nother.png is 80x60, and the picture of what to ignore is 160x120")
 
 
 def test_photos_of_a_checkpoint_count_again_when_those_of_the_page_are_taken_off(judged, good, tmp_path):

@@ -12,6 +12,8 @@ from anomalib_dpclip.data.results import CONTACT_SHEET, RESULTS, RESULTS_JSON
 from anomalib_dpclip.model.from_file import model_from_file
 from anomalib_dpclip.post_processing.standing import Standing
 
+ADAPTERS, CHECKPOINT = (GOLDEN / name for name in ("adapters-v1.safetensors", "checkpoint-v1.ckpt"))
+
 
 @pytest.fixture
 def photos(tmp_path):
@@ -22,45 +24,42 @@ def photos(tmp_path):
     return folder
 
 
-FILES = ["adapters-v1.safetensors", "checkpoint-v1.ckpt"]
+def predict(weights, output, *arguments):
+    main(["predict", "--weights", str(weights), "--output", str(output), "--num_workers", "0", *map(str, arguments)])
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_a_model_from_its_file(name):
-    model = model_from_file(GOLDEN / name)
+@pytest.mark.parametrize("file", [ADAPTERS, CHECKPOINT])
+def test_a_folder_and_a_photo_by_a_model_of_its_file_alone(tmp_path, photos, capsys, file):
+    model = model_from_file(file)
     assert model.provenance.backbone == "mini"
-    assert model.model.adapter_layers == (0,)
-    assert model.model.tap_layers == (3, 6)
+    assert (model.model.adapter_layers, model.model.tap_layers) == ((0,), (3, 6))
     assert model.target.anchor_class == "weave"
     assert model.post_processor.calibration.is_set
-    assert model_from_file(GOLDEN / name, class_name="brick").target.anchor_class == "brick"
+    assert model_from_file(file, class_name="brick").target.anchor_class == "brick"
 
-
-@pytest.mark.parametrize("name", FILES)
-def test_a_folder_and_a_photo(tmp_path, photos, capsys, name):
-    alone = tmp_path / "alone.png"
+    is_calibrated = file == CHECKPOINT
+    alone, out = tmp_path / "alone.png", tmp_path / "out"
     Image.new("RGB", (50, 200)).save(alone)
-    out = tmp_path / "out"
-    command = ["predict", "--weights", str(GOLDEN / name), str(photos), str(alone), "--output", str(out), "--num_workers", "0"]
-    main(command)
+    predict(file, out, photos, alone)
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 6
     for line, path in zip(lines, [alone, *sorted(photos.iterdir())], strict=False):
         score, label, *rest = line.split()
         assert 0 <= float(score) <= 1
-        assert label in ({"normal", "anomalous"} if "checkpoint" in name else {"uncalibrated"})
-        assert rest == [str(path), str(out / "images" / path.relative_to(tmp_path)) + ".jpg"]
-        assert (out / "images" / path.relative_to(tmp_path)).with_name(f"{path.name}.jpg").is_file()
+        assert label in ({"normal", "anomalous"} if is_calibrated else {"uncalibrated"})
+        picture = out / "images" / f"{path.relative_to(tmp_path)}.jpg"
+        assert rest == [str(path), str(picture)]
+        assert picture.is_file()
     assert lines[-2].startswith("4 photos, ")
     assert lines[-2].endswith(", 0 could not be read")
-    assert lines[-1].startswith("Thresholds: " if "checkpoint" in name else "Uncalibrated: ")
+    assert lines[-1].startswith("Thresholds: " if is_calibrated else "Uncalibrated: ")
     assert {RESULTS, RESULTS_JSON, CONTACT_SHEET} <= {path.name for path in out.iterdir()}
-    main(command)  # nothing left to do, and still an answer
+    predict(file, out, photos, alone)  # nothing left to do, and still an answer
     again = capsys.readouterr()
     assert again.out.splitlines() == [*lines[:-1], f"Nothing to do: all 4 photos have results in {out}."]
     assert again.err == ""
     Image.new("RGB", (160, 120)).save(photos / "more.png")
-    main(command)
+    predict(file, out, photos, alone)
     assert capsys.readouterr().out.splitlines()[-1] == lines[-1]
 
 
@@ -69,19 +68,8 @@ def test_what_exceeds_the_threshold_is_listed_in_pixels_of_the_photo(tmp_path, p
         defective = photo.copy()
     defective.paste((255, 0, 255), (100, 20, 150, 60))
     defective.save(photos / "0.png")
-    command = [
-        "predict",
-        "--weights",
-        str(GOLDEN / FILES[1]),
-        str(photos),
-        "--num_workers",
-        "0",
-        "--pictures",
-        "false",
-        "--output",
-    ]
-    main([*command, str(tmp_path / "all")])
-    main([*command, str(tmp_path / "large"), "--min_area", "19200"])
+    predict(CHECKPOINT, tmp_path / "all", photos, "--pictures", "false")
+    predict(CHECKPOINT, tmp_path / "large", photos, "--pictures", "false", "--min_area", "19200")
     everything, large = (json.loads((tmp_path / name / RESULTS_JSON).read_text()) for name in ("all", "large"))
     assert [row["score"] for row in everything] == [row["score"] for row in large]
     regions = [region for row in everything for region in row["regions"]]
@@ -96,57 +84,39 @@ def test_what_exceeds_the_threshold_is_listed_in_pixels_of_the_photo(tmp_path, p
 
 
 def test_each_photo_is_told_how_many_good_photos_score_lower(tmp_path, photos, capsys):
-    good, new = tmp_path / "good", tmp_path / "new.png"
-    photos.rename(good)
+    new, out = tmp_path / "new.png", tmp_path / "out"
     Image.new("RGB", (160, 120), (255, 0, 255)).save(new)
-    weights, out = ["--weights", str(GOLDEN / FILES[0])], tmp_path / "out"
-    main(["predict", *weights, "--good", str(good), str(new), "--output", str(out), "--num_workers", "0"])
+    predict(ADAPTERS, out, "--good", photos, new)
     line, *_ = capsys.readouterr().out.splitlines()
     (row,) = json.loads((out / RESULTS_JSON).read_text())
-    assert row["good_photos"] == 3
-    assert row["most_like"] == "2.png", "the lightest of them"
+    assert (row["good_photos"], row["most_like"]) == (3, "2.png"), "the lightest of them"
     assert line.endswith(f"  {Standing(round(3 * row['good_below']), 3)}, most like 2.png")
 
 
 def test_a_photo_that_cannot_be_read_is_the_exit_status(tmp_path, photos, capsys):
     (photos / "bad.png").write_bytes(b"")
     with pytest.raises(SystemExit) as stopped:
-        main(
-            [
-                "predict",
-                "--weights",
-                str(GOLDEN / FILES[0]),
-                str(photos),
-                "--output",
-                str(tmp_path / "out"),
-                "--num_workers",
-                "0",
-            ]
-        )
+        predict(ADAPTERS, tmp_path / "out", photos)
     assert stopped.value.code == 1
     assert capsys.readouterr().out.splitlines()[-2].endswith(f"1 could not be read: {photos / 'bad.png'}")
 
 
 @pytest.mark.parametrize(
-    ("weights", "photo", "message"),
-    [("gone.ckpt", ".", "there is no adapter file"), (str(GOLDEN / FILES[0]), "gone.png", "no photo or folder gone.png")],
+    ("weights", "arguments", "message"),
+    [
+        ("gone.ckpt", ["photos"], "there is no adapter file"),
+        (ADAPTERS, ["gone.png"], "no photo or folder gone.png"),
+        (ADAPTERS, ["--good", "photos", "photos"], "Choose other photos with --good, or other ones to score"),
+        (ADAPTERS, ["--good", "empty", "photos"], "no images in .*empty: --good must be the folder of the good photos"),
+    ],
 )
-def test_what_is_not_there(tmp_path, monkeypatch, weights, photo, message):
+def test_what_is_not_there_or_does_not_serve_is_named(tmp_path, photos, monkeypatch, weights, arguments, message):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
     with pytest.raises(SystemExit, match=message):
-        main(["predict", "--weights", weights, photo])
+        predict(weights, "out", *arguments)
 
 
 def test_the_version(capsys):
     main(["--version"])
     assert capsys.readouterr().out == f"dpclip {__version__}\n"
-
-
-def test_good_photos_that_are_to_be_scored_too_are_named_with_the_command_s_own_option(tmp_path, photos):
-    command = ["predict", "--weights", str(GOLDEN / FILES[0]), "--good", str(photos), "--num_workers", "0", "--output"]
-    with pytest.raises(SystemExit, match=r"Choose other photos with --good, or other ones to score"):
-        main([*command, str(tmp_path / "out"), str(photos)])
-    (tmp_path / "empty").mkdir()
-    command[command.index(str(photos))] = str(tmp_path / "empty")
-    with pytest.raises(SystemExit, match=r"no images in .*empty: --good must be the folder of the good photos"):
-        main([*command, str(tmp_path / "out"), str(photos)])

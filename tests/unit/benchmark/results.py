@@ -39,5 +39,5 @@ def write_results(path, *rows):
             for name, score, label in zip(names, scores, labels, strict=True)
         ]
         write_result(path, Result({**ROW, "key": f"{path.stem}{number}", **cells}, images, shift, root))
-    write_tables(path, PROVENANCE, {})
+    write_tables(path, PROVENANCE)
     return path

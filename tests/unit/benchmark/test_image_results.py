@@ -9,9 +9,9 @@ import pytest
 import torch
 from anomalib.data import ImageBatch
 
-from anomalib_dpclip.benchmark.image_results import ImageResults, at_thresholds, by_defect, undefined
+from anomalib_dpclip.benchmark.image_results import PIXELS, ImageResults, at_thresholds, by_defect, undefined
 
-NONE = {"true_pixels": None, "false_pixels": None, "missed_pixels": None}
+NONE = dict.fromkeys(PIXELS)
 
 
 def records(*images, pixels=NONE):
@@ -35,7 +35,6 @@ def batch(**fields):
 def results(*batches, threshold=0.5):
     thresholds = {f"{kind}_threshold": torch.tensor(threshold) for kind in ("image", "pixel")}
     model, evaluator = SimpleNamespace(post_processor=SimpleNamespace(**thresholds)), ImageResults()
-    evaluator.on_test_start(None, model)
     for each in batches:
         evaluator.on_test_batch_end(None, model, None, each, 0)
     return evaluator
@@ -43,29 +42,12 @@ def results(*batches, threshold=0.5):
 
 def test_records_of_a_batch():
     evaluator = results(batch())
-    assert evaluator.records == [
-        {
-            "image": "set/test/good/a.png",
-            "label": 0,
-            "score": 0.25,
-            "called": 0,
-            "true_pixels": 0,
-            "false_pixels": 1,
-            "missed_pixels": 0,
-        },
-        {
-            "image": "set/test/crack/b.png",
-            "label": 1,
-            "score": 0.75,
-            "called": 1,
-            "true_pixels": 2,
-            "false_pixels": 1,
-            "missed_pixels": 1,
-        },
+    assert list(evaluator.records[0]) == ["image", "label", "score", "called", *PIXELS]
+    assert [list(record.values()) for record in evaluator.records] == [
+        ["set/test/good/a.png", 0, 0.25, 0, 0, 1, 0],
+        ["set/test/crack/b.png", 1, 0.75, 1, 2, 1, 1],
     ]
     assert evaluator.resolution == (2, 2)
-    evaluator.on_test_start(None, None)
-    assert (evaluator.records, evaluator.resolution) == ([], None)
 
 
 def test_without_masks_or_labels():
@@ -88,19 +70,15 @@ def test_metrics_at_thresholds_by_hand():
 
 def test_undefined_metrics_are_nan_and_the_reason_is_said():
     normal = records((0, 0.1, 0), (0, 0.2, 1))
-    assert at_thresholds(normal) == {
-        "class_F1": pytest.approx(math.nan, nan_ok=True),
-        "seg_F1": pytest.approx(math.nan, nan_ok=True),
-        "false_alarm_rate": 0.5,
-    }
+    expected = {"class_F1": math.nan, "seg_F1": math.nan, "false_alarm_rate": 0.5}
+    assert at_thresholds(normal) == pytest.approx(expected, nan_ok=True)
     assert undefined(normal) == ["image metrics are undefined: no anomalous image", "pixel metrics are undefined: no masks"]
-    assert undefined(records((1, 0.5, 1), pixels={"true_pixels": 1, "false_pixels": 0, "missed_pixels": 0})) == [
-        "image metrics are undefined: no normal image"
-    ]
+    some = dict.fromkeys(PIXELS, 1)
+    assert undefined(records((1, 0.5, 1), pixels=some)) == ["image metrics are undefined: no normal image"]
     assert undefined(records((1, 0.5, None), (0, 0.5, None))) == ["metrics at thresholds are undefined: the model has set none"]
-    empty = dict.fromkeys(NONE, 0)
-    assert undefined(records((1, 0.5, 1), (0, 0.5, 0), pixels=empty)) == ["pixel metrics are undefined: no anomalous pixel"]
-    assert undefined(records((1, 0.5, 1), (0, 0.5, 0), pixels={**empty, "true_pixels": 1})) == []
+    both = (1, 0.5, 1), (0, 0.5, 0)
+    assert undefined(records(*both, pixels=dict.fromkeys(PIXELS, 0))) == ["pixel metrics are undefined: no anomalous pixel"]
+    assert undefined(records(*both, pixels=some)) == []
 
 
 def test_kinds_of_defect_against_all_normal_images():

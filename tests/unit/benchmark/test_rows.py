@@ -1,6 +1,5 @@
 """Results on disk: one JSON file a job, the CSV files made of them, and what becomes of older rows."""
 
-import json
 import math
 
 import pandas as pd
@@ -17,6 +16,7 @@ from anomalib_dpclip.benchmark.rows import (
     read_provenance,
     read_rows,
     set_aside,
+    take_up,
     write_result,
     write_tables,
 )
@@ -27,8 +27,7 @@ def test_a_row_is_read_as_it_was_written(tmp_path):
     rows = read_rows(write_results(tmp_path / "rows.csv", odd, {"status": "failed", "reason": "one\ntwo"}))
     assert list(rows.columns) == list(COLUMNS)
     first, second = rows.to_dict("records")
-    assert first["image_AUROC"] == 0.1 + 0.2  # to the last digit
-    assert math.isnan(first["pixel_AP"])
+    assert (first["image_AUROC"], math.isnan(first["pixel_AP"])) == (0.1 + 0.2, True)  # to the last digit
     assert (first["category"], first["label"], first["seed"], first["draw"]) == ("NA", 'quoted "a, b"', "1", "2")
     assert second["reason"] == "one\ntwo"
     assert read_provenance(tmp_path / "rows.csv") == ["command: dpclip benchmark --config x.yaml", "machine: a machine"]
@@ -53,78 +52,46 @@ def test_other_corruptions_are_added(tmp_path):
     assert shift[["corruption", "strength"]].to_numpy().tolist() == [["blur", 1], ["light", 2], ["move", 2]]
 
 
-def test_jobs_whose_files_are_gone_stay_in_the_csv(tmp_path):
-    path = write_results(tmp_path / "rows.csv", {"image_AP": 0.5, "scores": [0.1], "labels": [0]})
-    for file in jobs_folder(path).iterdir():
-        file.unlink()
-    write_result(path, Result({**ROW, "key": "new"}, [{"image": "a.png", "score": 0.5}]))
-    write_tables(path, PROVENANCE, {})
-    assert read_rows(path)["key"].tolist() == ["rows0", "new"]
-    assert read_beside(path, "images")["key"].tolist() == ["rows0", "new"]
-
-
-def test_a_repaired_job_replaces_its_failure(tmp_path):
-    path = write_results(tmp_path / "rows.csv", {"status": "failed", "reason": "broken"})
-    write_result(path, Result({**ROW, "key": "rows0", "image_AP": 0.5}))
-    write_tables(path, PROVENANCE, {})
-    (row,) = read_rows(path).to_dict("records")
-    assert (row["status"], row["reason"], row["image_AP"]) == ("ok", "", 0.5)
+def test_a_csv_without_its_jobs_is_not_written_over(tmp_path):
+    path = write_results(tmp_path / "rows.csv", {"image_AP": 0.5})
+    jobs_folder(path).rename(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match=r"rows\.csv: .*rows\.jobs, which is not there.*--fresh sets this file aside"):
+        take_up(path, {})
 
 
 def test_rows_of_an_earlier_state_are_marked_until_that_state_is_back(tmp_path):
-    path = write_results(tmp_path / "rows.csv", {}, {"status": "failed", "reason": "broken"}, {"label": "other"})
-    now = {identity_of({**ROW}): "now"}
-    write_result(path, Result({**ROW, "key": "now"}))
-    write_tables(path, PROVENANCE, now)
-    rows = read_rows(path).set_index("key")
-    assert rows["status"].to_dict() == {"rows0": "superseded", "rows2": "ok", "now": "ok"}  # the failure says nothing any more
-    assert rows.loc["rows0", "reason"] == "its weights, data or settings have changed since; the job is now now"
+    path = write_results(tmp_path / "rows.csv", {"reason": "noted"}, {"status": "failed"}, {"label": "other"})
+    write_result(path, Result({**ROW, "key": "now", "status": "failed"}))
+    write_result(path, Result({**ROW, "key": "now"}))  # repaired
 
-    write_tables(path, PROVENANCE, {identity_of({**ROW, "label": "third"}): "third"})  # another config, of other rows
-    assert read_rows(path).set_index("key")["status"].to_dict() == {"rows0": "superseded", "rows2": "ok", "now": "ok"}
+    def statuses(label, key):
+        take_up(path, {identity_of({**ROW, "label": label}): key})
+        rows = write_tables(path, PROVENANCE).set_index("key")
+        return rows["status"].to_dict(), rows.loc["rows0", "reason"]
 
-    write_tables(path, PROVENANCE, {identity_of({**ROW}): "rows0"})
-    rows = read_rows(path).set_index("key")
-    assert rows["status"].to_dict() == {"rows0": "ok", "rows2": "ok", "now": "superseded"}
-    assert rows.loc["rows0", "reason"] == ""
-
-
-def test_a_job_is_whole_or_not_there(tmp_path, monkeypatch):
-    def full(*args, **kwargs):
-        raise OSError("no space left on device")
-
-    monkeypatch.setattr(json, "dumps", full)
-    with pytest.raises(OSError, match="no space"):
-        write_result(tmp_path / "rows.csv", Result({**ROW, "key": "k"}))
-    assert list(jobs_folder(tmp_path / "rows.csv").iterdir()) == []
+    changed = "its weights, data or settings have changed since"
+    # The failure says nothing any more.
+    assert statuses("A", "now") == ({"rows0": "superseded", "rows2": "ok", "now": "ok"}, changed)
+    assert statuses("third", "of another config") == ({"rows0": "superseded", "rows2": "ok", "now": "ok"}, changed)
+    assert statuses("A", "rows0") == ({"rows0": "ok", "rows2": "ok", "now": "superseded"}, "noted")
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("a,b\n1,2\n", "lacks the columns"),
-        ("", "not a CSV of benchmark results"),
-        ("\0\xff", "not a CSV of benchmark results|lacks"),
-    ],
-)
-def test_other_files_are_refused_by_name(tmp_path, text, message):
+@pytest.mark.parametrize("read", [read_rows, lambda path: take_up(path, {})])
+@pytest.mark.parametrize("text", ["a,b\n1,2\n", "", "\0\xff"])
+def test_other_files_are_refused_by_name(tmp_path, text, read):
     path = tmp_path / "rows.csv"
     path.write_text(text, encoding="latin-1")
-    with pytest.raises(ValueError, match=rf"rows\.csv: .*({message})"):
-        read_rows(path)
-    with pytest.raises(ValueError, match=r"rows\.csv"):
-        write_tables(path, PROVENANCE, {})
-    assert path.read_text(encoding="latin-1") == text
+    with pytest.raises(ValueError, match=r"rows\.csv: not a CSV of benchmark results"):
+        read(path)
 
 
 @pytest.mark.parametrize(("column", "cell"), [("by_defect", "0.98 crack"), ("by_defect", "[1]"), ("image_AP", "95.4 ± 0.2")])
 def test_a_csv_of_an_earlier_format_is_named_with_the_remedy(tmp_path, column, cell):
     path = write_results(tmp_path / "rows.csv", {})
     read_rows(path).assign(**{column: cell}).to_csv(path, index=False)
-    for read in (lambda: read_rows(path), lambda: write_tables(path, PROVENANCE, {})):
-        with pytest.raises(ValueError, match=r"rows\.csv: .*another format.*--fresh sets this file aside") as refused:
-            read()
-        assert "\n" not in str(refused.value)
+    with pytest.raises(ValueError, match=r"rows\.csv: .*another format.*--fresh sets this file aside") as refused:
+        read_rows(path)
+    assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize("text", ["{} {}", "[]", '{"other": 1}', '{"row": []}', '{"row": {"label": "A"}}', ""])
@@ -132,16 +99,15 @@ def test_a_job_s_file_of_an_earlier_format_is_named_with_the_remedy(tmp_path, te
     path = write_results(tmp_path / "rows.csv", {})
     (jobs_folder(path) / "rows0.json").write_text(text)
     with pytest.raises(ValueError, match=r"rows0\.json: .*--fresh sets this file aside"):
-        write_tables(path, PROVENANCE, {})
+        write_tables(path, PROVENANCE)
 
 
 @pytest.mark.parametrize("what", ["images", "shift"])
 def test_a_file_beside_of_an_earlier_format_is_named_with_the_remedy(tmp_path, what):
     path = write_results(tmp_path / "rows.csv", {})
     beside(path, what).write_text("a,b\n1,2\n")
-    for read in (lambda: read_beside(path, what), lambda: write_tables(path, PROVENANCE, {})):
-        with pytest.raises(ValueError, match=rf"rows\.{what}\.csv: .*--fresh sets this file aside"):
-            read()
+    with pytest.raises(ValueError, match=rf"rows\.{what}\.csv: .*--fresh sets this file aside"):
+        read_beside(path, what)
 
 
 def test_a_missing_file_says_how_to_make_it(tmp_path):
@@ -155,13 +121,6 @@ def test_files_of_other_columns_are_read_as_far_as_they_go(tmp_path):
     (row,) = read_rows(path).to_dict("records")
     assert (row["image_AUROC"], row["draw"], row["reason"]) == (0.5, "", "")
     assert pd.isna(row["seg_F1"])
-
-
-def test_the_last_row_of_a_job_counts(tmp_path):
-    first, second = (
-        write_results(tmp_path / name / "rows.csv", {"image_AP": value}) for name, value in (("a", 0.1), ("b", 0.2))
-    )
-    assert read_rows(first, second)["image_AP"].tolist() == [0.2]
 
 
 def test_setting_aside_takes_all_that_belongs_together(tmp_path):

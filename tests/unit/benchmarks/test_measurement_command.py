@@ -39,13 +39,6 @@ def test_the_function_s_own_backbone_needs_no_name_and_a_chart_is_drawn(tmp_path
     assert sorted(path.name for path in tmp_path.iterdir()) == ["speed.csv", "speed.md", "speed.png"]
 
 
-def test_an_unknown_argument_is_refused(tmp_path, capsys):
-    with pytest.raises(SystemExit):
-        run(speed, arguments=["--compiled", "true", "--out", str(tmp_path)])
-    assert "--compiled" in capsys.readouterr().err
-    assert not any(tmp_path.iterdir())
-
-
 def test_candidates_take_turns_and_the_first_round_is_not_timed():
     runs = []
     seconds = timing.alternating_seconds({"a": lambda: runs.append("a"), "b": lambda: runs.append("b")}, 2)

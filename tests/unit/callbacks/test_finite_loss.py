@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from anomalib_dpclip.callbacks.finite_loss import RequireFiniteLoss
+from anomalib_dpclip.callbacks.failures import RequireFiniteLoss
 
 TRAINER = SimpleNamespace(log_every_n_steps=3)
 

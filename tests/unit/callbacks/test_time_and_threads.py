@@ -6,9 +6,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from anomalib_dpclip.callbacks import expected_time
-from anomalib_dpclip.callbacks.expected_time import COUNTED, WARM_UP, ExpectedTime
-from anomalib_dpclip.callbacks.threads import ChooseThreads
+from anomalib_dpclip.callbacks import duration
+from anomalib_dpclip.callbacks.duration import COUNTED, WARM_UP, ChooseThreads, ExpectedTime
 
 
 @pytest.fixture
@@ -48,7 +47,7 @@ def test_other_runs_keep_theirs(monkeypatch, arguments):
 
 def said(capsys, monkeypatch, trainer, hook, seconds, steps=WARM_UP + COUNTED + 3):
     clock = iter(index * seconds * COUNTED for index in range(9))
-    monkeypatch.setattr(expected_time.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(duration.time, "monotonic", lambda: next(clock))
     watch = ExpectedTime()
     watch.setup(None, None, "")
     for index in range(steps):

@@ -16,7 +16,6 @@ def test_the_table(capsys, monkeypatch):
     assert mini.split()[:5] == ["mini", "1.3M", "1.4M", "14", "140"]
     assert resnet.split(maxsplit=1) == ["RN50", "refused: it is a ResNet, not a vision transformer"]
     assert "  laion2b_s32b_b79k (mit), metaclip_fullcc (cc-by-nc-4.0), " in huge
-    assert huge.endswith(", dfn5b (apple-amlr)")
     # OpenAI's own figures: a vision tower of 304 million parameters, 428 million in all.
     assert large.split() == ["ViT-L-14-336", "304.3M", "427.9M", "14", "518", "openai", "(mit)"]
     assert newer.startswith("Not in this table, which is of open_clip ")
@@ -25,14 +24,11 @@ def test_the_table(capsys, monkeypatch):
     assert "RN50" not in capsys.readouterr().out
 
 
-def test_json(capsys):
+def test_json_without_imports_that_take_seconds(capsys):
     cli.main(["backbones", "--json"])
     rows = {row["backbone"]: row for row in json.loads(capsys.readouterr().out)}
     assert rows["ViT-L-14-CLIPA"]["pretrained"][0]["interpolation"] == "bilinear"
     assert "RN50" not in rows
-
-
-def test_nothing_is_imported_that_takes_seconds():
     code = (
         'import sys; from anomalib_dpclip.cli import main; main(["backbones"]); '
         'assert not {"torch", "open_clip", "timm", "anomalib"} & set(sys.modules)'

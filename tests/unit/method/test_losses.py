@@ -1,30 +1,11 @@
-"""Loss terms by hand, and against numpy on two channels as the paper writes them."""
+"""Loss terms by hand, at the edges that the published numbers do not reach."""
 
 import math
 
-import numpy as np
 import pytest
 import torch
 
-from anomalib_dpclip.method.losses import classification_loss, dice_loss, focal_loss, segmentation_loss
-
-
-def test_focal_loss_of_indifference():
-    # Both classes at 0.5: p_t = 0.5 + 1e-5, whatever the mask.
-    expected = -((0.5 - 1e-5) ** 2) * math.log(0.5 + 1e-5)
-    for mask in (torch.zeros(1, 2, 2, dtype=torch.bool), torch.ones(1, 2, 2, dtype=torch.bool)):
-        assert focal_loss(torch.zeros(1, 2, 2), mask).item() == pytest.approx(expected, rel=1e-6)
-
-
-def test_focal_loss_against_two_channels():
-    rng = np.random.default_rng(0)
-    similarity, mask = rng.normal(0, 3, (2, 3, 5, 4)), rng.random((3, 5, 4)) < 0.4
-    probability = np.exp(similarity) / np.exp(similarity).sum(0)
-    target = np.clip(np.stack([~mask, mask]).astype(float), 1e-5, 1 - 1e-5)
-    p_t = (target * probability).sum(0) + 1e-5
-    expected = (-((1 - p_t) ** 2) * np.log(p_t)).mean()
-    logits = torch.from_numpy(similarity[1] - similarity[0])
-    assert focal_loss(logits, torch.from_numpy(mask)).item() == pytest.approx(expected, rel=1e-9)
+from anomalib_dpclip.method.losses import classification_loss, dice_loss, segmentation_loss
 
 
 @pytest.mark.parametrize("sure", [200.0, -200.0])
@@ -56,14 +37,6 @@ def test_dice_loss_is_a_mean_over_images():
     probability = torch.tensor([[[1.0, 1.0]], [[0.0, 0.0]]])
     # 0 for the first image, 1 - 1 / 3 for the second; pooled over the batch it would be 1 - 5 / 7.
     assert dice_loss(probability, torch.ones(2, 1, 2)).item() == pytest.approx(1 / 3)
-
-
-def test_segmentation_loss_is_the_sum_of_its_terms():
-    torch.manual_seed(0)
-    logits, mask = torch.randn(2, 3, 3), torch.rand(2, 3, 3) < 0.5
-    abnormal = 1 / (1 + (-logits).exp())
-    expected = focal_loss(logits, mask) + dice_loss(1 - abnormal, ~mask) + dice_loss(abnormal, mask)
-    torch.testing.assert_close(segmentation_loss(logits, mask), expected)
 
 
 def test_no_image_with_a_known_mask_adds_nothing():

@@ -1,14 +1,12 @@
-"""Wiring of the model: which layers are adapted and tapped, what comes out, what learns."""
+"""Wiring of the model, beside the published numbers: default layers, classes in a batch, the class token, bad arguments."""
 
 import pytest
 import torch
 from open_clip.model import CLIP
-from open_clip.transformer import VisionTransformer
 from tests.tiny_clip import CONFIG, tiny_clip, tiny_model
 from torch.nn import functional
 
 from anomalib_dpclip.method.torch_model import DPCLIPModel
-from anomalib_dpclip.method.unadapted import UnadaptedCLIP
 
 IMAGES = torch.randn(3, 3, 24, 24, generator=torch.Generator().manual_seed(0))
 
@@ -24,58 +22,6 @@ def test_default_layers_are_quarters_of_the_depth(depth, adapters, taps):
 
 
 @torch.no_grad()
-def test_features_step_by_step():
-    """The definition written out. That `layer` is open_clip's own, the next test shows."""
-    model = tiny_model(adapter_layers=[1, 2], tap_layers=[2, 4], adapter_weight=0.3)
-    visual = model.backbone.visual
-    tokens = visual.conv1(IMAGES).reshape(3, 16, 36).permute(0, 2, 1)
-    tokens = torch.cat([visual.class_embedding.expand(3, 1, 16), tokens], dim=1)
-    tokens = visual.ln_pre(tokens + visual.positional_embedding)
-    layer = model.backbone.layer
-    tokens = model.layer_adapters[0](layer(1, layer(0, tokens)))
-    taps = [visual.ln_post(tokens[:, 1:])]
-    taps.append(visual.ln_post(layer(3, model.layer_adapters[1](layer(2, tokens)))[:, 1:]))
-    found, detection = model.features(IMAGES)
-    for index in range(2):
-        torch.testing.assert_close(found[index], model.seg_proj[index](taps[index]))
-    torch.testing.assert_close(detection, model.det_proj(taps[1]).mean(dim=1))
-
-
-@torch.no_grad()
-def test_without_adapters_the_tower_is_open_clip_s():
-    clip = tiny_clip(seed=3)
-    model = DPCLIPModel(clip).eval()
-    tokens = model.backbone.embed(IMAGES)
-    for index in range(4):
-        tokens = model.backbone.layer(index, tokens)
-    expected = clip.encode_image(IMAGES)
-    torch.testing.assert_close(model.backbone.final_norm(tokens)[:, 0] @ clip.visual.proj, expected)
-
-
-@pytest.mark.skipif(
-    not hasattr(VisionTransformer, "forward_intermediates"), reason="this open_clip does not give out patch tokens"
-)
-@torch.no_grad()
-def test_unadapted_baseline_is_clip_s_own_embedding():
-    clip = tiny_clip(seed=3)
-    model = UnadaptedCLIP(clip).eval()
-    (tokens,), detection = model.features(IMAGES)
-    torch.testing.assert_close(detection, clip.encode_image(IMAGES, normalize=True))
-    last = clip.visual.forward_intermediates(IMAGES, indices=1, normalize_intermediates=True, output_fmt="NLC")
-    expected = functional.normalize(last["image_intermediates"][-1] @ clip.visual.proj, dim=-1)
-    torch.testing.assert_close(tokens, expected)
-
-
-@pytest.mark.parametrize("domain", ["industrial", "medical"])
-def test_prediction(domain):
-    result = tiny_model(domain=domain)(IMAGES)
-    assert result.anomaly_map.shape == (3, 24, 24)
-    assert result.pred_score.shape == (3,)
-    for values in (result.anomaly_map, result.pred_score):
-        assert 0 <= values.min() < values.max() <= 1
-
-
-@torch.no_grad()
 def test_a_batch_may_mix_classes():
     model = tiny_model()
     anchors = functional.normalize(torch.randn(3, 8, 2), dim=1)
@@ -86,21 +32,27 @@ def test_a_batch_may_mix_classes():
         torch.testing.assert_close(mixed.pred_score[index], alone.pred_score[0])
 
 
-def test_only_adapters_and_projectors_learn():
-    model = tiny_model().train()
-    learned = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    assert learned
-    assert all(name.startswith(("layer_adapters.", "seg_proj.", "det_proj.")) for name in learned)
-    assert not model.backbone.training
-    assert not any(module.training for module in model.backbone.modules())
-    taps, detection = model(IMAGES)
-    (sum(tap.square()[..., 0].sum() for tap in taps) + detection[:, 0].sum()).backward()
-    assert all(model.get_parameter(name).grad is not None for name in learned)
-    assert all(parameter.grad is None for parameter in model.backbone.parameters())
-
-
 def test_the_text_tower_is_no_part_of_the_model():
     assert not any("token_embedding" in name or "text" in name for name in tiny_model().state_dict())
+
+
+@pytest.mark.parametrize("tap_layers", [[1, 2, 3, 4], [2]])
+@torch.no_grad()
+def test_by_the_class_token_without_adapters_it_is_the_zero_shot_score_of_open_clip(tap_layers):
+    clip = tiny_clip()
+    model = tiny_model(clip=clip, adapter_layers=[], tap_layers=tap_layers, detection="class_token")
+    cosine = clip.encode_image(IMAGES, normalize=True) @ model.anchors
+    predicted = model.predict(IMAGES, model.anchors)
+    torch.testing.assert_close(predicted.pred_score, 0.5 + (cosine[:, 1] - cosine[:, 0]) / 4, rtol=0, atol=1e-6)
+
+
+@torch.no_grad()
+def test_the_class_token_changes_neither_the_map_nor_what_is_learned_from():
+    published, other = tiny_model(), tiny_model(detection="class_token")
+    expected, found = published.predict(IMAGES, published.anchors), other.predict(IMAGES, published.anchors)
+    assert torch.equal(found.anomaly_map, expected.anomaly_map)
+    assert not torch.allclose(found.pred_score, expected.pred_score)
+    assert torch.equal(other.features(IMAGES)[1], published.features(IMAGES)[1])
 
 
 @torch.no_grad()
@@ -127,7 +79,8 @@ def test_autocast_leaves_single_precision_maps():
         ({"adapter_layers": [-1]}, "adapter_layers"),
         ({"adapter_weight": 1.5}, r"adapter_weight must lie in \[0, 1\], not 1.5"),
         ({"adapter_weight": float("nan")}, "adapter_weight"),
-        ({"grn_pooling": "mean"}, "grn_pooling must be one of tokens, batch, none"),
+        ({"grn_pooling": "mean"}, "grn_pooling must be one of tokens, batch, none, not 'mean'"),
+        ({"detection": "token"}, "detection must be one of projector, class_token, not 'token'"),
         ({"domain": "space"}, "domain must be one of industrial, medical, not 'space'"),
     ],
 )
@@ -136,16 +89,12 @@ def test_bad_arguments(arguments, message):
         DPCLIPModel(tiny_clip(), **arguments)
 
 
-def test_an_image_too_small_for_the_blur():
+def test_images_that_do_not_fit():
     clip = tiny_clip(image_size=16)
-    DPCLIPModel(clip)
     with pytest.raises(ValueError, match=r"image_size must be at least 20 for the medical blur"):
         DPCLIPModel(clip, domain="medical")
-
-
-def test_images_of_another_size():
-    with pytest.raises(ValueError, match=r"images are \(28, 24\), the model takes \(24, 24\): resize them"):
-        tiny_model().features(torch.zeros(1, 3, 28, 24))
+    with pytest.raises(ValueError, match=r"images are \(28, 24\), the model takes \(16, 16\): resize them"):
+        DPCLIPModel(clip).features(torch.zeros(1, 3, 28, 24))
 
 
 @pytest.mark.parametrize(
@@ -159,16 +108,3 @@ def test_a_tower_of_another_kind(vision):
     clip = CLIP(**(CONFIG | {"vision_cfg": vision}))
     with pytest.raises(ValueError, match=r"native open_clip vision transformer \(such as ViT-L-14-336\), not a "):
         DPCLIPModel(clip)
-
-
-@torch.no_grad()
-def test_the_unadapted_baseline_contrasts_both_anchors():
-    """As the class token does: a patch that is far from both is no more anomalous than one that is near both."""
-    model = UnadaptedCLIP(tiny_clip(seed=3)).eval()
-    anchors = functional.normalize(torch.randn(8, 2, generator=torch.Generator().manual_seed(1)), dim=0)
-    (patches,), image = model.features(IMAGES)
-    evidence = model.evidence(IMAGES, anchors)
-    similarity = patches @ anchors
-    torch.testing.assert_close(evidence.margin.flatten(1), similarity[..., 1] - similarity[..., 0])
-    cosine = image @ anchors
-    torch.testing.assert_close(evidence.score, 0.5 + (cosine[:, 1] - cosine[:, 0]) / 4)

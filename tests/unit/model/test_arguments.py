@@ -10,7 +10,6 @@ from anomalib_dpclip.model.arguments import (
     RegionOptions,
     Training,
     check_flat,
-    group,
     groups_of,
 )
 from anomalib_dpclip.model.configuration import given_values
@@ -18,20 +17,19 @@ from anomalib_dpclip.model.configuration import given_values
 
 def test_a_group_from_an_object_a_mapping_or_nothing():
     training = Training(learning_rate=1e-3)
-    assert group(Training, training) is training
-    assert group(Training, {"learning_rate": 1e-3}) == training
-    assert group(Training, None) == Training()
-    from_yaml = group(Architecture, OmegaConf.create({"tap_layers": [1, 2]}))
+    assert groups_of(training=training)["training"] is training
+    assert groups_of(training={"learning_rate": 1e-3}) == groups_of(training=training)
+    assert groups_of()["training"] == Training()
+    from_yaml = groups_of(architecture=OmegaConf.create({"tap_layers": [1, 2]}))["architecture"]
     assert from_yaml == Architecture(tap_layers=[1, 2])
     assert type(from_yaml.tap_layers) is list
     with pytest.raises(ValueError, match=r"Training has no argument 'lr': it has .*learning_rate"):
-        group(Training, {"lr": 1})
+        groups_of(training={"lr": 1})
 
 
 def test_what_was_given_of_groups():
-    groups = groups_of(
-        None, {"image_size": 64, "tokens": 5}, {"min_area": 0}, None, Architecture(tap_layers=[3]), {"quick_gelu": False}, None
-    )
+    memory, architecture = {"image_size": 64, "tokens": 5}, Architecture(tap_layers=[3])
+    groups = groups_of(memory=memory, region={"min_area": 0}, architecture=architecture, clip={"quick_gelu": False})
     expected = {"quick_gelu": False, "tap_layers": [3], "memory_image_size": 64, "min_area": 0, "tiles": 2}
     assert given_values(groups, tiles=2, image_size=None) == expected
 

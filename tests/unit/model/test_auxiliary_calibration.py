@@ -27,11 +27,9 @@ def model_of(surfaces_root, target):
 @pytest.mark.parametrize("arguments", [{"detection": "class_token"}, {"tiles": 2}, {"domain": "medical"}], ids=str)
 @torch.no_grad()
 def test_they_are_of_the_scores_that_predictions_have(model_of, arguments):
-    model = model_of(**arguments).train()
-    seen = auxiliary_statistics(model).images()
-    assert model.training, "as it was"
-    model.eval()
+    model = model_of(**arguments).eval()
     images = model.auxiliary_dataset.plain(model.image_size)
+    seen = auxiliary_statistics(model, images).images()
     items = [images[index] for index in range(len(images))][: len(seen.detection)]
     assert len(items) == 8
     for index, item in enumerate(items):
@@ -44,11 +42,12 @@ def test_they_are_of_the_scores_that_predictions_have(model_of, arguments):
 
 def test_they_are_bounded_and_of_images_from_everywhere(model_of, monkeypatch):
     monkeypatch.setattr(auxiliary_data, "CALIBRATION_IMAGES", 4)
-    model = model_of()
-    seen = auxiliary_statistics(model).images()
+    model = model_of().eval()
+    images = model.auxiliary_dataset.plain(model.image_size)
+    seen = auxiliary_statistics(model, images).images()
     assert len(seen.label) == 4
     assert 0 < seen.label.sum() < 4
-    shares = [auxiliary_statistics(model, rank, 2).images() for rank in (0, 1)]
+    shares = [auxiliary_statistics(model, images, rank, 2).images() for rank in (0, 1)]
     both = torch.cat([share.map_max for share in shares])
     torch.testing.assert_close(both.sort().values, seen.map_max.sort().values, atol=1e-5, rtol=0)
 
@@ -61,6 +60,20 @@ def test_pixels_of_anomalous_images_without_a_mask_are_not_normal(model_of, tmp_
         if index == 0:
             lines[0]["mask_path"] = f"brick/ground_truth/hole/{index:03}_mask.png"
     (tmp_path / "partly.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    model = model_of(auxiliary=str(tmp_path / "partly.jsonl"), auxiliary_unmasked=True)
-    counts = auxiliary_statistics(model).pixels.compute()
+    model = model_of(auxiliary=str(tmp_path / "partly.jsonl"), auxiliary_unmasked=True).eval()
+    counts = auxiliary_statistics(model, model.auxiliary_dataset.plain(model.image_size)).pixels.compute()
     assert int(counts.normal.sum() + counts.anomalous.sum()) == 5 * 140 * 140
+
+
+def test_they_are_set_once_at_the_end_of_a_training(make_model, make_engine, target, monkeypatch):
+    calls = []
+
+    def watched(name, function):
+        return lambda module, *rest: calls.append((name, module.trainer.global_step)) or function(module, *rest)
+
+    for name in ("auxiliary_statistics", "learn_text_weights"):
+        monkeypatch.setattr(auxiliary_data, name, watched(name, getattr(auxiliary_data, name)))
+    model = make_model()
+    make_engine(max_epochs=3, limit_val_batches=1).fit(model=model, datamodule=target)
+    assert calls == [("auxiliary_statistics", 6), ("learn_text_weights", 6)]
+    assert model.post_processor.auxiliary_calibration.is_set

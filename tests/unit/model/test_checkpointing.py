@@ -11,7 +11,7 @@ from tests.data.golden.make_golden import GOLDEN
 from anomalib_dpclip import DPCLIP
 from anomalib_dpclip.model.arguments import RegionOptions, Training
 from anomalib_dpclip.model.checkpointing import without_frozen
-from anomalib_dpclip.model.hyper_parameters import portable_arguments
+from anomalib_dpclip.model.configuration import portable_arguments
 
 CHECKPOINT = GOLDEN / "checkpoint-v1.ckpt"
 

@@ -3,8 +3,9 @@
 import base64
 import html
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -69,9 +70,8 @@ def worst_mistakes(rows: pd.DataFrame, images: pd.DataFrame, roots: Mapping[str,
 
 def html_page(sections: Sequence[Section], charts: Mapping[str, Figure], mistakes: str) -> str:
     """The whole page: tables, charts by their titles, and `worst_mistakes`."""
-    pictures = "".join(
-        f"<h2>{title}</h2><img class=chart alt='{title}' src='{_png(chart)}'>" for title, chart in charts.items()
-    )
+    png = {title: _inline("png", chart.savefig) for title, chart in charts.items()}
+    pictures = "".join(f"<h2>{title}</h2><img class=chart alt='{title}' src='{source}'>" for title, source in png.items())
     title = "Benchmark results"
     return (
         f"<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
@@ -80,20 +80,16 @@ def html_page(sections: Sequence[Section], charts: Mapping[str, Figure], mistake
 
 
 def _figure(path: Path, name: str, score: float) -> str:
-    return f"<figure>{_thumbnail(path)}<figcaption>{score:.3f} {html.escape(name)}</figcaption></figure>"
+    """A thumbnail with its score and name."""
+    shown = f"<div>no file {html.escape(path.name)} here</div>"
+    if path.is_file():
+        picture = read_image(path)
+        picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+        shown = f'<img alt="" src="{_inline("jpeg", lambda file: picture.save(file, "JPEG", quality=80))}">'
+    return f"<figure>{shown}<figcaption>{score:.3f} {html.escape(name)}</figcaption></figure>"
 
 
-def _thumbnail(path: Path) -> str:
-    if not path.is_file():
-        return f"<div>no file {html.escape(path.name)} here</div>"
-    picture = read_image(path)
-    picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-    data = io.BytesIO()
-    picture.save(data, "JPEG", quality=80)
-    return f'<img alt="" src="data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}">'
-
-
-def _png(chart: Figure) -> str:
-    data = io.BytesIO()
-    chart.savefig(data, format="png")
-    return f"data:image/png;base64,{base64.b64encode(data.getvalue()).decode()}"
+def _inline(kind: str, save: Callable[[io.BytesIO], Any]) -> str:
+    """A picture as part of the page."""
+    save(data := io.BytesIO())
+    return f"data:image/{kind};base64,{base64.b64encode(data.getvalue()).decode()}"

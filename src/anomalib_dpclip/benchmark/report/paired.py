@@ -23,10 +23,7 @@ TARGET = ["data_set", "category"]
 def compare(files: Sequence[Path], first: str | None = None, second: str | None = None) -> str:
     """Say in a sentence whether two rows, of one CSV file or of two, differ by more than chance.
 
-    Args:
-        files: The CSV files.
-        first: Label of the first row; by default the only one of its file.
-        second: Label of the second one, likewise.
+    They are named by their labels where a file has several.
 
     Raises:
         ValueError: The rows are not told apart, or are of different test images; names the first that differs.
@@ -62,8 +59,7 @@ def _two(files: Sequence[Path], first: str | None, second: str | None) -> list[t
 
 def _row(file: Path, rows: pd.DataFrame, label: str | None, argument: str) -> tuple[Path, pd.DataFrame]:
     labels = list(rows["label"].unique())
-    if label is None and len(labels) == 1:
-        label = labels[0]
+    label = labels[0] if label is None and len(labels) == 1 else label
     if label not in labels:
         what = "which row" if label is None else f"no row {label!r}"
         raise ValueError(f"{file}: {what} of those that succeeded? Name one with {argument}: {', '.join(labels) or 'none'}")
@@ -119,8 +115,7 @@ def _over_categories(first: pd.DataFrame, second: pd.DataFrame) -> str:
     found = [f"{TITLES[name]} (p = {_p(p)})" for name, p in zip(defined, values, strict=True) if p < SIGNIFICANT]
     if found:
         return f"over the categories {', '.join(found)} differ by more than chance (Wilcoxon, Holm)"
-    lowest = _p(min(values))
-    names = ", ".join(TITLES[name] for name in defined)
+    names, lowest = ", ".join(TITLES[name] for name in defined), _p(min(values))
     return f"over the categories none of {names} differs by more than chance (Wilcoxon, Holm, lowest p = {lowest})"
 
 

@@ -1,4 +1,7 @@
-"""What training needs beside Lightning's hooks: the auxiliary set's batches, the optimiser, the seed."""
+"""What training needs beside Lightning's hooks: the auxiliary set's batches, the optimiser, the losses, the seed.
+
+A `module` is a `DPCLIP`.
+"""
 
 import logging
 from dataclasses import replace
@@ -18,23 +21,17 @@ from anomalib_dpclip.model.arguments import seed_or_global
 
 logger = logging.getLogger(__name__)
 
-EPOCHS = 20
-"""Training epochs of the method, used unless ``--trainer.max_epochs`` says otherwise."""
+EPOCHS, ADAM_BETAS, DECAY = 20, (0.5, 0.999), 0.5
+"""Of the published training; the learning rate is multiplied with `DECAY` at each milestone."""
 
 LIGHTNING_DEFAULT_EPOCHS = 1000
 """What Lightning sets when nobody asks for a number of epochs; it cannot be told apart from asking for 1000."""
-
-ADAM_BETAS = (0.5, 0.999)
-"""Of the published training."""
 
 UNTRAINABLE = ("16-true", "64-true")
 """Half-precision weights overflow in the focal loss; CLIP's towers, the losses' constants and anchors are no doubles."""
 
 UNNAMED = "unnamed"
 """What was learned from, where the user gave batches of his own."""
-
-DECAY = 0.5
-"""What the learning rate is multiplied with at each milestone, as published."""
 
 
 def prepare_trainer(trainer: Any) -> None:
@@ -67,7 +64,7 @@ def auxiliary_batches(module: Any) -> DataLoader:
         ValueError: If it cannot be learned from, or shares an image with the target.
     """
     preprocessing = getattr(module.pre_processor, "preprocessing", OPENAI)
-    target = module.datamodule
+    target, trainer = module.datamodule, module.trainer
     if target is None:  # else Lightning has asked the model for it before
         module.auxiliary.prepare(None)
     dataset = module.auxiliary.dataset(target, module.target.class_name, module.model.backbone.image_size, preprocessing)
@@ -75,10 +72,8 @@ def auxiliary_batches(module: Any) -> DataLoader:
     sources = learned_from(dataset.samples)
     hyper_parameters = {name: value for name, value in module.hparams.items() if value is not None} | {"seed": module.seed}
     module.provenance = replace(module.provenance, learned_from=sources, hyper_parameters=hyper_parameters)
-    trainer, options = module.trainer, module.training_options
-    loader = auxiliary_loader(
-        dataset, module.batch_size, options.num_workers, module.seed, trainer.world_size, trainer.global_rank
-    )
+    workers = module.training_options.num_workers
+    loader = auxiliary_loader(dataset, module.batch_size, workers, module.seed, trainer.world_size, trainer.global_rank)
     # Lightning tells the sampler the epoch after worker processes have begun to read: too late in a resumed run.
     loader.sampler.set_epoch(trainer.fit_loop.epoch_progress.current.processed)  # type: ignore[attr-defined]
     # `anomalib benchmark` shows log lines and no progress bar, and warns of 1,000 epochs where nobody named a number.

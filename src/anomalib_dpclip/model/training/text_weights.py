@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 
 from anomalib_dpclip.data.items import NamedImageBatch
@@ -24,34 +23,22 @@ SCORED = 4
 """Normal and anomalous images each that an episode scores."""
 
 
-@torch.no_grad()
-def learn_text_weights(module: Any) -> dict[str, float]:
+def learn_text_weights(module: Any, images: Any) -> dict[str, float]:
     """Weight of the text by the number of good images; nothing where no class has images enough, or images are tiled.
 
     Args:
-        module: `DPCLIP`, which has learned from the auxiliary set.
+        module: `DPCLIP`, in evaluation mode, which has learned from the auxiliary set.
+        images: The plain images of that set.
     """
     if module.configuration.tiles > 1:
         return {}
-    was_training = module.training
-    module.eval()
-    comparison, batches = comparison_of(module, Region()), list(_batches(module))
-    found = {count: [scored_by(module, comparison, *pair, count) for pair in batches] for count in GOOD_IMAGES}
-    weights = {str(count): best_weight(comparison, episodes) for count, episodes in found.items() if episodes}
-    module.train(was_training)
-    return weights
+    comparison, batches = comparison_of(module, Region()), list(_batches(images, module.seed))
+    found = {count: [_scored_by(module, comparison, *pair, count) for pair in batches] for count in GOOD_IMAGES}
+    return {str(count): best_weight(comparison, episodes) for count, episodes in found.items() if episodes}
 
 
-def scored_by(module: Any, comparison: Comparison, good: Any, scored: Any, count: int) -> Episode:
-    """Labelled images of a class, scored by the first good ones.
-
-    Args:
-        module: `DPCLIP`.
-        comparison: Compares images.
-        good: Batch of good images.
-        scored: Batch of images with masks.
-        count: Number of good images that are known.
-    """
+def _scored_by(module: Any, comparison: Comparison, good: Any, scored: Any, count: int) -> Episode:
+    """A batch of images with masks, scored by the first images of a good batch of the same class."""
     normalize, images = preparation(module).normalize, torch.as_tensor(good.image)
     anchors = module.target.anchors_of(good, module.device, follow_images=True)
     anchors = anchors[0] if anchors.ndim == 3 else anchors
@@ -63,22 +50,14 @@ def scored_by(module: Any, comparison: Comparison, good: Any, scored: Any, count
     return Episode(comparison.margin(evidence), evidence.score, distance, state.fusion, mask, label)
 
 
-def _batches(module: Any) -> Iterator[tuple[Any, Any]]:
+def _batches(images: Any, seed: int) -> Iterator[tuple[Any, Any]]:
     """Good images and labelled images of each class that has enough of them."""
-    images = module.auxiliary_dataset.plain(module.image_size)
-    for _, rows in list(_classes(images.samples))[:CLASSES]:
-        order = np.random.RandomState(module.seed).permutation(rows)
+    groups = images.samples.reset_index().groupby(["data_set", "class_name"]).groups
+    for rows in list(groups.values())[:CLASSES]:
+        order = np.random.RandomState(seed).permutation(rows)
         label = images.samples.label_index.to_numpy()[order]
         masked = images.samples.mask_path.notna().to_numpy()[order]
         normal, anomalous = order[label == 0], order[(label == 1) & masked]
         good, scored = normal[: max(GOOD_IMAGES)], [*normal[max(GOOD_IMAGES) :][:SCORED], *anomalous[:SCORED]]
         if len(good) == max(GOOD_IMAGES) and len(anomalous) > 0 and len(normal) > len(good):
-            yield _batch(images, good), _batch(images, scored)
-
-
-def _classes(samples: pd.DataFrame) -> Any:
-    return samples.reset_index().groupby(["data_set", "class_name"]).groups.items()
-
-
-def _batch(images: Any, rows: Any) -> Any:
-    return NamedImageBatch.collate([images[int(row)] for row in rows])
+            yield tuple(NamedImageBatch.collate([images[int(row)] for row in each]) for each in (good, scored))  # type: ignore[misc]

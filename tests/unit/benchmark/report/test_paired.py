@@ -28,10 +28,8 @@ def test_two_files_of_one_row_each(tmp_path, capsys):
     parts = [auroc_components(each["scores"][LABELS == 0], each["scores"][LABELS == 1]) for each in (good, bad)]
     expected = delong([parts[0]], [parts[1]])
     assert said.startswith(f"Image AUROC of good (good.csv) is {100 * expected.value:+.1f} points against bad (bad.csv)")
-    assert "on the same 40 images" in said
     assert f"(95 % interval {100 * expected.low:+.1f} to {100 * expected.high:+.1f}), more than chance (DeLong, p = " in said
     assert said.endswith("; 1 category is too few for a test over categories.\n")
-    assert said.count(". ") == 0  # one sentence
 
 
 def test_one_file_of_two_rows_and_the_same_row_twice(tmp_path, capsys):
