@@ -109,11 +109,9 @@ def open_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> Iterator[Image
         raise ImageReadError(f"no such image file: {path}")
     try:
         with Image.open(path, formats=FORMATS) as image:
-            if image.width * image.height > max_pixels:
-                raise ImageReadError(  # noqa: TRY301
-                    f"cannot read image {path}: it has {image.width * image.height:,} pixels, {max_pixels:,} are the most that "
-                    f"are read here; make it smaller, or cut it up"
-                )
+            if (pixels := image.width * image.height) > max_pixels:
+                limit = f"it has {pixels:,} pixels, {max_pixels:,} are the most that are read here"
+                raise ImageReadError(f"cannot read image {path}: {limit}; make it smaller, or cut it up")  # noqa: TRY301
             yield image
     except ImageReadError:
         raise
@@ -138,13 +136,11 @@ def to_rgb(image: Image.Image, path: str | Path, bit_depth: int | None = None) -
         depth = bit_depth or image.info.get("bit_depth", 16)
         values = np.asarray(image) / (1 if image.mode == "F" else 2**depth - 1)
         if not ((values >= 0) & (values <= 1)).all():  # also false for NaN
-            stored, remedy = (
-                ("32", "convert it to 8 or 16 bits") if depth == 16 else (depth, "set bit_depth to what the camera has")
+            bits, remedy = (
+                (32, "convert it to 8 or 16 bits") if depth == 16 else (depth, "set bit_depth to what the camera has")
             )
-            raise ImageReadError(
-                f"cannot read image {path}: {stored}-bit values must lie in 0..{2**depth - 1} if whole numbers and in 0..1 if "
-                f"not; {remedy}"
-            )
+            limits = f"{bits}-bit values must lie in 0..{2**depth - 1} if whole numbers and in 0..1 if not"
+            raise ImageReadError(f"cannot read image {path}: {limits}; {remedy}")
         return Image.fromarray((values * 255).round().astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA")).convert("RGB")

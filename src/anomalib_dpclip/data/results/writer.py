@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from anomalib.data import ImageBatch
@@ -20,6 +20,8 @@ from anomalib_dpclip.data.results.rows import DONE, UNCALIBRATED, Result
 
 logger = logging.getLogger(__name__)
 
+
+Listener: TypeAlias = Callable[[Sequence[Result]], None]
 
 _NO_PREDICTION = ("num_workers",)
 """Hyper-parameters that change no prediction."""
@@ -57,12 +59,7 @@ class ResultsWriter(BasePredictionWriter):
     """
 
     def __init__(
-        self,
-        folder: Path,
-        paths: Sequence[str],
-        model: str,
-        read_image: Callable[[str], object],
-        listener: Callable[[Sequence[Result]], None] | None = None,
+        self, folder: Path, paths: Sequence[str], model: str, read_image: Callable[[str], object], listener: Listener | None
     ) -> None:
         super().__init__("batch")
         self.folder, self.paths, self.model, self.read_image, self.listener = folder, paths, model, read_image, listener
@@ -97,11 +94,9 @@ class ResultsWriter(BasePredictionWriter):
         if not self._held:
             return
         callbacks: Any = trainer.callbacks  # type: ignore[attr-defined]  # Lightning's trainer has them
-        pictures: Mapping[str, Path] = next((each.pictures for each in callbacks if hasattr(each, "pictures")), {})
-        rows = [
-            row._replace(picture=os.path.relpath(pictures[row.path], self.folder)) if row.path in pictures else row
-            for row in self._held
-        ]
+        drawn: Mapping[str, Path] = next((each.pictures for each in callbacks if hasattr(each, "pictures")), {})
+        pictures = [os.path.relpath(drawn[row.path], self.folder) if row.path in drawn else "" for row in self._held]
+        rows = [row._replace(picture=picture) for row, picture in zip(self._held, pictures, strict=True)]
         files.append_rows(self.folder, trainer.global_rank, rows)
         self._held = []
         if self.listener is not None:
