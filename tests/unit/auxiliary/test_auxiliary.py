@@ -159,11 +159,6 @@ def test_workers_change_nothing(folder):
         assert same(one, other)
 
 
-def test_workers_are_chosen_by_the_machine(folder, monkeypatch):
-    monkeypatch.setattr("anomalib_dpclip.auxiliary.dataset.default_num_workers", lambda devices: 5 - devices)
-    assert auxiliary_loader(dataset_of(folder), 2, None, seed=5, world_size=2).num_workers == 3
-
-
 def test_processes_share_a_batch(folder):
     dataset = dataset_of(folder)
     alone = list(EpochSampler(dataset, num_replicas=1, rank=0, shuffle=True, seed=5))

@@ -11,7 +11,6 @@ from tests.metadata_lines import write_lines
 from tests.pictures import mask, picture
 from torchvision.transforms.v2 import Compose, Normalize, Resize
 
-from anomalib_dpclip.data.images import ImageReadError
 from anomalib_dpclip.data.json_lines import JSONLines
 
 COLUMNS = ["image_path", "split", "label_index", "mask_path"]
@@ -151,13 +150,6 @@ def test_images_of_different_sizes_are_resized_before_they_meet(folder, tmp_path
     expected = torch.zeros(2, 20, 20, dtype=torch.bool)
     expected[0, 4:10, 2:5] = True
     assert torch.equal(batch.gt_mask, expected)
-
-
-def test_mask_of_another_size_than_its_image(folder, tmp_path):
-    mask(folder / "small.png", size=(8, 6))
-    line = {"image_path": "a.png", "label": 1, "class_name": "c", "mask_path": "small.png"}
-    with pytest.raises(ImageReadError, match=r"small\.png is 8x6, but its image .*a\.png is 16x12"):
-        labelled(write_lines(tmp_path / "x.jsonl", [line]), folder)[0]
 
 
 def test_training_images_are_asked_for_only_where_needed(folder, tmp_path):

@@ -58,13 +58,6 @@ def test_a_png_that_scales_its_values_as_the_standard_asks(png, values):
     assert np.array_equal(grey(png(values, 12)), (values / 65535 * 255).round())
 
 
-@pytest.mark.parametrize("name", ["a.tif", "a.png"])
-def test_sixteen_bits_stay_sixteen(tmp_path, name):
-    values = (RAMP * 65535).round().astype(np.uint16).reshape(16, 16)
-    Image.fromarray(values).save(tmp_path / name)
-    assert np.array_equal(grey(tmp_path / name), (values / 65535 * 255).round())
-
-
 def test_the_user_says_it(tmp_path):
     path = tmp_path / "a.png"
     Image.fromarray(TWELVE).save(path)

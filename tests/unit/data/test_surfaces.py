@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from anomalib_dpclip.data.surfaces import data_module
-from anomalib_dpclip.data.surfaces.data_module import AUXILIARY_MATERIALS, TARGET_MATERIALS, Surfaces
+from anomalib_dpclip.data.surfaces.data_module import Surfaces
 from anomalib_dpclip.data.surfaces.defects import DEFECTS, damage_surface
 from anomalib_dpclip.data.surfaces.textures import COLORS, MATERIALS, render_surface
 
@@ -90,13 +90,6 @@ def test_area_grows_with_the_square_of_the_extent(defect):
 def test_wrong_names_and_sizes_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         Surfaces(**arguments)
-
-
-def test_the_split_of_materials():
-    assert TARGET_MATERIALS == ("weave", "mesh", "wood", "brushed metal")
-    assert len(AUXILIARY_MATERIALS) == 6
-    assert {*AUXILIARY_MATERIALS, *TARGET_MATERIALS} == set(MATERIALS)
-    assert "brushed_metal" in Surfaces.target_categories
 
 
 @pytest.mark.usefixtures("few_images")

@@ -121,13 +121,6 @@ def test_pictures_are_drawn_while_the_next_batch_is_scored(tmp_path, monkeypatch
     assert [*visualizer.pictures] == [second]  # of one batch, however many there are
 
 
-def test_a_score_is_shown_on_its_side_of_the_threshold(tmp_path):
-    path = saved(tmp_path / "a.png", (20, 10))
-    items = (next(iter(batch([path], pred_score=torch.tensor([score])))) for score in (0.5001, 0.5))
-    above, at = (np.asarray(draw_picture(item, is_calibrated=True)) for item in items)
-    assert (above != at).any()
-
-
 def test_regions_have_boxes_in_the_picture(tmp_path):
     path = saved(tmp_path / "a.png", (160, 80))
     mask = torch.zeros(1, 8, 8, dtype=torch.bool)
@@ -139,6 +132,7 @@ def test_regions_have_boxes_in_the_picture(tmp_path):
         Region(0, 210, 60, 240, pytest.approx(0.6), 1800),
     ]
     assert shown.region.sum() == 9 * 1800
+    assert (shown.photo.size, shown.shades.shape) == ((480, 240), (240, 480))
     shown = show(item, 480, is_calibrated=True, min_area=201)  # a pixel of the map is 200 of the photo
     assert len(shown.boxes) == 1
     assert shown.region.sum() == 8 * 1800

@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 
 from anomalib_dpclip.data.images import ImageReadError
 from anomalib_dpclip.data.regions import Region, batch_regions
-from anomalib_dpclip.data.results import rows as files
+from anomalib_dpclip.data.results import rows as result_files
 from anomalib_dpclip.data.results.rows import DONE, UNCALIBRATED, Result
 
 logger = logging.getLogger(__name__)
@@ -86,9 +86,9 @@ class ResultsWriter(BasePredictionWriter):
         self._write_held(trainer)
         trainer.strategy.barrier()
         if trainer.is_global_zero:
-            files.write_results(self.folder, files.read_parts(self.folder))
+            result_files.write_results(self.folder, result_files.read_parts(self.folder))
             if self.listener is None:
-                print(files.summary(files.read_rows(self.folder / files.RESULTS)))  # noqa: T201  (the answer to the command)
+                print(result_files.summary(result_files.read_rows(self.folder / result_files.RESULTS)))  # noqa: T201  (the answer to the command)
 
     def _write_held(self, trainer: Trainer) -> None:
         if not self._held:
@@ -97,7 +97,7 @@ class ResultsWriter(BasePredictionWriter):
         drawn: Mapping[str, Path] = next((each.pictures for each in callbacks if hasattr(each, "pictures")), {})
         pictures = [os.path.relpath(drawn[row.path], self.folder) if row.path in drawn else "" for row in self._held]
         rows = [row._replace(picture=picture) for row, picture in zip(self._held, pictures, strict=True)]
-        files.append_rows(self.folder, trainer.global_rank, rows)
+        result_files.append_rows(self.folder, trainer.global_rank, rows)
         self._held = []
         if self.listener is not None:
             self.listener(rows)

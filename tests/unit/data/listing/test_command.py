@@ -114,27 +114,6 @@ def test_mvtec_lists_the_categories_there_are(tmp_path, output):
     assert samples["bottle/train/good/0.png"] == (0, "bottle", None, "train")
 
 
-@pytest.mark.parametrize(
-    ("source", "normal", "anomalous", "mask_path"),
-    [
-        ("BTech", ["01/train/ok/0.bmp", "01/test/ok/0.bmp"], "01/test/ko/0.bmp", "01/ground_truth/ko/0.png"),
-        (
-            "BMAD",
-            ["Liver/train/good/0.png", "Liver/test/good/img/1.png"],
-            "Liver/test/Ungood/img/2.png",
-            "Liver/test/Ungood/label/2.png",
-        ),
-    ],
-)
-def test_other_sets_of_the_host(tmp_path, output, source, normal, anomalous, mask_path):
-    root, category = build(tmp_path / "data", *normal, anomalous, mask_path), anomalous.split("/")[0]
-    assert listed(root, output, source=source) == {
-        normal[0]: (0, category, None, "train"),
-        normal[1]: (0, category, None, None),
-        anomalous: (1, category, mask_path, None),
-    }
-
-
 def test_visa_in_its_raw_layout(tmp_path, output):
     root = tmp_path / "VisA"
     rows = ["object,split,label,image,mask"]
