@@ -86,6 +86,19 @@ def test_latest_is_the_last_finished_training(trained, make_model, make_engine, 
     assert latest.resolve() == folder.with_name("v2")
 
 
+def test_latest_stays_where_a_training_fails(trained, make_model, make_engine, target, tmp_path):
+    folder, adapters = trained
+    latest = folder.with_name("latest")
+    with pytest.raises(FileNotFoundError, match="gone"):
+        make_engine(max_epochs=1).fit(model=make_model(auxiliary=str(tmp_path / "gone.jsonl")), datamodule=target)
+    assert latest.resolve() == folder
+    with pytest.raises(ValueError, match="accelerator"):  # before anything of the model is asked
+        make_engine(accelerator="none").fit(model=make_model(), datamodule=target)
+    make_engine(limit_val_batches=1, limit_test_batches=1).test(model=loaded(adapters), datamodule=target)
+    assert latest.resolve() == folder
+    assert (folder / "evaluation" / "decisions.csv").is_file()
+
+
 def test_a_training_that_stops_early_is_finished(make_model, make_engine, target):
     model = make_model()
     make_engine(max_epochs=5, max_steps=1, limit_val_batches=1).fit(model=model, datamodule=target)

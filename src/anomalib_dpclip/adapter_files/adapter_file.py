@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any
 
 from anomalib_dpclip.clip.pretraining import MINI
 from anomalib_dpclip.files.plain_data import plain_data
@@ -134,8 +134,8 @@ class AdapterFile:
         tensors: Adapters and projectors by their published names.
         calibration: State of the auxiliary calibration, empty if the file has none.
         provenance: Where they come from.
-        memory: State of the memory of good images of a target; only a checkpoint can have one.
-        threshold_basis: What the thresholds of a target hold to, in words; only a checkpoint can have them.
+        memory: State of the memory of good images of a target; like the next, only in a checkpoint.
+        threshold_basis: What the thresholds of a target hold to, in words.
     """
 
     tensors: "dict[str, Tensor]"
@@ -143,11 +143,3 @@ class AdapterFile:
     provenance: Provenance
     memory: "dict[str, Tensor]" = field(default_factory=dict)
     threshold_basis: str = ""
-
-
-def is_plain_tensor(value: Any) -> "TypeGuard[Tensor]":
-    """Whether a value is a dense tensor with its numbers in it: not sparse, nested, quantised or without storage."""
-    import torch
-
-    is_dense = isinstance(value, torch.Tensor) and value.layout == torch.strided
-    return is_dense and not (value.is_nested or value.is_quantized or value.is_meta)

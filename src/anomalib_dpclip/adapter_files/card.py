@@ -40,7 +40,8 @@ def model_card(content: AdapterFile, sha256: str, address: str, metrics: Path | 
             "these adapters do not say which backbone they belong to and what they learned from, so nobody can be told: a card "
             "is made of files that this package has trained"
         )
-    licence = strictest_licence(list(known.data_sets))
+    licences = [licence_of(each) or "" for each in known.data_sets]
+    licence = max(licences, key=_STRICTEST_LAST.index) if all(licences) else None
     unknown = "not known here: ask its authors"
     sources = [[name, licence_of(name) or unknown, ", ".join(classes)] for name, classes in known.data_sets.items()]
     card = ModelCard.from_template(
@@ -69,12 +70,6 @@ def licence_of(data_set: str) -> str | None:
         ('cc-by-4.0', 'cc-by-nc-sa-4.0', None)
     """
     return _LICENCES.get(data_set_key(data_set))
-
-
-def strictest_licence(data_sets: list[str]) -> str | None:
-    """The strictest of the licences of some data sets; ``None`` if one is not known, or there is none."""
-    licences = [licence_of(each) or "" for each in data_sets]
-    return max(licences, key=_STRICTEST_LAST.index) if all(licences) and licences else None
 
 
 def _measured(metrics: Path) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from anomalib_dpclip.adapter_files.adapter_file import ADAPTER_PREFIXES, AdapterFile, is_plain_tensor
+from anomalib_dpclip.adapter_files.adapter_file import ADAPTER_PREFIXES, AdapterFile
 from anomalib_dpclip.adapter_files.hub import DEFAULT_NAME, local_file
 from anomalib_dpclip.adapter_files.hub import push as push_to_hub
 from anomalib_dpclip.adapter_files.read_and_write import read_adapters, tensor_digest, write_adapters
@@ -44,6 +44,8 @@ def adapters(
     """
     local = local_file(file)
     content = read_adapters(local)
+    from anomalib_dpclip.files.tensors import is_plain_tensor
+
     for name, value in content.tensors.items():
         if not (isinstance(name, str) and is_plain_tensor(value)) or not name.startswith(ADAPTER_PREFIXES):
             raise ValueError(f"{file} holds more than adapters, such as {name!r}: it is damaged or of another model")

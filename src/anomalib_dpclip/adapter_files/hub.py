@@ -106,17 +106,9 @@ def _fetched(wanted: HubFile) -> Path:
 
 
 def push(file: Path, card: str, repository: str) -> str:
-    """Put an adapter file and its card on the hub, in one commit.
+    """Put a ``.safetensors`` file and its card in Markdown on the hub, in one commit; gives its address from now on.
 
-    A repository that is not there yet is made, a private one: publishing it is up to its owner.
-
-    Args:
-        file: Adapters, ``.safetensors``.
-        card: In Markdown.
-        repository: ``owner/name``.
-
-    Returns:
-        Address that gives this file from now on.
+    A repository ``owner/name`` that is not there yet is made, a private one: publishing it is up to its owner.
 
     Raises:
         OSError: If the hub does not take it; says what to do.

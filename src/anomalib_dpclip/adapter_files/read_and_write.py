@@ -13,14 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
-from anomalib_dpclip.adapter_files.adapter_file import (
-    ADAPTER_PREFIXES,
-    PROVENANCE_KEY,
-    UNADAPTED,
-    AdapterFile,
-    Provenance,
-    is_plain_tensor,
-)
+from anomalib_dpclip.adapter_files.adapter_file import ADAPTER_PREFIXES, PROVENANCE_KEY, UNADAPTED, AdapterFile, Provenance
 from anomalib_dpclip.adapter_files.hub import local_file
 from anomalib_dpclip.files.atomic_write import atomic_write
 from anomalib_dpclip.files.plain_data import printable
@@ -44,6 +37,8 @@ def read_adapters(path: str | Path) -> AdapterFile:
         ValueError: If it is none of them, or damaged.
     """
     file = local_file(path)
+    from anomalib_dpclip.files.tensors import is_plain_tensor
+
     content = _read_safetensors(file) if file.suffix == ".safetensors" else _read_pickled(file)
     # Pickled tensors may claim more than what is stored of them: writing them would fill a disk.
     tensors = [*content.tensors.values(), *content.calibration.values()]

@@ -8,6 +8,7 @@ import json
 import shlex
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
@@ -72,13 +73,13 @@ def benchmark(
     """
     results = out or Path("runs") / "benchmark" / f"{config.stem}.csv"
     settings = read_config(config)
-    check_weights(settings)
     if shift is not None:
         settings[SECTION]["shift"] = shift.split(",")
     if folders is not None:
         use_folders(settings, [Path(folder.strip()) for folder in folders.split(",")])
     draws = Draws(settings[SECTION].get("draws", DRAWS))
     configured = jobs_of(settings, draws)
+    check_weights(configured)
     if fresh:
         set_aside(results)
     jobs = plan(configured, draws)
@@ -137,36 +138,24 @@ class _Run:
         """Tell what cannot run, train, and measure, on each device one job at a time."""
         import torch
 
-        ready = self._sound(self._pending(), lambda job: job.reason)
-        for accelerator in dict.fromkeys(job.accelerator for job in ready):
-            here = self._buildable([job for job in ready if job.accelerator == accelerator], accelerator)
+        built: dict[str, str] = {}
+        pending = [replace(job, reason=_reason_against(job, built)) for job in self._pending()]
+        self._refuse([job for job in pending if job.reason])
+        for accelerator in dict.fromkeys(job.accelerator for job in pending):
+            here = [job for job in pending if job.accelerator == accelerator and not job.reason]
             devices = range(torch.cuda.device_count()) if accelerator == "cuda" else [None]
             first = {job.training: job for job in here if job.training}
             reasons = dict(zip(first, _on(devices, self._train, first.values(), "trainings"), strict=True))
             _on(devices, partial(self._measure, untrained=reasons), here, "jobs")
 
-    def _buildable(self, jobs: list[Job], accelerator: str) -> list[Job]:
-        """Jobs whose models can be built here; the others fail at once."""
-        import torch
-
-        from anomalib_dpclip.benchmark.measure import check_model
-
-        if accelerator == "cuda" and not torch.cuda.is_available():
-            return self._sound(jobs, lambda _: "there is no GPU here: set `accelerator: cpu` in the config")
-        models = {_model_of(job): job for job in jobs}
-        reasons = {model: in_own_process(check_model, job).reason for model, job in models.items()}
-        return self._sound(jobs, lambda job: reasons[_model_of(job)])
-
-    def _sound(self, jobs: list[Job], reason_against: Callable[[Job], str]) -> list[Job]:
-        """Jobs that nothing speaks against; that the others cannot run is kept, and each reason said once."""
-        refused = [job.failed(reason) for job in jobs if (reason := reason_against(job))]
-        for result in refused:
-            write_result(self._results, result)
+    def _refuse(self, jobs: list[Job]) -> None:
+        """Keep that jobs cannot run, and say each reason once."""
+        for job in jobs:
+            write_result(self._results, job.failed(job.reason))
         self.rows = self._write()
-        for reason in dict.fromkeys(result.row["reason"] for result in refused):
-            first, *others = (result.row for result in refused if result.row["reason"] == reason)
-            tqdm.write(f"{_outcome(first)}{f' (and so {len(others)} more)' if others else ''}")
-        return [job for job in jobs if not reason_against(job)]
+        for reason in dict.fromkeys(job.reason for job in jobs):
+            first, *others = (job for job in jobs if job.reason == reason)
+            tqdm.write(f"{_outcome(first.failed(reason).row)}{f' (and so {len(others)} more)' if others else ''}")
 
     def _adapters(self, job: Job) -> Path:
         return jobs_folder(self._results) / f"{job.training}.safetensors"
@@ -201,15 +190,26 @@ def _outcome(row: Mapping[str, Any]) -> str:
     return f"{title_of(row)}: {', '.join([*known, *([row['reason']] if row['reason'] else [])])}"
 
 
-def _model_of(job: Job) -> str:
-    return json.dumps([job.model, job.accelerator, len(job.references)], sort_keys=True)
+def _reason_against(job: Job, built: dict[str, str]) -> str:
+    """Why a job cannot run here, as far as that can be told beforehand; its model is built once for all jobs of it."""
+    import torch
+
+    from anomalib_dpclip.benchmark.measure import check_model
+
+    if job.reason:
+        return job.reason
+    if job.accelerator == "cuda" and not torch.cuda.is_available():
+        return "there is no GPU here: set `accelerator: cpu` in the config"
+    model = json.dumps([job.model, job.accelerator, len(job.references)], sort_keys=True)
+    if model not in built:
+        built[model] = in_own_process(check_model, job).reason
+    return built[model]
 
 
 def _on(devices: Iterable[int | None], work: Callable[[Job, int | None], Any], jobs: Iterable[Job], what: str) -> list[Any]:
     """Results of jobs in their order, on each device one at a time."""
-    chosen, waiting = list(devices), list(jobs)
-    free: SimpleQueue[int | None] = SimpleQueue()
-    for device in chosen:
+    waiting, free = list(jobs), SimpleQueue[int | None]()
+    for device in devices:
         free.put(device)
 
     def on_a_free_one(job: Job) -> Any:
@@ -219,7 +219,7 @@ def _on(devices: Iterable[int | None], work: Callable[[Job, int | None], Any], j
         finally:
             free.put(device)
 
-    with ThreadPoolExecutor(len(chosen)) as pool:
+    with ThreadPoolExecutor(free.qsize() or 1) as pool:
         try:
             return list(tqdm(pool.map(on_a_free_one, waiting), desc=what, total=len(waiting), disable=not waiting))
         except KeyboardInterrupt:

@@ -15,10 +15,8 @@ def knowledge_of(model: AnomalibModule, references: int | str | None = None) -> 
     """What a model that has been tested knew of its target: normal photos, the other images tested, or nothing.
 
     Args:
-        model: Any of anomalib's. By its learning type it has learned from the normal training images, has been given some of
-            them, or knows nothing.
-        references: How many normal training images it was left to learn from or was shown, or ``"all"``; ``None`` where the
-            model says so itself.
+        model: Any of anomalib's; by its learning type it has seen all normal training images, some, or none.
+        references: How many it was shown, or ``"all"``; ``None`` where the model says so itself.
     """
     kind = model.learning_type
     if references == "all" or (kind == LearningType.ONE_CLASS and not references):

@@ -28,7 +28,6 @@ COSTS = ("images_per_second", "latency_ms", "training_minutes", "peak_memory_mb"
 """Throughput of the test run, milliseconds an image at batch 1, wall time of training, peak memory in MiB of this job alone."""
 
 COUNTS = ("normal_images", "anomalous_images")
-
 NUMBERS = (*METRICS, *OPERATING_POINTS, *AT_THRESHOLDS, "guaranteed_rate", *COUNTS, *COSTS)
 
 IDENTITY = ("label", "data_set", "category", "seed", "draw", "accelerator")

@@ -1,11 +1,11 @@
 """What a validation, a test or a prediction decided, in the terminal, and of a test in a CSV of every photo."""
 
-import csv
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pandas as pd
 from anomalib.data import ImageBatch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
@@ -133,10 +133,8 @@ def decisions_of(batch: ImageBatch) -> list[Decision]:
 
 def write_decisions(decisions: Sequence[Decision], path: Path) -> None:
     """Write decisions to a CSV file, the whole file or none."""
-    with atomic_write(path) as unfinished, unfinished.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(Decision._fields)
-        writer.writerows((d.path, f"{d.score:.6f}", d.label, d.truth) for d in decisions)
+    with atomic_write(path) as unfinished:
+        pd.DataFrame(decisions).to_csv(unfinished, index=False, float_format="%.6f", errors="surrogateescape")
 
 
 def mistakes(decisions: Sequence[Decision], root: Path | str = ".") -> list[str]:

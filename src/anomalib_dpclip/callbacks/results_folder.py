@@ -43,33 +43,37 @@ class ResultsFolder(Callback):
 
 def prepare_folder(trainer: Trainer) -> None:
     """Choose where a run writes that is about to start, before any of its callbacks has been set up."""
-    folder, command = Path(trainer.default_root_dir), trainer.state.fn
-    if command != TrainerFn.FITTING:
+    folder, fits = Path(trainer.default_root_dir), trainer.state.fn == TrainerFn.FITTING
+    latest = folder.with_name(LATEST)
+    is_latest = bool(_NUMBERED.fullmatch(folder.name)) and latest.is_symlink() and latest.resolve() == folder.resolve()
+    makes_links = os.name != "nt" and trainer.is_global_zero
+    if not fits:
         for callback in trainer.checkpoint_callbacks:  # else a calibration would be ``model-v1.ckpt``, and nobody looks for it
             replace_checkpoints(callback)
-    holds_training = any(map(holds_training_state, (folder / "weights" / "lightning").glob("*.ckpt")))
-    if command != TrainerFn.FITTING and not trainer.global_step and holds_training:
-        _move(trainer, folder, folder / EVALUATION)
-    elif os.name != "nt" and trainer.is_global_zero:
-        latest = folder.with_name(LATEST)
-        is_latest = _NUMBERED.fullmatch(folder.name) and latest.is_symlink() and latest.resolve() == folder.resolve()
-        if folder.name == LATEST and not folder.is_symlink():
+        if makes_links and is_latest and not any(folder.iterdir()):
+            _undo(latest)
+            _move(trainer, folder, latest.resolve())
+            folder = Path(trainer.default_root_dir)
+        if not trainer.global_step and any(map(holds_training_state, (folder / "weights" / "lightning").glob("*.ckpt"))):
+            _move(trainer, folder, folder / EVALUATION)
+        elif makes_links and folder.name == LATEST and not folder.is_symlink():
             _make_link(folder)
-        elif is_latest and (command == TrainerFn.FITTING or not any(folder.iterdir())):
-            (folder / UNFINISHED).touch()  # until it has finished, ``latest`` stays with the last run that has
-            _link_finished(latest)
+    elif makes_links and is_latest:
+        (folder / UNFINISHED).touch()  # until it has finished, ``latest`` stays with the last run that has
+        _link_finished(latest)
 
 
 def restore_latest(root: Path) -> None:
-    """Undo what anomalib has done for a training that failed before it began, by a wrong argument of the trainer.
-
-    Args:
-        root: Folder of all runs of a model.
-    """
+    """Undo, in the folder of all runs of a model, what anomalib has done for a training that failed before it began."""
     for latest in (*root.glob(f"*/{LATEST}"), *root.glob(f"*/*/{LATEST}")):
         if latest.is_symlink() and latest.is_dir() and not any(latest.iterdir()):
-            latest.resolve().rmdir()
-            _link_finished(latest)
+            _undo(latest)
+
+
+def _undo(latest: Path) -> None:
+    """Forget a run that has written nothing: Lightning refused an argument of the trainer before the model was asked."""
+    latest.resolve().rmdir()
+    _link_finished(latest)
 
 
 def _move(trainer: Trainer, folder: Path, to: Path) -> None:

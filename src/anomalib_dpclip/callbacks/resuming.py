@@ -63,12 +63,3 @@ def resuming_command(arguments: Sequence[str], checkpoint: str) -> str:
     option = "--ckpt_path"
     kept = [word for before, word in pairwise(arguments[1:]) if option not in {before, word.partition("=")[0]}]
     return shlex.join(["anomalib", "fit", *kept, option, checkpoint])
-
-
-def planned_epochs(trainer: Trainer, epochs: int) -> int:
-    """Epochs that a training ends with, of which so many are trained by now.
-
-    As many as it was asked for, but those trained by now where it stops for another reason, such as its number of steps.
-    """
-    stops: bool = trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step
-    return epochs if stops or trainer.max_epochs in {None, -1} else max(epochs, trainer.max_epochs)

@@ -14,10 +14,8 @@ from itertools import pairwise
 from pathlib import Path
 from types import ModuleType, TracebackType
 
-DEBUG = "ANOMALIB_DPCLIP_DEBUG"
-"""Environment variable that leaves tracebacks as they are."""
-
-MODEL = "DPCLIP"
+DEBUG, MODEL = "ANOMALIB_DPCLIP_DEBUG", "DPCLIP"
+"""Environment variable that leaves tracebacks as they are, and the model's name."""
 
 _GROUPED = {
     "training": "learning_rate milestones temperature checkpointing num_workers decoupling_weight prototype_momentum "

@@ -1,7 +1,7 @@
 """Whether sets of tensors are the same, and how those in a file differ from those that a model has."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
@@ -23,3 +23,9 @@ def difference_of_tensors(found: Mapping[Any, Any], expected: Mapping[str, Tenso
 def same_tensors(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> bool:
     """Whether two sets of tensors of the same names are equal to the last bit."""
     return all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+def is_plain_tensor(value: Any) -> TypeGuard[Tensor]:
+    """Whether a value is a dense tensor with its numbers in it: not sparse, nested, quantised or without storage."""
+    is_dense = isinstance(value, Tensor) and value.layout == torch.strided
+    return is_dense and not (value.is_nested or value.is_quantized or value.is_meta)

@@ -13,10 +13,10 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import nn
 
 from anomalib_dpclip.adapter_files.adapter_file import PROVENANCE_KEY, UNADAPTED, Provenance
-from anomalib_dpclip.adapter_files.compatibility import check_provenance
+from anomalib_dpclip.adapter_files.save_and_load import check_provenance
 from anomalib_dpclip.data_sets.domain import DEFAULT_DOMAIN
 from anomalib_dpclip.files.tensors import same_tensors
-from anomalib_dpclip.model.configuration import merge
+from anomalib_dpclip.model.configuration import resolve
 from anomalib_dpclip.model.good_images import stored_memory
 from anomalib_dpclip.model.parts import build_parts, use_parts
 from anomalib_dpclip.model.settled_thresholds import calibration_of
@@ -52,11 +52,7 @@ def provenance_entry(module: Any) -> dict[str, Any]:
 
 
 def follow_checkpoint(module: Any, checkpoint: Mapping[str, Any]) -> None:
-    """Become what a checkpoint, of which nothing has been taken yet, is of, as far as no argument says otherwise.
-
-    Raises:
-        ValueError: If it is not DP-CLIP's, or is damaged.
-    """
+    """Become what a checkpoint, of which nothing has been taken yet, is of, as far as no argument says otherwise."""
     saved = checkpoint.get(PROVENANCE_KEY)
     if saved is None:
         raise ValueError("the checkpoint is not one of DPCLIP: it lacks its provenance. Which model wrote it?")
@@ -65,17 +61,13 @@ def follow_checkpoint(module: Any, checkpoint: Mapping[str, Any]) -> None:
         raise ValueError(f"the checkpoint is of CLIP without adapters: say --model.weights {UNADAPTED} beside --ckpt_path")
     if module.weights == UNADAPTED and not is_unadapted:
         raise ValueError(f"the checkpoint holds adapters: leave --model.weights {UNADAPTED} out")
-    configuration = merge(module.given, Provenance.from_dict(saved, CHECKPOINT), CHECKPOINT)
+    configuration = resolve(module.given, CHECKPOINT, Provenance.from_dict(saved, CHECKPOINT))
     if configuration != module.configuration:
         use_parts(module, build_parts(module, configuration))
 
 
 def restore_provenance(module: Any, checkpoint: Mapping[str, Any]) -> None:
-    """Take over provenance, class, domain, and what the thresholds are of.
-
-    Raises:
-        ValueError: If the checkpoint was made with another backbone, architecture, image size or domain, or is damaged.
-    """
+    """Take over provenance, class, domain, and what the thresholds are of, if they are of what this model is."""
     saved, state = checkpoint[PROVENANCE_KEY], checkpoint.get("state_dict", {})
     provenance = Provenance.from_dict(saved, CHECKPOINT)
     check_provenance(provenance, module.model, CHECKPOINT)
@@ -137,8 +129,7 @@ def _check_calibrations(module: Any, domain: str, state: Mapping[str, Any]) -> N
 def make_room(module: Any, state: dict[str, Any]) -> dict[str, Any]:
     """Make room in a model for the memory and the region that a state dict holds, of whatever size.
 
-    Returns:
-        The state dict with the frozen networks, and with the model's own region where an argument has named one.
+    The state dict comes back with the frozen networks, and with the model's own region where an argument has named one.
     """
     module.before_references = None
     module.scorer = stored_memory(module, state) or module.text_scorer()
@@ -157,11 +148,7 @@ def make_room(module: Any, state: dict[str, Any]) -> dict[str, Any]:
 
 
 def keep_what_was_trained(module: Any, checkpoint: dict[str, Any]) -> bool:
-    """`anomalib train --ckpt_path X` goes on from X and then tests X: test what has been trained instead.
-
-    Returns:
-        Whether the model stays as it is.
-    """
+    """Whether a model stays as it is: `anomalib train --ckpt_path X` goes on from X, and would then test X again."""
     trainer = module.attached_trainer
     if trainer is None:
         return False

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from anomalib_dpclip.adapter_files.adapter_file import UNADAPTED, Provenance
-from anomalib_dpclip.adapter_files.hub import local_file
 from anomalib_dpclip.adapter_files.read_and_write import read_adapters
 from anomalib_dpclip.files.plain_data import is_list
 from anomalib_dpclip.method.adapters import Pooling
@@ -68,23 +67,21 @@ def given_values(groups: Mapping[str, Any], **flat: Any) -> dict[str, Any]:
     return {name: value for name, value in (flat | grouped).items() if value is not None}
 
 
-def resolve(given: dict[str, Any], file: Path | None = None) -> Configuration:
+def resolve(given: dict[str, Any], file: Path | None = None, provenance: Provenance | None = None) -> Configuration:
     """What a model is: as it was given, else as a file of adapters or a checkpoint says, else as published.
+
+    Args:
+        given: Arguments that somebody named.
+        file: The file.
+        provenance: What it says of its adapters, where somebody has read it.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it holds no adapters, or is damaged.
+        ValueError: If it holds no adapters, is damaged, or no model can be built as it says.
     """
-    return merge(given) if file is None else merge(given, read_adapters(file).provenance, file)
-
-
-def merge(given: dict[str, Any], provenance: Provenance | None = None, source: Path = Path()) -> Configuration:
-    """`resolve`, where somebody has read the file.
-
-    Raises:
-        ValueError: If no model can be built as it says.
-    """
-    from_file = {} if provenance is None else _checked(provenance, source)
+    if file is not None:
+        provenance = provenance or read_adapters(file).provenance
+    from_file = {} if provenance is None else _checked(provenance, file)
     if given.get("backbone") not in {None, from_file.get("backbone")}:
         from_file = {}  # of another backbone: its adapters will be refused, and nothing that it says holds
     pretrained = Path(from_file.get("pretrained", ""))
@@ -94,7 +91,7 @@ def merge(given: dict[str, Any], provenance: Provenance | None = None, source: P
     return replace(Configuration(), **from_file | given)
 
 
-def _checked(provenance: Provenance, source: Path) -> dict[str, Any]:
+def _checked(provenance: Provenance, source: Path | None) -> dict[str, Any]:
     """Arguments that a file names, each of the type that it has here."""
     from jsonargparse import ArgumentError, ArgumentParser
 
@@ -115,17 +112,10 @@ def _checked(provenance: Provenance, source: Path) -> dict[str, Any]:
     return values
 
 
-def file_of(weights: str | Path | None) -> Path | None:
-    """File of the adapters that the argument `weights` of `DPCLIP` names, see `local_file`; ``None`` where it names none."""
-    return None if weights is None or weights == UNADAPTED else local_file(weights)
-
-
 def portable_arguments(arguments: Mapping[str, Any], resolved: Mapping[str, Any]) -> dict[str, Any]:
     """Hyper-parameters: arguments of the constructor as plain data that another machine can build the model from.
 
-    Args:
-        arguments: As they were given, groups as objects or mappings.
-        resolved: Values of a configuration, for what was left to a file or to the defaults.
+    What was left to a file or to the defaults is as resolved, in a configuration.
     """
     kept = dict(arguments) | {name: resolved[name] for name in arguments if name in resolved}
     plain = {name: _plain(value) for name, value in kept.items() if name not in _NOT_OF_THE_MODEL or value == UNADAPTED}

@@ -63,8 +63,7 @@ def memory_fit(module: Any, anchors: Tensor) -> MemoryFit:
 def resized_images(module: Any, images: Iterable[Tensor]) -> Tensor:
     """Images as a memory takes them ``(K, 3, H, W)``, 8-bit, of the scorer's size; each is let go before the next is read.
 
-    Raises:
-        ValueError: If an image has another size than the region was drawn for.
+    One of another size than the region was drawn for is a `ValueError`.
     """
     resize, resized = preparation(module).resize_only, []
     for number, image in enumerate(images):
@@ -74,12 +73,7 @@ def resized_images(module: Any, images: Iterable[Tensor]) -> Tensor:
 
 
 def comparison_of(module: Any, region: Region | None = None) -> Comparison:
-    """How the model compares images: by its second network's features, or by the backbone's own tokens.
-
-    Args:
-        module: `DPCLIP`.
-        region: What is scored of images. Default: the target's.
-    """
+    """How the model compares images, of a region or the target's: by a second network's features, or by its own tokens."""
     text = module.text_scorer(region)
     if module.feature_tower is None:
         return Comparison(text, OwnTokens(module.model.backbone.grid, len(module.model.tap_layers)))
@@ -170,10 +164,6 @@ def prediction_digest(module: Any, images: Sequence[str]) -> str:
     """Identifies everything that predictions depend on: arguments, learned values, good images, and the images of a lot.
 
     What a run sets itself (thresholds of a memory or of a lot) follows from these, and is left out.
-
-    Args:
-        module: `DPCLIP`.
-        images: Files of the run.
     """
     processor, scorer, calibration = module.post_processor, module.scorer, calibration_of(module)
     settings: list[Any] = [module.configuration.as_dict(), getattr(processor, "checkpoint_config", dict)(), module.min_area]
@@ -194,11 +184,7 @@ def prediction_digest(module: Any, images: Sequence[str]) -> str:
 
 
 def prepare_export(module: Any) -> None:
-    """Have the good images that the arguments ask for before an export, and say that no lot goes into a file.
-
-    Raises:
-        ValueError: If only a data module could bring the images.
-    """
+    """Have the good images that the arguments ask for before an export, and say that no lot goes into a file."""
     if module.lot:
         logger.warning("an exported file sees one image at a time: it scores without the lot, as with --model.lot false")
     scorer = module.scorer

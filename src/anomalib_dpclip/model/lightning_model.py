@@ -13,7 +13,8 @@ from lightning.pytorch import Callback
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
-from anomalib_dpclip.adapter_files.adapter_file import PROVENANCE_KEY
+from anomalib_dpclip.adapter_files.adapter_file import PROVENANCE_KEY, UNADAPTED
+from anomalib_dpclip.adapter_files.hub import local_file
 from anomalib_dpclip.adapter_files.save_and_load import load_adapters
 from anomalib_dpclip.auxiliary.auxiliary_set import AuxiliarySet
 from anomalib_dpclip.auxiliary.dataset import AuxiliaryDataset
@@ -24,11 +25,11 @@ from anomalib_dpclip.deploy.export import DPCLIPExport
 from anomalib_dpclip.method.prototypes import Prototypes
 from anomalib_dpclip.metrics import field_metrics
 from anomalib_dpclip.model import arguments, checkpointing, good_images, settled_thresholds
-from anomalib_dpclip.model.configuration import file_of, given_values, resolve
+from anomalib_dpclip.model.configuration import given_values, resolve
 from anomalib_dpclip.model.parts import build_parts, use_parts
 from anomalib_dpclip.model.scoring import PrepareScorer
 from anomalib_dpclip.model.training import learning
-from anomalib_dpclip.model.training.auxiliary_data import AuxiliaryCalibration, LearnFromAuxiliary
+from anomalib_dpclip.model.training.carried import AuxiliaryCalibration
 from anomalib_dpclip.post_processing.post_processor import DPCLIPPostProcessor
 from anomalib_dpclip.pre_processing.pre_processor import CLIPPreProcessor
 from anomalib_dpclip.scorers.references import References
@@ -148,7 +149,7 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]
             post_processor = DPCLIPPostProcessor(false_alarm_rate=false_alarm_rate)
         elif false_alarm_rate is not None:
             raise ValueError("false_alarm_rate belongs to the default post-processor: give your own one its rate itself")
-        file = file_of(weights)
+        file = None if weights is None or weights == UNADAPTED else local_file(weights)
         parts = build_parts(self, resolve(self.given, file))
         super().__init__(
             pre_processor=CLIPPreProcessor(parts.image_size, parts.preprocessing) if pre_processor is True else pre_processor,
@@ -218,8 +219,9 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]
     def configure_callbacks(self) -> Sequence[Callback]:
         """Components that are callbacks, and what watches a run, in the order in which they are told of it."""
         components: Any = super().configure_callbacks()
-        own = [LearnFromAuxiliary(), AuxiliaryCalibration(), PrepareScorer(), *default_callbacks(self.attached_trainer)]
-        return [*components, *own, *([] if self.visualizer is None else [ContactSheet()])]
+        own = [learning.LearnFromAuxiliary(), AuxiliaryCalibration(), PrepareScorer()]
+        sheet = [] if self.visualizer is None else [ContactSheet()]
+        return [*components, *own, *default_callbacks(self.attached_trainer), *sheet]
 
     # Methods that have a file of their own
 

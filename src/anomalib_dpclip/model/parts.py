@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from anomalib_dpclip.adapter_files.adapter_file import UNADAPTED, Provenance
-from anomalib_dpclip.adapter_files.compatibility import architecture_of
+from anomalib_dpclip.adapter_files.save_and_load import architecture_of
 from anomalib_dpclip.clip.feature_tower import FeatureTower, load_feature_tower
 from anomalib_dpclip.clip.loading import load_clip, load_text_tower
 from anomalib_dpclip.clip.preprocessing import Preprocessing
@@ -25,34 +25,19 @@ from anomalib_dpclip.pre_processing.pre_processor import CLIPPreProcessor
 
 
 class Parts(NamedTuple):
-    """What a configuration is built into; adapters have learned nothing yet.
-
-    Attributes:
-        configuration: What was built, with the image size that the backbone has by default where none was given.
-        model: The paper's model.
-        anchors_for: Text anchors by class name.
-        feature_tower: Second network for good photos and the lot, if there is one.
-        preprocessing: Statistics and interpolation of the images.
-        image_size: Height and width of the images that are scored.
-        logit_scale: Factor on the similarities that the backbone learned.
-    """
+    """What a configuration, whose image size is known then, is built into; adapters have learned nothing yet."""
 
     configuration: Configuration
     model: DPCLIPModel
     anchors_for: AnchorCache
     feature_tower: FeatureTower | None
     preprocessing: Preprocessing
-    image_size: tuple[int, int]
+    image_size: tuple[int, int]  # height and width of what is scored
     logit_scale: float
 
 
 def build_parts(module: Any, configuration: Configuration) -> Parts:
-    """Build the networks of a configuration, for a `DPCLIP` whose other arguments count here too.
-
-    Raises:
-        ValueError: If a part of the configuration does not exist or does not fit another.
-        FileNotFoundError: If weights are not there.
-    """
+    """Build the networks of a configuration, for a `DPCLIP` whose other arguments count here too."""
     known = configuration
     weights = known.backbone, known.pretrained
     tower: tuple[Any, ...] = (*weights, known.image_size, known.quick_gelu, known.pretrained_tag, known.tokenizer)

@@ -93,10 +93,7 @@ class PrepareScorer(Callback):
 def choose_scorer(module: Any, loaders: Any, *, fits: bool) -> None:
     """Score by good images and the unlabelled batch where the arguments ask for them, else by the text.
 
-    Args:
-        module: `DPCLIP`.
-        loaders: Loaders of the run.
-        fits: Whether adapters are still learning: what they have seen before is of other ones.
+    While adapters still learn (`fits`), what they have seen before is of other ones.
     """
     known = module.scorer
     if isinstance(known, BatchScorer):  # of an earlier run

@@ -6,8 +6,6 @@ A `module` is a `DPCLIP`.
 import logging
 from typing import Any
 
-from torch import Tensor
-
 from anomalib_dpclip.post_processing.calibration import Calibration
 from anomalib_dpclip.post_processing.calibration_statistics import ImageStatistics
 from anomalib_dpclip.post_processing.conformal import NO_GUARANTEE
@@ -77,17 +75,13 @@ def calibrate_on_references(calibration: Calibration, scorer: MemoryScorer, doma
         image, pixel = (each[normal].max().item() for each in (fused, seen.map_max))
         thresholds = Thresholds(image, pixel, f"the highest of {count} good photos, each scored by the others; {NO_GUARANTEE}")
     else:
-        image, pixel = (_between(each, normal) for each in (fused, seen.map_max))
+        ends = ((each[normal].mean().item(), each[~normal].mean().item()) for each in (fused, seen.map_max))
+        image, pixel = (low + SINGLE_SHARE * (high - low) for low, high in ends)
         basis = f"{SINGLE_SHARE:.0%} of the way from one good photo to the same with synthetic defects"
         thresholds = Thresholds(image, pixel, f"{basis}; {NO_GUARANTEE}")
     calibration.set_thresholds(thresholds, seen, domain)
     calibration.false_alarm_rate = rate
     calibration.belongs_to(scorer.name, is_default=True)
-
-
-def _between(scores: Tensor, normal: Tensor) -> float:
-    low, high = scores[normal].mean().item(), scores[~normal].mean().item()
-    return low + SINGLE_SHARE * (high - low)
 
 
 def restore_adapters_calibration(module: Any, source: str) -> None:

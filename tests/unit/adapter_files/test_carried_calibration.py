@@ -33,11 +33,8 @@ def test_calibration_and_provenance_travel_with_the_adapters(tmp_path, lightning
         assert calibration.thresholds.pixel == 0.5
         torch.testing.assert_close(calibration.map_knots[1], torch.tensor(0.4))
     assert loaded.provenance == lightning_model.provenance.with_arguments(lightning_model.configuration.as_dict())
-    again = read_adapters(save_adapters(loaded, tmp_path / "b.safetensors"))
-    assert again.provenance.learned_from == ["VisA/candle"]
-
-    without = make_dpclip(backbone="mini", weights=path, post_processor=False)
-    assert without.provenance.epochs == 7
+    assert read_adapters(save_adapters(loaded, tmp_path / "b.safetensors")).provenance.learned_from == ["VisA/candle"]
+    assert make_dpclip(backbone="mini", weights=path, post_processor=False).provenance.epochs == 7
 
 
 @pytest.mark.parametrize("says_its_size", [True, False])
@@ -73,8 +70,7 @@ def test_adapters_without_calibration_do_not_keep_that_of_others(tmp_path, light
 def test_published_adapters_belong_to_the_backbone_they_were_put_on(tmp_path, lightning_model):
     """Saved again they must be loadable, and refused elsewhere."""
     loaded = make_dpclip(backbone="mini", weights=save_adapters(lightning_model, tmp_path / "a.pth"))
-    assert loaded.provenance.fingerprint == lightning_model.model.backbone_fingerprint
-    assert loaded.provenance.backbone == "mini"
+    assert (loaded.provenance.fingerprint, loaded.provenance.backbone) == (lightning_model.model.backbone_fingerprint, "mini")
     checkpoint = {}
     loaded.on_save_checkpoint(checkpoint)
     make_dpclip(backbone="mini").on_load_checkpoint(checkpoint)

@@ -28,13 +28,10 @@ def write_results(path, *rows):
         images = [
             {
                 "image": name,
-                "defect": "crack" if label else "",
+                "defect": "crack" * bool(label),
                 "label": int(label),
                 "score": float(score),
                 "called": int(score > 0.5),
-                "true_pixels": None,
-                "false_pixels": None,
-                "missed_pixels": None,
             }
             for name, score, label in zip(names, scores, labels, strict=True)
         ]

@@ -15,20 +15,6 @@ from anomalib_dpclip.benchmark.draws import Draws
 CONFIGS = paths.CONFIGS / "benchmark"
 
 
-def test_models_that_differ_in_tiles_alone_share_one_training(monkeypatch):
-    monkeypatch.delenv("DPCLIP_WEIGHTS", raising=False)
-    jobs = jobs_of(read_config(CONFIGS / "large_images.yaml"))
-    assert [(job.label, job.category) for job in jobs] == [
-        (label, category) for label in ("resized", "tiles=4", "tiles=8") for category in ("weave", "brushed_metal")
-    ]
-    assert [job.model["init_args"].get("tiles", 1) for job in jobs] == [1, 1, 4, 4, 8, 8]
-    assert len({job.training_key for job in jobs}) == 1
-    assert len({job.key for job in jobs}) == 6
-
-    jobs[0].model["init_args"]["learning_rate"] = 1.0
-    assert jobs[0].training_key != jobs[5].training_key
-
-
 def test_trainings_are_shared_by_what_they_learn_from():
     def key(seed=1, data="MVTecAD", root=None, name=None, metadata=None, **init_args):
         target = {"category": "x", "root": root, "name": name, "metadata": metadata}
@@ -36,7 +22,7 @@ def test_trainings_are_shared_by_what_they_learn_from():
         section = {"seed": seed, "model": entry, "data": {"class_path": data, "init_args": target}}
         return jobs_of({"benchmark": section})[0].training_key
 
-    assert key() == key(data="MPDD") == key(k_shot=4, memory={"text_weight": 0}, lot=True)  # all learn from VisA
+    assert key() == key(data="MPDD") == key(k_shot=4, tiles=2, lot=True)  # all learn from VisA
     assert key() != key(data="Visa")  # which learns from MVTec AD
     assert key(data="JSONLines", name="VisA") == key(data="Visa")
     assert key(data="JSONLines", metadata="metadata/VisA/full-shot.jsonl") == key(data="Visa")
@@ -54,17 +40,13 @@ def test_trainings_are_shared_by_what_they_learn_from():
         ("benchmark: {seed: 1, model: {class_path: A}}", "must have seed, model and data; missing: data"),
         ("benchmark: [", "c.yaml"),
         ("benchmark: {seed: 1, model: null, data: {class_path: D}}", "model` must have a class_path.*None"),
-        ("benchmark: {seed: 1, model: {class_path: 5}, data: {class_path: D}}", "model` must have a class_path.*5"),
         ("benchmark: {seed: 1, model: {class_path: A, label: [x]}, data: {class_path: D}}", "model.label` of A must be text"),
-        ("benchmark: {seed: 1, model: {class_path: A}, data: {class_path: D, label: 5}}", "data.label` of D must be text"),
         ("benchmark: {seed: 1, model: {class_path: A, init_args: 5}, data: {class_path: D}}", "init_args` of A must be arg"),
-        ("benchmark: {seed: one, model: {class_path: A}, data: {class_path: D}}", "seed` must be a whole number.*'one'"),
         ("benchmark: {seed: -1, model: {class_path: A}, data: {class_path: D}}", "seed` must be a whole number.*-1"),
         ("benchmark: {seed: {grid: []}, model: {class_path: A}, data: {class_path: D}}", "seed.grid` must be a list"),
         ("benchmark: {seed: 1, trainer: 5, model: {class_path: A}, data: {class_path: D}}", "trainer` must be arguments"),
         ("{accelerator: tpu, benchmark: {seed: 1, model: {class_path: A}, data: {class_path: D}}}", "accelerator.*'tpu'"),
         ("benchmark: {seed: 1, shift: [fog], model: {class_path: A}, data: {class_path: D}}", "no corruption 'fog'; there"),
-        ("benchmark: {seed: 1, model: {class_path: A, k_shot: few}, data: {class_path: D}}", "k_shot must be a number.*'few'"),
         ("benchmark: {seed: 1, model: {class_path: A, k_shot: -1}, data: {class_path: D}}", "A: k_shot must be a number.*-1"),
     ],
 )
@@ -73,9 +55,6 @@ def test_bad_configs(tmp_path, content, message):
     path.write_text(content, encoding="utf-8")
     with pytest.raises(ValueError, match=message):
         jobs_of(read_config(path))
-
-
-def test_a_missing_config_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nowhere\.yaml"):
         read_config(tmp_path / "nowhere.yaml")
 

@@ -14,6 +14,7 @@ from anomalib_dpclip.benchmark.rows import (
     jobs_folder,
     read_beside,
     read_provenance,
+    read_results,
     read_rows,
     set_aside,
     take_up,
@@ -94,20 +95,18 @@ def test_a_csv_of_an_earlier_format_is_named_with_the_remedy(tmp_path, column, c
     assert "\n" not in str(refused.value)
 
 
-@pytest.mark.parametrize("text", ["{} {}", "[]", '{"other": 1}', '{"row": []}', '{"row": {"label": "A"}}', ""])
-def test_a_job_s_file_of_an_earlier_format_is_named_with_the_remedy(tmp_path, text):
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        *(("rows.jobs/rows0.json", text) for text in ("{} {}", "[]", '{"other": 1}', '{"row": []}', '{"row": {"label": "A"}}')),
+        *((f"rows.{what}.csv", "a,b\n1,2\n") for what in ("images", "shift")),
+    ],
+)
+def test_other_files_of_an_earlier_format_are_named_with_the_remedy(tmp_path, name, text):
     path = write_results(tmp_path / "rows.csv", {})
-    (jobs_folder(path) / "rows0.json").write_text(text)
-    with pytest.raises(ValueError, match=r"rows0\.json: .*--fresh sets this file aside"):
-        write_tables(path, PROVENANCE)
-
-
-@pytest.mark.parametrize("what", ["images", "shift"])
-def test_a_file_beside_of_an_earlier_format_is_named_with_the_remedy(tmp_path, what):
-    path = write_results(tmp_path / "rows.csv", {})
-    beside(path, what).write_text("a,b\n1,2\n")
-    with pytest.raises(ValueError, match=rf"rows\.{what}\.csv: .*--fresh sets this file aside"):
-        read_beside(path, what)
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=rf"{name}: .*--fresh sets this file aside"):
+        read_results(path), read_beside(path, "images"), read_beside(path, "shift")
 
 
 def test_a_missing_file_says_how_to_make_it(tmp_path):

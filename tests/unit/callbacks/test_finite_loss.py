@@ -24,18 +24,11 @@ def test_on_the_cpu_at_once(loss):
         step(watch, 1, loss)
 
 
-def test_on_an_accelerator_now_and_then():
-    watch = RequireFiniteLoss()
-    step(watch, 0, torch.nan, "cuda")
-    step(watch, 1, 1.0, "cuda")
-    with pytest.raises(FloatingPointError, match="batch 0 is not finite"):
-        step(watch, 2, 1.0, "cuda")
-
-
-@pytest.mark.parametrize("moment", ["on_train_epoch_end", "on_save_checkpoint"])
-def test_before_a_checkpoint(moment):
-    watch = RequireFiniteLoss()
-    step(watch, 0, torch.nan, "cuda")
-    with pytest.raises(FloatingPointError, match="batch 0"):
-        getattr(watch, moment)(TRAINER, None, *([{}] if moment == "on_save_checkpoint" else []))
-    watch.on_train_epoch_end(TRAINER, None)  # it is said once
+def test_on_an_accelerator_now_and_then_and_before_a_checkpoint():
+    for look in (lambda watch: step(watch, 2, 1.0, "cuda"), lambda watch: watch.on_save_checkpoint(TRAINER, None, {})):
+        watch = RequireFiniteLoss()
+        step(watch, 0, torch.nan, "cuda")
+        step(watch, 1, 1.0, "cuda")
+        with pytest.raises(FloatingPointError, match="batch 0 is not finite"):
+            look(watch)
+        watch.on_train_epoch_end(TRAINER, None)  # it is said once

@@ -54,18 +54,15 @@ def test_a_test_and_then_a_training(tmp_path):
     assert (tmp_path / "v0" / "decisions.csv").read_text() == "of the test"
 
 
-def test_a_folder_that_is_there_already_is_kept(tmp_path):
+def test_folders_that_are_there_already_are_kept(tmp_path):
+    prepare_folder(trainer(tmp_path / "calibrated"))
+    assert not any(tmp_path.iterdir()), "one of another name is left alone"
     (tmp_path / "v3").mkdir()
     (tmp_path / "latest").mkdir()
     (tmp_path / "latest" / "results.csv").write_text("earlier")
     prepare_folder(trainer(tmp_path / "latest"))
     assert (tmp_path / "v4" / "results.csv").read_text() == "earlier"
     assert (tmp_path / "latest").is_symlink()
-
-
-def test_other_folders_are_left_alone(tmp_path):
-    prepare_folder(trainer(tmp_path / "calibrated"))
-    assert not any(tmp_path.iterdir())
 
 
 def test_latest_is_the_last_that_finished(tmp_path):
@@ -82,10 +79,9 @@ def test_latest_is_the_last_that_finished(tmp_path):
     assert (tmp_path / "latest").resolve() == tmp_path / "v1"
 
 
-@pytest.mark.parametrize("command", [TrainerFn.VALIDATING, TrainerFn.TESTING, TrainerFn.PREDICTING])
-def test_a_run_that_does_not_train_has_a_folder_of_its_own(tmp_path, command):
+def test_runs_that_do_not_train_have_a_folder_of_their_own(tmp_path):
     folder = fit(tmp_path)
-    running = trainer(resolve_versioned_path(tmp_path / "latest"), command)
+    running = trainer(resolve_versioned_path(tmp_path / "latest"))
     for _ in range(2):  # anomalib validates and then tests
         prepare_folder(running)
         assert running.default_root_dir == str(folder / "evaluation")
@@ -94,21 +90,24 @@ def test_a_run_that_does_not_train_has_a_folder_of_its_own(tmp_path, command):
     assert (tmp_path / "latest").resolve() == folder
 
 
-def test_the_test_at_the_end_of_a_training_belongs_to_it(tmp_path):
+def test_the_next_run_undoes_what_a_training_left_that_failed_before_it_began(tmp_path):
+    """As with a wrong argument of the trainer in Python, which no hook is told of."""
     folder = fit(tmp_path)
-    running = trainer(folder, global_step=7)
+    create_versioned_dir(tmp_path)
+    running = trainer(resolve_versioned_path(tmp_path / "latest"))
     prepare_folder(running)
-    assert running.default_root_dir == str(folder)
+    assert running.default_root_dir == str(folder / "evaluation")
+    assert running.checkpoint_callbacks[0].dirpath == str(folder / "evaluation" / "weights" / "lightning")
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["latest", "v0"]
+    assert (tmp_path / "latest").resolve() == folder
 
 
-def test_a_folder_of_calibrations_is_used_again(tmp_path):
-    prepare_folder(trainer(tmp_path / "latest"))
-    folder = tmp_path / "v0"
-    (folder / "weights" / "lightning").mkdir(parents=True)
-    torch.save({"optimizer_states": []}, folder / "weights" / "lightning" / "model.ckpt")
-    running = trainer(folder)
+def test_calibrations_are_written_where_earlier_ones_are(tmp_path):
+    (tmp_path / "v0" / "weights" / "lightning").mkdir(parents=True)
+    torch.save({"optimizer_states": []}, tmp_path / "v0" / "weights" / "lightning" / "model.ckpt")
+    running = trainer(tmp_path / "v0")
     prepare_folder(running)
-    assert running.default_root_dir == str(folder)
+    assert running.default_root_dir == str(tmp_path / "v0")
 
 
 def test_a_training_that_failed_before_it_began_leaves_latest_where_it_was(tmp_path):

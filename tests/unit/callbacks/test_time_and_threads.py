@@ -25,24 +25,18 @@ def run(backbone="mini", device="cpu"):
 
 
 @pytest.mark.usefixtures("_two_threads")
-@pytest.mark.parametrize("end", ["teardown", "on_exception"])
-def test_one_thread_while_it_runs(end):
-    choose = ChooseThreads()
-    choose.setup(*run())
-    assert torch.get_num_threads() == 1
-    getattr(choose, end)(None, None, None)
-    assert torch.get_num_threads() == 2
-
-
-@pytest.mark.usefixtures("_two_threads")
-@pytest.mark.parametrize("arguments", [{"backbone": "ViT-L-14-336"}, {"device": "cuda"}, {"wish": "2"}])
-def test_other_runs_keep_theirs(monkeypatch, arguments):
-    if wish := arguments.pop("wish", None):
+@pytest.mark.parametrize(
+    ("arguments", "threads"), [({}, 1), ({"backbone": "ViT-L-14-336"}, 2), ({"device": "cuda"}, 2), ({"wish": "2"}, 2)]
+)
+def test_the_mini_has_one_thread_while_it_runs(monkeypatch, arguments, threads):
+    if wish := arguments.get("wish"):
         monkeypatch.setenv("OMP_NUM_THREADS", wish)
     choose = ChooseThreads()
-    choose.setup(*run(**arguments))
-    choose.teardown(None, None, "fit")
-    assert torch.get_num_threads() == 2
+    for end in (choose.teardown, choose.on_exception):
+        choose.setup(*run(**{name: value for name, value in arguments.items() if name != "wish"}))
+        assert torch.get_num_threads() == threads
+        end(None, None, None)
+        assert torch.get_num_threads() == 2
 
 
 def said(capsys, monkeypatch, trainer, hook, seconds, steps=WARM_UP + COUNTED + 3):
@@ -70,7 +64,7 @@ def fitting(**values):
         (fitting(max_epochs=-1, num_training_batches=math.inf), 9, ""),
     ],
 )
-def test_a_training(capsys, monkeypatch, trainer, seconds, expected):
+def test_how_long_a_training_takes(capsys, monkeypatch, trainer, seconds, expected):
     assert said(capsys, monkeypatch, trainer, "on_train_batch_end", seconds) == expected
 
 

@@ -30,22 +30,17 @@ def build(name, *arguments):
     parser.instantiate_classes(parser.parse_args(["--model", name, *arguments]))
 
 
-@pytest.mark.parametrize("name", ["DPCLIP", "anomalib.models.DPCLIP"])
-def test_a_model_that_cannot_be_built(name):
-    error = raised(build, name, "--model.weights", "gone.safetensors")
-    assert len(str(error).splitlines()) > 5
-    assert user_error(error) == "there is no adapter file gone.safetensors"
+def no_checkpoint(tmp_path):
+    return raised(AtomicCheckpointIO().load_checkpoint, tmp_path / "gone")
 
 
-def test_errors_of_this_package_and_files_that_anomalib_misses(tmp_path):
-    assert (
-        user_error(raised(AtomicCheckpointIO().load_checkpoint, tmp_path / "gone"))
-        == f"there is no checkpoint {tmp_path / 'gone'}"
-    )
+def test_what_the_user_can_mend_is_a_sentence_and_other_errors_keep_their_tracebacks(tmp_path):
+    for name in ("DPCLIP", "anomalib.models.DPCLIP"):
+        error = raised(build, name, "--model.weights", "gone.safetensors")
+        assert len(str(error).splitlines()) > 5
+        assert user_error(error) == "there is no adapter file gone.safetensors"
+    assert user_error(no_checkpoint(tmp_path)) == f"there is no checkpoint {tmp_path / 'gone'}"
     assert user_error(raised(validate_path, tmp_path / "gone")).startswith("Path does not exist")
-
-
-def test_other_errors_keep_their_tracebacks():
     assert user_error(raised(int, "x")) is None
     assert user_error(raised(AtomicCheckpointIO().load_checkpoint, None)) is None  # a mistake of ours: a TypeError
     assert user_error(ValueError("never raised")) is None
@@ -53,18 +48,14 @@ def test_other_errors_keep_their_tracebacks():
 
 @pytest.mark.parametrize(
     ("program", "debug", "shown"),
-    [
-        ("/bin/anomalib", "", "error: there is no checkpoint"),
-        ("/bin/anomalib", "1", "as before"),
-        ("script.py", "", "as before"),
-    ],
+    [("/bin/anomalib", "", "there is no checkpoint"), ("/bin/anomalib", "1", "as before"), ("script.py", "", "as before")],
 )
 def test_what_is_shown(monkeypatch, capsys, tmp_path, program, debug, shown):
     monkeypatch.setattr(sys, "argv", [program, "test"])
     monkeypatch.setenv(user_errors.DEBUG, debug)
     monkeypatch.setattr(sys, "excepthook", lambda *_: sys.stderr.write("as before\n"))
     say_last.__wrapped__(sys)
-    error = raised(AtomicCheckpointIO().load_checkpoint, tmp_path / "gone")
+    error = no_checkpoint(tmp_path)
     sys.excepthook(type(error), error, error.__traceback__)
     last = capsys.readouterr().err.splitlines()[-1]
     assert shown in last
@@ -80,7 +71,7 @@ def test_what_jobs_of_a_pipeline_raise_is_said_once_and_last(monkeypatch, capsys
     logger = logging.getLogger(user_errors._PIPELINE_LOGGERS[0])
     monkeypatch.setattr(logger, "filters", [])
     say_last.__wrapped__(sys)
-    for error in [raised(AtomicCheckpointIO().load_checkpoint, tmp_path / "gone")] * 3 + [KeyError("bug")]:
+    for error in [no_checkpoint(tmp_path)] * 3 + [KeyError("bug")]:
         logger.error("An error occurred", exc_info=error)
     assert len(caplog.records) == 1, "of the mistake of others"
     for function, *arguments in last:

@@ -7,8 +7,8 @@ import torch
 from tests.arguments import make_dpclip
 
 from anomalib_dpclip.clip.preprocessing import OPENAI
-from anomalib_dpclip.model.training import auxiliary_data
-from anomalib_dpclip.model.training.auxiliary_data import auxiliary_statistics
+from anomalib_dpclip.model.training import carried
+from anomalib_dpclip.model.training.carried import auxiliary_statistics
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_they_are_of_the_scores_that_predictions_have(model_of, arguments):
 
 
 def test_they_are_bounded_and_of_images_from_everywhere(model_of, monkeypatch):
-    monkeypatch.setattr(auxiliary_data, "CALIBRATION_IMAGES", 4)
+    monkeypatch.setattr(carried, "CALIBRATION_IMAGES", 4)
     model = model_of().eval()
     images = model.auxiliary_dataset.plain(model.image_size)
     seen = auxiliary_statistics(model, images).images()
@@ -72,7 +72,7 @@ def test_they_are_set_once_at_the_end_of_a_training(make_model, make_engine, tar
         return lambda module, *rest: calls.append((name, module.trainer.global_step)) or function(module, *rest)
 
     for name in ("auxiliary_statistics", "learn_text_weights"):
-        monkeypatch.setattr(auxiliary_data, name, watched(name, getattr(auxiliary_data, name)))
+        monkeypatch.setattr(carried, name, watched(name, getattr(carried, name)))
     model = make_model()
     make_engine(max_epochs=3, limit_val_batches=1).fit(model=model, datamodule=target)
     assert calls == [("auxiliary_statistics", 6), ("learn_text_weights", 6)]

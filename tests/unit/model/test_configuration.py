@@ -9,7 +9,7 @@ from tests.paths import DATA
 
 from anomalib_dpclip import save_adapters
 from anomalib_dpclip.adapter_files.read_and_write import read_adapters, write_adapters
-from anomalib_dpclip.model.configuration import Configuration, file_of, resolve
+from anomalib_dpclip.model.configuration import Configuration, resolve
 from anomalib_dpclip.model.from_file import model_from_file
 
 ADAPTERS = GOLDEN / "adapters-v1.safetensors"
@@ -25,26 +25,19 @@ def values(configuration, names=OF_THE_FILE):
     return {name: getattr(configuration, name) for name in names}
 
 
-@pytest.mark.parametrize("file", [ADAPTERS, GOLDEN / "checkpoint-v1.ckpt"])
-def test_the_file_says_what_to_build(file):
-    assert values(resolve({}, file)) == OF_THE_FILE
-
-
-def test_without_a_file_it_is_as_published():
+def test_the_file_says_what_to_build_and_else_it_is_as_published():
+    for file in (ADAPTERS, GOLDEN / "checkpoint-v1.ckpt"):
+        assert values(resolve({}, file)) == OF_THE_FILE
     assert resolve({}) == resolve({}, DATA / "published_checkpoint.pth") == Configuration()
     assert (Configuration().backbone, Configuration().pretrained) == ("ViT-L-14-336", "openai")
-    assert file_of("clip") is file_of(None) is None
 
 
 def test_what_is_given_is_not_taken_from_the_file():
+    assert resolve({"backbone": "ViT-B-16"}, ADAPTERS) == replace(Configuration(), backbone="ViT-B-16"), "nothing of another"
     given = {"adapter_layers": [0, 1], "grn_pooling": "none", "tiles": 2}
     assert values(resolve(given, ADAPTERS), [*given, "tap_layers"]) == given | {"tap_layers": [3, 6]}
     with pytest.raises(ValueError, match=r"trained with adapter_layers=\[0\], the model has \[1\]: set --model"):
         make_dpclip(weights=ADAPTERS, adapter_layers=[1])
-
-
-def test_nothing_of_a_file_for_another_backbone_is_taken():
-    assert resolve({"backbone": "ViT-B-16"}, ADAPTERS) == replace(Configuration(), backbone="ViT-B-16")
 
 
 def test_the_model_says_what_was_built(model):
@@ -61,12 +54,6 @@ def test_a_file_of_clip_weights_that_is_not_here_is_the_fingerprint_s_to_judge(m
     path = save_adapters(changed, tmp_path / "a.safetensors")
     assert resolve({}, path).pretrained == "openai"
     assert make_dpclip(weights=path).model.tap_layers == (3, 6)
-
-
-@pytest.mark.parametrize("build", [model_from_file, lambda path: make_dpclip(weights=path)])
-def test_a_file_that_is_not_there_is_named(tmp_path, build):
-    with pytest.raises(FileNotFoundError, match="there is no adapter file"):
-        build(tmp_path / "gone.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -89,3 +76,5 @@ def test_a_provenance_that_no_model_can_be_built_from_is_named(tmp_path, damage)
     for build in (model_from_file, lambda path: make_dpclip(weights=path)):
         with pytest.raises(ValueError, match=rf"bad\.safetensors: no model can be built as its provenance says \({name}="):
             build(path)
+        with pytest.raises(FileNotFoundError, match="there is no adapter file"):
+            build(tmp_path / "gone.safetensors")

@@ -34,7 +34,10 @@ def few(surfaces_root, tmp_path):
     return tmp_path
 
 
-def model_with(**arguments):
+def model_with(few=None, **arguments):
+    """With a folder of `few` for the good photos, where there is one."""
+    if few is not None:
+        arguments["few_shot_source"] = few / "good"
     return make_dpclip(weights=ADAPTERS, visualizer=False, evaluator=False, **arguments)
 
 
@@ -43,17 +46,13 @@ def predict(make_engine, model, folder, **engine):
     return torch.cat([each.pred_score for each in batches])
 
 
-@pytest.mark.parametrize("arguments", [{"lot": True}, {"few_shot_source": "good"}, {"lot": True, "few_shot_source": "good"}])
-def test_other_images_tell_what_is_anomalous(few, make_engine, arguments):
-    arguments = {name: few / value if value == "good" else value for name, value in arguments.items()}
-    model = model_with(**arguments)
+@pytest.mark.parametrize(("has_good", "lot"), [(False, True), (True, False), (True, True)])
+def test_other_images_tell_what_is_anomalous(few, make_engine, has_good, lot):
+    model = model_with(few if has_good else None, lot=lot)
     scores = predict(make_engine, model, few / "lot")
     assert scores[10:].min() > scores[:10].max()
-    assert model.scorer.name == ("batch" if "lot" in arguments else "memory")
-    assert model.post_processor.calibration.scorer == model.scorer.name
-    model.lot = False
-    model.references.source = None
-    model.scorer = model.text_scorer()
+    assert model.scorer.name == model.post_processor.calibration.scorer == ("batch" if lot else "memory")
+    model.lot, model.references.source, model.scorer = False, None, model.text_scorer()
     predict(make_engine, model, few / "lot")
     assert model.scorer.name == model.post_processor.calibration.scorer == "text", "nothing is left behind"
 
@@ -76,16 +75,13 @@ def test_images_are_looked_at_once_a_training(surfaces_root, make_engine, monkey
     assert looked == [len(target.val_data)], "the images of the validation are those of the test"
 
 
-def test_good_images_of_a_test_stay_for_predictions_on_the_same_object(few, surfaces_root, make_engine):
+def test_good_images_stay_for_later_runs_on_the_same_object(few, surfaces_root, make_engine):
     model = model_with(k_shot=3)
     make_engine().test(model=model, datamodule=Few(root=surfaces_root, category="weave", num_workers=0))
     memory = model.scorer.state
     scores = predict(make_engine, model, few / "lot")
     assert model.scorer.state is memory
     assert scores[10:].min() > scores[:10].max()
-
-
-def test_what_has_been_added_to_good_images_stays_in_a_run(few, make_engine):
     model = model_with()
     model.set_references(sorted((few / "good").iterdir()))
     model.add_good_images([few / "lot" / "good000.png"])
@@ -93,8 +89,8 @@ def test_what_has_been_added_to_good_images_stays_in_a_run(few, make_engine):
     assert model.scorer.state.memory.photos == 5
 
 
-@pytest.mark.parametrize("arguments", [{"lot": True}, {"few_shot_source": "good"}])
-def test_what_images_are_compared_with_is_seen_in_their_own_precision(few, make_engine, monkeypatch, arguments):
+@pytest.mark.parametrize("lot", [True, False])
+def test_what_images_are_compared_with_is_seen_in_their_own_precision(few, make_engine, monkeypatch, lot):
     precisions, encode = [], Comparison.encode
 
     def watched(comparison, images, anchors):
@@ -102,20 +98,16 @@ def test_what_images_are_compared_with_is_seen_in_their_own_precision(few, make_
         return encode(comparison, images, anchors)
 
     monkeypatch.setattr(Comparison, "encode", watched)
-    arguments = {name: few / value if value == "good" else value for name, value in arguments.items()}
-    predict(make_engine, model_with(**arguments), few / "lot", precision="bf16-mixed")
+    predict(make_engine, model_with(None if lot else few, lot=lot), few / "lot", precision="bf16-mixed")
     assert set(precisions) == {True}
 
 
-def test_untrained_adapters_are_refused(few, make_engine):
+def test_what_cannot_be_judged_by_is_refused(few, make_engine):
     with pytest.raises(ValueError, match="there is nothing to judge with, the adapters are untrained"):
         predict(make_engine, DPCLIP(backbone="mini", class_name="weave"), few / "lot")
-
-
-def test_a_photo_that_is_predicted_is_no_good_photo(few, make_engine):
     shutil.copy(few / "lot" / "good000.png", few / "good" / "copy.png")
     with pytest.raises(ValueError, match="good000"):
-        predict(make_engine, model_with(few_shot_source=few / "good"), few / "lot")
+        predict(make_engine, model_with(few), few / "lot")
 
 
 def test_one_photo_of_a_lot_is_scored_by_the_text(make_engine, tmp_path, caplog):

@@ -39,22 +39,10 @@ def module(scorers):
     """Stands in for DPCLIP: what thresholds depend on."""
 
     def make(scorer, **post_processor):
-        model = scorers["text"].model
-        return SimpleNamespace(
-            scorer=scorers[scorer], model=model, post_processor=DPCLIPPostProcessor(**post_processor), set_domain=lambda _: None
-        )
+        processor = DPCLIPPostProcessor(**post_processor)
+        return SimpleNamespace(scorer=scorers[scorer], model=scorers["text"].model, post_processor=processor)
 
     return make
-
-
-@pytest.mark.parametrize("name", ["batch", "memory"])
-def test_other_images_set_thresholds_where_nobody_else_has(module, name):
-    model = module(name)
-    settle_thresholds(model)
-    calibration = model.post_processor.calibration
-    assert calibration.is_set
-    assert (calibration.scorer, calibration.is_default) == (name, True)
-    assert "no guarantee for new images" in calibration.threshold_basis
 
 
 @pytest.mark.parametrize("name", ["text", "batch", "memory"])
@@ -69,32 +57,33 @@ def test_thresholds_of_a_validation_of_the_same_scores_stay(module, name, caplog
 
 
 @pytest.mark.parametrize("name", ["batch", "memory"])
-def test_thresholds_of_other_scores_are_replaced_and_this_is_said(module, name, caplog):
-    model = module(name)
-    set_by_hand(model.post_processor.calibration, "text")
-    settle_thresholds(model)
-    assert model.post_processor.calibration.scorer == name
+def test_other_images_set_thresholds_unless_there_are_such_and_say_what_they_replace(module, name, caplog):
+    for before in (None, "text"):
+        model = module(name)
+        calibration = model.post_processor.calibration
+        assert not caplog.text
+        if before:
+            set_by_hand(calibration, before)
+        settle_thresholds(model)
+        assert calibration.is_set
+        assert (calibration.scorer, calibration.is_default) == (name, True)
+        assert "no guarantee for new images" in calibration.threshold_basis
     assert f"(by hand) are of scores by the text, and images are scored by the {name} now: others are set" in caplog.text
 
 
-def test_the_text_falls_back_on_what_the_adapters_carry(module, caplog):
+def test_the_text_falls_back_on_what_the_adapters_carry_and_a_rate_is_kept_in_words(module, caplog):
     model = module("text")
     set_by_hand(model.post_processor.auxiliary_calibration, "text", is_default=True, image=0.6)
     set_by_hand(model.post_processor.calibration, "memory", is_default=True)
     settle_thresholds(model)
     assert model.post_processor.calibration.thresholds.image == pytest.approx(0.6)
+    by_rate = module("memory", false_alarm_rate=0.2)
+    settle_thresholds(by_rate)
+    assert "with a probability of at most 20 %" in by_rate.post_processor.calibration.threshold_basis
+    assert by_rate.post_processor.calibration.false_alarm_rate == 0.2
     assert not caplog.text
-    nothing = module("text")
-    settle_thresholds(nothing)
+    settle_thresholds(module("text"))
     assert "nothing has been calibrated, neither the adapters nor on this target" in caplog.text
-
-
-def test_a_rate_of_good_photos_is_kept_in_words(module):
-    model = module("memory", false_alarm_rate=0.2)
-    settle_thresholds(model)
-    calibration = model.post_processor.calibration
-    assert "with a probability of at most 20 %" in calibration.threshold_basis
-    assert calibration.false_alarm_rate == 0.2
 
 
 @pytest.mark.parametrize(("chosen", "is_taken"), [(None, True), ("industrial", True), ("medical", False)])

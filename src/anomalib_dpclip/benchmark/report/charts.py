@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 import matplotlib as mpl
+import numpy as np
 import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -19,40 +20,30 @@ _MARKERS = "osD^vPX*<>"
 
 
 def overview_chart(summary: pd.DataFrame) -> Figure:
-    """Bars of AUROC, models on data sets, standard deviation over seeds and draws as whiskers, published results hatched.
-
-    Args:
-        summary: As `summarize` gives it.
-    """
+    """Bars of `summarize`'s AUROC, models on data sets, standard deviation over runs as whiskers, published results hatched."""
     labels, data_sets = list(summary["label"].unique()), list(summary["data_set"].unique())
     height = 1.4 + 0.26 * sum(summary[summary["data_set"] == name]["label"].nunique() + 1 for name in data_sets)
     figure, axes = _panels(summary["metric"], height)
     for name, axis in axes.items():
-        position, ticks = 0, {}
-        for data_set in data_sets:
-            start = position
-            for row in summary[(summary["metric"] == name) & (summary["data_set"] == data_set)].itertuples():
-                colour, hatch = _colour(labels.index(row.label)), "///" if row.published else None
-                spread = None if pd.isna(row.std) else row.std
-                axis.barh(position, row.mean, xerr=spread, color=colour, hatch=hatch, edgecolor="white", label=row.label)
-                axis.text(1, position, f"{row.mean:.1f}", va="center", fontsize=8, bbox=_TEXT_BOX)
-                position += 1
-            if position > start:
-                ticks[(start + position - 1) / 2] = data_set
-                position += 1
-        axis.set_yticks(list(ticks), list(ticks.values()))
-        axis.set_ylim(position - 1.2, -0.8)
+        bars = summary[summary["metric"] == name].sort_values(
+            "data_set", key=lambda names: names.map(data_sets.index), kind="stable"
+        )
+        bars = bars.assign(place=np.arange(len(bars)) + pd.factorize(bars["data_set"])[0])  # a gap after each data set
+        for row in bars.itertuples():
+            colour, hatch = _colour(labels.index(row.label)), "///" if row.published else None
+            spread = None if pd.isna(row.std) else row.std
+            axis.barh(row.place, row.mean, xerr=spread, color=colour, hatch=hatch, edgecolor="white", label=row.label)
+            axis.text(1, row.place, f"{row.mean:.1f}", va="center", fontsize=8, bbox=_TEXT_BOX)
+        middles = bars.groupby("data_set", sort=False)["place"].mean()
+        axis.set_yticks(middles, middles.index)
+        axis.set_ylim(bars["place"].max() + 0.8, -0.8)
         axis.set_xlim(0, 100)
     _finish(figure, axes, "AUROC (%), mean over categories")
     return figure
 
 
 def category_chart(rows: pd.DataFrame) -> Figure:
-    """Dots of AUROC, one line a category, mean over seeds.
-
-    Args:
-        rows: As `read_rows` gives them.
-    """
+    """Dots of AUROC of `read_rows`, one line a category, mean over seeds."""
     done = rows[rows["status"] == DONE]
     names = done["category"]
     if len(done["data_set"].unique()) > 1:
@@ -74,12 +65,7 @@ def category_chart(rows: pd.DataFrame) -> Figure:
 
 
 def shift_chart(rows: pd.DataFrame, shift: pd.DataFrame) -> Figure:
-    """False alarms at the thresholds of clean images against the strength of each corruption, one line a model.
-
-    Args:
-        rows: As `read_rows` gives them.
-        shift: Metrics of corrupted images, as `read_beside` gives them.
-    """
+    """False alarms at the thresholds of clean images against the strength of each corruption, one line a model."""
     clean = rows[rows["key"].isin(shift["key"]) & (rows["status"] == DONE)].set_index("key")
     shift = shift[shift["key"].isin(clean.index)]
     corruptions = [name for name in CORRUPTIONS if name in set(shift["corruption"])]

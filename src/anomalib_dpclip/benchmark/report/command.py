@@ -29,17 +29,17 @@ def report(
     from anomalib_dpclip.benchmark.rows import read_beside, read_results, read_rows
 
     rows = read_rows(*files)  # what is wrong with a file is said before imports that take seconds
+    if paired:
+        from anomalib_dpclip.benchmark.report.paired import compare
 
+        print(compare(files, first, second))  # noqa: T201 printing is what was asked for
+        return
     import pandas as pd
 
     from anomalib_dpclip.benchmark.report.formats import to_latex, to_markdown
-    from anomalib_dpclip.benchmark.report.paired import compare
     from anomalib_dpclip.benchmark.report.sections import sections
     from anomalib_dpclip.benchmark.report.summary import summarize
 
-    if paired:
-        print(compare(files, first, second))  # noqa: T201 printing is what was asked for
-        return
     metrics = summarize(rows)
     images, shift = (pd.concat([read_beside(file, what) for file in files]) for what in ("images", "shift"))
     found = sections(rows, metrics, images, shift, files)

@@ -47,10 +47,7 @@ document.querySelectorAll("th").forEach(head=>head.onclick=()=>{
 def worst_mistakes(rows: pd.DataFrame, images: pd.DataFrame, roots: Mapping[str, str]) -> str:
     """Pictures of the worst mistakes of each model, in its first seed and draw; nothing without scores of images.
 
-    Args:
-        rows: As `read_rows` gives them.
-        images: Scores of images, as `read_beside` gives them.
-        roots: Folder of the images of each job, by its key.
+    ``roots`` has the folder of the images of each job by its key.
     """
     parts = []
     for label, part in by_knowledge(done_rows(rows)).groupby("label", sort=False):

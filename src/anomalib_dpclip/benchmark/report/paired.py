@@ -34,13 +34,13 @@ def compare(files: Sequence[Path], first: str | None = None, second: str | None 
     components = [_components(file, rows) for file, rows in places]
     _require_same(components, names)
     targets = list(components[0])
-    found = delong(*([part[target][1] for target in targets] for part in components))
+    value, low, high, p = delong(*([part[target][1] for target in targets] for part in components))
     images = sum(len(components[0][target][0]) for target in targets)
     what = "AUROC" if len(targets) == 1 else f"mean AUROC of {len(targets)} categories"
-    verdict = "more than chance" if found.p < SIGNIFICANT else "no more than chance"
+    verdict = "more than chance" if p < SIGNIFICANT else "no more than chance"
     text = (
-        f"Image {what} of {names[0]} is {100 * found.value:+.1f} points against {names[1]} on the same {images} images "
-        f"(95 % interval {100 * found.low:+.1f} to {100 * found.high:+.1f}), {verdict} (DeLong, p = {_p(found.p)})"
+        f"Image {what} of {names[0]} is {100 * value:+.1f} points against {names[1]} on the same {images} images "
+        f"(95 % interval {100 * low:+.1f} to {100 * high:+.1f}), {verdict} (DeLong, p = {_p(p)})"
     )
     return f"{text}; {_over_categories(places[0][1], places[1][1])}."
 
@@ -84,9 +84,8 @@ def _components(file: Path, rows: pd.DataFrame) -> Parts:
         labels = runs[0]["label"].to_numpy()
         values = np.stack([run["score"].to_numpy(float) for run in runs])
         if 0 < labels.sum() < len(labels):
-            each = [auroc_components(run[labels == 0], run[labels == 1]) for run in values]
-            mean = Components(*(np.mean(parts, axis=0) for parts in zip(*each, strict=True)))
-            found[target] = (list(runs[0]["image"]), mean)
+            normal, anomalous = zip(*(auroc_components(run[labels == 0], run[labels == 1]) for run in values), strict=True)
+            found[target] = (list(runs[0]["image"]), (np.mean(normal, axis=0), np.mean(anomalous, axis=0)))
     if not found:
         raise ValueError(f"{file}: no category with normal and anomalous images, of which there is an AUROC to compare")
     return found

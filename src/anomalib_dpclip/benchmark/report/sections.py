@@ -72,15 +72,7 @@ class Section(NamedTuple):
 def sections(
     rows: pd.DataFrame, metrics: pd.DataFrame, images: pd.DataFrame, shift: pd.DataFrame, files: Iterable[Path]
 ) -> list[Section]:
-    """All that a report says.
-
-    Args:
-        rows: As `read_rows` gives them.
-        metrics: As `summarize` gives them.
-        images: Scores of images, as `read_beside` gives them.
-        shift: Metrics of corrupted images, likewise.
-        files: The CSV files, whose heads say how they were made.
-    """
+    """All that a report says of rows, their `summarize`, scores of images, metrics of corrupted ones, and heads of files."""
     done = by_knowledge(done_rows(rows))
     found = [
         *_means(rows, metrics),
@@ -156,7 +148,7 @@ def _intervals(done: pd.DataFrame, images: pd.DataFrame) -> Section:
         first = part[part["run"] == part["run"].iloc[0]]
         groups = [group for key in first["key"] if (group := _groups(images[images["key"] == key])) is not None]
         if groups:
-            mean, interval = np.mean([auroc_components(*group).anomalous.mean() for group in groups]), auroc_interval(groups)
+            mean, interval = np.mean([auroc_components(*group)[0].mean() for group in groups]), auroc_interval(groups)
             count = sum(len(each) for group in groups for each in group)
             cells.append([*model, f"{100 * mean:.1f}", "{:.1f} to {:.1f}".format(*(100 * end for end in interval)), str(count)])
     heading = ["Model", KNOWS, "Image AUROC", "95 % interval", "Images"]
@@ -196,9 +188,11 @@ def _by_defect(done: pd.DataFrame) -> Section:
     if not records:
         return Section()
     means = 100 * pd.DataFrame(records).groupby(["data_set", "defect", "label"], sort=False)[["AUROC", "AP"]].mean()
-    texts = means.apply(lambda row: f"{row['AUROC']:.1f} / {row['AP']:.1f}", axis="columns").unstack(sort=False)  # noqa: PD010
-    cells = texts.fillna(NOT_AVAILABLE).reset_index().to_numpy().tolist()
-    return Section("By kind of defect", DEFECT_LEGEND, ["Data set", "Defect", *texts.columns], cells)
+    texts = {row.Index: f"{row.AUROC:.1f} / {row.AP:.1f}" for row in means.itertuples()}
+    kinds = dict.fromkeys((data_set, defect) for data_set, defect, _ in texts)
+    labels = dict.fromkeys(label for *_, label in texts)
+    cells = [[*kind, *(texts.get((*kind, label), NOT_AVAILABLE) for label in labels)] for kind in kinds]
+    return Section("By kind of defect", DEFECT_LEGEND, ["Data set", "Defect", *labels], cells)
 
 
 def _shifted(done: pd.DataFrame, shift: pd.DataFrame) -> Section:

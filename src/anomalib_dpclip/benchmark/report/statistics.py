@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,52 +12,39 @@ Floats = NDArray[np.float64]
 RESAMPLES = 1000
 
 
-class Components(NamedTuple):
-    """What each image contributes to an AUROC, which is the mean of either (DeLong et al., Biometrics 1988).
-
-    Attributes:
-        anomalous: Share of the normal images that each anomalous one outscores, ties counting half ``(M,)``.
-        normal: Share of the anomalous images that outscore each normal one ``(N,)``.
-    """
-
-    anomalous: Floats
-    normal: Floats
+Components = tuple[Floats, Floats]
+"""What each normal and each anomalous image contributes to an AUROC, which is the mean of either."""
 
 
 def auroc_components(normal: Floats, anomalous: Floats) -> Components:
-    """Components of scores ``(N,)`` and ``(M,)``, by midranks (Sun and Xu, IEEE Signal Processing Letters 2014)."""
-    ranks = stats.rankdata(np.concatenate([anomalous, normal]))
-    count = len(anomalous)
-    return Components(
-        (ranks[:count] - stats.rankdata(anomalous)) / len(normal),
-        1 - (ranks[count:] - stats.rankdata(normal)) / count,
-    )
-
-
-class Difference(NamedTuple):
-    """A difference of two means of AUROCs, first less second in [-1, 1], with its 95 % interval and two-sided p value."""
-
-    value: float
-    low: float
-    high: float
-    p: float
-
-
-def delong(first: Sequence[Components], second: Sequence[Components]) -> Difference:
-    """DeLong's test for the mean AUROC of two models over categories, whose images are independent.
+    """Components of an AUROC (DeLong et al., Biometrics 1988), by midranks (Sun and Xu, IEEE Signal Processing Letters 2014).
 
     Args:
-        first: One model's components, of each category.
-        second: The other's, of the same images in the same order.
+        normal: Scores ``(N,)``.
+        anomalous: Scores ``(M,)``.
+
+    Returns:
+        Share of the anomalous images that outscore each normal one ``(N,)``, and of the normal ones that each anomalous one
+        outscores ``(M,)``, ties counting half.
     """
-    pairs = list(zip(first, second, strict=True))
-    value = float(np.mean([a.anomalous.mean() - b.anomalous.mean() for a, b in pairs]))
-    variance = sum(_variance(a.anomalous - b.anomalous) + _variance(a.normal - b.normal) for a, b in pairs) / len(pairs) ** 2
-    error = math.sqrt(variance)
+    ranks = stats.rankdata(np.concatenate([normal, anomalous]))
+    count, others = len(normal), len(anomalous)
+    return 1 - (ranks[:count] - stats.rankdata(normal)) / others, (ranks[count:] - stats.rankdata(anomalous)) / count
+
+
+def delong(first: Sequence[Components], second: Sequence[Components]) -> tuple[float, float, float, float]:
+    """DeLong's test for the mean AUROC of two models over the same categories, whose images are independent.
+
+    Returns:
+        First less second in [-1, 1], both ends of its 95 % interval, and the two-sided p value.
+    """
+    differences = [[a - b for a, b in zip(*pair, strict=True)] for pair in zip(first, second, strict=True)]
+    value = float(np.mean([anomalous.mean() for _, anomalous in differences]))
+    error = math.sqrt(sum(_variance(each) for pair in differences for each in pair)) / len(differences)
     if error == 0:
-        return Difference(value, value, value, 1.0 if value == 0 else 0.0)
+        return value, value, value, 1.0 if value == 0 else 0.0
     reach = stats.norm.ppf(0.975) * error
-    return Difference(value, value - reach, value + reach, float(2 * stats.norm.sf(abs(value) / error)))
+    return value, value - reach, value + reach, float(2 * stats.norm.sf(abs(value) / error))
 
 
 def _variance(values: Floats) -> float:

@@ -38,10 +38,7 @@ KEYS = [*MODEL, "data_set", "metric"]
 
 
 def summarize(rows: pd.DataFrame) -> pd.DataFrame:
-    """Every metric of every model on every data set, measured and published.
-
-    Args:
-        rows: As `read_rows` gives them.
+    """Every metric of every model on every data set, measured (rows of `read_rows`) and published.
 
     Returns:
         One row a metric, in percent, those that know least of the target first: ``label``, ``knows``, ``data_set`` (`AVERAGE`
@@ -63,11 +60,7 @@ def summarize(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def done_rows(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows of jobs that succeeded, with ``run``, the seed and draw.
-
-    Raises:
-        ValueError: There is none.
-    """
+    """The rows of jobs that succeeded, with ``run``, the seed and draw; a ValueError if there is none."""
     done = rows[rows["status"] == DONE]
     if done.empty:
         raise ValueError("no job of these results succeeded: their reason column says why")

@@ -1,4 +1,4 @@
-"""What training needs beside Lightning's hooks: the auxiliary set's batches, the optimiser, the losses, the seed.
+"""Learning from the auxiliary set in the place of the target's training images: batches, optimiser, losses, seed.
 
 A `module` is a `DPCLIP`.
 """
@@ -8,7 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from anomalib.data import ImageBatch
+from anomalib.data import AnomalibDataModule, ImageBatch
+from lightning.pytorch import Callback, Trainer
 from torch.utils.data import DataLoader
 
 from anomalib_dpclip.adapter_files.save_and_load import adapter_tensors
@@ -17,6 +18,7 @@ from anomalib_dpclip.auxiliary.dataset import auxiliary_loader
 from anomalib_dpclip.clip.preprocessing import OPENAI
 from anomalib_dpclip.files.tensors import same_tensors
 from anomalib_dpclip.method.objective import training_objective
+from anomalib_dpclip.method.prototypes import TokenDirections
 from anomalib_dpclip.model.arguments import seed_or_global
 
 logger = logging.getLogger(__name__)
@@ -34,12 +36,50 @@ UNNAMED = "unnamed"
 """What was learned from, where the user gave batches of his own."""
 
 
-def prepare_trainer(trainer: Any) -> None:
-    """Train for as many epochs as published, unless somebody asks for another number.
+class LearnFromAuxiliary(Callback):
+    """Has Lightning ask the model for training batches; the user's data module keeps validation and test.
 
-    Raises:
-        ValueError: If the precision is one that the losses cannot be computed in.
+    A data module without validation images is one that Lightning cannot ask for any: it is then not asked.
     """
+
+    def __init__(self) -> None:
+        self._replaced: list[str] = []
+
+    def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        """Train as the method does, with the model's loaders in the place of the data module's own."""
+        if stage == "fit":
+            prepare_trainer(trainer)
+            follow_global_seed(pl_module)
+        datamodule: Any = getattr(trainer, "datamodule", None)
+        if not isinstance(datamodule, AnomalibDataModule):
+            return
+        loaders = {"train_dataloader": stage == "fit", "val_dataloader": not hasattr(datamodule, "val_data")}
+        for name, is_ours in loaders.items():
+            if is_ours and name not in vars(datamodule):
+                setattr(datamodule, name, getattr(pl_module, name))
+                self._replaced.append(name)
+
+    def teardown(self, trainer: Trainer, *_: Any, **__: Any) -> None:
+        """Give the data module its own loaders back."""
+        for name in self._replaced:
+            vars(getattr(trainer, "datamodule", None)).pop(name, None)
+        self._replaced = []
+
+    on_exception = teardown  # Lightning tears nothing down after an error
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, *_: Any) -> None:
+        """Move the prototypes, once a batch, after the optimiser's step."""
+        del trainer
+        pl_module.prototypes.update(TokenDirections(*outputs["directions"]))
+
+    def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
+        """Remember that there is something to test that no earlier checkpoint holds."""
+        del trainer
+        pl_module.is_trained_here = True
+
+
+def prepare_trainer(trainer: Any) -> None:
+    """Train for as many epochs as published, unless somebody asks for another number, and in no precision that cannot learn."""
     if trainer.precision in UNTRAINABLE:
         raise ValueError(f"--trainer.precision {trainer.precision} cannot train: use bf16-mixed or 32-true")
     if trainer.max_epochs == LIGHTNING_DEFAULT_EPOCHS:
@@ -57,12 +97,7 @@ def follow_global_seed(module: Any) -> None:
 
 
 def auxiliary_batches(module: Any) -> DataLoader:
-    """Batches of the auxiliary set, and in the model's provenance what they are of.
-
-    Raises:
-        FileNotFoundError: If the set is not there.
-        ValueError: If it cannot be learned from, or shares an image with the target.
-    """
+    """Batches of the auxiliary set (see `AuxiliarySet.dataset`), and in the model's provenance what they are of."""
     preprocessing = getattr(module.pre_processor, "preprocessing", OPENAI)
     target, trainer = module.datamodule, module.trainer
     if target is None:  # else Lightning has asked the model for it before

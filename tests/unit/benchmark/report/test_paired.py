@@ -26,9 +26,9 @@ def test_two_files_of_one_row_each(tmp_path, capsys):
     files = [write_results(tmp_path / f"{each['label']}.csv", each) for each in (good, bad)]
     said = sentence(capsys, files)
     parts = [auroc_components(each["scores"][LABELS == 0], each["scores"][LABELS == 1]) for each in (good, bad)]
-    expected = delong([parts[0]], [parts[1]])
-    assert said.startswith(f"Image AUROC of good (good.csv) is {100 * expected.value:+.1f} points against bad (bad.csv)")
-    assert f"(95 % interval {100 * expected.low:+.1f} to {100 * expected.high:+.1f}), more than chance (DeLong, p = " in said
+    value, low, high, _ = (100 * each for each in delong([parts[0]], [parts[1]]))
+    assert said.startswith(f"Image AUROC of good (good.csv) is {value:+.1f} points against bad (bad.csv) on the same 40 images")
+    assert f"(95 % interval {low:+.1f} to {high:+.1f}), more than chance (DeLong, p = " in said
     assert said.endswith("; 1 category is too few for a test over categories.\n")
 
 

@@ -1,70 +1,29 @@
-"""Learning from the auxiliary set in the place of the target's training images, and the thresholds that adapters carry."""
+"""What adapters carry beside their weights, learned from plain auxiliary images: thresholds, and how much the text counts."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
-from anomalib.data import AnomalibDataModule
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.data import DataLoader, Subset
 
-from anomalib_dpclip.callbacks.resuming import planned_epochs
 from anomalib_dpclip.data.items import NamedImageBatch
-from anomalib_dpclip.method.prototypes import TokenDirections
-from anomalib_dpclip.model.training.learning import follow_global_seed, prepare_trainer
-from anomalib_dpclip.model.training.text_weights import learn_text_weights
+from anomalib_dpclip.model.good_images import comparison_of, preparation
 from anomalib_dpclip.post_processing.calibration_statistics import CalibrationStatistics
+from anomalib_dpclip.scorers.comparison import Comparison
+from anomalib_dpclip.scorers.memory_fit import MEMORY_TOKENS, MemoryFit
 from anomalib_dpclip.scorers.region import Region
-from anomalib_dpclip.scorers.text_weight import OWN_TOKENS
+from anomalib_dpclip.scorers.text_weight import OWN_TOKENS, Episode, best_weight
 
-CALIBRATION_IMAGES = 200
-"""Most auxiliary images that the adapters' thresholds are set from."""
+CALIBRATION_IMAGES, BATCH = 200, 8
+"""Most auxiliary images that thresholds are set from, and how many are scored at once."""
 
-BATCH = 8
-
-
-class LearnFromAuxiliary(Callback):
-    """Has Lightning ask the model for training batches; the user's data module keeps validation and test.
-
-    A data module without validation images is one that Lightning cannot ask for any: it is then not asked.
-    """
-
-    def __init__(self) -> None:
-        self._replaced: list[str] = []
-
-    def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
-        """Train as the method does, with the model's loaders in the place of the data module's own."""
-        if stage == "fit":
-            prepare_trainer(trainer)
-            follow_global_seed(pl_module)
-        datamodule: Any = getattr(trainer, "datamodule", None)
-        if not isinstance(datamodule, AnomalibDataModule):
-            return
-        loaders = {"train_dataloader": stage == "fit", "val_dataloader": not hasattr(datamodule, "val_data")}
-        for name, is_ours in loaders.items():
-            if is_ours and name not in vars(datamodule):
-                setattr(datamodule, name, getattr(pl_module, name))
-                self._replaced.append(name)
-
-    def teardown(self, trainer: Trainer, *_: Any, **__: Any) -> None:
-        """Give the data module its own loaders back."""
-        for name in self._replaced:
-            vars(getattr(trainer, "datamodule", None)).pop(name, None)
-        self._replaced = []
-
-    on_exception = teardown  # Lightning tears nothing down after an error
-
-    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, *_: Any) -> None:
-        """Move the prototypes, once a batch, after the optimiser's step."""
-        del trainer
-        pl_module.prototypes.update(TokenDirections(*outputs["directions"]))
-
-    def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
-        """Remember that there is something to test that no earlier checkpoint holds."""
-        del trainer
-        pl_module.is_trained_here = True
+GOOD_IMAGES, CLASSES, SCORED = (1, 4), 6, 4
+"""Numbers of good images that weights of the text are learned for, by episodes of so many classes at most: each scores so many
+normal images, and as many anomalous ones."""
 
 
 class AuxiliaryCalibration(Callback):
@@ -92,7 +51,8 @@ class AuxiliaryCalibration(Callback):
     def _calibrate_at_end(self, trainer: Trainer, module: Any) -> bool:
         """Whether these are the last adapters."""
         epochs = module.current_epoch + int(trainer.fit_loop.epoch_loop.batch_progress.is_last_batch)
-        planned = planned_epochs(trainer, epochs)
+        stops = trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step or trainer.max_epochs in {None, -1}
+        planned = epochs if stops else max(epochs, trainer.max_epochs)
         known = replace(module.provenance, epochs=epochs, max_epochs=planned)
         processor, is_end = module.post_processor, epochs == planned
         is_new = is_end and self._calibrated != trainer.global_step
@@ -129,3 +89,43 @@ def auxiliary_statistics(module: Any, images: Any, rank: int = 0, world_size: in
         label, mask = batch.gt_label.to(module.device), batch.gt_mask.to(module.device)
         statistics.update(raw.anomaly_map, raw.pred_score, label, mask, known)
     return statistics
+
+
+def learn_text_weights(module: Any, images: Any) -> dict[str, float]:
+    """Weight of the text by the number of good images; nothing where no class has images enough, or images are tiled.
+
+    Args:
+        module: `DPCLIP`, in evaluation mode, which has learned from the auxiliary set.
+        images: The plain images of that set.
+    """
+    if module.configuration.tiles > 1:
+        return {}
+    comparison, batches = comparison_of(module, Region()), list(_batches(images, module.seed))
+    found = {count: [_scored_by(module, comparison, *pair, count) for pair in batches] for count in GOOD_IMAGES}
+    return {str(count): best_weight(comparison, episodes) for count, episodes in found.items() if episodes}
+
+
+def _scored_by(module: Any, comparison: Comparison, good: Any, scored: Any, count: int) -> Episode:
+    """A batch of images with masks, scored by the first images of a good batch of the same class."""
+    normalize, images = preparation(module).normalize, torch.as_tensor(good.image)
+    anchors = module.target.anchors_of(good, module.device, follow_images=True)
+    anchors = anchors[0] if anchors.ndim == 3 else anchors
+    fit = MemoryFit(comparison, normalize, anchors, limit=MEMORY_TOKENS, seed=module.seed)
+    state = fit.fit((images[:count] * 255).round().byte(), text_weight=0.0).state
+    evidence, tokens = comparison.encode(normalize(scored.image.to(module.device)), anchors)
+    distance = comparison.combined(*state.memory(tokens))
+    mask, label = scored.gt_mask.to(distance.device), scored.gt_label.to(distance.device)
+    return Episode(comparison.margin(evidence), evidence.score, distance, state.fusion, mask, label)
+
+
+def _batches(images: Any, seed: int) -> Iterator[tuple[Any, Any]]:
+    """Good images and labelled images of each class that has enough of them."""
+    groups = images.samples.reset_index().groupby(["data_set", "class_name"]).groups
+    for rows in list(groups.values())[:CLASSES]:
+        order = np.random.RandomState(seed).permutation(rows)
+        label = images.samples.label_index.to_numpy()[order]
+        masked = images.samples.mask_path.notna().to_numpy()[order]
+        normal, anomalous = order[label == 0], order[(label == 1) & masked]
+        good, scored = normal[: max(GOOD_IMAGES)], [*normal[max(GOOD_IMAGES) :][:SCORED], *anomalous[:SCORED]]
+        if len(good) == max(GOOD_IMAGES) and len(anomalous) > 0 and len(normal) > len(good):
+            yield tuple(NamedImageBatch.collate([images[int(row)] for row in each]) for each in (good, scored))  # type: ignore[misc]
