@@ -10,7 +10,6 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.data import DataLoader, Subset
 
-from anomalib_dpclip.auxiliary.samples import is_path
 from anomalib_dpclip.data.items import NamedImageBatch
 from anomalib_dpclip.model.good_images import comparison_of, preparation
 from anomalib_dpclip.post_processing.calibration_statistics import CalibrationStatistics
@@ -125,7 +124,7 @@ def _batches(images: Any, seed: int) -> Iterator[tuple[Any, Any]]:
     for rows in list(groups.values())[:CLASSES]:
         order = np.random.RandomState(seed).permutation(rows)
         label = images.samples.label_index.to_numpy()[order]
-        masked = images.samples.mask_path.map(is_path).to_numpy()[order]
+        masked = images.samples.mask_path.notna().to_numpy()[order]
         normal, anomalous = order[label == 0], order[(label == 1) & masked]
         good, scored = normal[: max(GOOD_IMAGES)], [*normal[max(GOOD_IMAGES) :][:SCORED], *anomalous[:SCORED]]
         if len(good) == max(GOOD_IMAGES) and len(anomalous) > 0 and len(normal) > len(good):
