@@ -1,4 +1,4 @@
-"""The solar cells of ELPV as a folder that `configs/benchmark/photographs.yaml` compares on: real photographs, image labels only.
+"""The solar cells of ELPV as a folder that `configs/benchmark/photographs.yaml` compares on: photographs without masks.
 
     pip install elpv-dataset
     python -m benchmarks.elpv --to elpv
