@@ -37,15 +37,10 @@ class Job:
     """What one job runs, as plain data that can be sent to another process.
 
     Attributes:
-        label: The model's name in tables.
-        data_set: The data set's name in tables.
+        label: The model's name in tables; ``data_set`` likewise.
         category: The category, or `ALL` for a data set that is tested as a whole.
-        accelerator: ``"cpu"`` or ``"cuda"``.
-        seed: Of everything random.
         model: As `anomalib.models.get_model` takes it, and for anomalib's own models ``k_shot`` and ``network``.
         data: As `anomalib.data.get_datamodule` takes it.
-        trainer: Arguments of Lightning's Trainer.
-        shift: Corruptions to test on as well.
         draw: Number of the draw of good images; ``None`` where none are drawn.
         references: Names of the images of this draw; this and what follows is known once the files have been read.
         contents: Digest of the files that the job reads.
