@@ -91,7 +91,7 @@ class Job:
 
     @property
     def k_shot(self) -> int | str:
-        """How many good images the model is shown (anomalib's own learn from these alone), ``"all"``, or 0 if nothing is said."""
+        """How many good images the model is shown (anomalib's own learn from these alone), ``"all"``, or 0 for none said."""
         return self.model.get("k_shot") or self.init_args.get("k_shot") or 0
 
     @property
