@@ -22,3 +22,10 @@ def mask(path: Path, size: tuple[int, int] = SIZE, value: int = 255) -> Path:
     values[2:5, 3:9] = value
     Image.fromarray(values).save(path)
     return path
+
+
+def turned(orientation: int = 6) -> Image.Exif:
+    """EXIF of a photo that is not stored upright."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return exif

@@ -12,12 +12,10 @@ from torchvision.transforms.v2.functional import to_dtype, to_image
 from torchvision.tv_tensors import Image as ImageTensor
 from torchvision.tv_tensors import Mask
 
-from anomalib_dpclip.auxiliary.samples import is_path
 from anomalib_dpclip.clip.preprocessing import Preprocessing
 from anomalib_dpclip.data.images import read_image
 from anomalib_dpclip.data.items import NamedImageBatch, NamedImageItem
-from anomalib_dpclip.data.readers import MaskReader
-from anomalib_dpclip.data.workers import default_num_workers
+from anomalib_dpclip.data.readers import MaskReader, default_num_workers
 from anomalib_dpclip.files.seeded import seeded
 from anomalib_dpclip.pre_processing.resize import EightBitResize
 
@@ -31,9 +29,7 @@ def colour_jitter() -> v2.Transform:
 def geometric(fill: Sequence[float]) -> v2.Transform:
     """Rotation by up to 30 degrees, translation by up to 15 %, both flips, each with probability 0.5; nearest sampling.
 
-    Args:
-        fill: Colour of uncovered image pixels; uncovered mask pixels are 0. The method uses CLIP's mean colour, which is 0
-            in the normalised image.
+    Uncovered image pixels get the colour ``fill``, in the method CLIP's mean, which is 0 in the normalised image; masks get 0.
     """
     fills = {ImageTensor: list(fill), Mask: 0}
     return v2.Compose(
@@ -51,13 +47,7 @@ class AuxiliaryDataset(Dataset):
 
     An index is a pair (epoch, image): every random choice follows from it and the seed alone, so that a run can be repeated
     and resumed exactly, whatever the number of workers. A plain index counts as of epoch 0 (Lightning's `overfit_batches`
-    brings a sampler of its own).
-
-    Args:
-        samples: As `auxiliary_samples` gives them.
-        image_size: Height and width of the images.
-        preprocessing: Preprocessing of the backbone: interpolation of the resize, and mean colour, which uncovered pixels get.
-        seed: Seed of the augmentation.
+    brings a sampler of its own). The backbone's preprocessing says how to resize, and which colour uncovered pixels get.
     """
 
     def __init__(self, samples: pd.DataFrame, image_size: tuple[int, int], preprocessing: Preprocessing, seed: int) -> None:
@@ -67,7 +57,7 @@ class AuxiliaryDataset(Dataset):
         self.seed = seed
         self._read_mask = MaskReader()
         self.colour_jitter, self.geometric = colour_jitter(), geometric(preprocessing.mean)
-        self.fully_masked = bool(samples.mask_path[samples.label_index == 1].map(is_path).all())
+        self.fully_masked = bool(samples.mask_path[samples.label_index == 1].notna().all())
 
     def plain(self, image_size: tuple[int, int]) -> "AuxiliaryDataset":
         """The same images as they are, not augmented, of a height and width."""
@@ -81,15 +71,11 @@ class AuxiliaryDataset(Dataset):
         return len(self.samples)
 
     def __getitem__(self, index: tuple[int, int] | int) -> NamedImageItem:
-        """Image ``(3, H, W)`` in [0, 1], mask ``(H, W)``, label and class name of a pair (epoch, image).
-
-        Raises:
-            ImageReadError: If image or mask cannot be read; names the file.
-        """
+        """Image ``(3, H, W)`` in [0, 1], mask ``(H, W)``, label and class name; raises as `read_mask`."""
         epoch, position = index if isinstance(index, tuple) else (0, index)
         sample = self.samples.iloc[position]
         image = read_image(sample.image_path)
-        has_mask = sample.label_index == 0 or is_path(sample.mask_path)
+        has_mask = sample.label_index == 0 or sample.mask_path is not None
         if sample.label_index == 1 and has_mask:
             mask = self._read_mask(sample.mask_path, image.size, sample.image_path)
         else:
@@ -129,15 +115,9 @@ class EpochSampler(DistributedSampler):
 def auxiliary_loader(
     dataset: AuxiliaryDataset, batch_size: int, num_workers: int | None, seed: int, world_size: int = 1, rank: int = 0
 ) -> DataLoader:
-    """Batches of an auxiliary set, shuffled by a seed; the last, smaller one is kept.
+    """Batches of a set, shuffled by a seed, of one of the processes that train together; the last, smaller one is kept.
 
-    Args:
-        dataset: The set.
-        batch_size: Images a batch (and process).
-        num_workers: Worker processes; ``None`` for as many as fit the machine.
-        seed: Seed of the shuffling.
-        world_size: Number of processes training together.
-        rank: Which of them this is.
+    Where the number of workers is ``None``, there are as many as fit the machine.
     """
     workers = default_num_workers(world_size) if num_workers is None else num_workers
     return DataLoader(

@@ -16,11 +16,7 @@ logger = logging.getLogger(__name__)
 
 
 def require_disjoint(auxiliary: pd.DataFrame, target: AnomalibDataModule | None) -> None:
-    """Make sure that no sample to learn from is a validation or test image of the target, under the same path or as a copy.
-
-    Raises:
-        ValueError: Names the image in both places.
-    """
+    """A ValueError, naming both, if a sample to learn from is a validation or test image, under the same path or as a copy."""
     twins = find_test_duplicate(list(auxiliary.image_path), target)
     if twins is not None:
         tested, learned = twins
@@ -31,15 +27,7 @@ def require_disjoint(auxiliary: pd.DataFrame, target: AnomalibDataModule | None)
 
 
 def require_untested(references: Sequence[str], tested: Sequence[str]) -> None:
-    """Make sure that no image is scored by itself, under the same path or as a copy: in a test and in a prediction alike.
-
-    Args:
-        references: Paths of images of what the target should look like.
-        tested: Paths of the images that are to be tested or predicted.
-
-    Raises:
-        ValueError: Names the image in both places.
-    """
+    """A ValueError, naming both, if an image is to be tested or predicted by itself, under the same path or as a copy."""
     twins = find_duplicate(references, tested)
     if twins is not None:
         scored, reference = twins
@@ -58,10 +46,7 @@ def find_test_duplicate(known: Sequence[str], target: AnomalibDataModule | None)
 
 
 def find_duplicate(known: Sequence[str], tested: Sequence[str]) -> tuple[str, str] | None:
-    """Paths of the first tested image that is among the known ones, under the same path or as a copy, and of its twin there.
-
-    Files that are not there are passed over.
-    """
+    """The first tested path whose image is among the known ones, or a copy of one, and its twin's; missing files count not."""
     known_by_path = {Path(path).resolve(): path for path in known}
     known_by_size = defaultdict(list)
     for path in known:

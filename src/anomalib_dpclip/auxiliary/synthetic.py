@@ -8,7 +8,7 @@ from torchvision.tv_tensors import Mask
 
 from anomalib_dpclip.auxiliary.dataset import AuxiliaryDataset
 from anomalib_dpclip.clip.preprocessing import Preprocessing
-from anomalib_dpclip.data.listing.few_shot import few_shot
+from anomalib_dpclip.data.listing.metadata import few_shot
 from anomalib_dpclip.data_sets.class_names import describe
 from anomalib_dpclip.files.seeded import seeded
 
@@ -22,15 +22,10 @@ DEFECT_SHARE = 0.5
 def synthetic_samples(
     target: AnomalibDataModule | None, class_name: str | None = None, shots: int | None = None, seed: int = 111
 ) -> pd.DataFrame:
-    """The normal training images of a one-class data module that has been set up, as `auxiliary_samples` gives samples.
+    """The normal training images of a one-class data module that has been set up, as `AuxiliarySet.samples` has them.
 
-    They are none of its test images, and no defect of the target is seen: what is learned is one-class, not zero-shot.
-
-    Args:
-        target: The data module.
-        class_name: What the images show, for the prompts; by default from the data set and its categories.
-        shots: Only so many images of each category.
-        seed: Seed of that choice.
+    They are none of its test images, and no defect of the target is seen: what is learned is one-class, not zero-shot. What
+    they show is by default said by the data set and its categories.
 
     Raises:
         ValueError: If there is no data module, or no normal training image in it.

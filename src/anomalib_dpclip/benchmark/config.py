@@ -110,7 +110,7 @@ class Job:
     @property
     def auxiliary(self) -> tuple[Any, Any]:
         """``auxiliary`` and ``training.auxiliary_root`` that DP-CLIP would choose for this target."""
-        from anomalib_dpclip.auxiliary.samples import default_auxiliary
+        from anomalib_dpclip.auxiliary.auxiliary_set import default_auxiliary
 
         auxiliary, root = self.init_args.get("auxiliary"), (self.init_args.get("training") or {}).get("auxiliary_root")
         if auxiliary is None:

@@ -9,25 +9,9 @@ from torchvision.transforms import v2
 from torchvision.tv_tensors import Image, Mask
 
 
-def _brightness(factor: float) -> v2.Transform:
-    return v2.ColorJitter(brightness=(factor, factor))
-
-
-def _jpeg(quality: float) -> v2.Transform:
-    return v2.Compose([_images_to(torch.uint8), v2.JPEG(int(quality)), _images_to(torch.float32)])
-
-
 def _images_to(dtype: torch.dtype) -> v2.Transform:
     """Images in another type, in its range; masks as they are."""
     return v2.ToDtype({Image: dtype, "others": None}, scale=True)
-
-
-def _blur(sigma: float) -> v2.Transform:
-    return v2.GaussianBlur(2 * round(3 * sigma) + 1, sigma)
-
-
-def _move(share: float) -> v2.Transform:
-    return v2.Lambda(partial(_moved, share=share), Image, Mask)
 
 
 def _moved(picture: Tensor, share: float) -> Tensor:
@@ -39,11 +23,19 @@ def _moved(picture: Tensor, share: float) -> Tensor:
 
 
 CORRUPTIONS: dict[str, tuple[Callable[[float], v2.Transform], tuple[float, float, float], str]] = {
-    "light": (_brightness, (0.9, 0.75, 0.5), "brightness, of 1"),
-    "jpeg": (_jpeg, (50, 25, 10), "quality, of 100"),
-    "blur": (_blur, (1.0, 2.0, 4.0), "standard deviation in pixels"),
-    "noise": (partial(v2.GaussianNoise, 0.0), (0.02, 0.05, 0.10), "standard deviation, of 1"),
-    "move": (_move, (0.02, 0.05, 0.10), "share of the shorter side"),
+    "light": (lambda factor: v2.ColorJitter(brightness=(factor, factor)), (0.9, 0.75, 0.5), "brightness, of 1"),
+    "jpeg": (
+        lambda quality: v2.Compose([_images_to(torch.uint8), v2.JPEG(int(quality)), _images_to(torch.float32)]),
+        (50, 25, 10),
+        "quality, of 100",
+    ),
+    "blur": (lambda sigma: v2.GaussianBlur(2 * round(3 * sigma) + 1, sigma), (1.0, 2.0, 4.0), "standard deviation in pixels"),
+    "noise": (lambda sigma: v2.GaussianNoise(0.0, sigma), (0.02, 0.05, 0.10), "standard deviation, of 1"),
+    "move": (
+        lambda share: v2.Lambda(partial(_moved, share=share), Image, Mask),
+        (0.02, 0.05, 0.10),
+        "share of the shorter side",
+    ),
 }
 """Transform, its strengths from weak to strong, and what they are, of each corruption."""
 

@@ -99,7 +99,7 @@ def files_of_target(data: dict[str, Any]) -> tuple[dict[str, str], str]:
 
 def _paths_in(samples: "pd.DataFrame") -> list[str]:
     """Images and masks."""
-    from anomalib_dpclip.auxiliary.samples import is_path
+    from anomalib_dpclip.data.labelled_sets import is_path
 
     return [path for column in ("image_path", "mask_path") for path in samples[column] if is_path(path)]
 

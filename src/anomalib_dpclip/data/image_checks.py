@@ -1,8 +1,7 @@
 """Images of a data set, looked at before a run: that all can be read, and would be read here as everywhere.
 
-anomalib's own data sets read with another reader than this package's: it clips 16-bit values at 255, drops transparency and
-ignores the camera's orientation. A model that is calibrated through one and predicts through the other would cut at a
-threshold of other pictures. So a file that the two see differently is refused by its name.
+anomalib's own data sets read with another reader: it clips 16-bit values at 255, drops transparency and ignores the camera's
+orientation. A model that is calibrated through one and predicts through the other would cut at a threshold of other pictures.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,7 +19,7 @@ from anomalib.data.utils.image import read_mask as host_mask
 
 from anomalib_dpclip.data.images import ImageReadError, open_image, orientation_of, photo_size, read_image, read_mask
 from anomalib_dpclip.data.json_lines import JSONLinesDataset
-from anomalib_dpclip.data.labelled_sets import matching_masks
+from anomalib_dpclip.data.labelled_sets import is_path, matching_masks
 from anomalib_dpclip.data.photos import PhotosDataset
 
 Found = TypeVar("Found")
@@ -44,7 +43,7 @@ def masked_images(dataset: Any) -> list[tuple[str, str]]:
         return []
     anomalous = dataset.samples[dataset.samples.label_index == 1]
     pairs = zip(anomalous.image_path, anomalous.mask_path, strict=True)
-    return [(image, mask) for image, mask in pairs if isinstance(mask, str) and mask]
+    return [(image, mask) for image, mask in pairs if is_path(mask)]
 
 
 def require_sound_images(dataset: Any) -> None:
@@ -73,15 +72,7 @@ def require_sound_images(dataset: Any) -> None:
 
 
 def require_readable(images: Iterable[str], masked: Iterable[tuple[str, str]] = ()) -> None:
-    """Make sure that files are there, not empty, and begin like images, and that masks have the size of their images.
-
-    Args:
-        images: Paths of images.
-        masked: Paths of images and their masks.
-
-    Raises:
-        ImageReadError: Names all that are not.
-    """
+    """An ImageReadError of all images and masks that are missing or no images, and of masks of another size than theirs."""
     pairs = list(masked)
     paths = list(dict.fromkeys([*images, *(mask for _, mask in pairs)]))
     sizes = dict(zip(paths, _each(_size_or_fault, paths), strict=True))
@@ -97,11 +88,10 @@ def require_readable(images: Iterable[str], masked: Iterable[tuple[str, str]] = 
 
 
 def require_evaluation_images(target: AnomalibDataModule | None) -> None:
-    """Before a data module is set up: make sure that anomalib's `Folder` can be, and brings something to validate and test on.
+    """Before anomalib's `Folder` is set up: make sure that it can be, and brings something to validate and test on.
 
     Raises:
-        ValueError: For a folder of good photos alone, of which none is to be tested, and for one in which some
-            anomalous images have no mask.
+        ValueError: For good photos alone, of which none is to be tested, and where some anomalous images have no mask.
     """
     if not isinstance(target, Folder):
         return
@@ -119,15 +109,7 @@ def require_evaluation_images(target: AnomalibDataModule | None) -> None:
 
 
 def require_images(target: AnomalibDataModule | None, stage: str) -> None:
-    """After a data module is set up: make sure that there is an image to validate, test or predict.
-
-    Args:
-        target: The data module.
-        stage: What Lightning is about to do; a training may do without.
-
-    Raises:
-        ValueError: If there is none, of which Lightning would make nothing without a word.
-    """
+    """A ValueError if a data module that is set up has no image for Lightning's stage, which would then do nothing."""
     dataset = getattr(target, {"validate": "val_data", "test": "test_data", "predict": "test_data"}.get(stage, ""), None)
     if dataset is not None and len(dataset) == 0:
         raise ValueError(

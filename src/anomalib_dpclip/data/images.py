@@ -1,15 +1,13 @@
 """Reading images and masks of every common kind, with one error that names the file.
 
-anomalib's own readers clip 16-bit values at 255, ignore the camera's orientation and let a damaged file through as a
-bare ``OSError``. Here an image becomes 8-bit RGB:
+An image becomes 8-bit RGB:
 
 - grey, palette, CMYK, YCbCr: converted;
 - 16-bit (also stored as 32-bit integers): 0..65535 becomes 0..255, one fixed scale whatever the range of the image, unless
   the file (TIFF: BitsPerSample, MaxSampleValue; PNG: sBIT) or the caller says that fewer bits are used;
 - floating point: 0..1 becomes 0..255, other values are an error;
-- alpha: laid over white, as pages show it, because what is stored under transparent pixels is arbitrary;
-- EXIF orientation: applied, so that image, mask and map look as a viewer shows them;
-- several frames: the first.
+- alpha: laid over white, because what is stored under transparent pixels is arbitrary;
+- EXIF orientation: applied; of several frames the first.
 
 A mask is anomalous wherever it is neither black nor transparent (``!= 0``), whatever its kind.
 """
@@ -55,8 +53,7 @@ def read_image(
         bit_depth: Bits that a 16-bit image uses, whatever its file says.
 
     Raises:
-        ImageReadError: If the file is missing, empty, truncated, no image, too large, or holds values that have no place in
-            0..255.
+        ImageReadError: If the file is missing, damaged, no image, too large, or holds values that have no place in 0..255.
     """
     return to_rgb(load_image(path, max_pixels, side), path, bit_depth)
 
@@ -71,15 +68,9 @@ def photo_size(path: str | Path) -> tuple[int, int]:
 def read_mask(
     path: str | Path, size: tuple[int, int] | None = None, image_path: str | Path | None = None
 ) -> npt.NDArray[np.uint8]:
-    """Read a ground-truth mask ``(H, W)``, 1 where anomalous and 0 elsewhere.
+    """Read a ground-truth mask ``(H, W)``, 1 where anomalous and 0 elsewhere; raises as `read_image`.
 
-    Args:
-        path: Mask file in one of `FORMATS`.
-        size: Width and height that the mask must have: those of its image, as `read_image` returned it.
-        image_path: The mask's image, for the error message.
-
-    Raises:
-        ImageReadError: As in `read_image`, or if the mask's size is not ``size``.
+    ``size`` is the width and height that it must have: those of its image, as `read_image` returned it.
     """
     mask = load_image(path)
     if size is not None and mask.size != size:
@@ -112,21 +103,15 @@ def load_image(path: str | Path, max_pixels: int = MAX_PIXELS, side: int | None 
 
 @contextmanager
 def open_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
-    """Open an image file without decoding it.
-
-    Raises:
-        ImageReadError: If the file is missing, empty, no image or too large, or cannot be read in the block.
-    """
+    """Open an image file without decoding it; raises as `read_image`, also for what cannot be read in the block."""
     # A pipe or a device would be waited for without end. Unlike pathlib, this is False for impossible names too.
     if not os.path.isfile(path):  # noqa: PTH113
         raise ImageReadError(f"no such image file: {path}")
     try:
         with Image.open(path, formats=FORMATS) as image:
-            if image.width * image.height > max_pixels:
-                raise ImageReadError(  # noqa: TRY301
-                    f"cannot read image {path}: it has {image.width * image.height:,} pixels, {max_pixels:,} are the most that "
-                    f"are read here; make it smaller, or cut it up"
-                )
+            if (pixels := image.width * image.height) > max_pixels:
+                limit = f"it has {pixels:,} pixels, {max_pixels:,} are the most that are read here"
+                raise ImageReadError(f"cannot read image {path}: {limit}; make it smaller, or cut it up")  # noqa: TRY301
             yield image
     except ImageReadError:
         raise
@@ -151,13 +136,11 @@ def to_rgb(image: Image.Image, path: str | Path, bit_depth: int | None = None) -
         depth = bit_depth or image.info.get("bit_depth", 16)
         values = np.asarray(image) / (1 if image.mode == "F" else 2**depth - 1)
         if not ((values >= 0) & (values <= 1)).all():  # also false for NaN
-            stored, remedy = (
-                ("32", "convert it to 8 or 16 bits") if depth == 16 else (depth, "set bit_depth to what the camera has")
+            bits, remedy = (
+                (32, "convert it to 8 or 16 bits") if depth == 16 else (depth, "set bit_depth to what the camera has")
             )
-            raise ImageReadError(
-                f"cannot read image {path}: {stored}-bit values must lie in 0..{2**depth - 1} if whole numbers and in 0..1 if "
-                f"not; {remedy}"
-            )
+            limits = f"{bits}-bit values must lie in 0..{2**depth - 1} if whole numbers and in 0..1 if not"
+            raise ImageReadError(f"cannot read image {path}: {limits}; {remedy}")
         return Image.fromarray((values * 255).round().astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA")).convert("RGB")

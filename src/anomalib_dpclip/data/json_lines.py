@@ -16,21 +16,14 @@ from torchvision.tv_tensors import Mask
 
 from anomalib_dpclip.data.items import NamedImageBatch, NamedImageItem
 from anomalib_dpclip.data.listing.metadata import RootFolder, read_lines, read_metadata
-from anomalib_dpclip.data.readers import ImageReader, MaskReader
-from anomalib_dpclip.data.workers import default_num_workers
+from anomalib_dpclip.data.readers import ImageReader, MaskReader, default_num_workers
 from anomalib_dpclip.data_sets.class_names import describe
 
 logger = logging.getLogger(__name__)
 
 
 class JSONLinesDataset(AnomalibDataset):
-    """Images, labels, masks and class names of a metadata file.
-
-    Args:
-        samples: Rows as `read_metadata` gives them, with the task as attribute.
-        name: Name of the data set, which class descriptions go by.
-        bit_depth: Bits that 16-bit images use, where their files do not say.
-    """
+    """Images, labels, masks and class names of rows as `read_metadata` gives them, with the task as attribute."""
 
     collate_fn = staticmethod(NamedImageBatch.collate)
 
@@ -47,11 +40,7 @@ class JSONLinesDataset(AnomalibDataset):
         return self._name
 
     def __getitem__(self, index: int) -> NamedImageItem:
-        """Read an image (3, H, W) in [0, 1] and, for segmentation, its mask: of zeros if it is normal, or has none.
-
-        Raises:
-            ImageReadError: If image or mask cannot be read, or differ in size; names the file.
-        """
+        """An image (3, H, W) in [0, 1] and, for segmentation, its mask: zeros if it has none; raises as `read_mask`."""
         sample = self.samples.iloc[index]
         picture = self._read_image(sample.image_path)
         image = to_dtype(to_image(picture), torch.float32, scale=True)
@@ -98,9 +87,6 @@ class JSONLines(AnomalibDataModule):
         val_split_ratio: Share of the images for validation, where the mode asks for one.
         seed: Seed of random splits.
         bit_depth: Bits that 16-bit images use, such as 12, where their files do not say: white is ``2 ** bit_depth - 1``.
-
-    Raises:
-        ValueError: If the validation mode asks for a folder of its own, which a metadata file has not.
     """
 
     def __init__(
@@ -142,11 +128,7 @@ class JSONLines(AnomalibDataModule):
         return self._name
 
     def prepare_data(self) -> None:
-        """Make sure that file and root are there, before a model downloads what it learns from.
-
-        Raises:
-            FileNotFoundError: If one of them is not.
-        """
+        """Make sure that file and root are there, before a model downloads what it learns from."""
         next(read_lines(self.metadata), None)
         RootFolder(self.root)
 
@@ -190,11 +172,7 @@ class JSONLines(AnomalibDataModule):
             super()._create_test_split()
 
     def train_dataloader(self) -> DataLoader:
-        """Training images, in random order.
-
-        Raises:
-            ValueError: If the file lists none.
-        """
+        """Training images, in random order; a ValueError if the file lists none."""
         self._require_training_images("training on it")
         return super().train_dataloader()
 

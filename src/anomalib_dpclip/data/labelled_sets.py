@@ -22,11 +22,7 @@ _HOST_IMAGE_MODULES = "anomalib.data.datamodules.image."
 
 
 def data_module_class(name: str) -> Any:
-    """Data module class of a name such as ``"VisA"``, whatever its case.
-
-    Raises:
-        ValueError: If anomalib (with this plugin) has no image data module of that name.
-    """
+    """Data module class of a name such as ``"VisA"``, whatever its case; a ValueError if there is none of images."""
     known = {
         key.lower(): value
         for key, value in vars(anomalib.data).items()
@@ -42,11 +38,7 @@ def data_module_class(name: str) -> Any:
 
 
 def categories_of(cls: type[AnomalibDataModule]) -> tuple[str, ...]:
-    """All categories of a data module.
-
-    Raises:
-        ValueError: If it names none.
-    """
+    """All categories of a data module; a ValueError if it names none."""
     own = getattr(cls, "categories", None)
     if own:
         return tuple(own)
@@ -66,11 +58,7 @@ def auxiliary_categories_of(cls: type[AnomalibDataModule]) -> tuple[str, ...]:
 
 
 def prepare_labelled_set(name: str, root: str | Path | None = None) -> None:
-    """Make sure that a set, see `read_labelled_set`, is on disk, downloading it where anomalib can.
-
-    Raises:
-        FileNotFoundError: If it is not there and cannot be had; says where it was looked for and what to do.
-    """
+    """Download a set, see `read_labelled_set`, where it is not on disk; a FileNotFoundError if it cannot be had."""
     for module in () if _is_metadata(name) else _auxiliary_modules(name, root):
         try:
             with network_timeout():
@@ -87,8 +75,7 @@ def read_labelled_set(name: str, root: str | Path | None = None) -> pd.DataFrame
     """Samples of a labelled set: the test splits of all its categories, or what a metadata file lists as ``test``.
 
     Args:
-        name: A data module's name, optionally with one category (``"VisA"``, ``"MVTecAD/bottle"``), or the path of a JSON-lines
-            file.
+        name: Name of a data module (``"VisA"``, ``"MVTecAD/bottle"`` for a category), or path of a JSON-lines file.
         root: Folder of the set; by default the data module's own, or the metadata file's.
 
     Returns:
@@ -121,10 +108,7 @@ def read_labelled_set(name: str, root: str | Path | None = None) -> pd.DataFrame
 def datamodule_samples(name: str, root: Path, seed: int = 0) -> pd.DataFrame:
     """List the training and test images of an anomalib data set, as `to_frame` does: of all of its categories that are on disk.
 
-    Args:
-        name: Image data module of anomalib, e.g. ``"MVTecAD"``, ``"VisA"`` or ``"BMAD"``.
-        root: Folder of the data set, in the layout that anomalib expects. VisA is brought into it where it isn't.
-        seed: Seed of the data module's splits, where it makes any.
+    The folder must be as anomalib expects it; VisA is brought into that layout.
 
     Raises:
         FileNotFoundError: If none of the categories is there.
@@ -152,10 +136,9 @@ def datamodule_samples(name: str, root: Path, seed: int = 0) -> pd.DataFrame:
 
 @contextmanager
 def matching_masks(what: str, advice: str = "") -> Iterator[None]:
-    """Name the data set whose images and masks do not match while anomalib reads it, and what else can be done.
+    """A ValueError that names the data set, and what else can be done, where anomalib finds that images and masks don't match.
 
-    Raises:
-        ValueError: In place of pandas', which knows of lengths alone, and of anomalib's.
+    pandas' own knows of lengths alone.
     """
     try:
         yield
@@ -164,6 +147,11 @@ def matching_masks(what: str, advice: str = "") -> Iterator[None]:
             f"{what} is not as anomalib expects it: does each anomalous image have a mask of its own, and each mask an image? "
             f"{advice and f'Else {advice}. '}({' '.join(str(error).split())})"
         ) from error
+
+
+def is_path(value: Any) -> bool:
+    """Whether a sample's ``mask_path`` is one: anomalib's tables hold None, NaN or nothing where there is no mask."""
+    return isinstance(value, str | Path) and bool(str(value))
 
 
 def _auxiliary_modules(name: str, root: str | Path | None) -> list[Any]:
@@ -187,8 +175,8 @@ def _only_mask(masks: object, image_path: str) -> str | None:
     """The mask of a sample of anomalib's, which may be a path, a list of paths, ``None``, NaN or empty."""
     if isinstance(masks, list) and len(masks) > 1:
         raise ValueError(f"{image_path} has {len(masks)} masks, but a metadata file has one an image: merge them first")
-    mask = masks[0] if isinstance(masks, list) and masks else masks
-    return mask if isinstance(mask, str) and mask else None
+    mask: Any = masks[0] if isinstance(masks, list) and masks else masks
+    return mask if is_path(mask) else None
 
 
 def _has_files(folder: Path) -> bool:

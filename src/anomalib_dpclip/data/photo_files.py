@@ -26,8 +26,7 @@ def photo_files(root: Path, outputs: Path | None = None) -> Iterator[str]:
         outputs: Folder that the run writes to, of which nothing is taken unless it is the root itself.
 
     Raises:
-        FileNotFoundError: If there is no such folder.
-        PermissionError: If a folder in it may not be read.
+        OSError: If there is no such folder, or one in it may not be read.
     """
     if root.is_file():
         yield str(root)

@@ -1,7 +1,6 @@
 """Photos: folders of any number of unlabelled images, to predict."""
 
 import logging
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +8,15 @@ import torch
 from anomalib.data import AnomalibDataModule
 from anomalib.data.transforms.utils import extract_transforms_by_type
 from torch.utils.data import DataLoader, Dataset
-from torchvision.transforms.v2 import Resize, Transform
+from torchvision.transforms.v2 import Resize
 from torchvision.transforms.v2.functional import to_dtype, to_image
 
 from anomalib_dpclip.data.images import FORMATS, ImageReadError
 from anomalib_dpclip.data.items import NamedImageBatch, NamedImageItem
 from anomalib_dpclip.data.photo_files import photo_files
-from anomalib_dpclip.data.readers import ImageReader
-from anomalib_dpclip.data.results.resume import earlier_rows, prediction_digest, take_over
-from anomalib_dpclip.data.results.rows import RESULTS, Result, read_rows, write_results
-from anomalib_dpclip.data.results.writer import ResultsWriter
-from anomalib_dpclip.data.workers import default_num_workers
+from anomalib_dpclip.data.readers import ImageReader, default_num_workers
+from anomalib_dpclip.data.results.rows import RESULTS, earlier_rows, read_rows, take_over, write_results
+from anomalib_dpclip.data.results.writer import Listener, ResultsWriter, prediction_digest
 from anomalib_dpclip.data_sets.class_names import readable_name
 
 logger = logging.getLogger(__name__)
@@ -32,24 +29,14 @@ _REDUCED = 2
 
 
 class PhotosDataset(Dataset[NamedImageItem | None]):
-    """Images of files.
-
-    Args:
-        paths: The files.
-        class_names: What each image shows, or ``None`` to leave it to the model.
-        resize: Brings images to one size.
-        read_image: Reads a file.
+    """Images of files, brought to one size, with what each shows, or ``None`` to leave it to the model.
 
     Attributes:
         whole: All that these are a part of: the photos that have results already, too.
     """
 
     def __init__(
-        self,
-        paths: list[str],
-        class_names: list[str] | None = None,
-        resize: Transform | None = None,
-        read_image: ImageReader | None = None,
+        self, paths: list[str], class_names: list[str] | None = None, resize: Any = None, read_image: ImageReader | None = None
     ) -> None:
         self.paths, self.class_names, self.resize = paths, class_names, resize
         self.read_image = read_image or ImageReader()
@@ -110,9 +97,6 @@ class Photos(AnomalibDataModule):
 
     Attributes:
         listener: Is given rows of results as they come, those of an earlier run first; nobody by default.
-
-    Raises:
-        ValueError: If the batch size is not positive, the number of workers negative, or the bit depth not within 8..16.
     """
 
     def __init__(
@@ -132,14 +116,9 @@ class Photos(AnomalibDataModule):
             raise ValueError(f"num_workers must be at least 0, not {num_workers}")
         workers = default_num_workers() if num_workers is None else num_workers
         super().__init__(train_batch_size=batch_size, eval_batch_size=batch_size, num_workers=workers)
-        self.root, self.only = Path(root), only
-        self.class_from_folder, self.fresh, self.bit_depth, self.reduced_jpeg = (
-            class_from_folder,
-            fresh,
-            bit_depth,
-            reduced_jpeg,
-        )
-        self.listener: Callable[[Sequence[Result]], None] | None = None
+        self.root, self.only, self.fresh = Path(root), only, fresh
+        self.class_from_folder, self.bit_depth, self.reduced_jpeg = class_from_folder, bit_depth, reduced_jpeg
+        self.listener: Listener | None = None
         self._read_image = ImageReader(bit_depth)
 
     @property
@@ -148,11 +127,7 @@ class Photos(AnomalibDataModule):
         return self.root.resolve().name
 
     def setup(self, stage: str | None = None) -> None:
-        """Nothing to split.
-
-        Raises:
-            ValueError: If labels would be needed.
-        """
+        """Nothing to split; a ValueError if labels would be needed."""
         if stage in {"fit", "test"}:
             raise ValueError("Photos have no labels: use `anomalib predict`, or another data module to train or test")
 
@@ -164,22 +139,16 @@ class Photos(AnomalibDataModule):
         return []
 
     def predict_dataloader(self) -> DataLoader:
-        """Photos that have no results yet.
-
-        Raises:
-            FileNotFoundError: If the folder is not there or has no images.
-            ValueError: If there are fewer photos than devices, or a ``results.csv`` of something else.
-        """
+        """Photos that have no results yet, of which there must be one for each device."""
         outputs = Path(self.trainer.default_root_dir) if self.trainer else None
         paths = self._paths(outputs)
-        left = paths if outputs is None else self._without_results(paths, outputs)
         # The workers resize, before images of different sizes are put together.
         pre_processor = getattr(self.trainer.lightning_module, "pre_processor", None) if self.trainer else None
         resize = next(iter(extract_transforms_by_type(getattr(pre_processor, "transform", None), Resize)), None)
         if self.reduced_jpeg and resize is not None:
             self._read_image.side = _REDUCED * max(resize.size)
-        dataset = self._dataset(left, resize)
-        dataset.whole = self._dataset(paths, resize)
+        left = paths if outputs is None else self._without_results(paths, outputs)
+        dataset, dataset.whole = (self._dataset(each, resize) for each in (left, paths))
         return DataLoader(dataset, batch_size=self.eval_batch_size, num_workers=self.num_workers, collate_fn=dataset.collate_fn)
 
     def _paths(self, outputs: Path | None) -> list[str]:

@@ -1,15 +1,17 @@
-"""Readers of a data set's photos and masks: all are read alike, and what looks wrong is pointed out, once a run.
+"""How a data set's photos and masks are read: all alike, by how many processes, and what looks wrong is said once a run.
 
 Cameras store 10 or 12 bits in files of 16, which are black if 65535 is white. Where the file does not say so, the user can.
 """
 
 import logging
+import multiprocessing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from lightning.fabric.utilities.data import suggested_max_num_workers
 from PIL import Image
 
 from anomalib_dpclip.data.images import SIXTEEN_BIT_MODES, load_image, read_mask, to_rgb
@@ -20,6 +22,9 @@ NARROW_DEPTH = 12
 """A 16-bit photo with nothing above these many bits is 16 times darker than white at best: hardly meant so."""
 
 _SHALLOWEST = 10
+
+MAX_WORKERS = 8
+"""More processes than this only wait for each other."""
 
 
 class Once:
@@ -40,15 +45,7 @@ class Once:
 
 
 class ImageReader:
-    """Reads the images of a data set alike, and says once if they look darker than they can be meant.
-
-    Args:
-        bit_depth: Bits that 16-bit photos use, whatever their files say; white is then ``2 ** bit_depth - 1``.
-        side: Least length of the shorter side that is wanted, in pixels: larger JPEGs are only decoded as far as that takes.
-
-    Raises:
-        ValueError: If the depth is not within 8..16.
-    """
+    """Reads the images of a data set alike, see `read_image`, and says once if they look darker than they can be meant."""
 
     def __init__(self, bit_depth: int | None = None, side: int | None = None) -> None:
         if bit_depth is not None and not 8 <= bit_depth <= 16:
@@ -86,3 +83,14 @@ class MaskReader:
                 *(image_path, path),
             )
         return mask
+
+
+def default_num_workers(devices: int = 1) -> int:
+    """Worker processes of each data loader, at most `MAX_WORKERS`, where so many devices of this machine work together.
+
+    None where processes are not forked (Windows, macOS): there every worker starts Python anew and imports a script that may
+    not expect it. Nor in a process that may have no children, as those of a pool.
+    """
+    if multiprocessing.get_start_method() != "fork" or multiprocessing.current_process().daemon:
+        return 0
+    return min(MAX_WORKERS, suggested_max_num_workers(devices))

@@ -17,16 +17,7 @@ _TOUCHING = np.ones((3, 3))
 
 
 class Region(NamedTuple):
-    """A connected region.
-
-    Attributes:
-        left: First column of its box.
-        top: First row of its box.
-        right: Column after its last one.
-        bottom: Row after its last one.
-        score: Highest value of the anomaly map in it.
-        area: Number of its pixels.
-    """
+    """A connected region: its box, from the first column and row to those after the last, its highest score, its pixels."""
 
     left: int
     top: int
@@ -49,7 +40,7 @@ class Region(NamedTuple):
 def find_regions(
     heat: npt.NDArray[np.float32], mask: npt.NDArray[np.bool_], size: tuple[int, int], min_area: int = 0
 ) -> tuple[list[Region], npt.NDArray[np.bool_]]:
-    """Find the connected regions of a mask, the highest score first; the second result is the mask without specks.
+    """Find the connected regions of a mask ``(H, W)``, the highest score first, and the mask without specks.
 
     Args:
         heat: Anomaly map ``(H, W)``.

@@ -23,14 +23,7 @@ _LEVELS = 256
 def heat_map(
     photo: Image.Image, heat: npt.NDArray[np.float32], region: npt.NDArray[np.bool_] | None = None, outline: int = 1
 ) -> Image.Image:
-    """Lay an anomaly map over a photo.
-
-    Args:
-        photo: The photo, RGB.
-        heat: Anomaly map ``(H, W)`` of its size, in [0, 1].
-        region: What to draw a line around ``(H, W)``; nothing by default.
-        outline: Width of the line in pixels.
-    """
+    """Lay an anomaly map ``(H, W)`` in [0, 1] over a photo of its size, and draw a line around a region of it."""
     colors, opacity = _colors()
     levels = Image.fromarray((heat * (_LEVELS - 1)).round().astype(np.uint8))
     mask = levels.point(opacity)
@@ -40,7 +33,7 @@ def heat_map(
 
 
 def outlined(photo: Image.Image, region: npt.NDArray[np.bool_], outline: int = 1) -> Image.Image:
-    """Draw a white line around a region ``(H, W)`` of a photo."""
+    """Draw a white line, of a width in pixels, around a region ``(H, W)`` of a photo."""
     picture = photo.copy()
     picture.paste("white", mask=Image.fromarray(region & ~binary_erosion(region, iterations=outline)))
     return picture
@@ -49,10 +42,7 @@ def outlined(photo: Image.Image, region: npt.NDArray[np.bool_], outline: int = 1
 def boxed(picture: Image.Image, regions: Sequence[Region], text: int = 0) -> Image.Image:
     """Draw the box of each region, in black and white to show on any colour, and inside the picture.
 
-    Args:
-        picture: What to draw on, RGB.
-        regions: Regions in pixels of the picture.
-        text: Size of each one's score, above or in its box; none by default.
+    If ``text`` is a size in pixels, the score of each is above or in its box.
     """
     drawn = picture.copy()
     draw = ImageDraw.Draw(drawn)

@@ -44,13 +44,9 @@ def printable(path: str | Path) -> str:
 
 
 def wrapped(text: str, size: int, width: int, max_lines: int | None = None) -> list[str]:
-    """Break a printable text into lines that fit, after a space or, as file names have few, between any two characters.
+    """Break a printable text into lines of a width, after a space or, as file names have few, between any two characters.
 
-    Args:
-        text: The text.
-        size: Size of the font in pixels.
-        width: Width of a line in pixels.
-        max_lines: Number of lines at most: of a longer text the middle is left out, for the end of a file name says most.
+    Of a text of more lines than ``max_lines`` the middle is left out, for the end of a file name says most.
     """
     lines, kept = _broken(text, size, width), len(text)
     while max_lines is not None and len(lines) > max_lines:

@@ -30,16 +30,9 @@ _COLORS = {"anomalous": (176, 0, 32), "normal": (0, 96, 48), "": (0, 0, 0)}
 
 
 class Shown(NamedTuple):
-    """A prediction at the size that it is shown at: maps ``(H, W)``, and regions in pixels of it.
+    """A prediction at the size that it is shown at: maps ``(H, W)``, and boxes in pixels of it, the highest score first.
 
-    Attributes:
-        photo: The photo, upright, RGB.
-        shades: Its anomaly map, from 0 for the lowest colour to 1 for the highest.
-        color_range: Values of the map that these are.
-        name: Its last folder and name, printable.
-        region: What is called anomalous.
-        truth: Ground truth.
-        boxes: Regions of what is called anomalous, the highest score first.
+    The shades are the anomaly map, from 0 for the lower end of the colours' range to 1; the region is what is called anomalous.
     """
 
     photo: Image.Image

@@ -29,8 +29,7 @@ class PictureVisualizer(Visualizer):
     run: the first one is a warning.
 
     Attributes:
-        pictures: Paths of the pictures that were written last, of one batch, by the path of the photo: after a run those of
-            its last batch, before it those of the batch before.
+        pictures: Paths of the pictures that were written last, of one batch, by the path of the photo.
     """
 
     def __init__(self) -> None:
@@ -102,13 +101,9 @@ def display_options(trainer: Trainer, module: LightningModule) -> dict[str, Any]
 
 
 def picture_path(photo: str, folder: Path, root: Path | str | None) -> Path:
-    """Path of a photo's picture, which is no other photo's: laid out as the photos below their root.
+    """Path in a folder of pictures of a photo's own, which is no other photo's: laid out as the photos below their root.
 
-    Args:
-        photo: Path of the photo.
-        folder: Folder of the pictures.
-        root: Root of the data, if it is known. The picture of a photo elsewhere is in a folder of its last folder's name, and
-            has a digest of the whole path in its own.
+    The picture of a photo elsewhere is in a folder of its last folder's name, and has a digest of the whole path in its own.
     """
     path = Path(os.path.abspath(photo))  # noqa: PTH100  (resolving would follow links out of the root)
     roots = () if root is None else (Path(os.path.abspath(root)), Path(root).resolve())  # noqa: PTH100

@@ -1,16 +1,15 @@
 """The set that is learned from: what it accepts, and that all chance in it can be repeated."""
 
-import json
 import shutil
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.metadata_lines import write_lines
 
-from anomalib_dpclip.auxiliary.auxiliary_set import AuxiliarySet
+from anomalib_dpclip.auxiliary.auxiliary_set import AuxiliarySet, default_auxiliary
 from anomalib_dpclip.auxiliary.dataset import AuxiliaryDataset, EpochSampler, auxiliary_loader
-from anomalib_dpclip.auxiliary.samples import auxiliary_samples, default_auxiliary
 from anomalib_dpclip.clip.preprocessing import Preprocessing
 from anomalib_dpclip.data.images import ImageReadError
 
@@ -26,54 +25,43 @@ def folder(tmp_path_factory):
     for index in range(4):
         height, width = 20 + 4 * index, 30 - index
         Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8)).save(folder / f"{index}.png")
-        line = {"image_path": f"{index}.png", "label": index % 2, "class_name": f"part_{index // 2}"}
+        lines.append({"image_path": f"{index}.png", "label": index % 2, "class_name": f"part_{index // 2}"})
         if index % 2:
             mask = np.zeros((height, width), dtype=np.uint8)
             mask[:, : width // 2] = 255
             Image.fromarray(mask).save(folder / f"{index}_mask.png")
-            line["mask_path"] = f"{index}_mask.png"
-        lines.append(line)
-    write(folder / "parts.jsonl", lines)
-    write(folder / "normal.jsonl", lines[::2])
-    unmasked = {name: value for name, value in lines[1].items() if name != "mask_path"}
-    write(folder / "unmasked.jsonl", [lines[0], unmasked])
-    write(folder / "half.jsonl", [lines[0], unmasked, lines[3]])
+            lines[-1]["mask_path"] = f"{index}_mask.png"
+    unmasked = lines[1] | {"mask_path": ""}
+    write_lines(folder / "parts.jsonl", lines)
+    write_lines(folder / "normal.jsonl", lines[::2])
+    write_lines(folder / "unmasked.jsonl", [lines[0], unmasked])
+    write_lines(folder / "half.jsonl", [lines[0], unmasked, lines[3]])
     return folder
 
 
-def write(path, lines):
-    path.write_text("\n".join(map(json.dumps, lines)))
+def auxiliary_set(folder, *names, shots=None, unmasked=False):
+    return AuxiliarySet([str(folder / name) for name in names], None, shots, unmasked, seed=111)
 
 
-def samples_of(folder, name="parts.jsonl", **arguments):
-    return auxiliary_samples([str(folder / name)], [None], **arguments)
+def dataset_of(folder, seed=111, name="parts.jsonl", unmasked=False, preprocessing=PREPROCESSING):
+    return AuxiliaryDataset(auxiliary_set(folder, name, unmasked=unmasked).samples(None), (28, 28), preprocessing, seed)
 
 
-def dataset_of(folder, seed=111, name="parts.jsonl", **arguments):
-    return AuxiliaryDataset(samples_of(folder, name, **arguments), (28, 28), PREPROCESSING, seed)
-
-
-def test_images_are_resized_as_the_backbone_was_trained(folder):
-    bilinear = AuxiliaryDataset(samples_of(folder), (28, 28), PREPROCESSING._replace(interpolation="bilinear"), 111)
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+def test_images_are_resized_as_the_backbone_was_trained(folder, interpolation):
+    dataset = dataset_of(folder, preprocessing=PREPROCESSING._replace(interpolation=interpolation))
+    plain = dataset.plain((14, 28))
+    dataset.colour_jitter = dataset.geometric = lambda *images: images[0] if len(images) == 1 else images
     image = Image.open(folder / "3.png")  # taller than wide: Pillow 13 alone would begin with its columns
-    for dataset, resampling in ((dataset_of(folder), Image.Resampling.BICUBIC), (bilinear, Image.Resampling.BILINEAR)):
-        dataset.colour_jitter = dataset.geometric = lambda *images: images[0] if len(images) == 1 else images
-        resized = image.resize((28, image.height), resampling).resize((28, 28), resampling)
+    resampling = Image.Resampling[interpolation.upper()]
+    for each, height in ((dataset, 28), (plain, 14)):
+        resized = image.resize((28, image.height), resampling).resize((28, height), resampling)
         expected = torch.from_numpy(np.array(resized)).permute(2, 0, 1) / 255
-        torch.testing.assert_close(dataset[3].image.as_subclass(torch.Tensor), expected, rtol=0, atol=1e-6)
+        torch.testing.assert_close(each[3].image.as_subclass(torch.Tensor), expected, rtol=0, atol=1e-6)
         # Nearest: column i shows column 27 i // 28, of which the first 13 are anomalous.
-        assert torch.equal(dataset[3].gt_mask, torch.tensor([27 * column // 28 < 13 for column in range(28)]).expand(28, 28))
-
-
-def test_plain_images_are_neither_augmented_nor_of_the_training_s_size(folder):
-    plain = dataset_of(folder).plain((14, 14))
-    first, again = plain[0, 3], plain[5, 3]
-    image = Image.open(folder / "3.png")
-    resized = image.resize((14, image.height), Image.Resampling.BICUBIC).resize((14, 14), Image.Resampling.BICUBIC)
-    expected = torch.from_numpy(np.array(resized)).permute(2, 0, 1) / 255
-    assert torch.equal(first.image, again.image)
-    torch.testing.assert_close(first.image.as_subclass(torch.Tensor), expected, rtol=0, atol=1e-6)
-    assert first.gt_mask.shape == (14, 14)
+        mask = torch.tensor([27 * column // 28 < 13 for column in range(28)]).expand(height, 28)
+        assert torch.equal(each[3].gt_mask, mask)
+    assert torch.equal(plain[0, 3].image, plain[5, 3].image)
 
 
 @pytest.mark.parametrize(
@@ -84,36 +72,36 @@ def test_default_is_the_paper_s(target, expected):
     assert default_auxiliary(target) == expected
 
 
-def test_sets_are_concatenated_and_classes_described(folder):
-    samples = auxiliary_samples([folder / "parts.jsonl", folder / "half.jsonl"], [None, None], allow_unmasked=True)
+def test_sets_are_concatenated_classes_described_and_shots_taken_of_each(folder):
+    samples = auxiliary_set(folder, "parts.jsonl", "half.jsonl", unmasked=True).samples(None)
     assert len(samples) == 7
     assert set(samples.class_name) == {"part 0", "part 1"}
-
-
-def test_shots(folder):
-    samples = samples_of(folder, shots=1)
+    samples = auxiliary_set(folder, "parts.jsonl", shots=1).samples(None)
     assert samples.class_name.tolist() == ["part 0", "part 1"]
     assert samples.label_index.tolist() == [1, 1]
 
 
 @pytest.mark.parametrize(
-    ("name", "arguments", "message"),
+    ("names", "arguments", "message"),
     [
-        ("normal.jsonl", {}, "has no anomalous image: DP-CLIP learns what damage looks like"),
-        ("unmasked.jsonl", {}, r"1 of 1 anomalous images .* have no mask, the first is .*1.png"),
-        ("unmasked.jsonl", {"allow_unmasked": True}, "1 of 1 anomalous images"),
-        ("half.jsonl", {}, r"1 of 2 anomalous images .*--model.training.auxiliary_unmasked true"),
-        ("parts.jsonl", {"shots": 0}, "shots must be at least 1, not 0"),
+        (["normal.jsonl"], {}, "has no anomalous image: DP-CLIP learns what damage looks like"),
+        (["unmasked.jsonl"], {}, r"1 of 1 anomalous images .* have no mask, the first is .*1.png"),
+        (["unmasked.jsonl"], {"unmasked": True}, "1 of 1 anomalous images"),
+        (["half.jsonl"], {}, r"1 of 2 anomalous images .*--model.training.auxiliary_unmasked true"),
+        (["parts.jsonl"], {"shots": 0}, "shots must be at least 1, not 0"),
+        ([], {}, "auxiliary names no set to learn from"),
     ],
 )
-def test_sets_that_cannot_be_learned_from(folder, name, arguments, message):
+def test_sets_that_cannot_be_learned_from(folder, names, arguments, message):
     with pytest.raises(ValueError, match=message):
-        samples_of(folder, name, **arguments)
+        auxiliary_set(folder, *names, **arguments).samples(None)
 
 
-def test_no_set_at_all():
-    with pytest.raises(ValueError, match="auxiliary names no set to learn from"):
-        auxiliary_samples([], [])
+def test_sets_and_folders_are_as_many_and_synthetic_defects_stand_alone(folder):
+    with pytest.raises(ValueError, match="auxiliary_root names 1 folders for 2 auxiliary sets"):
+        AuxiliarySet(["VisA", "MPDD"], [folder], None, unmasked=False, seed=1).prepare(None)
+    with pytest.raises(ValueError, match=r"--model\.auxiliary synthetic stands alone"):
+        AuxiliarySet(["synthetic", "MPDD"], None, None, unmasked=False, seed=1).prepare(None)
 
 
 def test_items(folder):
@@ -121,18 +109,14 @@ def test_items(folder):
     assert len(dataset) == 4
     for index in range(4):
         item = dataset[0, index]
-        assert item.image.shape == (3, 28, 28)
-        assert item.image.dtype == torch.float32
+        assert (item.image.shape, item.image.dtype, item.gt_mask.shape) == ((3, 28, 28), torch.float32, (28, 28))
         assert 0 <= item.image.min() <= item.image.max() <= 1
-        assert item.gt_mask.shape == (28, 28)
-        assert item.gt_label == index % 2
-        assert item.class_name == f"part {index // 2}"
-        assert item.has_mask is None
+        assert (item.gt_label, item.class_name, item.has_mask) == (index % 2, f"part {index // 2}", None)
         assert bool(item.gt_mask.any()) <= bool(index % 2)
 
 
 def test_unknown_masks_are_marked(folder):
-    dataset = dataset_of(folder, name="half.jsonl", allow_unmasked=True)
+    dataset = dataset_of(folder, name="half.jsonl", unmasked=True)
     assert [bool(dataset[0, index].has_mask) for index in range(3)] == [True, False, True]
     assert not dataset[0, 1].gt_mask.any()
     assert dataset[0, 1].gt_label == 1
@@ -144,20 +128,13 @@ def same(one, other):
 
 def test_chance_follows_from_seed_epoch_and_index_alone(folder):
     dataset, again = dataset_of(folder), dataset_of(folder)
-    torch.manual_seed(1)
     first = [dataset[2, index] for index in range(4)]
     torch.manual_seed(2)
+    state = torch.get_rng_state()
     assert all(same(first[index], again[2, index]) for index in (3, 0, 2, 1))
+    assert torch.equal(torch.get_rng_state(), state)
     assert not any(same(first[index], dataset[3, index]) for index in range(4))
     assert not any(same(first[index], dataset_of(folder, seed=112)[2, index]) for index in range(4))
-
-
-def test_the_global_random_state_stays(folder):
-    torch.manual_seed(0)
-    expected = torch.rand(1)
-    torch.manual_seed(0)
-    dataset_of(folder)[0, 1]
-    assert torch.rand(1) == expected
 
 
 def epoch_of(loader, epoch):
@@ -167,21 +144,18 @@ def epoch_of(loader, epoch):
 
 def test_epochs_are_shuffled_repeatably(folder):
     loader = auxiliary_loader(dataset_of(folder), batch_size=3, num_workers=0, seed=5)
-    batches = epoch_of(loader, 0)
-    assert [len(batch.image_path) for batch in batches] == [3, 1]  # the last, smaller batch is kept
-    orders = [[path for batch in epoch_of(loader, epoch) for path in batch.image_path] for epoch in range(6)]
-    assert all(sorted(order) == sorted(orders[0]) for order in orders)
-    assert len({tuple(order) for order in orders}) > 1
-    assert [path for batch in epoch_of(loader, 3) for path in batch.image_path] == orders[3]
+    assert [len(batch.image_path) for batch in epoch_of(loader, 0)] == [3, 1]  # the last, smaller batch is kept
+    orders = [tuple(path for batch in epoch_of(loader, epoch) for path in batch.image_path) for epoch in (0, 1, 2, 3, 4, 3)]
+    assert len({tuple(sorted(order)) for order in orders}) == 1
+    assert len(set(orders)) > 1
+    assert orders[3] == orders[5]
 
 
 def test_workers_change_nothing(folder):
     dataset = dataset_of(folder)
-    alone = epoch_of(auxiliary_loader(dataset, batch_size=2, num_workers=0, seed=5), 1)
-    together = epoch_of(auxiliary_loader(dataset, batch_size=2, num_workers=2, seed=5), 1)
+    alone, together = (epoch_of(auxiliary_loader(dataset, 2, num_workers, seed=5), 1) for num_workers in (0, 2))
     for one, other in zip(alone, together, strict=True):
-        assert one.image_path == other.image_path
-        assert one.class_name == other.class_name
+        assert (one.image_path, one.class_name) == (other.image_path, other.class_name)
         assert same(one, other)
 
 
@@ -192,30 +166,12 @@ def test_processes_share_a_batch(folder):
     assert [pair for pairs in zip(*shares, strict=True) for pair in pairs] == alone
 
 
-def test_every_file_that_cannot_be_read_is_named_before_the_first_step(folder, tmp_path):
-    shutil.copytree(folder, tmp_path / "parts")
-    (tmp_path / "parts" / "0.png").write_bytes(b"")
-    Image.new("L", (9, 8), 255).save(tmp_path / "parts" / "1_mask.png")
-    auxiliary = AuxiliarySet(str(tmp_path / "parts" / "parts.jsonl"), None, None, unmasked=False, seed=1)
+def test_every_file_that_cannot_be_read_is_named_before_the_first_step_and_in_it(folder, tmp_path):
+    parts = shutil.copytree(folder, tmp_path / "parts")
+    (parts / "0.png").write_bytes(b"")
+    Image.new("L", (9, 8), 255).save(parts / "1_mask.png")
     with pytest.raises(ImageReadError, match=r"(?s)^2 images or masks .*parts/0\.png.*mask .*1_mask\.png is 9x8"):
-        auxiliary.dataset(None, None, (28, 28), PREPROCESSING)
-
-
-def test_workers_are_chosen_by_the_machine(folder, monkeypatch):
-    monkeypatch.setattr("anomalib_dpclip.auxiliary.dataset.default_num_workers", lambda devices: 5 - devices)
-    assert auxiliary_loader(dataset_of(folder), 2, None, seed=5, world_size=2).num_workers == 3
-    assert auxiliary_loader(dataset_of(folder), 2, 0, seed=5).num_workers == 0
-
-
-def test_an_image_that_cannot_be_read_is_named(folder, tmp_path):
-    whole, mask = folder / "1.png", folder / "1_mask.png"
-    (tmp_path / "whole.png").write_bytes(whole.read_bytes())
-    (tmp_path / "cut.png").write_bytes(whole.read_bytes()[:200])
-    (tmp_path / "mask.png").write_bytes(mask.read_bytes())
-    write(tmp_path / "a.jsonl", [{"image_path": "cut.png", "label": 1, "class_name": "x", "mask_path": "mask.png"}])
-    with pytest.raises(ImageReadError, match=r"cut.png"):
-        dataset_of(tmp_path, name="a.jsonl")[0, 0]
-    Image.new("L", (9, 8), 255).save(tmp_path / "mask.png")
-    write(tmp_path / "b.jsonl", [{"image_path": "whole.png", "label": 1, "class_name": "x", "mask_path": "mask.png"}])
-    with pytest.raises(ImageReadError, match=r"mask.png"):
-        dataset_of(tmp_path, name="b.jsonl")[0, 0]
+        auxiliary_set(parts, "parts.jsonl").dataset(None, None, (28, 28), PREPROCESSING)
+    for index, name in enumerate((r"0\.png", r"1_mask\.png")):
+        with pytest.raises(ImageReadError, match=name):
+            dataset_of(parts)[0, index]

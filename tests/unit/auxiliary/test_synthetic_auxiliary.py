@@ -1,11 +1,13 @@
 """Synthetic defects in normal images: what is learned from, how often, and that it can be repeated."""
 
+from itertools import product
+
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from anomalib.data import Folder
 from PIL import Image
+from tests.metadata_lines import write_lines
 
 from anomalib_dpclip.auxiliary.dataset import AuxiliaryDataset
 from anomalib_dpclip.auxiliary.synthetic import SyntheticAuxiliaryDataset, synthetic_samples
@@ -42,6 +44,7 @@ def samples(target):
 
 
 def test_samples_are_the_normal_training_images(samples, folder):
+    assert list(samples.columns) == ["image_path", "mask_path", "label_index", "class_name", "data_set"]
     assert samples.image_path.tolist() == [str(folder / "good" / f"{index}.png") for index in range(6)]
     assert set(samples.label_index) == {0}
     assert set(samples.data_set) == {"synthetic/gear_wheels"}
@@ -50,30 +53,25 @@ def test_samples_are_the_normal_training_images(samples, folder):
 
 def test_the_class_and_the_number_of_images_can_be_chosen(target):
     target.setup()
-    samples = synthetic_samples(target, "gear wheel", shots=4)
-    assert samples.class_name.tolist() == ["gear wheel"] * 4
+    assert synthetic_samples(target, "gear wheel", shots=4).class_name.tolist() == ["gear wheel"] * 4
 
 
 def test_each_class_of_a_metadata_file_keeps_its_description(folder):
-    metadata = folder / "MVTecAD" / "full-shot.jsonl"
-    metadata.parent.mkdir()
-    line = '{{"image_path": "{}", "label": {}, "class_name": "{}", "split": "train"}}\n'
-    metadata.write_text(
-        line.format("good/0.png", 0, "bottle") + line.format("good/1.png", 0, "screw") + line.format("bad/0.png", 1, "screw")
-    )
-    target = JSONLines(metadata=metadata, root=folder, num_workers=0)
+    kinds = (("good/0.png", 0, "bottle"), ("good/1.png", 0, "screw"), ("bad/0.png", 1, "screw"))
+    lines = [{"image_path": path, "label": label, "class_name": name, "split": "train"} for path, label, name in kinds]
+    target = JSONLines(write_lines(folder / "MVTecAD" / "full-shot.jsonl", lines), folder, num_workers=0)
     target.setup()
-    samples = synthetic_samples(target)
-    assert samples.class_name.tolist() == ["dark bottle", "screw"], "an anomalous training image is left out"
+    assert synthetic_samples(target).class_name.tolist() == ["dark bottle", "screw"], "an anomalous image is left out"
 
 
 def test_no_training_image_is_an_error_that_says_what_to_do(folder):
-    metadata = folder / "full-shot.jsonl"
-    metadata.write_text('{"image_path": "good/0.png", "label": 0, "class_name": "gear"}\n')
-    target = JSONLines(metadata=metadata, root=folder, name="gears", num_workers=0)
+    path = write_lines(folder / "full-shot.jsonl", [{"image_path": "good/0.png", "label": 0, "class_name": "gear"}])
+    target = JSONLines(path, folder, name="gears", num_workers=0)
     target.setup()
     with pytest.raises(ValueError, match=r'gears has none: add some .*"split": "train"'):
         synthetic_samples(target)
+    with pytest.raises(ValueError, match="name it with --data"):
+        synthetic_samples(None)
 
 
 def test_half_of_the_images_get_a_defect_and_its_mask(samples, monkeypatch):
@@ -82,18 +80,15 @@ def test_half_of_the_images_get_a_defect_and_its_mask(samples, monkeypatch):
     damaged = SyntheticAuxiliaryDataset(samples, SIZE, BLACK, seed=3)
     normal = AuxiliaryDataset(samples, SIZE, BLACK, seed=3)
     labels = []
-    for epoch in range(20):
-        for position in range(6):
-            item, before = damaged[epoch, position], normal[epoch, position]
-            labels.append(int(item.gt_label))
-            assert item.image.shape == (3, *SIZE)
-            assert item.gt_mask.shape == SIZE
-            assert 0 <= item.image.min() <= item.image.max() <= 1
-            assert bool(item.gt_mask.any()) == bool(item.gt_label)
-            changed = (item.image != before.image).any(0)
-            assert not (changed & (item.gt_mask == 0)).any(), "outside the mask nothing changes"
-            if item.gt_label:
-                assert changed[item.gt_mask.bool()].float().mean() > 0.5
+    for index in product(range(20), range(6)):
+        item, before = damaged[index], normal[index]
+        labels.append(int(item.gt_label))
+        assert (item.image.shape, item.gt_mask.shape) == ((3, *SIZE), SIZE)
+        assert 0 <= item.image.min() <= item.image.max() <= 1
+        assert bool(item.gt_mask.any()) == bool(item.gt_label)
+        changed = (item.image != before.image).any(0)
+        assert not (changed & (item.gt_mask == 0)).any(), "outside the mask nothing changes"
+        assert not item.gt_label or changed[item.gt_mask.bool()].float().mean() > 0.5
     # 120 tosses of a fair coin: four standard deviations are 22.
     assert 38 <= sum(labels) <= 82
 
@@ -103,32 +98,25 @@ def test_items_follow_from_seed_epoch_and_image_alone(samples):
         dataset = SyntheticAuxiliaryDataset(samples, SIZE, BLACK, seed)
         return {index: dataset[index] for index in indices}
 
-    indices = [(epoch, position) for epoch in range(2) for position in range(6)]
+    indices = list(product(range(2), range(6)))
     first = items(7, indices)
     torch.rand(5)  # another global state
     state = torch.get_rng_state()
-    second = items(7, reversed(indices))
+    second, other = items(7, reversed(indices)), items(8, indices)
     assert torch.equal(torch.get_rng_state(), state), "the global random state is left alone"
     for index in indices:
         assert torch.equal(first[index].image, second[index].image)
         assert torch.equal(first[index].gt_mask, second[index].gt_mask)
         assert first[index].gt_label == second[index].gt_label
     assert any(not torch.equal(first[0, i].gt_mask, first[1, i].gt_mask) for i in range(6)), "epochs differ"
-    other = items(8, indices)
     assert any(not torch.equal(first[index].gt_mask, other[index].gt_mask) for index in indices), "seeds differ"
 
 
 def test_the_label_stays_where_the_defect_leaves_the_image(samples, monkeypatch):
-    def away(image, mask):
-        return image, torch.zeros_like(mask)
-
-    monkeypatch.setattr("anomalib_dpclip.auxiliary.dataset.geometric", lambda _fill: away)
+    monkeypatch.setattr(
+        "anomalib_dpclip.auxiliary.dataset.geometric", lambda _fill: lambda image, mask: (image, torch.zeros_like(mask))
+    )
     dataset = SyntheticAuxiliaryDataset(samples, SIZE, BLACK, seed=3)
     items = [dataset[epoch, 0] for epoch in range(12)]
     assert any(item.gt_label for item in items)
     assert not any(item.gt_mask.any() for item in items)
-
-
-def test_rows_are_those_of_auxiliary_samples(samples):
-    assert isinstance(samples, pd.DataFrame)
-    assert list(samples.columns) == ["image_path", "mask_path", "label_index", "class_name", "data_set"]

@@ -50,13 +50,10 @@ def test_records_of_a_batch():
     assert evaluator.resolution == (2, 2)
 
 
-def test_without_masks_or_labels():
+def test_without_masks_labels_or_thresholds():
     evaluator = results(batch(gt_mask=None), batch(gt_label=None, pred_mask=None))
     assert [record["true_pixels"] for record in evaluator.records] == [None] * 4
     assert [record["label"] for record in evaluator.records] == [0, 1, None, None]
-
-
-def test_without_thresholds_nothing_is_called_anything():
     evaluator = results(batch(), threshold=math.nan)
     assert [(record["called"], record["true_pixels"]) for record in evaluator.records] == [(None, None)] * 2
 

@@ -1,6 +1,5 @@
 """What is looked at before a run: unreadable files, and files that anomalib's reader sees otherwise."""
 
-import json
 import re
 
 import numpy as np
@@ -8,6 +7,8 @@ import pytest
 import torch
 from anomalib.data import Folder, PredictDataset
 from PIL import Image
+from tests.metadata_lines import write_lines
+from tests.pictures import turned
 from tests.unit.data.test_json_lines import labelled
 
 from anomalib_dpclip.data.image_checks import (
@@ -30,12 +31,6 @@ def save(path, values=GREY, **options):
     return str(path)
 
 
-def turned(orientation=6):
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    return exif
-
-
 def clear_corner(opacity):
     rgba = np.dstack([GREY, GREY, GREY, np.full_like(GREY, 255)])
     rgba[:3, :3, 3] = opacity
@@ -46,6 +41,10 @@ def folder(root, **arguments):
     module = Folder("parts", "good", root, abnormal_dir="bad", val_split_mode="same_as_test", **arguments)
     module.setup()
     return module.test_data
+
+
+def listed(root, name, **line):
+    return write_lines(root / "list.jsonl", [{"image_path": name, "label": 0, "class_name": "part"} | line])
 
 
 @pytest.fixture
@@ -62,9 +61,8 @@ def test_plain_images_pass(root):
     save(root / "bad" / "bilevel.png", GREY > 99)
     Image.new("P", (5, 4)).save(root / "bad" / "palette.png")
     Image.new("CMYK", (5, 4)).save(root / "bad" / "cmyk.jpg")
-    require_sound_images(folder(root))
-    require_sound_images(PredictDataset(root))
-    require_sound_images(torch.utils.data.TensorDataset(torch.zeros(1)))
+    for dataset in (folder(root), PredictDataset(root), torch.utils.data.TensorDataset(torch.zeros(1))):
+        assert require_sound_images(dataset) is None
 
 
 @pytest.mark.parametrize(
@@ -83,22 +81,12 @@ def test_what_anomalib_would_read_otherwise_is_refused_by_name(root, name, value
     for dataset in (folder(root), PredictDataset(root)):
         with pytest.raises(ImageReadError, match=rf"^{re.escape(path)} {found}.*--data JSONLines.*--data Photos"):
             require_sound_images(dataset)
-    # Where this package reads there is one reader.
-    (root / "list.jsonl").write_text(json.dumps({"image_path": f"bad/{name}", "label": 0, "class_name": "part"}))
-    require_sound_images(labelled(root / "list.jsonl", root))
-    require_sound_images(Photos(root, num_workers=0).predict_dataloader().dataset)
-
-
-def test_eight_and_sixteen_bits_are_the_same_image_and_so_have_the_same_thresholds(tmp_path):
-    save(tmp_path / "8.png")
-    save(tmp_path / "16.png", np.uint16(GREY) * 257)
-    save(tmp_path / "16.tif", np.uint16(GREY) * 257)
-    names = ("8.png", "16.png", "16.tif")
-    lines = [json.dumps({"image_path": name, "label": 0, "class_name": "part"}) for name in names]
-    (tmp_path / "list.jsonl").write_text("\n".join(lines))
-    listed = [item.image for item in labelled(tmp_path / "list.jsonl", tmp_path)]
-    photos = [item.image for item in Photos(tmp_path, num_workers=0).predict_dataloader().dataset]
-    assert all(torch.equal(image, listed[0]) for image in (*listed, *photos))
+    # Where this package reads there is one reader: what is calibrated through one holds for the other.
+    photos = Photos(root / "bad", num_workers=0).predict_dataloader().dataset
+    by_list = labelled(listed(root, f"bad/{name}"), root)
+    require_sound_images(photos)
+    require_sound_images(by_list)
+    assert torch.equal(photos[1].image, by_list[0].image)
 
 
 @pytest.mark.parametrize("opacity", [0, 255])
@@ -111,19 +99,19 @@ def test_masks_that_anomalib_would_read_otherwise(root, opacity):
         require_sound_images(folder(root, mask_dir="masks"))
 
 
-def test_all_files_that_cannot_be_read_are_named_at_once(root, tmp_path):
-    (root / "bad" / "empty.png").touch()
-    (root / "bad" / "text.png").write_text("no image")
+def test_all_files_that_cannot_be_read_are_named_at_once(root):
+    faulty = [root / "bad" / "empty.png", root / "bad" / "text.png"]
+    for path in faulty:
+        path.write_text("" if path.stem == "empty" else "no image")
     with pytest.raises(ImageReadError, match=r"(?s)^2 images or masks cannot be used.*empty\.png.*text\.png"):
         require_sound_images(folder(root))
-    (root / "bad" / "text.png").unlink()
-    (root / "bad" / "empty.png").unlink()
+    for path in faulty:
+        path.unlink()
     mask = save(root / "masks" / "0.png", GREY.T)
     with pytest.raises(ImageReadError, match=rf"mask {mask} is 12x10, but its image .*bad/0\.png is 10x12"):
         require_sound_images(folder(root, mask_dir="masks"))
-    with pytest.raises(ImageReadError, match=r"(?s)^12 images.*gone0\.png.*gone9\.png.*and 2 more$") as caught:
+    with pytest.raises(ImageReadError, match=r"(?s)^12 images.*gone0\.png.*gone9\.png\n  and 2 more$"):
         require_readable([str(root / f"gone{index}.png") for index in range(12)])
-    assert "gone11" not in str(caught.value)
 
 
 def test_the_beginning_of_a_file_is_enough(root):
@@ -131,9 +119,12 @@ def test_the_beginning_of_a_file_is_enough(root):
     path = root / "good" / "0.png"
     path.write_bytes(path.read_bytes()[:80])
     require_readable([str(path)])
+    path.write_bytes(path.read_bytes()[:20])
+    with pytest.raises(ImageReadError, match=r"^1 images"):
+        require_readable([str(path)])
 
 
-def test_images_of_data_sets(root, tmp_path):
+def test_images_of_data_sets(root):
     photos = Photos(root, num_workers=0).predict_dataloader().dataset
     assert image_paths(photos) == [str(root / name) for name in ("bad/0.png", "good/0.png", "good/1.png")]
     assert image_paths(PredictDataset(root / "bad")) == [str(root / "bad" / "0.png")]
@@ -146,32 +137,31 @@ def test_good_photos_alone_are_nothing_to_test_on(root):
         target = Folder("parts", "good", root, test_split_mode="none", val_split_mode=mode)
         with pytest.raises(ValueError, match=r"^parts has good photos only.*dpclip predict --good good PHOTOS"):
             require_evaluation_images(target)
-    require_evaluation_images(None)
-    require_evaluation_images(Photos(root))
-    require_evaluation_images(Folder("parts", "good", root))  # samples test images from them
-    require_evaluation_images(Folder("parts", "good", root, abnormal_dir="bad", test_split_mode="none"))
+    sampled, anomalous = (
+        Folder("parts", "good", root),
+        Folder("parts", "good", root, abnormal_dir="bad", test_split_mode="none"),
+    )
+    for target in (None, Photos(root), sampled, anomalous):
+        assert require_evaluation_images(target) is None
 
 
 def test_what_leaves_nothing_to_validate_test_or_predict_says_so(root):
-    (root / "list.jsonl").write_text(json.dumps({"image_path": "good/0.png", "label": 0, "class_name": "c", "split": "train"}))
-    good = JSONLines(root / "list.jsonl", root, num_workers=0)
+    good = JSONLines(listed(root, "good/0.png", split="train"), root, num_workers=0)
     good.setup()
     for stage in ("validate", "test", "predict"):
         with pytest.raises(ValueError, match=rf"has no image to {stage}: .*--data.val_split_mode same_as_test.*--good"):
             require_images(good, stage)
-    require_images(good, "fit")
-    require_images(None, "test")
-    require_images(Photos(root), "predict")
-    (root / "list.jsonl").write_text(json.dumps({"image_path": "good/0.png", "label": 0, "class_name": "c"}))
-    good = JSONLines(root / "list.jsonl", root, num_workers=0)
-    good.setup()
-    require_images(good, "test")
+    tested = JSONLines(listed(root, "good/0.png"), root, num_workers=0)
+    tested.setup()
+    for target, stage in ((good, "fit"), (None, "test"), (Photos(root), "predict"), (tested, "test")):
+        assert require_images(target, stage) is None
 
 
 def test_a_folder_of_which_only_some_photos_have_masks(root):
     save(root / "bad" / "1.png")
     save(root / "masks" / "1.png")
+    target = Folder("parts", "good", root, abnormal_dir="bad", mask_dir="masks")
     with pytest.raises(ValueError, match=r"^the data set parts in .* Else list them with `dpclip metadata`.*--data JSONLines"):
-        require_evaluation_images(Folder("parts", "good", root, abnormal_dir="bad", mask_dir="masks"))
+        require_evaluation_images(target)
     save(root / "masks" / "0.png")
-    require_evaluation_images(Folder("parts", "good", root, abnormal_dir="bad", mask_dir="masks"))
+    assert require_evaluation_images(target) is None

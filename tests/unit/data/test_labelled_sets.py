@@ -1,12 +1,11 @@
 """Labelled sets by name, read from a tiny tree in MVTec AD's layout and from a JSON-lines file."""
 
-import json
 import socket
 
-import numpy as np
 import pytest
 from anomalib.data import MVTec, MVTecAD
-from PIL import Image
+from tests.metadata_lines import write_lines
+from tests.pictures import mask, picture
 
 from anomalib_dpclip.data.labelled_sets import (
     auxiliary_categories_of,
@@ -18,21 +17,15 @@ from anomalib_dpclip.data.labelled_sets import (
 from anomalib_dpclip.files.downloads import network_timeout
 
 
-def png(path, value=100):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.full((8, 8), value, dtype=np.uint8)).save(path)
-
-
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    """Two categories: one normal and two anomalous test images each, and a training image."""
+    """All categories: one normal and two anomalous test images each, and a training image."""
     root = tmp_path_factory.mktemp("MVTecAD")
     for category in categories_of(data_module_class("MVTecAD")):
-        png(root / category / "train" / "good" / "000.png")
-        png(root / category / "test" / "good" / "000.png")
+        for name in ("train/good/000", "test/good/000", "test/hole/000", "test/hole/001"):
+            picture(root / category / f"{name}.png")
         for index in ("000", "001"):
-            png(root / category / "test" / "hole" / f"{index}.png")
-            png(root / category / "ground_truth" / "hole" / f"{index}_mask.png", 255)
+            mask(root / category / "ground_truth" / "hole" / f"{index}_mask.png")
     return root
 
 
@@ -47,11 +40,6 @@ def test_names_in_any_case(name):
 def test_an_unknown_name(name):
     with pytest.raises(ValueError, match=r"unknown data set .*path of a .jsonl file that exists, or one of .*MVTecAD.*Visa"):
         read_labelled_set(name)
-
-
-def test_an_unknown_category():
-    with pytest.raises(ValueError, match=r"MVTecAD has no category 'bottel': it has bottle, cable"):
-        read_labelled_set("MVTecAD/bottel")
 
 
 @pytest.mark.parametrize(
@@ -69,28 +57,23 @@ def test_other_image_sets_of_the_host_can_be_asked_for(name, tmp_path):
         read_labelled_set(name, tmp_path)
 
 
-def test_all_labelled_test_images_of_all_categories(root):
+def test_all_labelled_test_images_of_all_categories_or_of_one(root):
     samples = read_labelled_set("MVTecAD", root)
     assert len(samples) == 15 * 3
     assert samples.label_index.sum() == 15 * 2
     assert set(samples.class_name) == set(categories_of(data_module_class("MVTecAD")))
     assert not samples.image_path.str.contains("train").any()
-    anomalous = samples[samples.label_index == 1]
-    assert anomalous.mask_path.str.endswith("_mask.png").all()
+    assert samples[samples.label_index == 1].mask_path.str.endswith("_mask.png").all()
     assert (samples.data_set == "MVTecAD").all()
-
-
-def test_one_category(root):
-    samples = read_labelled_set("mvtecad/bottle", root)
-    assert samples.class_name.tolist() == ["bottle"] * 3
+    assert read_labelled_set("mvtecad/bottle", root).class_name.tolist() == ["bottle"] * 3
+    with pytest.raises(ValueError, match=r"MVTecAD has no category 'bottel': it has bottle, cable"):
+        read_labelled_set("MVTecAD/bottel", root)
 
 
 def test_a_category_that_is_not_there(tmp_path):
-    png(tmp_path / "cable" / "test" / "good" / "000.png")
-    with pytest.raises(
-        FileNotFoundError,
-        match=rf"auxiliary set 'MVTecAD/bottle'.*{tmp_path}.*--model.training.auxiliary_root.*--model.weights",
-    ):
+    picture(tmp_path / "cable" / "test" / "good" / "000.png")
+    message = rf"auxiliary set 'MVTecAD/bottle'.*{tmp_path}.*--model.training.auxiliary_root.*--model.weights"
+    with pytest.raises(FileNotFoundError, match=message):
         read_labelled_set("MVTecAD/bottle", tmp_path)
 
 
@@ -112,26 +95,20 @@ def test_a_set_that_is_there_is_not_downloaded(root, monkeypatch):
     prepare_labelled_set("MVTecAD", root)
 
 
-def test_a_metadata_file(tmp_path):
-    png(tmp_path / "images" / "a.png")
-    png(tmp_path / "images" / "a_mask.png", 255)
-    png(tmp_path / "images" / "b.png")
+def test_a_metadata_file(folder):
     lines = [
-        {"image_path": "images/a.png", "label": 1.0, "class_name": "gear", "mask_path": "images/a_mask.png"},
-        {"image_path": "images/b.png", "label": 0, "class_name": "nut"},
+        {"image_path": "a.png", "label": 1.0, "class_name": "gear", "mask_path": "m.png"},
+        {"image_path": "b.png", "label": 0, "class_name": "nut"},
+        {"image_path": "b.png", "label": 0, "class_name": "nut", "split": "train"},
     ]
-    path = tmp_path / "parts.jsonl"
-    path.write_text("\n".join(map(json.dumps, lines)))
-    prepare_labelled_set(str(path))
-    samples = read_labelled_set(str(path))
+    path = str(write_lines(folder / "parts.jsonl", lines))
+    prepare_labelled_set(path)
+    samples = read_labelled_set(path)
     assert samples.class_name.tolist() == ["gear", "nut"]
     assert samples.label_index.tolist() == [1, 0]
-    assert (samples.data_set == tmp_path.name).all()
-
-
-def test_a_metadata_file_that_is_not_there(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"parts\.jsonl"):
-        read_labelled_set(str(tmp_path / "parts.jsonl"))
+    assert (samples.data_set == folder.name).all()
+    with pytest.raises(FileNotFoundError, match=r"gone\.jsonl"):
+        read_labelled_set(str(folder / "gone.jsonl"))
 
 
 def test_the_timeout_is_put_back():

@@ -7,12 +7,8 @@ import torch
 from lightning.pytorch import LightningModule
 
 from anomalib_dpclip.data.results import RESULTS, RESULTS_JSON, Result, summary
-from anomalib_dpclip.data.results.resume import prediction_digest
-from anomalib_dpclip.data.results.rows import read_parts, write_results
-
-
-def read_results(folder):
-    return {row.path: row for row in read_parts(folder)}
+from anomalib_dpclip.data.results.rows import append_rows, read_parts, write_results
+from anomalib_dpclip.data.results.writer import prediction_digest
 
 
 class Linear(LightningModule):
@@ -32,37 +28,32 @@ def test_the_digest_tells_weights_arguments_and_settings_apart():
     ]
     assert len(set(digests)) == 6
     assert prediction_digest(Linear(num_workers=3), ["other.png"], {}) == digests[0]
-    assert prediction_digest(LightningModule(), [], {})
 
 
 def test_files_of_other_processes_are_merged(tmp_path):
     a, b, c = (Result(name, "0.5", "normal", "ok", "m") for name in "abc")
-    write_results(tmp_path, [b])
-    (tmp_path / RESULTS).rename(tmp_path / "results-rank1.csv")
-    write_results(tmp_path / "other", [a, c])
-    (tmp_path / "other" / RESULTS).rename(tmp_path / RESULTS)
-    assert list(read_results(tmp_path).items()) == [("a", a), ("b", b), ("c", c)]
-    write_results(tmp_path, read_results(tmp_path).values())
-    assert list(read_results(tmp_path)) == ["a", "b", "c"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["other", RESULTS, RESULTS_JSON]
+    append_rows(tmp_path, 0, [a])
+    append_rows(tmp_path, 1, [b])
+    append_rows(tmp_path, 0, [c])
+    assert list(read_parts(tmp_path)) == [a, b, c]
+    write_results(tmp_path, read_parts(tmp_path))
+    assert list(read_parts(tmp_path)) == [a, b, c]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [RESULTS, RESULTS_JSON]
 
 
 def test_the_json_file_says_the_same(tmp_path):
+    regions = [{"box": [1, 2, 3, 4], "score": 0.9, "area": 7}]
+    known = {"regions": json.dumps(regions), "good_below": "0.975000", "good_photos": "80"}
     rows = [
         Result("a.png", "", "", "cannot read image", "m"),
-        Result(
-            *("b.png", "0.900000", "anomalous", "ok", "m", "images/b.png.jpg"),
-            *('[{"box": [1, 2, 3, 4], "score": 0.9, "area": 7}]', "0.975000", "80"),
-        ),
+        Result("b.png", "0.900000", "anomalous", "ok", "m", "images/b.png.jpg", **known),
     ]
     write_results(tmp_path, rows)
-    assert list(read_results(tmp_path).values()) == rows
+    assert list(read_parts(tmp_path)) == rows
     unread, found = json.loads((tmp_path / RESULTS_JSON).read_text())
     assert unread["score"] is unread["good_below"] is unread["good_photos"] is None
-    assert (found["good_below"], found["good_photos"]) == (0.975, 80)
     assert unread["regions"] == []
-    assert found["score"] == 0.9
-    assert found["regions"] == [{"box": [1, 2, 3, 4], "score": 0.9, "area": 7}]
+    assert (found["score"], found["good_below"], found["good_photos"], found["regions"]) == (0.9, 0.975, 80, regions)
     write_results(tmp_path, [])
     assert json.loads((tmp_path / RESULTS_JSON).read_text()) == []
 
@@ -80,6 +71,5 @@ def test_memory_does_not_grow_with_the_rows(tmp_path):
 
 def test_a_summary_names_the_first_photos_that_could_not_be_read():
     rows = [Result(f"{index:02}.png", "", "", "cannot read image", "m") for index in range(12)]
-    assert summary(rows) == (
-        f"12 photos, 0 anomalous, 12 could not be read: {', '.join(f'{index:02}.png' for index in range(10))} and 2 more"
-    )
+    names = ", ".join(f"{index:02}.png" for index in range(10))
+    assert summary(rows) == f"12 photos, 0 anomalous, 12 could not be read: {names} and 2 more"

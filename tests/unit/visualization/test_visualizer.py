@@ -1,7 +1,6 @@
 """Pictures of single photos: their proportions, what they say, where they lie, and that they never end a run."""
 
 import threading
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,7 +9,7 @@ import pytest
 import torch
 from anomalib.data import ImageBatch, PredictDataset
 from PIL import Image
-from tests.arguments import make_dpclip
+from tests.pictures import turned
 
 from anomalib_dpclip.data.regions import Region
 from anomalib_dpclip.visualization.picture import draw_picture, show
@@ -42,12 +41,6 @@ def saved(path, size, **arguments):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size, (200, 0, 200)).save(path, **arguments)
     return path
-
-
-def turned():
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    return exif
 
 
 @pytest.mark.parametrize(
@@ -128,31 +121,6 @@ def test_pictures_are_drawn_while_the_next_batch_is_scored(tmp_path, monkeypatch
     assert [*visualizer.pictures] == [second]  # of one batch, however many there are
 
 
-def test_the_model_draws_them_by_default():
-    assert isinstance(make_dpclip(backbone="mini", class_name="brick").visualizer, PictureVisualizer)
-
-
-def test_a_score_is_shown_on_its_side_of_the_threshold(tmp_path):
-    path = saved(tmp_path / "a.png", (20, 10))
-    items = (next(iter(batch([path], pred_score=torch.tensor([score])))) for score in (0.5001, 0.5))
-    above, at = (np.asarray(draw_picture(item, is_calibrated=True)) for item in items)
-    assert (above != at).any()
-
-
-def test_a_large_photo_is_drawn_in_no_time(tmp_path):
-    noise = np.random.default_rng(0).integers(0, 256, (400, 600, 3), dtype=np.uint8)
-    path = tmp_path / "a.jpg"
-    Image.fromarray(noise).resize((6000, 4000)).save(path)
-    draw(tmp_path, [path])
-    start = time.process_time()
-    draw(tmp_path, [path])
-    elapsed = time.process_time() - start
-    with Image.open(path) as photo:
-        start = time.process_time()
-        photo.load()
-    assert elapsed < 4 * (time.process_time() - start) + 0.5
-
-
 def test_regions_have_boxes_in_the_picture(tmp_path):
     path = saved(tmp_path / "a.png", (160, 80))
     mask = torch.zeros(1, 8, 8, dtype=torch.bool)
@@ -164,6 +132,7 @@ def test_regions_have_boxes_in_the_picture(tmp_path):
         Region(0, 210, 60, 240, pytest.approx(0.6), 1800),
     ]
     assert shown.region.sum() == 9 * 1800
+    assert (shown.photo.size, shown.shades.shape) == ((480, 240), (240, 480))
     shown = show(item, 480, is_calibrated=True, min_area=201)  # a pixel of the map is 200 of the photo
     assert len(shown.boxes) == 1
     assert shown.region.sum() == 8 * 1800

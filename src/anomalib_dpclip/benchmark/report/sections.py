@@ -188,9 +188,11 @@ def _by_defect(done: pd.DataFrame) -> Section:
     if not records:
         return Section()
     means = 100 * pd.DataFrame(records).groupby(["data_set", "defect", "label"], sort=False)[["AUROC", "AP"]].mean()
-    texts = means.apply(lambda row: f"{row['AUROC']:.1f} / {row['AP']:.1f}", axis="columns").unstack(sort=False)  # noqa: PD010
-    cells = texts.fillna(NOT_AVAILABLE).reset_index().to_numpy().tolist()
-    return Section("By kind of defect", DEFECT_LEGEND, ["Data set", "Defect", *texts.columns], cells)
+    texts = {row.Index: f"{row.AUROC:.1f} / {row.AP:.1f}" for row in means.itertuples()}
+    kinds = dict.fromkeys((data_set, defect) for data_set, defect, _ in texts)
+    labels = dict.fromkeys(label for *_, label in texts)
+    cells = [[*kind, *(texts.get((*kind, label), NOT_AVAILABLE) for label in labels)] for kind in kinds]
+    return Section("By kind of defect", DEFECT_LEGEND, ["Data set", "Defect", *labels], cells)
 
 
 def _shifted(done: pd.DataFrame, shift: pd.DataFrame) -> Section:

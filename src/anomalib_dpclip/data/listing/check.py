@@ -28,11 +28,7 @@ def check_metadata(path: str | Path, root: str | Path) -> list[Problem]:
     Errors are lines that are not as the format says, images and masks that are missing or cannot be read, masks of
     another size than their image, empty masks of anomalous images, masks of normal images that are not empty, and images
     listed twice. Only noted are anomalous images without a mask where others have one, 16-bit images and the range they use,
-    masks of more than two grey values (as JPEG makes them: all but 0 are anomalous), and images that equal another one byte
-    for byte.
-
-    Raises:
-        FileNotFoundError: If the file or the root is not there.
+    masks of more than two grey values (as JPEG makes them), and images that equal another one byte for byte.
     """
     folder = RootFolder(root)
     problems: list[Problem] = []

@@ -7,9 +7,8 @@ from pathlib import Path
 import pandas as pd
 
 from anomalib_dpclip.data.listing.check import check_metadata
-from anomalib_dpclip.data.listing.few_shot import few_shot
 from anomalib_dpclip.data.listing.folder_samples import folder_samples
-from anomalib_dpclip.data.listing.metadata import write_metadata
+from anomalib_dpclip.data.listing.metadata import few_shot, write_metadata
 from anomalib_dpclip.data.photo_files import photo_files
 from anomalib_dpclip.data_sets.class_names import describe
 
@@ -42,10 +41,6 @@ def metadata(
 
     Returns:
         Exit status: 1 if the file checked has errors, else 0.
-
-    Raises:
-        FileNotFoundError: If the root, the file to check, or images in the root are not there.
-        ValueError: If the source is unknown or its images and masks don't match.
     """
     if check is not None:
         return _report(check, root)

@@ -24,11 +24,7 @@ _EXTENSIONS = {".jpg", ".jpeg", ".jp2", ".png", ".ppm", ".bmp", ".pgm", ".tif", 
 
 
 def folder_samples(root: Path, class_name: str | None = None) -> pd.DataFrame:
-    """List the images of folders in one of the layouts above, as `to_frame` does.
-
-    Args:
-        root: Folder of one category, or of several.
-        class_name: What the images show; by default the name of the category's folder.
+    """List the images of a folder of one category, or of several, as `to_frame` does; by default they show the folder's name.
 
     Raises:
         FileNotFoundError: If there is no such folder, or no category in it.

@@ -54,6 +54,32 @@ def to_frame(samples: Iterable[Sample]) -> pd.DataFrame:
     )
 
 
+def few_shot(samples: pd.DataFrame, shots: int, seed: int) -> pd.DataFrame:
+    """Choose k images of each category, half of them anomalous where there are enough, in the order they came.
+
+    An odd k takes one more anomalous image, because those show both kinds of pixel. What is missing of one label is
+    made up from the other, and a category of fewer than k images is taken whole. The choice in a category depends on
+    its own images alone, and a smaller choice is contained in a larger one, as long as both labels suffice.
+
+    Raises:
+        ValueError: If ``shots`` is not positive.
+    """
+    if shots < 1:
+        raise ValueError(f"shots must be at least 1, not {shots}: it is the number of images of each category")
+    numbered = samples.reset_index(drop=True)
+    chosen: list[int] = []
+    # Sorted, so that the choice doesn't depend on the order in which a file or folder lists its images.
+    for _, category in numbered.sort_values("image_path", kind="stable").groupby("class_name"):
+        # pandas draws from RandomState, whose numbers NumPy promises never to change.
+        shuffled = category.sample(frac=1, random_state=seed)
+        anomalous = shuffled.index[shuffled.label_index == 1]
+        normal = shuffled.index[shuffled.label_index == 0]
+        wanted_anomalous = max((shots + 1) // 2, shots - len(normal))
+        chosen += anomalous[:wanted_anomalous].tolist()
+        chosen += normal[: shots - min(wanted_anomalous, len(anomalous))].tolist()
+    return numbered.loc[sorted(chosen)].reset_index(drop=True)
+
+
 def read_metadata(path: str | Path, root: str | Path) -> pd.DataFrame:
     """Read a metadata file as `to_frame` has it, and make sure that the images and masks it names are there, in the root.
 
@@ -77,11 +103,7 @@ def read_metadata(path: str | Path, root: str | Path) -> pd.DataFrame:
 
 
 def write_metadata(samples: pd.DataFrame, root: str | Path, path: str | Path) -> None:
-    """Write rows as `to_frame` has them to a metadata file, with paths relative to the root; the whole file or nothing.
-
-    Raises:
-        ValueError: If an image or mask is not inside the root.
-    """
+    """Write rows as `to_frame` has them, with paths relative to the root, in which they must lie; the whole file or nothing."""
     lines = []
     for row in samples.itertuples():
         image = _relative(row.image_path, root)
@@ -96,11 +118,7 @@ def write_metadata(samples: pd.DataFrame, root: str | Path, path: str | Path) ->
 
 
 def read_lines(path: str | Path) -> Iterator[tuple[int, bytes]]:
-    """Yield the number and the text of each line that is not empty.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-    """
+    """Yield the number and the text of each line that is not empty; a FileNotFoundError if there is no such file."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"no metadata file {path}: `dpclip metadata` writes one")
     with Path(path).open("rb") as file:
@@ -108,11 +126,7 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, bytes]]:
 
 
 def parse_line(text: bytes) -> Sample:
-    """Parse one line of a metadata file.
-
-    Raises:
-        ValueError: If it is not as the format says; the message has no file or line number.
-    """
+    """Parse one line; a ValueError, without file or line number, if it is not as the format says."""
     try:
         fields = json.loads(text.decode("utf-8-sig"))
     except json.JSONDecodeError as error:
@@ -135,11 +149,7 @@ def parse_line(text: bytes) -> Sample:
 
 
 class RootFolder:
-    """Finds the files that a metadata file names, inside the root of its data set and nowhere else.
-
-    Raises:
-        FileNotFoundError: If there is no such folder.
-    """
+    """Finds the files that a metadata file names, inside the root of its data set and nowhere else."""
 
     def __init__(self, root: str | Path) -> None:
         if not Path(root).is_dir():
@@ -147,11 +157,7 @@ class RootFolder:
         self.root, self._real_root = str(root), os.path.realpath(root)
 
     def locate(self, path: str) -> str:
-        """Path of an existing file, from its path relative to the root.
-
-        Raises:
-            ValueError: If it is absolute, leaves the root (also through a symbolic link), or is no regular file.
-        """
+        """Path of a regular file in the root, from its relative path; a ValueError if a symbolic link leads out of it, too."""
         if os.path.isabs(path):  # noqa: PTH117
             raise ValueError(f"{path} is absolute: paths must be relative to the root {self.root}")
         located = os.path.join(self.root, path)  # noqa: PTH118  (plain strings: of 100,000 lines pathlib takes half a minute)

@@ -1,15 +1,21 @@
-"""The files of results: a row an image, read and written one at a time, so that memory does not grow with them."""
+"""The files of results: a row an image, read and written one at a time, so that memory does not grow with them.
+
+A later run goes on with those of the same model, references and settings, and sets others aside.
+"""
 
 import csv
 import heapq
 import io
 import json
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO, cast
 
 from anomalib_dpclip.files.atomic_write import atomic_write
+
+logger = logging.getLogger(__name__)
 
 RESULTS = "results.csv"
 RESULTS_JSON = "results.json"
@@ -29,19 +35,19 @@ SHOWN = 10
 
 
 class Result(NamedTuple):
-    """A row: what was predicted of an image.
+    """A row: what was predicted of an image; empty where something is not known.
 
     Attributes:
         path: The image.
-        score: Image score, in [0, 1] with the threshold at 0.5; empty where there is none.
-        label: ``normal`` or ``anomalous``; empty where there is none.
+        score: Image score, in [0, 1] with the threshold at 0.5.
+        label: ``normal`` or ``anomalous``.
         status: `DONE`, or why there is no score.
         model: Digest of what predicted it, see `prediction_digest`.
-        picture: Its picture, relative to the folder of the results; empty where there is none.
-        regions: What is called anomalous in it, as JSON, see `Region.as_json`; empty where there is nothing.
-        good_below: Share in [0, 1] of the good photos whose score is lower; empty where no scores of good ones are known.
+        picture: Its picture, relative to the folder of the results.
+        regions: What is called anomalous in it, as JSON, see `Region.as_json`.
+        good_below: Share in [0, 1] of the good photos whose score is lower.
         good_photos: How many good photos that is of.
-        most_like: File name of the good photo that looks most like it; empty where they are not known by name.
+        most_like: File name of the good photo that looks most like it.
     """
 
     path: str
@@ -57,11 +63,7 @@ class Result(NamedTuple):
 
 
 def read_rows(file: Path) -> Iterator[Result]:
-    """Rows of a file of results, if it is there; a row that a stopped run left unfinished is left out.
-
-    Raises:
-        ValueError: If it is none of results.
-    """
+    """Rows of a file, if it is there, but for one that a stopped run left unfinished; a ValueError if it is none of results."""
     if not file.is_file():
         return
     with _open(file, "r") as stream:
@@ -110,6 +112,22 @@ def append_rows(folder: Path, rank: int, rows: Iterable[Result]) -> None:
         stream.write(text.getvalue())
 
 
+def earlier_rows(folder: Path, model: str) -> Iterator[Result]:
+    """Results that a folder has of a model, of each image one, be they in force or set aside; raises as `read_rows`."""
+    rows = read_parts(folder) if _other_model(folder, model) is None else read_rows(_aside(folder, model))
+    return _first_of_each(row for row in rows if row.status == DONE)
+
+
+def take_over(folder: Path, model: str) -> None:
+    """Leave only the results of a model in a folder; those of another go into a file named by its digest."""
+    rows, other = earlier_rows(folder, model), _other_model(folder, model)
+    if other is not None:
+        write_results(folder, read_parts(folder))
+        (folder / RESULTS).rename(_aside(folder, other))
+        logger.info("results of another model, class name or setting are now in %s", _aside(folder, other))
+    write_results(folder, rows)
+
+
 def summary(rows: Iterable[Result]) -> str:
     """How many photos there are, how many of them are anomalous, and which could not be read.
 
@@ -117,17 +135,15 @@ def summary(rows: Iterable[Result]) -> str:
         >>> summary([Result("a.png", "0.9", "anomalous", "ok", "m"), Result("b.png", "", "", "cannot read image", "m")])
         '2 photos, 1 anomalous, 1 could not be read: b.png'
     """
-    total = anomalous = unread = 0
-    named: list[str] = []
+    total = anomalous = 0
+    unread: list[str] = []
     for row in rows:
         total += 1
         anomalous += row.label == "anomalous"
-        if row.status != DONE:
-            unread += 1
-            named += [ascii(row.path)[1:-1]] if unread <= SHOWN else []
-    which = f": {', '.join(named)}" if named else ""
-    more = f" and {unread - SHOWN} more" if unread > SHOWN else ""
-    return f"{total} photos, {anomalous} anomalous, {unread} could not be read{which}{more}"
+        unread += [] if row.status == DONE else [ascii(row.path)[1:-1]]
+    which = f": {', '.join(unread[:SHOWN])}" if unread else ""
+    more = f" and {len(unread) - SHOWN} more" if len(unread) > SHOWN else ""
+    return f"{total} photos, {anomalous} anomalous, {len(unread)} could not be read{which}{more}"
 
 
 def _open(file: Path, mode: str) -> TextIO:
@@ -150,3 +166,20 @@ def _as_json(row: Result) -> dict[str, Any]:
 
 def _rank_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("results-rank*.csv"))
+
+
+def _first_of_each(rows: Iterable[Result]) -> Iterator[Result]:
+    known = set()
+    for row in rows:
+        if row.path not in known:
+            known.add(row.path)
+            yield row
+
+
+def _other_model(folder: Path, model: str) -> str | None:
+    """Digest of the model whose results are in force in a folder, if it is not this one."""
+    return min({row.model for row in read_parts(folder) if row.status == DONE} - {model}, default=None)
+
+
+def _aside(folder: Path, model: str) -> Path:
+    return folder / f"results-{model}.csv"

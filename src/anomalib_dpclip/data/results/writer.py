@@ -1,35 +1,52 @@
 """The callback that adds what is predicted to the results, batch by batch."""
 
+import hashlib
 import json
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
+import torch
 from anomalib.data import ImageBatch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 
 from anomalib_dpclip.data.images import ImageReadError
 from anomalib_dpclip.data.regions import Region, batch_regions
-from anomalib_dpclip.data.results.rows import (
-    DONE,
-    RESULTS,
-    UNCALIBRATED,
-    Result,
-    append_rows,
-    read_parts,
-    read_rows,
-    summary,
-    write_results,
-)
+from anomalib_dpclip.data.results import rows as result_files
+from anomalib_dpclip.data.results.rows import DONE, UNCALIBRATED, Result
 
 logger = logging.getLogger(__name__)
 
 
+Listener: TypeAlias = Callable[[Sequence[Result]], None]
+
+_NO_PREDICTION = ("num_workers",)
+"""Hyper-parameters that change no prediction."""
+
+
+def prediction_digest(model: Any, images: Sequence[str], settings: Mapping[str, Any]) -> str:
+    """Digest of everything that predictions of images depend on: they are comparable where it is the same.
+
+    That is what a model's own method of this name says, or its weights and hyper-parameters, and the settings of the run.
+    """
+    if hasattr(model, "prediction_digest"):
+        known = model.prediction_digest(images)
+    else:
+        weights = hashlib.sha256()
+        for name, value in model.state_dict().items():
+            if isinstance(value, torch.Tensor):
+                weights.update(name.encode() + value.cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+        known = [weights.hexdigest(), {name: value for name, value in model.hparams.items() if name not in _NO_PREDICTION}]
+    # Objects count by their class: their addresses differ from run to run.
+    plain = json.dumps([known, dict(settings)], sort_keys=True, default=lambda value: type(value).__name__)
+    return hashlib.sha256(plain.encode()).hexdigest()[:12]
+
+
 class ResultsWriter(BasePredictionWriter):
-    """Appends a row an image, with several processes each to its own file, merged at the end.
+    """Appends a row an image to the results in a folder, with several processes each to its own file, merged at the end.
 
     A batch's rows are written after the next batch: until then its pictures are drawn, which its rows name.
 
@@ -42,25 +59,14 @@ class ResultsWriter(BasePredictionWriter):
     """
 
     def __init__(
-        self,
-        folder: Path,
-        paths: Sequence[str],
-        model: str,
-        read_image: Callable[[str], object],
-        listener: Callable[[Sequence[Result]], None] | None = None,
+        self, folder: Path, paths: Sequence[str], model: str, read_image: Callable[[str], object], listener: Listener | None
     ) -> None:
         super().__init__("batch")
         self.folder, self.paths, self.model, self.read_image, self.listener = folder, paths, model, read_image, listener
         self._held: list[Result] = []
 
     def write_on_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        prediction: Any,
-        batch_indices: Sequence[int] | None,
-        batch: ImageBatch,
-        *_: int,
+        self, trainer: Trainer, pl_module: LightningModule, prediction: Any, batch_indices: Any, batch: ImageBatch, *_: int
     ) -> None:
         """Write the rows of the batch before."""
         del prediction
@@ -80,20 +86,18 @@ class ResultsWriter(BasePredictionWriter):
         self._write_held(trainer)
         trainer.strategy.barrier()
         if trainer.is_global_zero:
-            write_results(self.folder, read_parts(self.folder))
+            result_files.write_results(self.folder, result_files.read_parts(self.folder))
             if self.listener is None:
-                print(summary(read_rows(self.folder / RESULTS)))  # noqa: T201  (the answer to the command)
+                print(result_files.summary(result_files.read_rows(self.folder / result_files.RESULTS)))  # noqa: T201  (the answer to the command)
 
     def _write_held(self, trainer: Trainer) -> None:
         if not self._held:
             return
         callbacks: Any = trainer.callbacks  # type: ignore[attr-defined]  # Lightning's trainer has them
-        pictures: Mapping[str, Path] = next((each.pictures for each in callbacks if hasattr(each, "pictures")), {})
-        rows = [
-            row._replace(picture=os.path.relpath(pictures[row.path], self.folder)) if row.path in pictures else row
-            for row in self._held
-        ]
-        append_rows(self.folder, trainer.global_rank, rows)
+        drawn: Mapping[str, Path] = next((each.pictures for each in callbacks if hasattr(each, "pictures")), {})
+        pictures = [os.path.relpath(drawn[row.path], self.folder) if row.path in drawn else "" for row in self._held]
+        rows = [row._replace(picture=picture) for row, picture in zip(self._held, pictures, strict=True)]
+        result_files.append_rows(self.folder, trainer.global_rank, rows)
         self._held = []
         if self.listener is not None:
             self.listener(rows)

@@ -56,9 +56,6 @@ class Surfaces(AnomalibDataModule):
             (anomalib's `get_datamodule` passes the side twice, as height and width.)
         defect_size: Size of the defects in pixels, about the diameter of a hole.
         seed: Seed of the drawing and of random splits.
-
-    Raises:
-        ValueError: If there is no such category, or a size is too small.
     """
 
     categories = tuple(material.replace(" ", "_") for material in MATERIALS)
@@ -97,11 +94,7 @@ class Surfaces(AnomalibDataModule):
         (self.image_size,), self.defect_size, self.drawing_seed = sides, defect_size, seed
 
     def prepare_data(self) -> None:
-        """Draw the category, unless it is there already.
-
-        Raises:
-            ValueError: If its folder was drawn with other parameters, or by something else.
-        """
+        """Draw the category, unless it is there; a ValueError if it was drawn with other parameters, or by something else."""
         folder, sizes = self.root / self.category, {"image_size": self.image_size, "defect_size": self.defect_size}
         parameters = {"version": _VERSION, **sizes, "seed": self.drawing_seed}
         if not folder.exists():

@@ -110,18 +110,8 @@ def _brick(size: int, rng: np.random.Generator) -> Field:
     return brick * shade + (1 - brick) + 0.04 * _noise(size, rng, 1)
 
 
-_TONES = {
-    "stripes": _stripes,
-    "checkerboard": _checkerboard,
-    "dots": _dots,
-    "weave": _weave,
-    "mesh": _mesh,
-    "concrete": _concrete,
-    "wood": _wood,
-    "leather": _leather,
-    "brushed metal": _brushed_metal,
-    "brick": _brick,
-}
+_DRAWN = (_stripes, _checkerboard, _dots, _weave, _mesh, _concrete, _wood, _leather, _brushed_metal, _brick)
+_TONES = {function.__name__.strip("_").replace("_", " "): function for function in _DRAWN}
 
 MATERIALS = tuple(_TONES)
 
