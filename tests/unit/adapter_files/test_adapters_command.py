@@ -171,8 +171,8 @@ def test_the_page_shows_what_it_prints(tmp_path, capsys):
 
 def test_good_photos_that_a_checkpoint_remembers(tmp_path, capsys):
     nothing = Usual(torch.zeros(()), torch.ones(()))
-    memory = TokenMemory([torch.ones(5, 3), torch.ones(7, 3)], torch.ones(2), torch.ones(9, 6), torch.ones(2), photos=4)
+    memory = TokenMemory([torch.ones(5, 3), torch.ones(7, 3)], torch.ones(2), photos=4)
     stored = MemoryState(memory, Fusion(nothing, nothing, nothing, 0.3), torch.zeros(2, 4)).state_dict()
     path = checkpoint(tmp_path / "a.ckpt", {f"scorer_state.{name}": value for name, value in stored.items()})
     adapters(path)
-    assert shown(capsys)["photos"] == "4 of a target: tokens of 3 layers, 5 of 3 values, 7 of 3 values, 9 of 6 values"
+    assert shown(capsys)["photos"] == "4 of a target: tokens of 2 layers, 5 of 3 values, 7 of 3 values"
