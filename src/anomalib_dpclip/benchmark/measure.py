@@ -36,6 +36,9 @@ from anomalib_dpclip.pre_processing.resize import EightBitResize
 if TYPE_CHECKING:
     from anomalib_dpclip.model.lightning_model import DPCLIP
 
+WIDER = 20
+"""Range of a model's scores in ranges of those of the validation; pixels of the latter then have 52,000 bins to differ in."""
+
 LATENCY_SECONDS = 1.0
 """For so long one image is scored again and again."""
 
@@ -85,6 +88,7 @@ def measure(job: Job, device: int | None, adapters: Path | None = None) -> Resul
             engine.fit(model=model, datamodule=datamodule)
             if not is_set(model.post_processor, "image_threshold"):  # the training ended within an epoch
                 engine.validate(model=model, datamodule=datamodule)
+            keep_apart(model.post_processor)
         (metrics,) = engine.test(model=model, datamodule=datamodule)
         images = _images(evaluator, datamodule)
         seconds = timer.time_elapsed("test")
@@ -117,6 +121,17 @@ def measure(job: Job, device: int | None, adapters: Path | None = None) -> Resul
     }
     records = images[list(IMAGE_COLUMNS[1:])].astype(object).where(images.notna(), None).to_dict("records")
     return Result(row, records, shift, str(root_of(datamodule)))
+
+
+def keep_apart(post_processor: Any) -> None:
+    """Let scores beyond those of the validation differ: anomalib clamps them, and of good images alone these are all others.
+
+    Its score is ``(raw - threshold) / (max - min) + 0.5``: in a wider range the order and the decisions are the same.
+    """
+    for kind in ("image", "pixel"):
+        low, high = (getattr(post_processor, f"{kind}_{end}", None) for end in ("min", "max"))
+        if low is not None and high is not None:
+            high.copy_(low + WIDER * (high - low))
 
 
 def _cell(value: float) -> float | None:
