@@ -31,14 +31,10 @@ PHOTOS = 4
 def memory_scorer(model: DPCLIP) -> MemoryScorer:
     """A memory as large as that of `PHOTOS` photos, of tokens by chance."""
     comparison = comparison_of(model)
-    tokens = comparison.encode(torch.zeros(1, 3, *model.image_size), model.model.anchors)[1]
-    separate = [torch.randn(PHOTOS * each.shape[1], each.shape[2]) for each in tokens.separate]
-    joint, spread = None, None
-    if tokens.joint:
-        width = sum(each.shape[2] for each in tokens.joint)
-        joint, spread = torch.randn(PHOTOS * tokens.joint[0].shape[1], width), torch.ones(len(tokens.joint))
+    tokens = comparison.encode(torch.zeros(1, 3, *model.image_size), model.model.anchors).tokens
+    layers = [torch.randn(PHOTOS * each.shape[1], each.shape[2]) for each in tokens]
     nothing = Usual(torch.zeros(()), torch.ones(()))
-    memory = TokenMemory(separate, torch.ones(len(separate)), joint, spread, PHOTOS)
+    memory = TokenMemory(layers, torch.ones(len(layers)), PHOTOS)
     state = MemoryState(memory, Fusion(nothing, nothing, nothing, 1.0), torch.zeros(1, 4))
     return MemoryScorer(comparison, state)
 

@@ -5,7 +5,7 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from inspect import signature
+from inspect import Parameter, signature
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -17,36 +17,32 @@ class Command(NamedTuple):
     """A subcommand.
 
     Attributes:
-        function: The function behind it, ``module:name``, imported only when asked for.
+        function: The function behind it, ``module:name``, imported only when asked for. A required argument that is a list of
+            paths takes one or more; a folder's option that is a keyword in Python ends in an underscore there.
         purpose: What it is for, in a line.
         positional: Whether required arguments are positional, not options.
-        several: Name of a positional argument that takes one value or more.
-        folder: Name of an option, the path of a folder, that is a keyword in Python, where it ends in an underscore.
     """
 
     function: str
     purpose: str
     positional: bool = True
-    several: str | None = None
-    folder: str | None = None
 
 
 COMMANDS = {
-    "predict": Command("app.predict_command:predict", "scores, decisions and pictures of photos", False, several="photos"),
-    "correct": Command(
-        "app.correct_command:correct", "take photos for normal that were called anomalous", False, several="photos"
-    ),
+    "predict": Command("app.predict_command:predict", "scores, decisions and pictures of photos"),
+    "correct": Command("app.correct_command:correct", "take photos for normal that were called anomalous", False),
     "metadata": Command("data.listing.command:metadata", "list a labelled set in a JSON-lines file, or check such a file"),
     "adapters": Command("adapter_files.command:adapters", "show what an adapter file holds, convert it, or share it"),
     "backbones": Command("clip.command:backbones", "list the backbones that fit, their weights, size and licence", False),
-    "threshold": Command("deploy.threshold_command:threshold", "show an exported file and move its thresholds", folder="from"),
+    "threshold": Command("deploy.threshold_command:threshold", "show an exported file and move its thresholds"),
     "benchmark": Command(
         "benchmark.command:benchmark", "compare models over categories and seeds, resuming where it stopped", False
     ),
-    "report": Command("benchmark.report.command:report", "turn benchmark rows into tables and charts", several="files"),
+    "report": Command("benchmark.report.command:report", "turn benchmark rows into tables and charts"),
     "app": Command("app.app_command:app", "try the model on photos in a browser"),
 }
 
+PATHS = (list[Path], Sequence[Path])
 
 FOREIGN = r"(anomalib|lightning|timm|torch)(\.|$)"
 """Modules whose warnings of their own future no user of these commands can do anything about."""
@@ -70,15 +66,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command = COMMANDS[name]
     function = function_of(command)
     parser = ArgumentParser(prog=f"dpclip {name}", description=(function.__doc__ or "").partition("\n")[0])
-    skip: set[str | int] = {name for name in (command.several, f"{command.folder}_") if name}
-    parser.add_function_arguments(function, as_positional=command.positional, skip=skip)
-    if command.several:
-        parser.add_argument(command.several, nargs="+", type=Path)
-    if command.folder:
-        parser.add_argument(f"--{command.folder}", type=Path)
+    parameters = signature(function).parameters.values()
+    several = {each.name for each in parameters if each.annotation in PATHS and each.default is Parameter.empty}
+    keywords = {each.name for each in parameters if each.name.endswith("_")}
+    parser.add_function_arguments(function, as_positional=command.positional, skip={*several, *keywords})
+    for each in several:
+        parser.add_argument(each, nargs="+", type=Path)
+    for each in keywords:
+        option = each.removesuffix("_")
+        parser.add_argument(f"--{option}", dest=each, metavar=option.upper(), type=Path)
     values = parser.instantiate_classes(parser.parse_args(_flags_set(function, rest))).as_dict()
     try:
-        status = function(**{f"{name}_" if name == command.folder else name: value for name, value in values.items()})
+        status = function(**values)
     except BrokenPipeError:  # whoever reads, such as head, has seen enough; Python would complain of it at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 import yaml
-from scripts.arguments_page import arguments_page, arguments_table
+from scripts.arguments_page import arguments_page
 from scripts.batch_flow import BOXES, batch_flow
 from tests.pages import PAGES, README, blocks_of
 from tests.paths import ROOT
 
 from anomalib_dpclip import DPCLIP
 from anomalib_dpclip.cli import COMMANDS, function_of
-from anomalib_dpclip.model.arguments import GROUPS, Training
+from anomalib_dpclip.model.arguments import GROUPS
 
 PACKAGE = ROOT / "src" / "anomalib_dpclip"
 NOTEBOOKS = sorted((ROOT / "examples").glob("*.ipynb"))
@@ -61,39 +61,6 @@ def test_every_page_is_in_the_navigation_the_index_and_the_readme_which_is_short
 
 def test_page_of_arguments_is_what_the_docstrings_say():
     assert text_of("arguments") == arguments_page(), "run `python -m scripts.arguments_page`"
-
-
-def test_table_of_arguments_names_every_argument_and_default():
-    rows = dict(re.findall(r"^\| `(\w+)` \| (.*?) \|", arguments_table(DPCLIP), flags=re.MULTILINE))
-    assert list(rows) == [name for name in inspect.signature(DPCLIP.__init__).parameters if name != "self"]
-    assert rows["k_shot"] == "`0`"
-    assert rows["backbone"] == ""
-    training = dict(re.findall(r"^\| `(\w+)` \| (.*?) \|", arguments_table(Training), flags=re.MULTILINE))
-    assert training["milestones"] == "`16000`, `32000`"
-
-
-class Described:
-    """Of arguments.
-
-    Args:
-        first: Either ``a|b`` or
-            nothing.
-    """
-
-    def __init__(self, first: str | None = None) -> None: ...
-
-
-class Forgotten(Described):
-    __doc__ = Described.__doc__
-
-    def __init__(self, first: int, second: int) -> None: ...
-
-
-def test_table_of_arguments_by_hand():
-    with pytest.raises(LookupError, match=r"Forgotten and its signature differ in \['second'\]"):
-        arguments_table(Forgotten)
-    expected = "| argument | default | what it is |\n| --- | --- | --- |\n| `first` |  | Either `a\\|b` or nothing. |\n"
-    assert arguments_table(Described) == expected
 
 
 def test_picture_of_the_architecture_is_what_its_script_makes():

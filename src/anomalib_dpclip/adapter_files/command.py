@@ -112,7 +112,7 @@ def _description(file: Path, content: AdapterFile) -> dict[str, str]:
 
 def _memory(memory: "dict[str, Tensor]") -> str:
     """What is remembered of photos of a target."""
-    layers = [value for name, value in memory.items() if name.startswith("layer") or name == "joint"]
+    layers = [value for name, value in memory.items() if name.startswith("layer")]
     tokens = ", ".join(f"{len(each):,} of {each.shape[1]} values" for each in layers)
     return f"{int(memory['photos'])} of a target: tokens of {len(layers)} layers, {tokens}"
 

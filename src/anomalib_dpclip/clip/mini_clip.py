@@ -62,22 +62,17 @@ class MiniTokenizer:
             UserWarning: For each word that is not in `VOCABULARY`, once; it counts as ``"object"``.
         """
         sentences = [texts] if isinstance(texts, str) else texts
-        self._warn_of(unknown_words(" ".join(sentences)))
+        for word in unknown_words(" ".join(sentences)):
+            if word not in self._named and len(self._named) < UNKNOWN_WORDS_NAMED:
+                self._named.add(word)
+                message = f"the mini backbone does not know the word {reprlib.repr(word)}: it counts as 'object'"
+                warnings.warn(message, stacklevel=2)
         tokens = torch.zeros(len(sentences), context_length, dtype=torch.long)
         for row, sentence in zip(tokens, sentences, strict=True):
             found = re.findall(r"\w+", sentence.lower())
             words = [self._ids.get(word, self._ids["object"]) for word in found][: context_length - 2]
             row[: len(words) + 2] = torch.tensor([self._ids["<start>"], *words, self._ids["<end>"]])
         return tokens
-
-    def _warn_of(self, unknown: list[str]) -> None:
-        for word in unknown:
-            if len(self._named) == UNKNOWN_WORDS_NAMED or word in self._named:
-                continue
-            self._named.add(word)
-            last = "; further unknown words are not named" if len(self._named) == UNKNOWN_WORDS_NAMED else ""
-            message = f"the mini backbone does not know the word {reprlib.repr(word)}: it counts as 'object'{last}"
-            warnings.warn(message, stacklevel=3)
 
 
 def build_mini_clip(image_size: int = MINI_IMAGE_SIZE) -> "CLIP":

@@ -4,25 +4,25 @@ import logging
 from copy import deepcopy
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from anomalib import TaskType
 from anomalib.data import AnomalibDataModule
 from anomalib.deploy import CompressionType
 from anomalib.models.components.base.export_mixin import ExportMixin
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics import Metric
 
 from anomalib_dpclip.adapter_files.adapter_file import Provenance
 from anomalib_dpclip.adapter_files.read_and_write import tensor_digest
 from anomalib_dpclip.adapter_files.save_and_load import adapter_tensors
-from anomalib_dpclip.deploy.deployed import Deployed, output_names
 from anomalib_dpclip.deploy.metadata import CLASS, RAW_SCORE, SCALES, DeployedClass, Metadata
 from anomalib_dpclip.deploy.onnx_file import finish_exported
 from anomalib_dpclip.deploy.openvino_file import finish_converted, save
 from anomalib_dpclip.deploy.quantisation import compressed, require_quantisable
 from anomalib_dpclip.files.measured_by import package_versions
+from anomalib_dpclip.post_processing.scale import unpacked
 from anomalib_dpclip.pre_processing.compatibility import require_same_resize
 
 OPSET = 18
@@ -30,6 +30,51 @@ OPSET = 18
 
 EXAMPLE_SIDE = 32
 """Height and width of the images that an export is traced with, where the file takes any size; as in anomalib."""
+
+
+class DeployedOutputs(NamedTuple):
+    """What a file gives: as anomalib's `InferenceBatch`, and the raw image score."""
+
+    pred_score: Tensor | None
+    pred_label: Tensor | None
+    anomaly_map: Tensor | None
+    pred_mask: Tensor | None
+    raw_score: Tensor
+
+
+class Deployed(nn.Module):
+    """A model as it is exported: text anchors ``(C, E, 2)`` and scales are tables with a row a class.
+
+    `networks` are the modules that the scorer computes with, so that they are exported.
+    """
+
+    anchors: Tensor
+
+    def __init__(
+        self, pre_processor: nn.Module | None, scorer: Any, networks: list[nn.Module], post_processor: Any, anchors: Tensor
+    ) -> None:
+        super().__init__()
+        self.pre_processor, self.scorer, self.post_processor = pre_processor, scorer, post_processor
+        self.networks = nn.ModuleList(networks)
+        self.register_buffer("anchors", anchors)
+
+    def forward(self, images: Tensor, scales: Tensor, chosen: Tensor | None = None) -> DeployedOutputs:
+        """Score images ``(B, 3, H, W)`` in [0, 1].
+
+        Args:
+            images: The images.
+            scales: A packed `Scale` of each class ``(C, 14)``.
+            chosen: Number of the class that the images show ``(1,)``; without it there is one class.
+        """
+        anchors, packed = (
+            table[0] if chosen is None else table.index_select(0, chosen).squeeze(0) for table in (self.anchors, scales)
+        )
+        images = images if self.pre_processor is None else self.pre_processor(images)
+        raw = self.scorer.score(images, anchors)
+        scale = unpacked(packed)
+        result = self.post_processor.scaled(raw, scale)
+        raw_score = self.post_processor.raw_score(raw, scale)
+        return DeployedOutputs(result.pred_score, result.pred_label, result.anomaly_map, result.pred_mask, raw_score)
 
 
 class DPCLIPExport(ExportMixin):
@@ -155,7 +200,10 @@ class DPCLIPExport(ExportMixin):
         inputs = {"input": images, **self._other_inputs}
         axes = {0: "batch_size"} if input_size else {0: "batch_size", 2: "height", 3: "width"}
         shapes = ({axis: torch.export.Dim(axis_name) for axis, axis_name in axes.items()}, *[None] * len(self._other_inputs))
-        names = {"input_names": list(inputs), "output_names": output_names(self.post_processor)}
+        # Without thresholding there are no labels and masks.
+        labels = set() if self.post_processor.enable_thresholding else {"pred_label", "pred_mask"}
+        outputs = [name for name in DeployedOutputs._fields if name not in labels]
+        names = {"input_names": list(inputs), "output_names": outputs}
         networks = [each for each in (self.model, self.feature_tower, self.region, self.scorer_state) if each is not None]
         device = self.model.anchors.device
         anchors = [self.target.anchors_for(name).to(device) for name in self._classes] or [self.model.anchors]

@@ -77,8 +77,13 @@ def _quantise(model: Any, images: list[np.ndarray], others: Mapping[str, np.ndar
 
     inputs: dict[int | str, np.ndarray] = dict(others.items())
     nodes = [node for node in model.get_ordered_ops() if node.get_type_name() not in {"Constant", "Parameter", "Result"}]
-    kept = sorted({node.get_friendly_name() for node in nodes if not _is_product_with_weights(node)})
-    logger.info("quantising %d products with weights, %d other operations stay as they are", len(nodes) - len(kept), len(kept))
+    products = {
+        node.get_friendly_name()
+        for node in nodes
+        if node.get_type_name() == "MatMul" and any(_is_weight_matrix(node.input_value(side).get_node()) for side in range(2))
+    }
+    kept = sorted({node.get_friendly_name() for node in nodes} - products)
+    logger.info("quantising %d products with weights, %d other operations stay as they are", len(products), len(kept))
     return nncf.quantize(
         model,
         nncf.Dataset(images, lambda image: inputs | {0: image}),
@@ -103,13 +108,8 @@ def normal_images(datamodule: AnomalibDataModule | None) -> list[np.ndarray]:
     return [np.asarray(dataset[int(index)].image)[None] for index in normal[chosen]]
 
 
-def _is_product_with_weights(node: Any) -> bool:
-    """Whether a node multiplies tokens by a matrix of weights; a product with one direction, a similarity, is none."""
-    return node.get_type_name() == "MatMul" and any(_is_weight_matrix(node.input_value(side)) for side in range(2))
-
-
-def _is_weight_matrix(value: Any) -> bool:
-    node = value.get_node()
+def _is_weight_matrix(node: Any) -> bool:
+    """Whether a node gives a matrix of weights; one direction, by which a similarity is a product, is none."""
     while node.get_type_name() in {"Convert", "Transpose", "Reshape"}:
         node = node.input_value(0).get_node()
     return node.get_type_name() == "Constant" and min(node.get_output_shape(0), default=0) > 1

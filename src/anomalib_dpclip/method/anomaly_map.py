@@ -6,7 +6,7 @@ between industrial and medical images.
 """
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -20,14 +20,8 @@ Detection = Literal["projector", "class_token"]
 """What the image score knows beside the map: the detection projector's feature, as published, or the class token."""
 
 
-class Blur(NamedTuple):
-    """Gaussian smoothing of a map on the token grid, reflected at the border."""
-
-    kernel_size: int
-    sigma: float
-
-
-BLUR: dict[Domain, Blur] = {"industrial": Blur(7, 1.0), "medical": Blur(9, 1.5)}
+BLUR: dict[Domain, tuple[int, float]] = {"industrial": (7, 1.0), "medical": (9, 1.5)}
+"""Kernel size and sigma of the Gaussian blur on the token grid."""
 
 TEMPERATURE = 100.0
 """Factor on the cosine similarities inside the segmentation softmax (CLIP's learned logit scale at its limit)."""
@@ -61,9 +55,9 @@ def tap_average(taps: Sequence[Tensor], anchors: Tensor, grid: tuple[int, int]) 
 
 def blur_grid(difference: Tensor, domain: Domain) -> Tensor:
     """Gaussian blur of differences ``(B, rows, columns)`` on the token grid, reflected at the border."""
-    blur = BLUR[domain]
+    kernel_size, sigma = BLUR[domain]
     with full_precision(difference):
-        return gaussian_blur(difference.unsqueeze(1), [blur.kernel_size] * 2, [blur.sigma] * 2).squeeze(1)
+        return gaussian_blur(difference.unsqueeze(1), [kernel_size] * 2, [sigma] * 2).squeeze(1)
 
 
 def resize_map(values: Tensor, image_size: tuple[int, int]) -> Tensor:

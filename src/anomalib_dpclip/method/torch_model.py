@@ -142,13 +142,16 @@ class DPCLIPModel(nn.Module):
 
     @domain.setter
     def domain(self, domain: Domain) -> None:
+        self._check_domain(domain)
+        self._domain = domain
+
+    def _check_domain(self, domain: Domain) -> None:
         if domain not in get_args(Domain):
             raise ValueError(f"domain must be one of {', '.join(get_args(Domain))}, not {domain!r}")
-        radius = BLUR[domain].kernel_size // 2
+        radius = BLUR[domain][0] // 2
         if min(self.backbone.grid) <= radius:
             side = (radius + 1) * self.backbone.patch_size
             raise ValueError(f"image_size must be at least {side} for the {domain} blur on {self.backbone.grid} tokens")
-        self._domain = domain
 
     def initial_adapters(self, seed: int) -> dict[str, Tensor]:
         """Tensors of adapters and projectors by their names, as the constructor has them after ``torch.manual_seed(seed)``."""

@@ -32,19 +32,13 @@ class UnadaptedCLIP(DPCLIPModel):
         if not self.backbone.places_patches:
             logger.warning("this backbone pools by attention: without adapters its anomaly map says nothing")
 
-    @property
-    def domain(self) -> Domain:
-        """See `DPCLIPModel.domain`."""
-        return self._domain
-
-    @domain.setter
-    def domain(self, domain: Domain) -> None:
+    def _check_domain(self, domain: Domain) -> None:
         if domain == "medical" and not self.backbone.places_patches:
             raise ValueError(
                 "weights='clip' has no anomaly map on a backbone that pools by attention, and a medical image score is the "
                 "map's peak: train adapters, or choose another backbone"
             )
-        DPCLIPModel.domain.fset(self, domain)  # type: ignore[attr-defined]
+        super()._check_domain(domain)
 
     def features(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
         """Patches ``(B, L, E)`` and images ``(B, E)`` in the joint space, unit vectors."""

@@ -129,7 +129,7 @@ class MemoryOptions:
         text_weight: Weight of the text beside the distances, both standardised. Default: as learned with the adapters, else 1.
         tokens: Most tokens of a layer that the memory keeps; of more, so many are chosen.
         weights: Local file of `memory_backbone`'s weights.
-        image_size: Side of `memory_backbone`'s images in pixels. Default: as it was trained (``efficientnet_lite0``: 384).
+        image_size: Side of `memory_backbone`'s images in pixels. Default: 512 where maps shrink with depth, else as trained.
         layers: Depths of the feature maps of `memory_backbone`, as shares of its stages or blocks in (0, 1].
     """
 

@@ -155,7 +155,7 @@ def stored_memory(module: Any, state: Mapping[str, Any]) -> MemoryScorer | None:
         return None
     nothing = Usual(torch.zeros(()), torch.ones(()))
     fusion = Fusion(nothing, nothing, nothing, float(state["scorer_state.fusion.text_weight"]))
-    memory = TokenMemory(layers, stored["spread"], stored.get("joint"), stored.get("joint_spread"))
+    memory = TokenMemory(layers, stored["spread"])
     scores = torch.zeros_like(state["scorer_state.scores"])
     return MemoryScorer(comparison_of(module), MemoryState(memory, fusion, scores), is_stored=True)
 

@@ -77,6 +77,8 @@ class ExportableResize(v2.Transform):
 
 def resize_bilinear(images: Tensor, size: tuple[int, int]) -> Tensor:
     """Resize images or feature maps ``(..., H, W)`` with antialiasing, by two matrix products, see `ExportableResize`."""
+    if tuple(images.shape[-2:]) == size:
+        return images
     rows, columns = _weights_of(images, size, bilinear_weights)
     with full_precision(images):
         return rows @ (images @ columns.T)

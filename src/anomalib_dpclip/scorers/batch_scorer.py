@@ -7,8 +7,7 @@ chance, is what all are compared with: what a batch takes grows with its size, n
 import logging
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from anomalib.data import ImageBatch, InferenceBatch
@@ -19,11 +18,10 @@ from tqdm.auto import tqdm
 from anomalib_dpclip.files.precision import full_precision
 from anomalib_dpclip.post_processing.calibration_statistics import UNKNOWN_LABEL, ImageStatistics
 from anomalib_dpclip.post_processing.unlabelled import mostly_anomalous
-from anomalib_dpclip.scorers.comparison import Comparison
-from anomalib_dpclip.scorers.fusion import Fusion, usual
-from anomalib_dpclip.scorers.memory_scorer import Distances, MemoryState, joined, sparse_numbers, spread_of
+from anomalib_dpclip.scorers.comparison import Comparison, Encoded, Evidence
+from anomalib_dpclip.scorers.fusion import Fusion
+from anomalib_dpclip.scorers.memory_scorer import MemoryState, sparse_numbers, spread_of
 from anomalib_dpclip.scorers.scorer import Scorer
-from anomalib_dpclip.scorers.token_source import Tokens
 
 logger = logging.getLogger(__name__)
 
@@ -40,28 +38,22 @@ Ready = Callable[[ImageBatch], tuple[Tensor, Tensor]]
 """From a batch as a loader gives it to what scorers take: normalised images ``(B, 3, H, W)`` and their anchors."""
 
 
-@dataclass
-class Panel:
+class Panel(NamedTuple):
     """Images that a batch is compared with, and what is known of themselves.
 
     Attributes:
-        keys: Tokens that others are compared with ``(N, L', C)``, in half precision, one tensor a layer; the last one is of all
-            layers together, where there are such tokens.
-        spread: Mean distance of tokens from their mean at each separate layer ``(T,)``.
-        joint_spread: The same of the joint layers; ``None`` for none.
+        keys: Tokens that others are compared with ``(N, L', C)``, in half precision, one tensor a layer.
+        spread: Mean distance of tokens from their mean at each layer ``(T,)``.
         number: Each image's number, by its path.
-        margin: The text's margins ``(N, rows, columns)``.
-        score: Detection scores ``(N,)``.
-        distance: Distances to the rest of the panel, and to good images where there are any, ``(N, rows, columns)``.
+        evidence: What is found of the images, compared with the rest of the panel, and with good images where there are any.
+        fusion: How it is fused.
     """
 
     keys: list[Tensor]
     spread: Tensor
-    joint_spread: Tensor | None
     number: dict[str, int]
-    margin: Tensor
-    score: Tensor
-    distance: Tensor
+    evidence: Evidence
+    fusion: Fusion
 
 
 class BatchScorer(Scorer):
@@ -84,7 +76,6 @@ class BatchScorer(Scorer):
         self.state: MemoryState | None = memory
         self.text_weight = text_weight
         self._panel: Panel | None = None
-        self._fusion: Fusion | None = None
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -97,9 +88,7 @@ class BatchScorer(Scorer):
         self._panel = self._see(panel_loader(loaders, self.seed))
         if self._panel is None:
             logger.warning("a lot of less than two images cannot be compared with itself: its images are scored without it")
-            return
-        self._fusion = self._fuse(self._panel)
-        if mostly_anomalous(self.image_statistics().map_max):
+        elif mostly_anomalous(self.image_statistics().map_max):
             logger.warning(
                 "more than half of this lot looks unlike the rest, and a lot is judged by what most of its images look like. "
                 "If most are damaged, give some good photos with --model.few_shot_source"
@@ -116,109 +105,78 @@ class BatchScorer(Scorer):
         Raises:
             RuntimeError: Before `prepare`.
         """
-        panel, fusion = self._panel, self._fusion
-        if panel is None or fusion is None:
+        panel = self._panel
+        if panel is None:
             raise RuntimeError("a batch is scored after it has been seen: prepare the scorer with its loaders first")
         numbers = [panel.number.get(str(path)) for path in paths or [None] * len(images)]  # type: ignore[list-item]
         if None not in numbers:  # all have been seen already
-            margin, score, distance = panel.margin[numbers], panel.score[numbers], panel.distance[numbers]
-        else:
-            evidence, tokens = self.comparison.encode(images, anchors)
-            margin, score = self.comparison.margin(evidence), evidence.score
-            mutual = self._mutual(self._compared(tokens, panel.joint_spread), panel.keys, numbers)
-            distance = self._combined(mutual, panel.spread, None if self.state is None else self.state.memory(tokens))
-        return self.comparison.predict(fusion, margin, score, distance)
+            return self.comparison.predict(panel.fusion, panel.evidence.of(numbers))  # type: ignore[arg-type]
+        tokens, margin, score = self.comparison.encode(images, anchors)
+        distance = self._distance(self._projected(tokens), panel.keys, panel.spread, numbers)
+        if self.state is not None:
+            distance = (distance + self.comparison.combined(self.state.memory(tokens))) / 2
+        return self.comparison.predict(panel.fusion, Evidence(margin, score, distance))
 
     def image_statistics(self) -> ImageStatistics:
         """Scores of the panel's images; few maps are in memory at a time."""
-        panel, fusion = self._panel, self._fusion
-        if panel is None or fusion is None:
+        panel = self._panel
+        if panel is None:
             return ImageStatistics(*torch.empty(4, 0))
-        parts: list[tuple[Tensor, Tensor, Tensor]] = []
-        scored = self.comparison.text.region.scored
-        for margin, score, distance in zip(panel.margin.split(8), panel.score.split(8), panel.distance.split(8), strict=True):
-            raw = self.comparison.predict(fusion, margin, score, distance)
-            values = raw.anomaly_map.flatten(1) if scored is None else raw.anomaly_map[:, scored]
-            lowest, highest = values.aminmax(dim=1)
-            parts.append((lowest, highest, raw.pred_score))
-        lowest, highest, scores = (torch.cat(values).cpu() for values in zip(*parts, strict=True))
-        return ImageStatistics(lowest, highest, scores, torch.full_like(highest, UNKNOWN_LABEL))
+        parts = torch.arange(len(panel.number)).split(8)
+        rows = [self.comparison.image_rows(panel.fusion, panel.evidence.of(part), UNKNOWN_LABEL) for part in parts]
+        return ImageStatistics(*torch.cat(rows).cpu().unbind(1))
 
     def _see(self, loader: DataLoader) -> Panel | None:
         """The panel, whose images are compared with each other; ``None`` if it has less than two."""
         paths: list[str] = []
-        seen: list[tuple[Tensor, Tensor, Tokens]] = []
+        seen: list[Encoded] = []
         to_memory: list[Tensor] = []
         for batch in tqdm(loader, desc="Seeing the lot", leave=False):
             if not batch.image_path:
                 continue
-            evidence, found = self.comparison.encode(*self.ready(batch))
-            halved = Tokens([each.half() for each in found.separate], [each.half() for each in found.joint])
-            seen.append((self.comparison.margin(evidence), evidence.score, halved))
+            found = self.comparison.encode(*self.ready(batch))
+            seen.append(found._replace(tokens=[each.half() for each in found.tokens]))
             if self.state is not None:
-                to_memory.append(self.comparison.combined(*self.state.memory(found)))
+                to_memory.append(self.comparison.combined(self.state.memory(found.tokens)))
             paths += [str(path) for path in batch.image_path]
         if len(paths) < 2:
             return None
-        with full_precision(seen[0][0]):  # autocast joins no half-precision tokens on a CPU
+        with full_precision(seen[0].tokens[0]):  # autocast joins no half-precision tokens on a CPU
             return self._panel_of(paths, seen, to_memory)
 
-    def _panel_of(self, paths: list[str], seen: list[tuple[Tensor, Tensor, Tokens]], to_memory: list[Tensor]) -> Panel:
-        """The panel of images whose margins, scores and tokens, and distances to good images, have been found."""
-        margin, score = torch.cat([part[0] for part in seen]), torch.cat([part[1] for part in seen])
-        tokens = Tokens(
-            [torch.cat(layers) for layers in zip(*(part[2].separate for part in seen), strict=True)],
-            [torch.cat(layers) for layers in zip(*(part[2].joint for part in seen), strict=True)],
-        )
-        spread = torch.stack([spread_of(layer) for layer in tokens.separate])
-        joint_spread = torch.stack([spread_of(layer) for layer in tokens.joint]) if tokens.joint else None
-        compared = self._compared(tokens, joint_spread)
-        keys = [layer[:, self._sparse(number)] for number, layer in enumerate(compared)]
-        mutual = self._mutual(compared, keys, range(len(paths)))
-        distance = self._combined(mutual, spread, None)
-        if to_memory:
+    def _panel_of(self, paths: list[str], seen: list[Encoded], to_memory: list[Tensor]) -> Panel:
+        """The panel of images that have been encoded, and whose distances to good images have been found."""
+        layers = [torch.cat(layer) for layer in zip(*(each.tokens for each in seen), strict=True)]
+        spread = torch.stack([spread_of(layer) for layer in layers])
+        layers = self._projected(layers)
+        keys = [layer[:, self._kept(grid)] for layer, grid in zip(layers, self.comparison.source.grids, strict=True)]
+        distance = self._distance(layers, keys, spread, range(len(paths)))
+        if to_memory:  # good images count as much as the batch
             distance = (distance + torch.cat(to_memory)) / 2
-        numbers = {path: number for number, path in enumerate(paths)}
-        return Panel(keys, spread, joint_spread, numbers, margin, score, distance)
+        margin, score = (torch.cat(parts) for parts in zip(*(each[1:] for each in seen), strict=True))
+        evidence = Evidence(margin, score, distance)
+        # The half of the panel that looks most normal says what is usual.
+        finest = self.comparison.text.region.token_numbers(self.comparison.grid).to(distance.device)
+        normal = distance.flatten(1)[:, finest].amax(1).argsort()[: max(1, len(distance) // 2)]
+        fusion = self.comparison.fusion([evidence.of(normal)], self.text_weight)
+        return Panel(keys, spread, {path: number for number, path in enumerate(paths)}, evidence, fusion)
 
-    def _compared(self, tokens: Tokens, joint_spread: Tensor | None) -> list[Tensor]:
-        """What is compared ``(B, L, C)``, in half precision: the tokens of each layer, and those of all layers together."""
-        layers: list[Tensor] = [*tokens.separate]
-        if joint_spread is not None:
-            layers.append(joined(tokens.joint, joint_spread))
-        return [self._projected(layer).half() for layer in layers]
+    def _projected(self, layers: Sequence[Tensor]) -> list[Tensor]:
+        """Tokens ``(B, L, C)`` as they are compared: in half precision, wide ones projected."""
+        projections = [random_projection(layer.shape[-1], self.seed) for layer in layers]
+        return [
+            (layer if projection is None else layer.float() @ projection.to(layer.device)).half()
+            for layer, projection in zip(layers, projections, strict=True)
+        ]
 
-    def _projected(self, tokens: Tensor) -> Tensor:
-        projection = random_projection(tokens.shape[-1], self.seed)
-        return tokens if projection is None else tokens.float() @ projection.to(tokens.device)
-
-    def _grid(self, layer: int) -> tuple[int, int]:
-        """Rows and columns of what is compared; the joint tokens are on the finest grid."""
-        grids = self.comparison.source.grids
-        return grids[layer] if layer < len(grids) else grids[0]
-
-    def _sparse(self, layer: int) -> Tensor:
+    def _kept(self, grid: tuple[int, int]) -> Tensor:
         """Numbers of the tokens of a panel's image that others are compared with."""
-        grid = self._grid(layer)
         return sparse_numbers(self.comparison.text.region.token_numbers(grid), grid)
 
-    def _mutual(self, layers: Sequence[Tensor], keys: Sequence[Tensor], own: Sequence[int | None]) -> list[Tensor]:
-        """`mutual_distances` ``(B, L)``, one tensor of what is compared."""
-        return [mutual_distances(tokens, others, own) for tokens, others in zip(layers, keys, strict=True)]
-
-    def _combined(self, mutual: Sequence[Tensor], spread: Tensor, to_memory: Distances | None) -> Tensor:
-        """Distances as maps: those to good images count as much as those to the batch, where there are any."""
-        separate = [each / scale for each, scale in zip(mutual, spread, strict=False)]  # the joint ones are in units already
-        distance = self.comparison.combined(separate, mutual[-1] if len(mutual) > len(spread) else None)
-        return distance if to_memory is None else (distance + self.comparison.combined(*to_memory)) / 2
-
-    def _fuse(self, panel: Panel) -> Fusion:
-        """What is usual of the half of the panel that looks most normal."""
-        finest = self.comparison.text.region.token_numbers(self.comparison.grid).to(panel.score.device)
-        distance = panel.distance.flatten(1)[:, finest]
-        normal = distance.amax(1).argsort()[: max(1, len(distance) // 2)]
-        margins = panel.margin[normal].flatten(1)[:, finest]
-        return Fusion(usual(margins), usual(distance[normal]), usual(panel.score[normal]), self.text_weight)
+    def _distance(self, layers: Sequence[Tensor], keys: Sequence[Tensor], spread: Tensor, own: Sequence[int | None]) -> Tensor:
+        """Distances to the panel ``(B, rows, columns)``, see `mutual_distances`."""
+        parts = zip(layers, keys, spread, strict=True)
+        return self.comparison.combined([mutual_distances(tokens, others, own) / scale for tokens, others, scale in parts])
 
 
 def random_projection(width: int, seed: int) -> Tensor | None:

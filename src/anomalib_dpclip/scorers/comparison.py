@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from anomalib.data import InferenceBatch
@@ -11,10 +11,42 @@ from torch.nn import functional
 from torchvision.transforms.v2.functional import gaussian_blur
 
 from anomalib_dpclip.files.precision import full_precision
-from anomalib_dpclip.method.torch_model import TextEvidence
-from anomalib_dpclip.scorers.fusion import Fusion, unit_interval
+from anomalib_dpclip.scorers.fusion import Fusion, unit_interval, usual
 from anomalib_dpclip.scorers.text_scorer import TextScorer
-from anomalib_dpclip.scorers.token_source import OwnTokens, Tokens, TokenSource
+from anomalib_dpclip.scorers.token_source import TokenSource
+
+
+class Encoded(NamedTuple):
+    """What is found of images before they are compared.
+
+    Attributes:
+        tokens: Tokens ``(B, L, C)``, one tensor a layer.
+        margin: The text's margins, blurred, on the finest grid ``(B, rows, columns)``; ``None`` where they count nothing.
+        score: Detection scores ``(B,)``; ``None`` where they count nothing.
+    """
+
+    tokens: list[Tensor]
+    margin: Tensor | None
+    score: Tensor | None
+
+
+class Evidence(NamedTuple):
+    """What tells normal from anomalous, before it is fused.
+
+    Attributes:
+        margin: As in `Encoded`.
+        score: As in `Encoded`.
+        distance: Distances on the finest grid ``(B, rows, columns)``.
+    """
+
+    margin: Tensor | None
+    score: Tensor | None
+    distance: Tensor
+
+    def of(self, numbers: Sequence[int] | Tensor | slice) -> "Evidence":
+        """That of some of the images."""
+        known: list[Any] = [None if each is None else each[numbers] for each in self]
+        return Evidence(*known)
 
 
 class Comparison:
@@ -23,68 +55,70 @@ class Comparison:
     Args:
         text: Scores by the text.
         source: Where the tokens that are compared come from.
+
+    Attributes:
+        grid: Rows and columns of the finest tokens.
     """
 
     def __init__(self, text: TextScorer, source: TokenSource) -> None:
         self.text, self.source = text, source
+        self.grid = max(source.grids)
 
-    def encode(self, images: Tensor, anchors: Tensor) -> tuple[TextEvidence, Tokens]:
-        """What the text says, and the tokens to compare.
+    def encode(self, images: Tensor, anchors: Tensor, *, with_text: bool = True) -> Encoded:
+        """Tokens to compare, and what the text says.
 
         Args:
             images: Normalised images ``(B, 3, H, W)`` of the scorer's size.
             anchors: Text anchors.
+            with_text: Whether the text counts: without it the backbone need not run where a second network gives the tokens.
         """
         painted = self.text.region.paint_over(images)
+        if not with_text and not self.source.needs_text:
+            return Encoded(self.source.tokens(painted, None), None, None)
         evidence = self.text.evidence(painted, anchors)
-        return evidence, self.source.tokens(painted, evidence)
+        margin = _resized(self.text.blurred(evidence.margin), self.grid)
+        return Encoded(self.source.tokens(painted, evidence), margin, evidence.score)
 
-    def tokens_alone(self, images: Tensor) -> Tokens | None:
-        """The tokens to compare, where a second network gives them without the backbone; else ``None``."""
-        painted = self.text.region.paint_over(images)
-        return None if isinstance(self.source, OwnTokens) else self.source.tokens(painted, None)
+    def combined(self, distances: Sequence[Tensor]) -> Tensor:
+        """Distances ``(B, L)``, one tensor a layer, as their weighted sum on the finest grid ``(B, rows, columns)``."""
+        maps = [
+            weight * _resized(each.unflatten(-1, grid), self.grid)
+            for each, grid, weight in zip(distances, self.source.grids, self.source.weights, strict=True)
+        ]
+        return torch.stack(maps).sum(dim=0)
 
-    @property
-    def grid(self) -> tuple[int, int]:
-        """Rows and columns of the finest tokens."""
-        return self.source.grids[0]
-
-    def combined(self, separate: Sequence[Tensor], joint: Tensor | None) -> Tensor:
-        """Distances on the finest grid ``(B, rows, columns)``: the mean of the layers', and the joint ones as much again.
-
-        Args:
-            separate: Distances ``(B, L)``, one tensor a layer.
-            joint: Distances ``(B, L)`` of all layers together, on the finest grid; ``None`` for none.
-        """
-        grids = zip(separate, self.source.grids, strict=True)
-        mean = torch.stack([_resized(each.unflatten(-1, grid), self.grid) for each, grid in grids]).mean(dim=0)
-        return mean if joint is None else mean + joint.unflatten(-1, self.grid)
-
-    def margin(self, evidence: TextEvidence) -> Tensor:
-        """The text's margins, blurred, on the grid of the distances ``(B, rows, columns)``."""
-        blurred = self.text.blurred(evidence.margin)
-        return _resized(blurred, self.grid)
-
-    def predict(self, fusion: Fusion, margin: Tensor | None, score: Tensor | None, distance: Tensor) -> InferenceBatch:
-        """Maps and image scores of what was found.
-
-        Args:
-            fusion: How it is fused.
-            margin: The text's margins, as `margin` gives them; ``None`` where they count nothing.
-            score: Detection scores ``(B,)``; ``None`` where they count nothing.
-            distance: Distances as `combined` gives them.
-        """
-        evidence = fusion.map_evidence(margin, distance)
+    def predict(self, fusion: Fusion, found: Evidence) -> InferenceBatch:
+        """Maps and image scores of what was found, as `Scorer.score` gives them."""
+        evidence = fusion.map_evidence(found.margin, found.distance)
         region = self.text.region
-        tokens: Any = region.tokens(self.grid)
+        tokens = region.tokens(self.grid)
         if tokens is not None:
             evidence = torch.where(tokens, evidence, evidence.amin(dim=(-2, -1), keepdim=True))
         # The class token sees the whole image; the detection projector adds nothing where the target is known.
-        known = score if self.text.model.detection == "class_token" else None
-        image = unit_interval(fusion.image_evidence(evidence, known))
+        score = found.score if self.text.model.detection == "class_token" else None
+        image = unit_interval(fusion.image_evidence(evidence, score))
         smooth = region.smooth(unit_interval(evidence), self._blur).unsqueeze(1)
         maps = functional.interpolate(smooth, self.text.image_size, mode="bilinear", align_corners=False).squeeze(1)
         return InferenceBatch(anomaly_map=region.hide(maps), pred_score=image)
+
+    def fusion(self, normal: Sequence[Evidence], text_weight: float) -> Fusion:
+        """How evidence is fused, given that of normal images: in units of what is usual there, where it is scored.
+
+        Args:
+            normal: At least one batch.
+            text_weight: Weight of the text beside the distance.
+        """
+        margin, score, distance = (torch.cat(each) for each in zip(*normal, strict=True))
+        kept = self.text.region.token_numbers(self.grid).to(distance.device)
+        return Fusion(usual(margin.flatten(1)[:, kept]), usual(distance.flatten(1)[:, kept]), usual(score), text_weight)
+
+    def image_rows(self, fusion: Fusion, found: Evidence, label: int) -> Tensor:
+        """Rows of `ImageStatistics` ``(B, 4)`` of images of one label."""
+        scored = self.text.region.scored
+        raw = self.predict(fusion, found)
+        maps, score = torch.as_tensor(raw.anomaly_map), torch.as_tensor(raw.pred_score)
+        values = maps.flatten(1) if scored is None else maps[:, scored]
+        return torch.stack([*values.aminmax(dim=1), score, torch.full_like(score, label)], dim=1)
 
     def _blur(self, values: Tensor) -> Tensor:
         sigma = self.source.blur_sigma

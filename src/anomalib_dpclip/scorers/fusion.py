@@ -14,7 +14,7 @@ from anomalib_dpclip.post_processing.unlabelled import GAUSSIAN_MAD
 MIN_DEVIATION = 1e-6
 """Least spread of an evidence: good images that are all alike have none."""
 
-TOP_SHARE = 0.005
+TOP_SHARE = 0.002
 """Share of an image's tokens, the highest, whose mean stands beside the map's peak in the image score."""
 
 SATURATION = 20.0

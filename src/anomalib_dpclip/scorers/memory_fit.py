@@ -1,7 +1,6 @@
 """From good images of the target to a memory of them, and what scores new good and damaged images will have."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
 
 import torch
 from anomalib.data.utils.generators import PerlinAnomalyGenerator
@@ -9,10 +8,8 @@ from torch import Tensor
 
 from anomalib_dpclip.files.precision import full_precision
 from anomalib_dpclip.files.seeded import seeded
-from anomalib_dpclip.scorers.comparison import Comparison
-from anomalib_dpclip.scorers.fusion import Fusion, usual
-from anomalib_dpclip.scorers.memory_scorer import MemoryScorer, MemoryState, TokenMemory, joined, sparse_numbers, spread_of
-from anomalib_dpclip.scorers.token_source import Tokens
+from anomalib_dpclip.scorers.comparison import Comparison, Encoded, Evidence
+from anomalib_dpclip.scorers.memory_scorer import MemoryScorer, MemoryState, TokenMemory, sparse_numbers, spread_of
 
 MEMORY_TOKENS = 20_000
 """Most tokens that a memory keeps of each layer."""
@@ -22,20 +19,6 @@ SCORED_IMAGES = 16
 
 DEFECTS = 2
 """Synthetic defects put into each scored image."""
-
-
-class Encoded(NamedTuple):
-    """What is kept of images.
-
-    Attributes:
-        tokens: Their tokens, in half precision.
-        margin: The text's margins on the finest grid ``(K, rows, columns)``.
-        score: Detection scores ``(K,)``.
-    """
-
-    tokens: Tokens
-    margin: Tensor
-    score: Tensor
 
 
 class MemoryFit:
@@ -64,24 +47,17 @@ class MemoryFit:
             text_weight: Weight of the text beside the distance.
         """
         # Of each image as many tokens: what is kept is bounded, however many images there are.
-        keys = [self._keys(each, self.limit // len(images)) for each in self._encoded(images)]
-        memory = self._memory(keys)
+        keys = [self._keys(each.tokens, self.limit // len(images)) for each in self._encoded(images)]
         scored = list(self._encoded(images[:SCORED_IMAGES]))
         others = [self._memory(self._others(keys, index, images)) for index in range(len(scored))]
-        normal = torch.cat([self._distance(known, each) for known, each in zip(others, scored, strict=True)])
-        finest = self._kept(self.comparison.grid)
-        fusion = Fusion(
-            usual(torch.cat([each.margin for each in scored]).flatten(1)[:, finest]),
-            usual(normal.flatten(1)[:, finest]),
-            usual(torch.cat([each.score for each in scored])),
-            text_weight,
-        )
-        rows = [self._row(fusion, each, distance, 0) for each, distance in zip(scored, normal.split(1), strict=True)]
+        normal = [self._evidence(each, known) for each, known in zip(scored, others, strict=True)]
+        fusion = self.comparison.fusion(normal, text_weight)
+        rows = [self.comparison.image_rows(fusion, each, 0) for each in normal]
         damaged, masks = damage(images[:SCORED_IMAGES], self.seed)
         for index, (each, shown) in enumerate(zip(self._encoded(damaged), self._shown(masks), strict=True)):
             if shown:
-                rows.append(self._row(fusion, each, self._distance(others[index % len(scored)], each), 1))
-        return MemoryScorer(self.comparison, MemoryState(memory, fusion, torch.cat(rows)))
+                rows.append(self.comparison.image_rows(fusion, self._evidence(each, others[index % len(scored)]), 1))
+        return MemoryScorer(self.comparison, MemoryState(self._memory(keys), fusion, torch.cat(rows)))
 
     @torch.no_grad()
     def extend(self, state: MemoryState, images: Tensor) -> MemoryScorer:
@@ -94,70 +70,40 @@ class MemoryFit:
             state: The memory, and how it is fused, which stays.
             images: As in `fit`.
         """
-        keys = [self._keys(each, self.limit) for each in self._encoded(images)]
+        keys = [self._keys(each.tokens, self.limit) for each in self._encoded(images)]
         return MemoryScorer(self.comparison, MemoryState(self._memory(keys, state.memory), state.fusion, state.scores))
 
     def _encoded(self, images: Tensor) -> Iterator[Encoded]:
-        """Images one after another."""
+        """Images one after another, their tokens in half precision."""
         for image in images.split(1):
-            seen = self.normalize(image.to(self.anchors.device).float() / 255)
-            evidence, tokens = self.comparison.encode(seen, self.anchors)
-            halved = Tokens([each.half() for each in tokens.separate], [each.half() for each in tokens.joint])
-            yield Encoded(halved, self.comparison.margin(evidence), evidence.score)
+            seen = self.comparison.encode(self.normalize(image.to(self.anchors.device).float() / 255), self.anchors)
+            yield seen._replace(tokens=[each.half() for each in seen.tokens])
 
-    def _kept(self, grid: tuple[int, int]) -> Tensor:
-        """Numbers of the tokens that are scored: of others nothing is remembered."""
-        return self.comparison.text.region.token_numbers(grid).to(self.anchors.device)
+    def _evidence(self, seen: Encoded, memory: TokenMemory) -> Evidence:
+        return Evidence(seen.margin, seen.score, self.comparison.combined(memory(seen.tokens)))
 
-    def _keys(self, encoded: Encoded, limit: int) -> Tokens:
-        """Tokens ``(M, C)`` of an image that a memory keeps, no more of a layer than the limit."""
-        grids, tokens = self.comparison.source.grids, encoded.tokens
-        separate = [self._chosen(layer[0], grid, limit) for layer, grid in zip(tokens.separate, grids, strict=True)]
-        return Tokens(separate, [self._chosen(layer[0], grids[0], limit) for layer in tokens.joint])
+    def _keys(self, tokens: Sequence[Tensor], limit: int) -> list[Tensor]:
+        """Tokens ``(M, C)`` of an image that a memory keeps, no more of a layer than the limit; none of what is not scored."""
+        region, grids = self.comparison.text.region, self.comparison.source.grids
+        numbers = [sparse_numbers(region.token_numbers(grid), grid).to(self.anchors.device) for grid in grids]
+        return [thinned(layer[0, kept], max(limit, 1), self.seed) for layer, kept in zip(tokens, numbers, strict=True)]
 
-    def _chosen(self, tokens: Tensor, grid: tuple[int, int], limit: int) -> Tensor:
-        return thinned(tokens[sparse_numbers(self._kept(grid), grid)], max(limit, 1), self.seed)
-
-    def _memory(self, keys: Sequence[Tokens], known: TokenMemory | None = None) -> TokenMemory:
+    def _memory(self, keys: Sequence[list[Tensor]], known: TokenMemory | None = None) -> TokenMemory:
         """A memory of the tokens of images, which join one that is known."""
         with full_precision(self.anchors):  # autocast joins no half-precision tokens on a CPU
-            separate = [torch.cat(layers) for layers in zip(*(each.separate for each in keys), strict=True)]
-            joint = [torch.cat(layers) for layers in zip(*(each.joint for each in keys), strict=True)]
-            if known is None:
-                spread = torch.stack([spread_of(layer) for layer in separate])
-                joint_spread = torch.stack([spread_of(layer) for layer in joint]) if joint else None
-            else:
-                spread, joint_spread = known.spread, known.joint_spread
-                separate = [torch.cat(pair) for pair in zip(known.layers, separate, strict=True)]
-            together = None if joint_spread is None else joined(joint, joint_spread).half()
-            if known is not None and known.joint is not None and together is not None:
-                together = torch.cat([known.joint, together])
-            return TokenMemory(
-                [thinned(layer, self.limit, self.seed) for layer in separate],
-                spread,
-                None if together is None else thinned(together, self.limit, self.seed),
-                joint_spread,
-                len(keys) + (0 if known is None else int(known.photos)),
-            )
+            layers = [torch.cat(layer) for layer in zip(*keys, strict=True)]
+            spread, photos = torch.stack([spread_of(layer) for layer in layers]), len(keys)
+            if known is not None:
+                layers = [torch.cat(pair) for pair in zip(known.layers, layers, strict=True)]
+                spread, photos = known.spread, photos + int(known.photos)
+            return TokenMemory([thinned(layer, self.limit, self.seed) for layer in layers], spread, photos)
 
-    def _others(self, keys: Sequence[Tokens], index: int, images: Tensor) -> list[Tokens]:
+    def _others(self, keys: Sequence[list[Tensor]], index: int, images: Tensor) -> list[list[Tensor]]:
         """Tokens of all images but one; of a single image those of its mirror images stand in for the others'."""
         if len(keys) > 1:
             return [*keys[:index], *keys[index + 1 :]]
         mirrored = torch.cat([images.flip(-1), images.flip(-2), images.flip(-1, -2)])
-        return [self._keys(each, self.limit) for each in self._encoded(mirrored)]
-
-    def _distance(self, memory: TokenMemory, encoded: Encoded) -> Tensor:
-        tokens = Tokens([each.float() for each in encoded.tokens.separate], [each.float() for each in encoded.tokens.joint])
-        return self.comparison.combined(*memory(tokens))
-
-    def _row(self, fusion: Fusion, encoded: Encoded, distance: Tensor, label: int) -> Tensor:
-        """Row of `ImageStatistics` of an image ``(1, 4)``."""
-        scored = self.comparison.text.region.scored
-        raw = self.comparison.predict(fusion, encoded.margin, encoded.score, distance)
-        values = raw.anomaly_map.flatten(1) if scored is None else raw.anomaly_map[:, scored]
-        lowest, highest = values.aminmax(dim=1)
-        return torch.stack([lowest, highest, raw.pred_score, torch.full_like(highest, label)], dim=1)
+        return [self._keys(each.tokens, self.limit) for each in self._encoded(mirrored)]
 
     def _shown(self, masks: Tensor) -> Tensor:
         """Which damaged images show their defect ``(K,)`` bool: one that is ignored is none; all, where none does."""

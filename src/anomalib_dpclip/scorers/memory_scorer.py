@@ -1,20 +1,18 @@
 """Scoring by good images of the target: how far each token is from its nearest neighbour among theirs.
 
-PatchCore (Roth et al., CVPR 2022): a memory bank of patch features, thinned to a coreset, and distances to the nearest.
+PatchCore (Roth et al., CVPR 2022): a memory bank of patch features, thinned, and distances to the nearest.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from anomalib.data import InferenceBatch
 from torch import Tensor, nn
 
 from anomalib_dpclip.files.precision import full_precision
-from anomalib_dpclip.scorers.comparison import Comparison
+from anomalib_dpclip.scorers.comparison import Comparison, Evidence
 from anomalib_dpclip.scorers.fusion import Fusion
 from anomalib_dpclip.scorers.scorer import Scorer
-from anomalib_dpclip.scorers.token_source import Tokens
 from anomalib_dpclip.visualization.likeness import Likeness
 
 CHUNK = 4096
@@ -53,65 +51,37 @@ def nearest_distance(tokens: Tensor, memory: Tensor) -> Tensor:
     return (tokens - nearest).norm(dim=1)
 
 
-class Distances(NamedTuple):
-    """Distances of tokens, in units of how widely good images' tokens are spread.
-
-    Attributes:
-        separate: Distances ``(B, L)``, one tensor a layer.
-        joint: Distances ``(B, L)`` of all layers together, on the finest grid; ``None`` for none.
-    """
-
-    separate: list[Tensor]
-    joint: Tensor | None
-
-
 class TokenMemory(nn.Module):
     """Tokens of good images in half precision, and how widely they are spread.
 
     Args:
-        separate: Tokens ``(M, C)`` that are compared layer by layer, one tensor a layer.
-        spread: Mean distance of good images' tokens from their mean at each of these layers ``(T,)``.
-        joint: Tokens ``(M, C)`` that are compared all together, each layer in units of its spread; ``None`` for none.
-        joint_spread: Mean distance of tokens from their mean at each of the joint layers ``(T,)``.
+        layers: Tokens ``(M, C)``, one tensor a layer.
+        spread: Mean distance of good images' tokens from their mean at each layer ``(T,)``.
         photos: Number of images that the tokens are of.
     """
 
     spread: Tensor
-    joint: Tensor | None
-    joint_spread: Tensor | None
     photos: Tensor
 
-    def __init__(
-        self,
-        separate: Sequence[Tensor],
-        spread: Tensor,
-        joint: Tensor | None = None,
-        joint_spread: Tensor | None = None,
-        photos: int = 0,
-    ) -> None:
+    def __init__(self, layers: Sequence[Tensor], spread: Tensor, photos: int = 0) -> None:
         super().__init__()
-        self.count = len(separate)
-        for number, tokens in enumerate(separate):
+        self.count = len(layers)
+        for number, tokens in enumerate(layers):
             self.register_buffer(f"layer{number}", tokens.half())
         self.register_buffer("spread", spread)
-        self.register_buffer("joint", None if joint is None else joint.half())
-        self.register_buffer("joint_spread", joint_spread)
         self.register_buffer("photos", torch.tensor(photos, device=spread.device))
 
     @property
     def layers(self) -> list[Tensor]:
-        """Tokens ``(M, C)`` that are compared layer by layer, one tensor a layer."""
+        """Tokens ``(M, C)``, one tensor a layer."""
         return [getattr(self, f"layer{number}") for number in range(self.count)]
 
-    def forward(self, tokens: Tokens) -> Distances:
-        """Distances of tokens to the nearest ones of the memory."""
-        separate = [
-            _distances(each, known) / spread
-            for each, known, spread in zip(tokens.separate, self.layers, self.spread, strict=True)
+    def forward(self, tokens: Sequence[Tensor]) -> list[Tensor]:
+        """Distances ``(B, L)`` of tokens ``(B, L, C)`` to the nearest ones, in units of the spread, one tensor a layer."""
+        return [
+            nearest_distance(each.flatten(0, 1).float(), known).view(each.shape[:2]) / spread
+            for each, known, spread in zip(tokens, self.layers, self.spread, strict=True)
         ]
-        if self.joint is None or self.joint_spread is None:
-            return Distances(separate, None)
-        return Distances(separate, _distances(joined(tokens.joint, self.joint_spread), self.joint))
 
 
 def sparse_numbers(numbers: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -127,20 +97,10 @@ def sparse_numbers(numbers: Tensor, grid: tuple[int, int]) -> Tensor:
     return sparse if len(sparse) else numbers
 
 
-def joined(layers: Sequence[Tensor], spread: Tensor) -> Tensor:
-    """Tokens ``(..., C)`` of layers, one tensor a layer, as one vector each: every layer in units of its spread ``(T,)``."""
-    return torch.cat([each / scale for each, scale in zip(layers, spread, strict=True)], dim=-1) / len(layers) ** 0.5
-
-
 def spread_of(tokens: Tensor) -> Tensor:
     """Mean distance of tokens ``(..., C)`` from their mean ``()``."""
     flat = tokens.flatten(0, -2).float()
     return (flat - flat.mean(dim=0)).norm(dim=-1).mean().clamp_min(MIN_SPREAD)
-
-
-def _distances(tokens: Tensor, memory: Tensor) -> Tensor:
-    """`nearest_distance` of tokens ``(B, L, C)``, ``(B, L)``."""
-    return nearest_distance(tokens.flatten(0, 1).float(), memory).view(tokens.shape[:2])
 
 
 class MemoryState(nn.Module):
@@ -178,9 +138,8 @@ class MemoryScorer(Scorer):
     likeness: Likeness | None = None
 
     def __init__(self, comparison: Comparison, state: MemoryState, *, is_stored: bool = False) -> None:
-        self.comparison = comparison
+        self.comparison, self.is_stored = comparison, is_stored
         self.state: MemoryState = state
-        self.is_stored = is_stored
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -190,10 +149,6 @@ class MemoryScorer(Scorer):
     def score(self, images: Tensor, anchors: Tensor, paths: Sequence[str] | None = None) -> InferenceBatch:
         """See `Scorer.score`."""
         del paths
-        fusion = self.state.fusion
-        tokens = None if fusion.uses_text else self.comparison.tokens_alone(images)
-        if tokens is not None:  # the backbone need not run
-            return self.comparison.predict(fusion, None, None, self.comparison.combined(*self.state.memory(tokens)))
-        evidence, tokens = self.comparison.encode(images, anchors)
-        distance = self.comparison.combined(*self.state.memory(tokens))
-        return self.comparison.predict(fusion, self.comparison.margin(evidence), evidence.score, distance)
+        memory, fusion = self.state.memory, self.state.fusion
+        tokens, margin, score = self.comparison.encode(images, anchors, with_text=fusion.uses_text)
+        return self.comparison.predict(fusion, Evidence(margin, score, self.comparison.combined(memory(tokens))))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.classification import binary_average_precision
 
-from anomalib_dpclip.scorers.comparison import Comparison
+from anomalib_dpclip.scorers.comparison import Comparison, Evidence
 from anomalib_dpclip.scorers.fusion import Fusion, Usual
 
 WEIGHTS = (0.0, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
@@ -31,17 +31,13 @@ class Episode(NamedTuple):
     """Labelled images of one class, scored by a few good images of it.
 
     Attributes:
-        margin: The text's margins ``(N, rows, columns)``.
-        score: Detection scores ``(N,)``.
-        distance: Distances ``(N, rows, columns)``.
-        fusion: What is usual of these on the good images.
+        evidence: What is found of the images.
+        fusion: What is usual of that on the good images.
         mask: Where the images are anomalous ``(N, H, W)``.
         label: Which of them are ``(N,)``.
     """
 
-    margin: Tensor
-    score: Tensor
-    distance: Tensor
+    evidence: Evidence
     fusion: Fusion
     mask: Tensor
     label: Tensor
@@ -84,7 +80,7 @@ def precision(comparison: Comparison, episode: Episode, weight: float) -> float:
         weight: Weight of the text.
     """
     text, distance, score = (Usual(*each) for each in (episode.fusion.text, episode.fusion.distance, episode.fusion.score))
-    raw = comparison.predict(Fusion(text, distance, score, weight), episode.margin, episode.score, episode.distance)
+    raw = comparison.predict(Fusion(text, distance, score, weight), episode.evidence)
     step = max(min(episode.mask.shape[-2:]) // COMPARED_ROWS, 1)
     maps, masks = (each[:, ::step, ::step].flatten() for each in (torch.as_tensor(raw.anomaly_map), episode.mask))
     pixels = binary_average_precision(maps, masks.long())

@@ -5,7 +5,6 @@ al., CVPR 2022; AnomalyDINO, Damm et al., WACV 2025).
 """
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,37 +21,32 @@ NEIGHBOURHOOD = 3
 MAX_COARSE_GRID = 8
 """Rows of feature maps that are coarse already: an average of neighbours would see most of the image."""
 
-
-class Tokens(NamedTuple):
-    """Tokens of images.
-
-    Attributes:
-        separate: Tokens ``(B, L, C)`` that are compared layer by layer, one tensor a layer.
-        joint: Tokens ``(B, L, C)`` on the finest grid that are compared all together, one tensor a layer; there may be none.
-    """
-
-    separate: list[Tensor]
-    joint: list[Tensor]
+SEPARATE_WEIGHT = 0.25
+"""Weight of the layers' own distances beside that of all layers together."""
 
 
 class TokenSource(ABC):
     """Where the tokens that are compared come from.
 
     Attributes:
-        grids: Rows and columns of the tokens of an image at each layer, the finest first.
+        grids: Rows and columns of the tokens of an image, at each layer.
+        weights: Weight of each layer's distances in their sum.
         blur_sigma: Smoothing of the distances, in tokens of the finest grid.
+        needs_text: Whether the tokens come with what the text says of an image.
     """
 
     grids: list[tuple[int, int]]
+    weights: list[float]
     blur_sigma = 0.5
+    needs_text = False
 
     @abstractmethod
-    def tokens(self, images: Tensor, evidence: TextEvidence | None) -> Tokens:
-        """Tokens in full precision.
+    def tokens(self, images: Tensor, evidence: TextEvidence | None) -> list[Tensor]:
+        """Tokens ``(B, L, C)`` in full precision, one tensor a layer.
 
         Args:
             images: Images ``(B, 3, H, W)`` as the scorer takes them.
-            evidence: What the text says of them, with the backbone's own tokens; only those need it.
+            evidence: What the text says of them; only a source that `needs_text` looks at it.
         """
 
 
@@ -66,16 +60,18 @@ class OwnTokens(TokenSource):
         layers: Number of layers that are tapped.
     """
 
-    def __init__(self, grid: tuple[int, int], layers: int) -> None:
-        self.grids = [grid] * layers
+    needs_text = True
 
-    def tokens(self, images: Tensor, evidence: TextEvidence | None) -> Tokens:
+    def __init__(self, grid: tuple[int, int], layers: int) -> None:
+        self.grids, self.weights = [grid] * layers, [1 / layers] * layers
+
+    def tokens(self, images: Tensor, evidence: TextEvidence | None) -> list[Tensor]:
         """See `TokenSource.tokens`."""
         del images
         if evidence is None:
             raise ValueError("the backbone's own tokens come with what the text says of an image")
         units = [unit(tap.float()) for tap in evidence.tokens]
-        return Tokens([tokens - tokens.mean(dim=1, keepdim=True) for tokens in units], [])
+        return [tokens - tokens.mean(dim=1, keepdim=True) for tokens in units]
 
 
 class TowerTokens(TokenSource):
@@ -91,31 +87,31 @@ class TowerTokens(TokenSource):
         std: Standard deviation of the image channels that they were normalised with.
     """
 
-    blur_sigma = 1.0  # its tokens are averages of their neighbourhood, and no sharper
+    blur_sigma = 1.25  # its tokens are averages of their neighbourhood, and no sharper
 
     def __init__(self, tower: FeatureTower, mean: Tensor, std: Tensor) -> None:
         self.tower, self.mean, self.std = tower, mean, std
         with torch.no_grad():
-            maps = tower(torch.zeros(1, 3, *tower.reduced_size, device=tower.mean.device))
-        self.grids = [(int(each.shape[-2]), int(each.shape[-1])) for each in maps]
+            small, _ = self._maps(torch.zeros(1, 3, *tower.image_size, device=tower.mean.device))
+        self.grids = [(each.shape[-2], each.shape[-1]) for each in (*small, small[0])]
+        self.weights = [*[SEPARATE_WEIGHT / len(small)] * len(small), 1.0]
 
-    def tokens(self, images: Tensor, evidence: TextEvidence | None) -> Tokens:
-        """See `TokenSource.tokens`."""
+    def tokens(self, images: Tensor, evidence: TextEvidence | None) -> list[Tensor]:
+        """See `TokenSource.tokens`: those of each layer, and those of all layers together."""
         del evidence
-        plain = images.float() * self.std.to(images) + self.mean.to(images)
-        large = self._maps(plain, self.tower.image_size)
-        small = large if self.tower.reduced_size == self.tower.image_size else self._maps(plain, self.tower.reduced_size)
-        return Tokens([_flat(_averaged(each)) for each in small], [self._joint(each) for each in large])
+        small, large = self._maps(images.float() * self.std.to(images) + self.mean.to(images))
+        return [*(unit(_flat(_averaged(each))) for each in small), self._joint(large)]
 
-    def _maps(self, plain: Tensor, size: tuple[int, int]) -> list[Tensor]:
-        if tuple(plain.shape[-2:]) != size:
-            plain = resize_bilinear(plain, size)
-        return [each.float() for each in self.tower(plain)]
+    def _maps(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Feature maps of images in [0, 1], as small and as large as the network sees them."""
+        small, large = self.tower.reduced_size, self.tower.image_size
+        maps = {size: [each.float() for each in self.tower(resize_bilinear(images, size))] for size in {small, large}}
+        return maps[small], maps[large]
 
-    def _joint(self, features: Tensor) -> Tensor:
+    def _joint(self, features: list[Tensor]) -> Tensor:
         # Zeros count at the border, which tells a token how near it is.
-        pooled = functional.avg_pool2d(features, NEIGHBOURHOOD, 1, NEIGHBOURHOOD // 2)
-        return resize_bilinear(pooled, self.grids[0]).flatten(2).transpose(1, 2)
+        pooled = [functional.avg_pool2d(each, NEIGHBOURHOOD, 1, NEIGHBOURHOOD // 2) for each in features]
+        return _flat(torch.cat([resize_bilinear(each, self.grids[-1]) for each in pooled], dim=1))
 
 
 def _averaged(features: Tensor) -> Tensor:
@@ -126,4 +122,5 @@ def _averaged(features: Tensor) -> Tensor:
 
 
 def _flat(features: Tensor) -> Tensor:
-    return unit(features.flatten(2).transpose(1, 2))
+    """Feature maps ``(B, C, rows, columns)`` as tokens ``(B, L, C)``."""
+    return features.flatten(2).transpose(1, 2)

@@ -41,7 +41,7 @@ def weights(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "shapes"),
-    [("resnet10t", [(128, 22, 22), (256, 11, 11), (512, 6, 6)]), ("vit_tiny_patch16_224", [(192, 14, 14)] * 4)],
+    [("resnet10t", [(128, 64, 64), (256, 32, 32), (512, 16, 16)]), ("vit_tiny_patch16_224", [(192, 14, 14)] * 4)],
 )
 def test_any_model_of_timm_with_weights_of_a_file(weights, name, shapes):
     tower = load_feature_tower(name, weights=weights(name))

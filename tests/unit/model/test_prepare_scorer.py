@@ -93,9 +93,9 @@ def test_good_images_stay_for_later_runs_on_the_same_object(few, surfaces_root, 
 def test_what_images_are_compared_with_is_seen_in_their_own_precision(few, make_engine, monkeypatch, lot):
     precisions, encode = [], Comparison.encode
 
-    def watched(comparison, images, anchors):
+    def watched(comparison, images, anchors, **options):
         precisions.append(torch.is_autocast_enabled("cpu"))
-        return encode(comparison, images, anchors)
+        return encode(comparison, images, anchors, **options)
 
     monkeypatch.setattr(Comparison, "encode", watched)
     predict(make_engine, model_with(None if lot else few, lot=lot), few / "lot", precision="bf16-mixed")

@@ -7,8 +7,7 @@ from sklearn.neighbors import NearestNeighbors
 from tests.tiny_scorers import soft_images, tiny_comparison, tiny_fit
 
 from anomalib_dpclip.scorers import memory_scorer
-from anomalib_dpclip.scorers.memory_scorer import TokenMemory, joined, nearest_distance, sparse_numbers, spread_of
-from anomalib_dpclip.scorers.token_source import Tokens
+from anomalib_dpclip.scorers.memory_scorer import TokenMemory, nearest_distance, sparse_numbers, spread_of
 
 
 def nearest_neighbours(tokens, known):
@@ -30,26 +29,18 @@ def test_layers_and_images_are_independent():
     tokens, known = (rng.normal(size=(2, 3, 5, 4)), rng.normal(size=(2, 11, 4)))
     known = known.astype(np.float16).astype(float)  # as a memory keeps them
     memory = TokenMemory(torch.tensor(known).float().unbind(), torch.tensor([2.0, 0.5]))
-    found = memory(Tokens(list(torch.tensor(tokens).float().unbind()), []))
-    assert found.joint is None
+    found = memory(torch.tensor(tokens).float().unbind())
     for layer, spread in ((0, 2.0), (1, 0.5)):
         for image in range(3):
             expected = nearest_neighbours(tokens[layer, image], known[layer]) / spread
-            assert np.abs(found.separate[layer][image].numpy() - expected).max() < 1e-5
+            assert np.abs(found[layer][image].numpy() - expected).max() < 1e-5
 
 
-def test_joint_tokens_are_one_vector_each_every_layer_in_units_of_its_spread():
-    rng = np.random.default_rng(2)
-    layers = [torch.tensor(rng.normal(size=(1, 6, width), scale=width)).float() for width in (3, 5)]
-    spread = torch.stack([spread_of(layer) for layer in layers])
-    flat = layers[1][0].numpy()
-    assert spread[1].item() == pytest.approx(np.linalg.norm(flat - flat.mean(0), axis=1).mean(), rel=1e-5)
-    together = joined(layers, spread)
-    by_hand = np.concatenate([layer.numpy() / scale.item() for layer, scale in zip(layers, spread, strict=True)], -1) / 2**0.5
-    assert np.abs(together.numpy() - by_hand).max() < 1e-5
-    memory = TokenMemory([torch.zeros(1, 2)], torch.ones(1), together[0, :4], spread)
-    found = memory(Tokens([torch.zeros(1, 6, 2)], layers))
-    assert np.abs(found.joint[0].numpy() - nearest_neighbours(by_hand[0], by_hand[0, :4])).max() < 2e-3  # half precision
+def test_the_spread_is_the_mean_distance_from_the_mean():
+    tokens = np.random.default_rng(2).normal(size=(1, 6, 5), scale=5)
+    expected = np.linalg.norm(tokens[0] - tokens[0].mean(0), axis=1).mean()
+    assert spread_of(torch.tensor(tokens)).item() == pytest.approx(expected, rel=1e-5)
+    assert spread_of(torch.ones(4, 3)) > 0, "good images that are all alike have no spread"
 
 
 def test_of_a_fine_grid_every_second_row_and_column_is_kept():
@@ -65,7 +56,6 @@ def test_a_memory_is_kept_in_half_precision():
     memory = TokenMemory([torch.randn(3, 4), torch.randn(5, 4)], torch.ones(2), photos=7)
     assert [layer.dtype for layer in memory.layers] == [torch.float16] * 2
     assert set(memory.state_dict()) == {"layer0", "layer1", "spread", "photos"}
-    assert spread_of(torch.ones(4, 3)) > 0, "good images that are all alike have no spread"
 
 
 @pytest.fixture(scope="module")

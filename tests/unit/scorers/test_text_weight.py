@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from anomalib_dpclip.scorers import text_weight
+from anomalib_dpclip.scorers.comparison import Evidence
 from anomalib_dpclip.scorers.fusion import Fusion, Usual
 from anomalib_dpclip.scorers.text_weight import WEIGHTS, Episode, best_weight, least_equivalent, weight_for
 
@@ -15,9 +16,10 @@ ONE = Usual(torch.tensor(0.0), torch.tensor(1.0))
 class PlainComparison(SimpleNamespace):
     """Maps are the evidence itself, squashed."""
 
-    def predict(self, fusion, margin, score, distance):
-        evidence = fusion.map_evidence(margin, distance)
-        return SimpleNamespace(anomaly_map=evidence.sigmoid(), pred_score=fusion.image_evidence(evidence, score).sigmoid())
+    def predict(self, fusion, found):
+        evidence = fusion.map_evidence(found.margin, found.distance)
+        image = fusion.image_evidence(evidence, found.score)
+        return SimpleNamespace(anomaly_map=evidence.sigmoid(), pred_score=image.sigmoid())
 
 
 def episode(seed, text_knows):
@@ -29,7 +31,7 @@ def episode(seed, text_knows):
     distance[0, 0] += 2
     noise = 3 * torch.rand(2, 8, 8, generator=generator)
     margin = 3 * mask if text_knows else noise
-    return Episode(margin, torch.zeros(2), distance, Fusion(ONE, ONE, ONE, 0.0), mask, torch.tensor([1, 0]))
+    return Episode(Evidence(margin, torch.zeros(2), distance), Fusion(ONE, ONE, ONE, 0.0), mask, torch.tensor([1, 0]))
 
 
 @pytest.mark.parametrize(("text_knows", "expected"), [(True, range(4, 7)), (False, range(1))])

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Subset
 from anomalib_dpclip.data.items import NamedImageBatch
 from anomalib_dpclip.model.good_images import comparison_of, preparation
 from anomalib_dpclip.post_processing.calibration_statistics import CalibrationStatistics
-from anomalib_dpclip.scorers.comparison import Comparison
+from anomalib_dpclip.scorers.comparison import Comparison, Evidence
 from anomalib_dpclip.scorers.memory_fit import MEMORY_TOKENS, MemoryFit
 from anomalib_dpclip.scorers.region import Region
 from anomalib_dpclip.scorers.text_weight import OWN_TOKENS, Episode, best_weight
@@ -112,10 +112,10 @@ def _scored_by(module: Any, comparison: Comparison, good: Any, scored: Any, coun
     anchors = anchors[0] if anchors.ndim == 3 else anchors
     fit = MemoryFit(comparison, normalize, anchors, limit=MEMORY_TOKENS, seed=module.seed)
     state = fit.fit((images[:count] * 255).round().byte(), text_weight=0.0).state
-    evidence, tokens = comparison.encode(normalize(scored.image.to(module.device)), anchors)
-    distance = comparison.combined(*state.memory(tokens))
+    tokens, margin, score = comparison.encode(normalize(scored.image.to(module.device)), anchors)
+    distance = comparison.combined(state.memory(tokens))
     mask, label = scored.gt_mask.to(distance.device), scored.gt_label.to(distance.device)
-    return Episode(comparison.margin(evidence), evidence.score, distance, state.fusion, mask, label)
+    return Episode(Evidence(margin, score, distance), state.fusion, mask, label)
 
 
 def _batches(images: Any, seed: int) -> Iterator[tuple[Any, Any]]:
