@@ -19,8 +19,7 @@ from anomalib_dpclip.method.torch_model import DPCLIPModel
 from anomalib_dpclip.method.unadapted import UnadaptedCLIP
 from anomalib_dpclip.model.configuration import CONFIGURED, Configuration, portable_arguments
 from anomalib_dpclip.model.target import Target
-from anomalib_dpclip.pre_processing.compatibility import require_whole_images
-from anomalib_dpclip.pre_processing.pre_processor import CLIPPreProcessor
+from anomalib_dpclip.pre_processing.pre_processor import CLIPPreProcessor, require_whole_images
 
 
 def become(module: Any, configuration: Configuration) -> None:
