@@ -132,6 +132,8 @@ def keep_apart(post_processor: Any) -> None:
         low, high = (getattr(post_processor, f"{kind}_{end}", None) for end in ("min", "max"))
         if low is not None and high is not None:
             high.copy_(low + WIDER * (high - low))
+            sensitivity = getattr(post_processor, f"{kind}_sensitivity")  # which shifts the threshold by a share of the range
+            setattr(post_processor, f"{kind}_sensitivity", 0.5 + (sensitivity - 0.5) / WIDER)
 
 
 def _cell(value: float) -> float | None:

@@ -24,7 +24,7 @@ def test_a_host_model_sees_the_images_and_has_the_features_of_the_memory():
 
 
 def test_scores_beyond_those_of_good_validation_images_stay_apart():
-    post_processor, good = PostProcessor(), torch.tensor([0.2, 0.5, 1.0])
+    post_processor, good = PostProcessor(image_sensitivity=0.4), torch.tensor([0.2, 0.5, 1.0])
     batch = ImageBatch(image=torch.zeros(3, 3, 2, 2), pred_score=good, gt_label=torch.zeros(3, dtype=torch.int))
     post_processor.on_validation_batch_end(None, None, batch)
     post_processor.on_validation_epoch_end(None, None)
