@@ -26,15 +26,7 @@ MIN_SPREAD = 1e-6
 
 
 def nearest_distance(tokens: Tensor, memory: Tensor) -> Tensor:
-    """Euclidean distance of each token to the nearest one of a memory.
-
-    Args:
-        tokens: ``(N, C)`` in full precision.
-        memory: ``(M, C)`` in any precision.
-
-    Returns:
-        Distances ``(N,)``.
-    """
+    """Euclidean distance ``(N,)`` of each token ``(N, C)``, in full precision, to the nearest of a memory ``(M, C)``."""
     nearest = lowest = tokens.new_empty(0)
     for number, chunk in enumerate(memory.split(CHUNK)):
         known = chunk.to(tokens.dtype)
@@ -51,12 +43,26 @@ def nearest_distance(tokens: Tensor, memory: Tensor) -> Tensor:
     return (tokens - nearest).norm(dim=1)
 
 
+def sparse_numbers(numbers: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Which of the scored tokens of an image ``(L,)`` are compared with: of a fine grid every second row and column."""
+    if min(grid) < MIN_SPARSE_GRID:
+        return numbers
+    sparse = numbers[(numbers // grid[1] % 2 == 0) & (numbers % grid[1] % 2 == 0)]
+    return sparse if len(sparse) else numbers
+
+
+def spread_of(tokens: Tensor) -> Tensor:
+    """Mean distance of tokens ``(..., C)`` from their mean ``()``."""
+    flat = tokens.flatten(0, -2).float()
+    return (flat - flat.mean(dim=0)).norm(dim=-1).mean().clamp_min(MIN_SPREAD)
+
+
 class TokenMemory(nn.Module):
     """Tokens of good images in half precision, and how widely they are spread.
 
     Args:
         layers: Tokens ``(M, C)``, one tensor a layer.
-        spread: Mean distance of good images' tokens from their mean at each layer ``(T,)``.
+        spread: `spread_of` good images' tokens at each layer ``(T,)``.
         photos: Number of images that the tokens are of.
     """
 
@@ -84,25 +90,6 @@ class TokenMemory(nn.Module):
         ]
 
 
-def sparse_numbers(numbers: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Numbers of the tokens of an image that a memory keeps: of a fine grid those of every second row and column.
-
-    Args:
-        numbers: Numbers of the tokens that are scored ``(L,)``.
-        grid: Rows and columns of the tokens.
-    """
-    if min(grid) < MIN_SPARSE_GRID:
-        return numbers
-    sparse = numbers[(numbers // grid[1] % 2 == 0) & (numbers % grid[1] % 2 == 0)]
-    return sparse if len(sparse) else numbers
-
-
-def spread_of(tokens: Tensor) -> Tensor:
-    """Mean distance of tokens ``(..., C)`` from their mean ``()``."""
-    flat = tokens.flatten(0, -2).float()
-    return (flat - flat.mean(dim=0)).norm(dim=-1).mean().clamp_min(MIN_SPREAD)
-
-
 class MemoryState(nn.Module):
     """All that a checkpoint keeps of a `MemoryScorer`.
 
@@ -117,8 +104,7 @@ class MemoryState(nn.Module):
 
     def __init__(self, memory: TokenMemory, fusion: Fusion, scores: Tensor) -> None:
         super().__init__()
-        self.memory: TokenMemory = memory
-        self.fusion: Fusion = fusion
+        self.memory, self.fusion = memory, fusion
         self.register_buffer("scores", scores.float())
 
 
@@ -143,7 +129,7 @@ class MemoryScorer(Scorer):
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """Height and width of the images that `score` takes."""
+        """See `Scorer.image_size`."""
         return self.comparison.text.image_size
 
     def score(self, images: Tensor, anchors: Tensor, paths: Sequence[str] | None = None) -> InferenceBatch:

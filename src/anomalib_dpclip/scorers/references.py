@@ -50,12 +50,7 @@ class References:
         return bool(self._given)
 
     def set(self, images: Sequence[str | Path | Image.Image | Tensor] | Tensor) -> None:
-        """Take these images from now on; none at all for those that the arguments name.
-
-        Raises:
-            ImageReadError: If a file cannot be read; names it.
-            ValueError: If an image has another shape than ``(3, H, W)``.
-        """
+        """Take these images from now on, see `image_tensor`; none at all for those that the arguments name."""
         self._given = [image_tensor(image) for image in images]
 
     def paths(self, datamodule: AnomalibDataModule | None) -> list[str] | None:
@@ -70,7 +65,8 @@ class References:
         """
         if self._given or not self.are_named:
             return None
-        _require_one_class(datamodule)
+        if datamodule is not None and len(classes := classes_of(datamodule)) > 1:
+            raise ValueError(f"good photos are of one class, and {datamodule.name} has {len(classes)}: test them one by one")
         if self.source is not None:
             return folder_references(self.source, self.k_shot, self.seed)
         return training_references(datamodule, self.k_shot, self.seed)
@@ -90,22 +86,15 @@ class References:
     def digest(self, datamodule: AnomalibDataModule | None) -> str:
         """Identifies the good images by what they show."""
         paths = self.paths(datamodule)
-        parts: Iterable[bytes] = (
-            (image.numpy().tobytes() for image in self._given) if paths is None else map(file_digest, paths)
-        )
+        given = (image.numpy().tobytes() for image in self._given)
         digest = hashlib.sha256()
-        for part in parts:
+        for part in given if paths is None else map(file_digest, paths):
             digest.update(part)
         return digest.hexdigest()
 
 
 def training_references(datamodule: AnomalibDataModule | None, k_shot: int, seed: int) -> list[str]:
-    """Normal images of a target's training split, by chance: neighbours in a folder are often photos of one part.
-
-    Args:
-        datamodule: A data module that has been set up.
-        k_shot: Number of images. Fewer of them are the first of more.
-        seed: Seed of the choice.
+    """Normal images of the training split of a target that is set up, by chance: neighbours are often photos of one part.
 
     Raises:
         ValueError: If there is no training split, or too few normal images in it.
@@ -130,11 +119,10 @@ def folder_references(folder: str | Path, k_shot: int, seed: int) -> list[str]:
         ValueError: If there are fewer than ``k_shot``.
     """
     source = Path(folder)
-    if not source.is_dir():
-        raise FileNotFoundError(f"no folder {source}: --model.few_shot_source must be the folder of the good photos")
-    paths = list(photo_files(source.resolve()))
+    paths = list(photo_files(source.resolve())) if source.is_dir() else []
     if not paths:
-        raise FileNotFoundError(f"no images in {source}: --model.few_shot_source must be the folder of the good photos")
+        missing = "images in" if source.is_dir() else "folder"
+        raise FileNotFoundError(f"no {missing} {source}: --model.few_shot_source must be the folder of the good photos")
     return choose(paths, k_shot, seed, str(source))
 
 
@@ -166,12 +154,9 @@ def shuffled(items: Sequence[Item], seed: int) -> list[Item]:
 
 
 def read_references(paths: Sequence[str | Path], datamodule: AnomalibDataModule | None = None) -> Iterator[Tensor]:
-    """Images ``(3, H, W)`` in [0, 1] of files, in their own size, one after another; another aspect is named in a warning.
-
-    Raises:
-        ImageReadError: If one cannot be read; names the file.
-    """
-    expected = _size_of(datamodule)
+    """Images as `References.images` has them; another aspect than the target's, or the first one's, is named in a warning."""
+    samples = getattr(getattr(datamodule, "test_data", None), "samples", None)
+    expected = None if samples is None or not len(samples) else photo_size(samples.image_path.iloc[0])
     for path in paths:
         image = read_image(path)
         expected = expected or image.size
@@ -203,16 +188,3 @@ def image_tensor(image: str | Path | Image.Image | Tensor) -> Tensor:
 def is_squeezed(size: tuple[int, int], expected: tuple[int, int]) -> bool:
     """Whether a photo of a width and height has another aspect than one of others, as the model's square shows."""
     return abs(size[0] * expected[1] / (size[1] * expected[0]) - 1) > ASPECT_TOLERANCE
-
-
-def _require_one_class(datamodule: AnomalibDataModule | None) -> None:
-    classes = set() if datamodule is None else classes_of(datamodule)
-    if len(classes) > 1:
-        raise ValueError(
-            f"good photos are of one class, and {datamodule.name} has {len(classes)}: test them one by one"  # type: ignore[union-attr]
-        )
-
-
-def _size_of(datamodule: AnomalibDataModule | None) -> tuple[int, int] | None:
-    samples = getattr(getattr(datamodule, "test_data", None), "samples", None)
-    return None if samples is None or not len(samples) else photo_size(samples.image_path.iloc[0])

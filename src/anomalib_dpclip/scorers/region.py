@@ -33,10 +33,10 @@ class Region(nn.Module):
         self.register_buffer("photo_size", None)
 
     def ignore(self, path: str | Path, size: tuple[int, int], grid: tuple[int, int], interpolation: str) -> None:
-        """Score nothing where a picture is white.
+        """Score nothing where a picture of the photos' size is white.
 
         Args:
-            path: Picture of the photos' size.
+            path: The picture.
             size: Height and width of the model's input.
             grid: Rows and columns of its tokens.
             interpolation: Name of the resize that photos get.
@@ -76,11 +76,7 @@ class Region(nn.Module):
         return torch.arange(grid[0] * grid[1]) if tokens is None else tokens.cpu().flatten().nonzero().squeeze(1)
 
     def require_size(self, width: int, height: int, name: str) -> None:
-        """Make sure that a photo has the size that the region was drawn for.
-
-        Raises:
-            ValueError: If it has another; names it and both sizes.
-        """
+        """Make sure that a photo has the size that the region was drawn for; a `ValueError` names it and both sizes."""
         own = (width, height) if self.photo_size is None else tuple(self.photo_size.tolist())
         if (width, height) != own:
             raise ValueError(
@@ -89,11 +85,7 @@ class Region(nn.Module):
             )
 
     def require_sizes(self, paths: Any) -> None:
-        """Make sure that photos have the size that the region was drawn for.
-
-        Raises:
-            ValueError: As `require_size`, for the first that has another.
-        """
+        """`require_size` of each of these photos, where there are any."""
         for path in [] if self.photo_size is None else paths or ():
             try:
                 size = photo_size(path)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class Scorer(ABC):
-    """A way to score images.
+    """A way to score images: raw maps and raw scores, whose meaning on a data set belongs to post-processing.
 
     Attributes:
         name: Which way it is. Thresholds belong to the way that they were set with.
@@ -25,11 +25,7 @@ class Scorer(ABC):
         """Height and width of the images that `score` takes."""
 
     def prepare(self, loaders: Any) -> None:
-        """Look at the images of a run before the first of them is scored; most ways have no need to.
-
-        Args:
-            loaders: One data loader, or a list.
-        """
+        """Look at the images of a run, of one data loader or a list, before the first of them is scored."""
         del loaders
 
     @abstractmethod
@@ -42,6 +38,5 @@ class Scorer(ABC):
             paths: Files of the images, where they are known.
 
         Returns:
-            ``anomaly_map`` ``(B, H, W)`` and ``pred_score`` ``(B,)``, both in [0, 1]: what the image score takes beside the
-            map.
+            ``anomaly_map`` ``(B, H, W)`` and ``pred_score`` ``(B,)``, what counts beside the map's peak; both in [0, 1].
         """
