@@ -65,13 +65,9 @@ def train_adapters(job: Job, device: int | None, path: Path) -> None:
         # Without a target: adapters do not depend on any, and each of those that share them is looked at when tested.
         engine = _engine(job, device, folder, callbacks=[timer], limit_val_batches=0)
         engine.fit(model=model)
-        with atomic_write(_minutes_beside(path)) as unfinished:
+        with atomic_write(path.with_suffix(".minutes")) as unfinished:
             unfinished.write_text(json.dumps(timer.time_elapsed("train") / 60), encoding="utf-8")
         save_adapters(cast("DPCLIP", model), path)  # last: where it is, the training is done
-
-
-def _minutes_beside(adapters: Path) -> Path:
-    return adapters.with_suffix(".minutes")
 
 
 def measure(job: Job, device: int | None, adapters: Path | None = None) -> Result:
@@ -97,7 +93,7 @@ def measure(job: Job, device: int | None, adapters: Path | None = None) -> Resul
         shift = list(_shifted(job, engine, model, datamodule))
     minutes = timer.time_elapsed("train") / 60
     if adapters is not None:
-        minutes = json.loads(_minutes_beside(adapters).read_text(encoding="utf-8"))
+        minutes = json.loads(adapters.with_suffix(".minutes").read_text(encoding="utf-8"))
     row = {
         **job.identity,
         "model": type(model).__name__,
