@@ -69,14 +69,7 @@ class Calibration(nn.Module):
         self.register_buffer("is_set", torch.tensor(False))
 
     def require_valid(self, source: Path | str) -> None:
-        """Make sure that what a file brought can be calibrated with: anything compared with NaN would be normal.
-
-        Args:
-            source: Where it comes from, for the message.
-
-        Raises:
-            ValueError: If a value is not finite, or control points do not ascend.
-        """
+        """Refuse what a file, the source, brought if it is damaged: anything compared with NaN would be normal."""
         for name, value in self.named_buffers():
             if not value.isfinite().all():
                 raise ValueError(f"{source}: its calibration's {name} are not finite numbers; the file is damaged")
@@ -118,15 +111,7 @@ class Calibration(nn.Module):
         return {name: getattr(self, name) for name in _DESCRIPTION}
 
     def restore_description(self, values: Mapping[str, Any], source: Path | str) -> None:
-        """Take over what `description` gave; what is missing is unknown.
-
-        Args:
-            values: Plain data.
-            source: Where it comes from, for the message.
-
-        Raises:
-            ValueError: If a value is of another type.
-        """
+        """Take over what `description` gave to a file, the source; what is missing is unknown, another type refused."""
         for name, kinds in _DESCRIPTION.items():
             value = values.get(name, getattr(self, name))
             if not isinstance(value, kinds) or (isinstance(value, list) and not all(map(_is_score, value))):

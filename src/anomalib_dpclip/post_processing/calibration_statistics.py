@@ -39,14 +39,9 @@ class CalibrationStatistics(nn.Module):
     def update(
         self, anomaly_map: Tensor, detection: Tensor, label: Tensor | None, mask: Tensor | None, has_mask: Tensor | None = None
     ) -> None:
-        """Add a batch.
+        """Add a batch: raw maps ``(B, H, W)`` in [0, 1], detection scores ``(B,)``, and what is known of the truth.
 
-        Args:
-            anomaly_map: Raw maps ``(B, H, W)`` in [0, 1].
-            detection: Detection scores ``(B,)``.
-            label: 0 or 1 ``(B,)``, if known.
-            mask: Ground truth ``(B, H, W)`` of the same size, if known.
-            has_mask: Images whose ground truth is known ``(B,)`` bool. Default: all.
+        That are labels 0 or 1 ``(B,)``, masks of the maps' size, and which images have one ``(B,)`` bool, by default all.
         """
         values = anomaly_map.flatten(1) if self.judged is None else anomaly_map[:, self.judged]
         kind = torch.full_like(detection, UNKNOWN_LABEL) if label is None else label

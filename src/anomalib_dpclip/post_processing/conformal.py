@@ -47,15 +47,8 @@ def guaranteed_rate(images: int, rate: float) -> Fraction:
 
 
 def guarantee_of(images: int, rate: float, of: str) -> str:
-    """What `false_alarm_threshold` of so many image scores and maps' peaks promises, in words.
-
-    Args:
-        images: Normal images that it is from.
-        rate: As asked for; 0 for thresholds that none of them exceeds.
-        of: What they are of, as ``" of Surfaces/weave"``.
-    """
-    asked = _exact(rate)
-    bound = guaranteed_rate(images, rate)
+    """What `false_alarm_threshold` promises, in words, of so many normal images of something, as ``" of Surfaces/weave"``."""
+    asked, bound = _exact(rate), guaranteed_rate(images, rate)
     missed = f"; {too_few(images, asked)}" if asked and bound > asked else ""
     return (
         f"a new normal image of the same source exceeds the image threshold with a probability of at most {percent(bound)}, "

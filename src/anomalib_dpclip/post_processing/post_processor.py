@@ -82,11 +82,7 @@ class DPCLIPPostProcessor(PostProcessor):
         return {name: getattr(self, name) for name in (*_CHOSEN, "domain", "version")}
 
     def load_checkpoint_config(self, config: dict[str, Any]) -> None:
-        """Restore what `checkpoint_config` gave, but for what has been chosen since: an argument, or an assigned attribute.
-
-        Raises:
-            ValueError: If a newer version of this package wrote it.
-        """
+        """Restore what `checkpoint_config` gave, but for what has been chosen since: an argument, or an assigned attribute."""
         if config.get("version", 1) > self.version:
             raise ValueError(
                 f"the checkpoint's post-processor has version {config['version']}, this package knows up to "
@@ -132,11 +128,7 @@ class DPCLIPPostProcessor(PostProcessor):
             self.calibration.belongs_to(scorer, is_default=False, class_name=class_name)
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Refuse a false-alarm rate that nothing has been calibrated with.
-
-        Raises:
-            ValueError: If the thresholds in force were not set for it.
-        """
+        """Refuse a false-alarm rate that the thresholds in force were not set for."""
         del trainer, pl_module
         if self.false_alarm_rate not in {None, self.calibration.false_alarm_rate}:
             raise ValueError(
@@ -173,22 +165,14 @@ class DPCLIPPostProcessor(PostProcessor):
         if self.enable_thresholding:
             label = normalised_score > 1 - self.image_sensitivity
             mask = normalised_map > 1 - self.pixel_sensitivity
-        return InferenceBatch(
-            # The fused score alone may leave [0, 1] on images unlike the validation set, which ranking metrics cannot
-            # bear: it is normalised in any case.
-            pred_score=normalised_score,
-            pred_label=label,
-            anomaly_map=normalised_map if self.enable_normalization else maps,
-            pred_mask=mask,
-        )
+        # The fused score alone may leave [0, 1] on images unlike the validation set, which ranking metrics cannot bear: it is
+        # normalised in any case.
+        shown = normalised_map if self.enable_normalization else maps
+        return InferenceBatch(pred_score=normalised_score, pred_label=label, anomaly_map=shown, pred_mask=mask)
 
     @torch.no_grad()
     def post_process_batch(self, batch: ImageBatch) -> None:
-        """Post-process a batch of predictions in place.
-
-        Raises:
-            FloatingPointError: If a prediction is not finite; names its image.
-        """
+        """Post-process a batch of predictions in place; one that is not finite is a `FloatingPointError` with its name."""
         _require_finite(batch, "prediction")
         batch.update(**self(InferenceBatch(anomaly_map=batch.anomaly_map, pred_score=batch.pred_score))._asdict())
         _require_finite(batch, "normalised prediction")

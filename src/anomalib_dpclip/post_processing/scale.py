@@ -36,7 +36,7 @@ class Scale(NamedTuple):
     score_knots: Tensor
 
     def fuse(self, peak: Tensor, detection: Tensor, domain: Domain) -> Tensor:
-        """Image scores ``(B,)``, see `image_score`."""
+        """The `image_score` in these ranges."""
         return image_score(peak.float(), detection.float(), self.map_range, self.detection_range, domain)
 
     def with_thresholds(self, image: float, pixel: float) -> "Scale":
@@ -60,22 +60,15 @@ def unpacked(values: Tensor) -> Scale:
 def image_score(peak: Tensor, detection: Tensor, map_range: Tensor, detection_range: Tensor, domain: Domain) -> Tensor:
     """``(1 - w) minmax(peak) + w minmax(detection)`` (DP-CLIP, Feature Decoupling and Channel Purification, inference).
 
-    Args:
-        peak: Highest value of each raw map ``(B,)``.
-        detection: Detection scores ``(B,)``.
-        map_range: Lowest and highest value of the data set's maps ``(2,)``, or ``(2, B)`` where each image has its own.
-        detection_range: Of the detection scores, likewise.
-        domain: ``"medical"`` uses the peak alone.
-
-    Returns:
-        Scores ``(B,)``, in [0, 1] on the images that set the ranges and wider on others.
+    Of peaks of raw maps and detection scores ``(B,)``, in ranges ``(2,)``, or ``(2, B)`` where each image has its own: scores
+    ``(B,)``, in [0, 1] on the images that set the ranges and wider on others.
     """
     weight = DETECTION_WEIGHT[domain]
-    return (1 - weight) * _min_max(peak, map_range) + weight * _min_max(detection, detection_range)
-
-
-def _min_max(values: Tensor, bounds: Tensor) -> Tensor:
-    return (values - bounds[0]) / (bounds[1] - bounds[0]).clamp_min(MIN_SPREAD)
+    peak, detection = (
+        (values - bounds[0]) / (bounds[1] - bounds[0]).clamp_min(MIN_SPREAD)
+        for values, bounds in ((peak, map_range), (detection, detection_range))
+    )
+    return (1 - weight) * peak + weight * detection
 
 
 def piecewise_linear(values: Tensor, points: Tensor) -> Tensor:
@@ -84,12 +77,11 @@ def piecewise_linear(values: Tensor, points: Tensor) -> Tensor:
     Unlike a clamped linear scaling it makes no ties beyond the range of the data set, so ranking metrics stay what they were,
     up to single precision: beyond that range values closer than about 1e-6 may become equal.
     """
-    result = torch.zeros_like(values)
-    for index in range(len(NORMALISED_CONTROL_POINTS) - 1):
+    result, places = torch.zeros_like(values), NORMALISED_CONTROL_POINTS
+    for index in range(len(places) - 1):
         low, high = points[index], points[index + 1]
-        rise = NORMALISED_CONTROL_POINTS[index + 1] - NORMALISED_CONTROL_POINTS[index]
         # Shares are clamped to their segment: a sum of monotone terms stays monotone when rounded.
-        result = result + rise * ((values - low) / (high - low)).clamp(0, 1)
+        result = result + (places[index + 1] - places[index]) * ((values - low) / (high - low)).clamp(0, 1)
     return result
 
 

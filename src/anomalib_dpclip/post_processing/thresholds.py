@@ -40,11 +40,9 @@ class Thresholds(NamedTuple):
 
 
 def best_f1_threshold(scores: Tensor, labels: Tensor) -> float:
-    """Threshold of the best F1 score, halfway below the lowest score that counts as anomalous.
+    """Threshold of the best F1 score, halfway below the lowest of the scores ``(N,)`` that counts as anomalous.
 
-    Args:
-        scores: Image scores ``(N,)``.
-        labels: 0 or 1 ``(N,)``, with at least one 1.
+    Of the labels ``(N,)`` at least one is 1.
     """
     different, normal, anomalous = count_scores(scores, labels)
     lowest = len(different) - 1 - int(f1_curve(normal, anomalous).argmax())
@@ -86,9 +84,9 @@ def choose_thresholds(
 
     Args:
         fused: Image score of each image ``(N,)``.
-        seen: The images.
-        statistics: What else was seen of them.
-        false_alarm_rate: Probability with which a new normal image may be called anomalous; ``None`` for the best F1 score.
+        seen: The images, part of the statistics.
+        statistics: What was seen of them.
+        false_alarm_rate: As `Calibration.set_from` takes it.
     """
     if goes_by_rate(seen, false_alarm_rate):
         if false_alarm_rate is None:

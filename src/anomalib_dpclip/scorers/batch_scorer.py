@@ -36,20 +36,12 @@ PANEL = 200
 
 
 class Panel(NamedTuple):
-    """Images that a batch is compared with.
+    """Images that a batch is compared with."""
 
-    Attributes:
-        keys: Tokens that others are compared with ``(N, L', C)``, in half precision, one tensor a layer.
-        spread: Mean distance of tokens from their mean at each layer ``(T,)``.
-        number: Each image's number, by its path.
-        evidence: Of the images, compared with the rest of the panel, and with good images where there are any.
-        fusion: How it is fused.
-    """
-
-    keys: list[Tensor]
-    spread: Tensor
-    number: dict[str, int]
-    evidence: Evidence
+    keys: list[Tensor]  # tokens (N, L', C) in half precision, one tensor a layer
+    spread: Tensor  # of the tokens at each layer (T,)
+    number: dict[str, int]  # of each image, by its path
+    evidence: Evidence  # of the images, compared with the rest of the panel, and with good images where there are any
     fusion: Fusion
 
 
@@ -103,11 +95,7 @@ class BatchScorer(Scorer):
         return self._panel is not None
 
     def score(self, images: Tensor, anchors: Tensor, paths: Sequence[str] | None = None) -> InferenceBatch:
-        """See `Scorer.score`; an image is not compared with itself.
-
-        Raises:
-            RuntimeError: Before `prepare`.
-        """
+        """See `Scorer.score`; an image is not compared with itself, and nothing before `prepare`."""
         panel = self._panel
         if panel is None:
             raise RuntimeError("a batch is scored after it has been seen: prepare the scorer with its loaders first")
@@ -167,11 +155,7 @@ class BatchScorer(Scorer):
 
     def _projected(self, layers: Sequence[Tensor]) -> list[Tensor]:
         """Tokens ``(B, L, C)`` as they are compared: in half precision, wide ones projected."""
-        projections = [random_projection(layer.shape[-1], self.seed) for layer in layers]
-        return [
-            (layer if projection is None else layer.float() @ projection.to(layer.device)).half()
-            for layer, projection in zip(layers, projections, strict=True)
-        ]
+        return [random_projection(layer, self.seed).half() for layer in layers]
 
     def _distance(self, layers: Sequence[Tensor], keys: Sequence[Tensor], spread: Tensor, own: Sequence[int | None]) -> Tensor:
         """Distances to the panel ``(B, rows, columns)``, see `mutual_distances`."""
@@ -179,12 +163,12 @@ class BatchScorer(Scorer):
         return self.comparison.combined([mutual_distances(tokens, others, own) / scale for tokens, others, scale in parts])
 
 
-def random_projection(width: int, seed: int) -> Tensor | None:
-    """Gaussian projection ``(C, PROJECTED_WIDTH)`` that keeps lengths in expectation; ``None`` for tokens as narrow already."""
-    if width <= PROJECTED_WIDTH:
-        return None
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(width, PROJECTED_WIDTH, generator=generator) / math.sqrt(PROJECTED_WIDTH)
+def random_projection(tokens: Tensor, seed: int) -> Tensor:
+    """Tokens ``(B, L, C)`` projected to `PROJECTED_WIDTH`, which keeps lengths in expectation, unless as narrow already."""
+    if tokens.shape[-1] <= PROJECTED_WIDTH:
+        return tokens
+    projection = torch.randn(tokens.shape[-1], PROJECTED_WIDTH, generator=torch.Generator().manual_seed(seed))
+    return tokens.float() @ (projection / math.sqrt(PROJECTED_WIDTH)).to(tokens.device)
 
 
 def choose_panel(images: int, seed: int, size: int = PANEL) -> list[int]:
@@ -206,15 +190,10 @@ def panel_loader(loaders: DataLoader | Sequence[DataLoader], seed: int) -> DataL
 
 
 def mutual_distances(tokens: Tensor, panel: Tensor, own: Sequence[int | None]) -> Tensor:
-    """How far each token of each image is from the images of a panel, at one layer.
+    """Distances ``(B, L)`` of tokens ``(B, L, C)`` to the images of a panel ``(N, L', C)``, at one layer.
 
-    Args:
-        tokens: Tokens ``(B, L, C)``, in any precision.
-        panel: Those of the panel ``(N, L', C)``.
-        own: Each image's own number in the panel, with which it is not compared; ``None`` if it is not there.
-
-    Returns:
-        Distances ``(B, L)`` to the nearest token of each other image, the mean of the lowest `LOWEST_SHARE` (at least one).
+    Of those to the nearest token of each image the mean of the lowest `LOWEST_SHARE` (at least one). No image is compared with
+    its own number in the panel, which is ``None`` if it is not there.
     """
     result = []
     for image, number in zip(tokens, own, strict=True):

@@ -39,27 +39,16 @@ class Evidence(NamedTuple):
 
 
 class Comparison:
-    """Compares images by tokens, beside the text.
-
-    Args:
-        text: Scores by the text.
-        source: Where the tokens that are compared come from.
-
-    Attributes:
-        grid: Rows and columns of the finest tokens.
-    """
+    """Compares images by the tokens of a source, beside the text."""
 
     def __init__(self, text: TextScorer, source: TokenSource) -> None:
         self.text, self.source = text, source
-        self.grid = max(source.grids)
+        self.grid = max(source.grids)  # rows and columns of the finest tokens
 
     def encode(self, images: Tensor, anchors: Tensor, *, with_text: bool = True) -> Encoded:
-        """What is found of images before they are compared.
+        """What is found of images, as `Scorer.score` takes them, before they are compared.
 
-        Args:
-            images: Normalised images ``(B, 3, H, W)`` of the scorer's size.
-            anchors: Text anchors, as in `Scorer.score`.
-            with_text: Whether the text counts: without it the backbone need not run where a second network gives the tokens.
+        Without the text, where it counts nothing, the backbone need not run if a second network gives the tokens.
         """
         painted = self.text.region.paint_over(images)
         if not with_text and not self.source.needs_text:

@@ -37,17 +37,7 @@ def unit_interval(evidence: Tensor) -> Tensor:
 
 
 class Fusion(nn.Module):
-    """What fuses text and distances.
-
-    Args:
-        text: What is `usual` of the text's margins ``(2,)``.
-        distance: What is usual of the distances.
-        score: What is usual of detection scores.
-        text_weight: Weight of the text beside the distance, both standardised.
-
-    Attributes:
-        uses_text: Whether the text counts at all.
-    """
+    """Fuses text and distances by what is `usual` ``(2,)`` of margins, distances and detection scores, and a weight."""
 
     text: Tensor
     distance: Tensor
@@ -62,21 +52,11 @@ class Fusion(nn.Module):
         self.register_buffer("text_weight", torch.tensor(float(text_weight), device=text.device))
 
     def map_evidence(self, margin: Tensor | None, distance: Tensor) -> Tensor:
-        """Evidence of tokens ``(B, rows, columns)``, in deviations.
-
-        Args:
-            margin: The text's margins, blurred, of the same shape; ``None`` where the text counts nothing.
-            distance: Distances, smoothed.
-        """
+        """Evidence of tokens ``(B, rows, columns)``, in deviations, from the margins and distances of an `Evidence`."""
         return self._with_text(standardised(distance, self.distance), margin, self.text)
 
     def image_evidence(self, evidence: Tensor, score: Tensor | None) -> Tensor:
-        """Evidence of whole images ``(B,)``: the mean of the highest tokens of `map_evidence`, and the class token's.
-
-        Args:
-            evidence: `map_evidence`.
-            score: Detection scores ``(B,)``; ``None`` where they count nothing.
-        """
+        """Evidence of whole images ``(B,)``: the mean of the highest tokens of `map_evidence`, and the detection score's."""
         flat = evidence.flatten(1)
         top = flat.topk(max(1, round(TOP_SHARE * flat.shape[1])), dim=1).values.mean(dim=1)
         return self._with_text(top, score, self.score)

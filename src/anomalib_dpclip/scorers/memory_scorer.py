@@ -58,13 +58,7 @@ def spread_of(tokens: Tensor) -> Tensor:
 
 
 class TokenMemory(nn.Module):
-    """Tokens of good images in half precision, and how widely they are spread.
-
-    Args:
-        layers: Tokens ``(M, C)``, one tensor a layer.
-        spread: `spread_of` good images' tokens at each layer ``(T,)``.
-        photos: Number of images that the tokens are of.
-    """
+    """Tokens of a number of good images, `spread_of` them at each layer ``(T,)``, both as a checkpoint keeps them."""
 
     spread: Tensor
     photos: Tensor
@@ -79,7 +73,7 @@ class TokenMemory(nn.Module):
 
     @property
     def layers(self) -> list[Tensor]:
-        """Tokens ``(M, C)``, one tensor a layer."""
+        """Tokens ``(M, C)`` in half precision, one tensor a layer."""
         return [getattr(self, f"layer{number}") for number in range(self.count)]
 
     def forward(self, tokens: Sequence[Tensor]) -> list[Tensor]:
@@ -93,11 +87,8 @@ class TokenMemory(nn.Module):
 class MemoryState(nn.Module):
     """All that a checkpoint keeps of a `MemoryScorer`.
 
-    Args:
-        memory: Tokens of the good images.
-        fusion: How distances and text are fused.
-        scores: Statistics of good images scored by the others, as they are (label 0) and damaged (label 1), the columns of
-            `ImageStatistics` ``(N, 4)``: thresholds can be set from them.
+    Thresholds can be set from the ``scores``: `ImageStatistics`, as columns ``(N, 4)``, of good images scored by the others, as
+    they are (label 0) and damaged (label 1).
     """
 
     scores: Tensor
@@ -111,12 +102,8 @@ class MemoryState(nn.Module):
 class MemoryScorer(Scorer):
     """Distances to a memory of good images, and the text beside them.
 
-    Args:
-        comparison: Compares images by tokens.
-        state: The memory, and how it is fused.
-        is_stored: Whether a checkpoint brought it: it then stays, with the thresholds that belong to it.
-
     Attributes:
+        is_stored: Whether a checkpoint brought the memory: it then stays, with the thresholds that belong to it.
         likeness: The good images by name, where they came from files in this process.
     """
 

@@ -30,13 +30,10 @@ class Scorer(ABC):
 
     @abstractmethod
     def score(self, images: Tensor, anchors: Tensor, paths: Sequence[str] | None = None) -> InferenceBatch:
-        """Raw anomaly maps and image scores.
+        """Raw ``anomaly_map`` ``(B, H, W)`` and ``pred_score`` ``(B,)``, what counts beside the map's peak; both in [0, 1].
 
         Args:
             images: Normalised images ``(B, 3, H, W)`` of `image_size`.
             anchors: Text anchors ``(E, 2)``, or ``(B, E, 2)`` where each image has its own class.
             paths: Files of the images, where they are known.
-
-        Returns:
-            ``anomaly_map`` ``(B, H, W)`` and ``pred_score`` ``(B,)``, what counts beside the map's peak; both in [0, 1].
         """

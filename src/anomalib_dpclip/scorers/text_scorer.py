@@ -33,7 +33,7 @@ class TextScorer(Scorer):
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """Height and width of the images that `score` takes."""
+        """See `Scorer.image_size`."""
         return self._image_size
 
     @property
@@ -51,11 +51,7 @@ class TextScorer(Scorer):
         return self.region.smooth(margin, self.model.blur)
 
     def score(self, images: Tensor, anchors: Tensor, paths: Sequence[str] | None = None) -> InferenceBatch:
-        """See `Scorer.score`.
-
-        Raises:
-            ValueError: If the images have another size.
-        """
+        """See `Scorer.score`; images of another size are a `ValueError`."""
         del paths
         require_size(images, self.image_size, "image_size or tiles")
         painted = self._resized(self.region.paint_over(images))

@@ -28,19 +28,12 @@ OWN_TOKENS = "own"
 
 
 class Episode(NamedTuple):
-    """Labelled images of one class, scored by a few good images of it.
-
-    Attributes:
-        evidence: What is found of the images.
-        fusion: What is usual of that on the good images.
-        mask: Where the images are anomalous ``(N, H, W)``.
-        label: Which of them are ``(N,)``.
-    """
+    """Labelled images of one class, scored by a few good images of it."""
 
     evidence: Evidence
-    fusion: Fusion
-    mask: Tensor
-    label: Tensor
+    fusion: Fusion  # what is usual on the good images
+    mask: Tensor  # (N, H, W)
+    label: Tensor  # (N,)
 
 
 def best_weight(comparison: Comparison, episodes: Sequence[Episode]) -> float:
@@ -52,10 +45,7 @@ def best_weight(comparison: Comparison, episodes: Sequence[Episode]) -> float:
 
 
 def least_equivalent(quality: Sequence[Sequence[float]]) -> float:
-    """The first of `WEIGHTS` that is worse than the best by no more than the standard error of the difference.
-
-    Args:
-        quality: Quality of each episode, for each weight.
+    """By the quality of each episode, for each weight: the first that is worse than the best by no more than the error of that.
 
     Example:
         >>> least_equivalent([[0.1, 0.2], [0.6, 0.8], [0.7, 0.8], [0.5, 0.5], [0.4, 0.5], [0.3, 0.5], [0.2, 0.5]])

@@ -22,16 +22,10 @@ Predict = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def blend_weights(length: int, tiles: int) -> Tensor:
-    """Shares of the tiles along one axis: ``2 tiles - 1`` tiles, half a tile apart, each with a Hann window.
+    """Shares ``(2 tiles - 1, tiles * length)`` of tiles along an axis, half a tile apart; columns sum to 1.
 
-    A Hann window and its neighbours, half a window away, sum to 1, and each is close to 0 where it begins and ends.
-
-    Args:
-        length: Tokens of a tile along the axis.
-        tiles: Tiles of the whole axis, side by side.
-
-    Returns:
-        Shares ``(2 tiles - 1, tiles * length)``, 0 outside each tile, columns summing to 1.
+    ``tiles`` of ``length`` tokens are as long as the axis. Each has a Hann window: it and its neighbours, half a window away,
+    sum to 1, and each is close to 0 where it begins and ends.
     """
     place = torch.arange(tiles * length) - _starts(length, tiles).unsqueeze(1)  # of each token in each tile
     window = torch.sin((place + 0.5) * math.pi / length).square()
@@ -54,7 +48,7 @@ def predict_tiled(
     Args:
         predict: The model.
         images: Images ``(B, 3, tiles H, tiles W)``.
-        anchors: ``(E, 2)``, or ``(B, E, 2)`` where each image has its own.
+        anchors: As `Scorer.score` takes them.
         grid: Rows and columns of the model's token grid.
         tiles: How many times the model's size the images are.
         at_once: Tiles that the model is given together, those of all images; at least one of each image.

@@ -42,20 +42,13 @@ class TokenSource(ABC):
 
     @abstractmethod
     def tokens(self, images: Tensor, evidence: TextEvidence | None) -> list[Tensor]:
-        """Tokens ``(B, L, C)``, in full precision, one tensor a layer, of images ``(B, 3, H, W)`` as the scorer takes them.
-
-        What the text says of the images is looked at only where the source `needs_text`.
-        """
+        """Tokens ``(B, L, C)``, in full precision, one tensor a layer, of images ``(B, 3, H, W)`` as the scorer takes them."""
 
 
 class OwnTokens(TokenSource):
-    """The backbone's tokens before the projectors, whose GRN rescales channels image by image.
+    """The backbone's tokens, of its grid and a number of layers, before the projectors, whose GRN rescales channels by image.
 
     Unit tokens less their image's mean: what all tokens of an image share (its colour, its light) is no anomaly.
-
-    Args:
-        grid: Rows and columns of the backbone's tokens.
-        layers: Number of layers that are tapped.
     """
 
     needs_text = True
@@ -79,10 +72,7 @@ class TowerTokens(TokenSource):
     surface. The vectors of all layers together, as PatchCore joins them, of larger images, keep their lengths and, by the zeros
     around an image, their place: they find what is bent or missing.
 
-    Args:
-        tower: The network.
-        mean: Mean of the image channels that the scorer's images were normalised with ``(3, 1, 1)``.
-        std: Standard deviation of them.
+    The scorer's images have been normalised with ``mean`` and ``std`` ``(3, 1, 1)``, which is undone.
     """
 
     blur_sigma = 1.25  # its tokens are averages of their neighbourhood, and no sharper
