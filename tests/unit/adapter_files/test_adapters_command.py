@@ -17,7 +17,7 @@ from anomalib_dpclip.adapter_files.adapter_file import AdapterFile, Provenance
 from anomalib_dpclip.adapter_files.command import adapters
 from anomalib_dpclip.adapter_files.read_and_write import read_adapters, write_adapters
 from anomalib_dpclip.clip.preprocessing import OPENAI
-from anomalib_dpclip.scorers.fusion import Fusion, Usual
+from anomalib_dpclip.scorers.fusion import Fusion
 from anomalib_dpclip.scorers.memory_scorer import MemoryState, TokenMemory
 
 PUBLISHED = DATA / "published_checkpoint.pth"
@@ -170,7 +170,7 @@ def test_the_page_shows_what_it_prints(tmp_path, capsys):
 
 
 def test_good_photos_that_a_checkpoint_remembers(tmp_path, capsys):
-    nothing = Usual(torch.zeros(()), torch.ones(()))
+    nothing = torch.tensor([0.0, 1.0])
     memory = TokenMemory([torch.ones(5, 3), torch.ones(7, 3)], torch.ones(2), photos=4)
     stored = MemoryState(memory, Fusion(nothing, nothing, nothing, 0.3), torch.zeros(2, 4)).state_dict()
     path = checkpoint(tmp_path / "a.ckpt", {f"scorer_state.{name}": value for name, value in stored.items()})
