@@ -18,7 +18,7 @@ import torch
 from anomalib_dpclip import DPCLIP
 from anomalib_dpclip.clip.feature_tower import EMBEDDED
 from anomalib_dpclip.model.good_images import comparison_of
-from anomalib_dpclip.scorers.fusion import Fusion, Usual
+from anomalib_dpclip.scorers.fusion import Fusion
 from anomalib_dpclip.scorers.memory_scorer import MemoryScorer, MemoryState, TokenMemory
 from anomalib_dpclip.scorers.scorer import Scorer
 from benchmarks.peak_memory import PeakMemory
@@ -33,7 +33,7 @@ def memory_scorer(model: DPCLIP) -> MemoryScorer:
     comparison = comparison_of(model)
     tokens = comparison.encode(torch.zeros(1, 3, *model.image_size), model.model.anchors).tokens
     layers = [torch.randn(PHOTOS * each.shape[1], each.shape[2]) for each in tokens]
-    nothing = Usual(torch.zeros(()), torch.ones(()))
+    nothing = torch.tensor([0.0, 1.0])
     memory = TokenMemory(layers, torch.ones(len(layers)), PHOTOS)
     state = MemoryState(memory, Fusion(nothing, nothing, nothing, 1.0), torch.zeros(1, 4))
     return MemoryScorer(comparison, state)

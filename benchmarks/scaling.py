@@ -12,7 +12,7 @@ import torch
 from anomalib_dpclip.model.good_images import comparison_of
 from anomalib_dpclip.model.lightning_model import DPCLIP
 from anomalib_dpclip.scorers.batch_scorer import mutual_distances
-from anomalib_dpclip.scorers.fusion import Fusion, Usual
+from anomalib_dpclip.scorers.fusion import Fusion
 from anomalib_dpclip.scorers.memory_scorer import MemoryScorer, MemoryState, TokenMemory
 from anomalib_dpclip.scorers.scorer import Scorer
 from benchmarks.command import run
@@ -85,7 +85,7 @@ def _judging(backbone: str) -> dict[str, dict[int, Callable[[], object]]]:
     for photos in PHOTOS:
         known = DPCLIP(backbone=backbone, pretrained="random", class_name="metal").eval()
         memory = TokenMemory([torch.randn(photos * length, width) for _ in range(taps)], torch.ones(taps), photos=photos)
-        nothing = Usual(torch.zeros(()), torch.ones(()))
+        nothing = torch.tensor([0.0, 1.0])
         state = MemoryState(memory, Fusion(nothing, nothing, nothing, 1.0), torch.zeros(1, 4))
         runs["reference photos"][photos] = _prediction(MemoryScorer(comparison_of(known), state), known, 8)
     for images in LOTS:

@@ -11,7 +11,7 @@ from PIL import Image
 from tests.pages import README, blocks, blocks_of, run_shell
 from tests.paths import ROOT
 
-from anomalib_dpclip.data.listing.check import check_metadata
+from anomalib_dpclip.data.listing.command import check_metadata
 
 
 def test_commands_of_the_readme_are_on_the_page():

@@ -13,8 +13,7 @@ from anomalib_dpclip.app.own_options import own_options
 from anomalib_dpclip.clip.pretraining import MINI
 from anomalib_dpclip.data_sets.class_names import UNKNOWN_CLASS
 from anomalib_dpclip.data_sets.domain import Domain
-from anomalib_dpclip.post_processing.score_text import score_text
-from anomalib_dpclip.post_processing.standing import Standing
+from anomalib_dpclip.post_processing.score_text import Standing, score_text
 
 if TYPE_CHECKING:
     from anomalib_dpclip.data.results.rows import Result

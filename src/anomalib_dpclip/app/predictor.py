@@ -24,7 +24,7 @@ from anomalib_dpclip.model import good_images as memories
 from anomalib_dpclip.model.lightning_model import DPCLIP
 from anomalib_dpclip.model.settled_thresholds import calibrate_on_references
 from anomalib_dpclip.post_processing.calibration import Calibration
-from anomalib_dpclip.post_processing.standing import Standing
+from anomalib_dpclip.post_processing.score_text import Standing
 from anomalib_dpclip.scorers.memory_scorer import MemoryScorer
 from anomalib_dpclip.scorers.references import image_tensor
 from anomalib_dpclip.scorers.scorer import Scorer

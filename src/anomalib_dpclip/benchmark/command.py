@@ -73,13 +73,13 @@ def benchmark(
     """
     results = out or Path("runs") / "benchmark" / f"{config.stem}.csv"
     settings = read_config(config)
+    check_weights(settings)  # before imports that take seconds
     if shift is not None:
         settings[SECTION]["shift"] = shift.split(",")
     if folders is not None:
         use_folders(settings, [Path(folder.strip()) for folder in folders.split(",")])
     draws = Draws(settings[SECTION].get("draws", DRAWS))
     configured = jobs_of(settings, draws)
-    check_weights(configured)
     if fresh:
         set_aside(results)
     jobs = plan(configured, draws)

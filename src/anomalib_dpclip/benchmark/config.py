@@ -37,15 +37,10 @@ class Job:
     """What one job runs, as plain data that can be sent to another process.
 
     Attributes:
-        label: The model's name in tables.
-        data_set: The data set's name in tables.
+        label: The model's name in tables; ``data_set`` likewise.
         category: The category, or `ALL` for a data set that is tested as a whole.
-        accelerator: ``"cpu"`` or ``"cuda"``.
-        seed: Of everything random.
         model: As `anomalib.models.get_model` takes it, and for anomalib's own models ``k_shot`` and ``network``.
         data: As `anomalib.data.get_datamodule` takes it.
-        trainer: Arguments of Lightning's Trainer.
-        shift: Corruptions to test on as well.
         draw: Number of the draw of good images; ``None`` where none are drawn.
         references: Names of the images of this draw; this and what follows is known once the files have been read.
         contents: Digest of the files that the job reads.
@@ -96,10 +91,7 @@ class Job:
 
     @property
     def k_shot(self) -> int | str:
-        """How many good images the model is shown, ``"all"``, or 0 for what it takes by itself.
-
-        A model that has no such argument has it beside its class_path, and learns from these images alone.
-        """
+        """How many good images the model is shown (anomalib's own learn from these alone), ``"all"``, or 0 for none said."""
         return self.model.get("k_shot") or self.init_args.get("k_shot") or 0
 
     @property
@@ -152,12 +144,7 @@ def _hash(value: Any) -> str:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """A benchmark config with its references (``${oc.env:NAME,default}``) resolved, its ``accelerator`` a list.
-
-    Raises:
-        FileNotFoundError: It is not there.
-        ValueError: It is not one of benchmarks.
-    """
+    """A benchmark config with its references (``${oc.env:NAME,default}``) resolved, its ``accelerator`` a list."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such benchmark config; configs/benchmark/ has some to start from")
     try:
@@ -178,12 +165,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def use_folders(config: dict[str, Any], folders: Sequence[Path]) -> None:
-    """Test on folders of one layout, each in place of the ``root`` of the config's data set, and called as the folder is.
-
-    Raises:
-        FileNotFoundError: One is not there.
-        ValueError: The config's data set has no root.
-    """
+    """Test on folders of one layout, each in place of the ``root`` of the config's data set, and called as the folder is."""
     data = config[SECTION]["data"]
     if not isinstance(data, dict) or "root" not in (data.get("init_args") or {}):
         raise ValueError(f"folders take the place of `{SECTION}.data.init_args.root`, which this config does not have")
@@ -191,7 +173,7 @@ def use_folders(config: dict[str, Any], folders: Sequence[Path]) -> None:
     for folder in folders:
         if not folder.is_dir():
             raise FileNotFoundError(f"folders: there is no folder {folder}")
-        names = {"name": folder.resolve().name} if "name" in data["init_args"] else {}
+        names = {"name": folder.name or folder.resolve().name} if "name" in data["init_args"] else {}
         entries.append(data | {"init_args": data["init_args"] | {"root": str(folder)} | names})
     config[SECTION]["data"] = {"grid": entries}
 
@@ -199,9 +181,7 @@ def use_folders(config: dict[str, Any], folders: Sequence[Path]) -> None:
 def jobs_of(config: dict[str, Any], draws: Draws | None = None) -> list[Job]:
     """Every combination of a config's grids, models that are shown some good images once for each draw (by default one).
 
-    Raises:
-        ValueError: A part of the config is of another kind than it must be, or two different models, or two different
-            data sets, could not be told apart in tables.
+    A ValueError names what is of another kind than it must be, or could not be told apart in tables.
     """
     from anomalib.pipelines.components.utils import get_iterator_from_grid_dict
     from anomalib.utils.config import flatten_dict

@@ -15,10 +15,6 @@ class Draws:
     Args:
         source: How many, or a JSON file: of each ``"data set/category"`` a list of draws, each a list of images' paths relative
             to the data set's folder. Of a longer list the first k are shown.
-
-    Raises:
-        ValueError: The number is not positive, or the file not as described.
-        FileNotFoundError: There is no such file.
     """
 
     def __init__(self, source: int | str | Path) -> None:
@@ -41,10 +37,7 @@ class Draws:
         """The k images of a draw of a ``"data set/category"``; those of a smaller k are among those of a larger one.
 
         ``images`` has the digest of each normal training image by its path relative to the data set's folder; copies count
-        once.
-
-        Raises:
-            ValueError: There are too few, or an image of the file is not there.
+        once. A ValueError says that there are too few, or that one of the file is not there.
         """
         if self._file is None:
             distinct = sorted({digest: name for name, digest in sorted(images.items(), reverse=True)}.values())

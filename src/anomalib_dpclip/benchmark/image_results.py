@@ -75,9 +75,7 @@ def _pixels(batch: ImageBatch, has_threshold: bool) -> list[list[Any]]:
 def at_thresholds(images: pd.DataFrame) -> dict[str, float]:
     """Metrics of `ImageResults.records` at the thresholds that were in force, NaN where undefined.
 
-    Returns:
-        ``class_F1``, of images; ``seg_F1``, of all pixels together; ``false_alarm_rate``, the share of normal images called
-        anomalous.
+    F1 of images, F1 of all pixels together, and the share of normal images called anomalous.
     """
     known = images.dropna(subset=["label", "called"])
     anomalous, called = known["label"] == 1, known["called"] == 1

@@ -1,6 +1,7 @@
 """What a model knows of the target beforehand: results are only comparable among models that know as much."""
 
 import re
+from typing import Any
 
 from anomalib import LearningType
 from anomalib.data import AnomalibDataModule
@@ -23,31 +24,24 @@ def knowledge_of(model: AnomalibModule, references: int | str | None = None) -> 
         return ALL_NORMAL
     known = []
     if kind in {LearningType.ONE_CLASS, LearningType.FEW_SHOT}:
-        count = references if isinstance(references, int) else _count(model)
+        named: Any = getattr(model, "references", model)  # DP-CLIP has them in a part of its own
+        own = len(named.paths(None)) if getattr(named, "source", None) else getattr(named, "k_shot", 0)
+        count = references if isinstance(references, int) else own
         known.append(f"{count or 'some'} normal {'photo' if count == 1 else 'photos'}")
     if kind != LearningType.ONE_CLASS and getattr(model, "lot", False):
         known.append(LOT)
     return " and ".join(known) or NOTHING
 
 
-def _count(model: AnomalibModule) -> int:
-    named = getattr(model, "references", None)  # DP-CLIP's
-    return len(named.paths(None)) if getattr(named, "source", None) else getattr(named or model, "k_shot", 0)
-
-
 def thresholds_of(model: AnomalibModule, datamodule: AnomalibDataModule) -> tuple[str, float | None]:
     """What a model's thresholds were set on, in words, and the false-alarm rate that they guarantee, if they do."""
     calibration = getattr(model.post_processor, "calibration", None)  # DP-CLIP's, which knows
     basis = getattr(calibration, "threshold_basis", "") or "best F1 score of the validation images"
-    validation, tested = (_paths(datamodule, split) for split in ("val_data", "test_data"))
+    splits = (getattr(getattr(datamodule, name, None), "samples", None) for name in ("val_data", "test_data"))
+    validation, tested = (set() if samples is None else set(samples.image_path) for samples in splits)
     if validation and validation <= tested:
         basis += " (the validation images are those tested)"
     return basis, getattr(calibration, "guaranteed_rate", None)
-
-
-def _paths(datamodule: AnomalibDataModule, split: str) -> set[str]:
-    samples = getattr(getattr(datamodule, split, None), "samples", None)
-    return set() if samples is None else set(samples.image_path)
 
 
 def knowledge_order(knows: str) -> tuple[int, int]:

@@ -36,6 +36,9 @@ from anomalib_dpclip.pre_processing.resize import EightBitResize
 if TYPE_CHECKING:
     from anomalib_dpclip.model.lightning_model import DPCLIP
 
+WIDER = 20
+"""Range of a model's scores in ranges of those of the validation; pixels of the latter then have 52,000 bins to differ in."""
+
 LATENCY_SECONDS = 1.0
 """For so long one image is scored again and again."""
 
@@ -65,13 +68,9 @@ def train_adapters(job: Job, device: int | None, path: Path) -> None:
         # Without a target: adapters do not depend on any, and each of those that share them is looked at when tested.
         engine = _engine(job, device, folder, callbacks=[timer], limit_val_batches=0)
         engine.fit(model=model)
-        with atomic_write(_minutes_beside(path)) as unfinished:
+        with atomic_write(path.with_suffix(".minutes")) as unfinished:
             unfinished.write_text(json.dumps(timer.time_elapsed("train") / 60), encoding="utf-8")
         save_adapters(cast("DPCLIP", model), path)  # last: where it is, the training is done
-
-
-def _minutes_beside(adapters: Path) -> Path:
-    return adapters.with_suffix(".minutes")
 
 
 def measure(job: Job, device: int | None, adapters: Path | None = None) -> Result:
@@ -89,6 +88,7 @@ def measure(job: Job, device: int | None, adapters: Path | None = None) -> Resul
             engine.fit(model=model, datamodule=datamodule)
             if not is_set(model.post_processor, "image_threshold"):  # the training ended within an epoch
                 engine.validate(model=model, datamodule=datamodule)
+            keep_apart(model.post_processor)
         (metrics,) = engine.test(model=model, datamodule=datamodule)
         images = _images(evaluator, datamodule)
         seconds = timer.time_elapsed("test")
@@ -97,7 +97,7 @@ def measure(job: Job, device: int | None, adapters: Path | None = None) -> Resul
         shift = list(_shifted(job, engine, model, datamodule))
     minutes = timer.time_elapsed("train") / 60
     if adapters is not None:
-        minutes = json.loads(_minutes_beside(adapters).read_text(encoding="utf-8"))
+        minutes = json.loads(adapters.with_suffix(".minutes").read_text(encoding="utf-8"))
     row = {
         **job.identity,
         "model": type(model).__name__,
@@ -121,6 +121,19 @@ def measure(job: Job, device: int | None, adapters: Path | None = None) -> Resul
     }
     records = images[list(IMAGE_COLUMNS[1:])].astype(object).where(images.notna(), None).to_dict("records")
     return Result(row, records, shift, str(root_of(datamodule)))
+
+
+def keep_apart(post_processor: Any) -> None:
+    """Let scores beyond those of the validation differ: anomalib clamps them, and of good images alone these are all others.
+
+    Its score is ``(raw - threshold) / (max - min) + 0.5``: in a wider range the order and the decisions are the same.
+    """
+    for kind in ("image", "pixel"):
+        low, high = (getattr(post_processor, f"{kind}_{end}", None) for end in ("min", "max"))
+        if low is not None and high is not None:
+            high.copy_(low + WIDER * (high - low))
+            sensitivity = getattr(post_processor, f"{kind}_sensitivity")  # which shifts the threshold by a share of the range
+            setattr(post_processor, f"{kind}_sensitivity", 0.5 + (sensitivity - 0.5) / WIDER)
 
 
 def _cell(value: float) -> float | None:

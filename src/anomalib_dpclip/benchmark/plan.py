@@ -4,7 +4,7 @@ A job whose files have changed is another job: the digest of their contents is p
 """
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -21,16 +21,26 @@ if TYPE_CHECKING:  # imported by what needs it, after everything that can be wro
     from anomalib.data import AnomalibDataModule
 
 
-def check_weights(jobs: Iterable[Job]) -> None:
-    """Make sure that the adapters of all jobs can be read, those of ``DPCLIP_WEIGHTS`` too; else raise what is wrong."""
-    for weights in dict.fromkeys(job.init_args.get("weights") for job in jobs if job.is_ours):
-        if weights in {None, UNADAPTED}:
-            continue
+def check_weights(config: Any) -> None:
+    """Make sure that the adapters named in a config, or by ``DPCLIP_WEIGHTS`` there, can be read; else raise what is wrong."""
+    for weights in dict.fromkeys(each for each in _named_weights(config) if each and each != UNADAPTED):
         try:
             read_adapters(weights)
         except (OSError, ValueError) as error:
             kind = FileNotFoundError if isinstance(error, OSError) else ValueError
             raise kind(f"weights {weights}, of the config or of DPCLIP_WEIGHTS: {error}") from error
+
+
+def _named_weights(part: Any) -> Iterator[Any]:
+    """Weights of all models of ours in a part of a config, grids included, whatever else may be wrong with it."""
+    if isinstance(part, list):
+        for each in part:
+            yield from _named_weights(each)
+    elif isinstance(part, dict) and str(part.get("class_path")).rpartition(".")[2] == "DPCLIP":
+        weights = (part.get("init_args") or {}).get("weights")
+        yield from weights["grid"] if isinstance(weights, dict) else [weights]
+    elif isinstance(part, dict):
+        yield from _named_weights(list(part.values()))
 
 
 def plan(jobs: Iterable[Job], draws: Draws) -> list[Job]:

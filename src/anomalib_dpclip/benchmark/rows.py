@@ -25,8 +25,6 @@ AT_THRESHOLDS = ("class_F1", "seg_F1", "false_alarm_rate")
 """ClassF1, SegF1 and the share of normal images called anomalous, in [0, 1], at the thresholds in force."""
 
 COSTS = ("images_per_second", "latency_ms", "training_minutes", "peak_memory_mb")
-"""Throughput of the test run, milliseconds an image at batch 1, wall time of training, peak memory in MiB of this job alone."""
-
 COUNTS = ("normal_images", "anomalous_images")
 NUMBERS = (*METRICS, *OPERATING_POINTS, *AT_THRESHOLDS, "guaranteed_rate", *COUNTS, *COSTS)
 
@@ -116,7 +114,7 @@ def take_up(results: Path, current: Mapping[tuple[str, ...], str]) -> None:
         current: Key of each job by its identity.
 
     Raises:
-        ValueError: The CSV that is there is not one of benchmark results, or its jobs are not there.
+        ValueError: The CSV is not one of benchmark results, or its jobs are not there.
     """
     if results.exists() and len(read_rows(results)) and not jobs_folder(results).is_dir():
         raise ValueError(f"{results}: its rows are made of {jobs_folder(results)}, which is not there; {SET_ASIDE}")
@@ -178,9 +176,7 @@ def set_aside(results: Path) -> None:
 def read_rows(*paths: Path) -> pd.DataFrame:
     """Rows of one or more results files, the last one of each job, with all `COLUMNS`; what a file lacks is empty.
 
-    Raises:
-        FileNotFoundError: A file is not there.
-        ValueError: A file is not one of benchmark results.
+    A file that is not there, or not one of benchmark results, is named with the remedy.
     """
     return pd.concat(map(_read, paths), ignore_index=True).drop_duplicates("key", keep="last", ignore_index=True)
 

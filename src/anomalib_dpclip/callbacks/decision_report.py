@@ -13,8 +13,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from anomalib_dpclip.files.atomic_write import atomic_write
 from anomalib_dpclip.post_processing.post_processor import DPCLIPPostProcessor
-from anomalib_dpclip.post_processing.score_text import score_text
-from anomalib_dpclip.post_processing.standing import Standing
+from anomalib_dpclip.post_processing.score_text import Standing, score_text
 
 DECISIONS = "decisions.csv"
 

@@ -16,6 +16,7 @@ from anomalib.data.datasets.image.folder import FolderDataset
 from anomalib.data.utils import TestSplitMode
 from anomalib.data.utils.image import read_image as host_image
 from anomalib.data.utils.image import read_mask as host_mask
+from lightning.pytorch.trainer.states import TrainerFn
 
 from anomalib_dpclip.data.images import ImageReadError, open_image, orientation_of, photo_size, read_image, read_mask
 from anomalib_dpclip.data.json_lines import JSONLinesDataset
@@ -113,7 +114,7 @@ def require_images(target: AnomalibDataModule | None, stage: str) -> None:
     dataset = getattr(target, {"validate": "val_data", "test": "test_data", "predict": "test_data"}.get(stage, ""), None)
     if dataset is not None and len(dataset) == 0:
         raise ValueError(
-            f"{target.name} has no image to {stage}: let some be tested, and validate on them with "
+            f"{target.name} has no image to {TrainerFn(stage).value}: let some be tested, and validate on them with "
             f"--data.val_split_mode same_as_test; to score photos by good ones use --data Photos with --model.few_shot_source, "
             f"or `dpclip predict --good`"
         )

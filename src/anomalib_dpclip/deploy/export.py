@@ -23,7 +23,7 @@ from anomalib_dpclip.deploy.openvino_file import finish_converted, save
 from anomalib_dpclip.deploy.quantisation import compressed, require_quantisable
 from anomalib_dpclip.files.measured_by import package_versions
 from anomalib_dpclip.post_processing.scale import unpacked
-from anomalib_dpclip.pre_processing.compatibility import require_same_resize
+from anomalib_dpclip.pre_processing.pre_processor import require_same_resize
 
 OPSET = 18
 """ONNX operator set: the lowest that torch's exporter writes. anomalib's default, 14, ends in a failed conversion."""

@@ -160,7 +160,7 @@ def raw_value(normalised: float, points: "Tensor") -> float:
     """What a value in [0, 1] was before `piecewise_linear` through control points ``(5,)``."""
     import numpy as np
 
-    from anomalib_dpclip.post_processing.normalisation import NORMALISED_CONTROL_POINTS
+    from anomalib_dpclip.post_processing.scale import NORMALISED_CONTROL_POINTS
 
     return float(np.interp(normalised, NORMALISED_CONTROL_POINTS, points.double().numpy()))
 

@@ -18,7 +18,7 @@ from anomalib_dpclip.data_sets.domain import DEFAULT_DOMAIN
 from anomalib_dpclip.files.tensors import same_tensors
 from anomalib_dpclip.model.configuration import resolve
 from anomalib_dpclip.model.good_images import stored_memory
-from anomalib_dpclip.model.parts import build_parts, use_parts
+from anomalib_dpclip.model.parts import become
 from anomalib_dpclip.model.settled_thresholds import calibration_of
 from anomalib_dpclip.post_processing.calibration import Calibration
 
@@ -63,7 +63,7 @@ def follow_checkpoint(module: Any, checkpoint: Mapping[str, Any]) -> None:
         raise ValueError(f"the checkpoint holds adapters: leave --model.weights {UNADAPTED} out")
     configuration = resolve(module.given, CHECKPOINT, Provenance.from_dict(saved, CHECKPOINT))
     if configuration != module.configuration:
-        use_parts(module, build_parts(module, configuration))
+        become(module, configuration)
 
 
 def restore_provenance(module: Any, checkpoint: Mapping[str, Any]) -> None:

@@ -19,7 +19,7 @@ from anomalib_dpclip.model.settled_thresholds import calibration_of, settle_thre
 from anomalib_dpclip.pre_processing.pre_processor import CLIPPreProcessor
 from anomalib_dpclip.scorers.batch_scorer import BatchScorer
 from anomalib_dpclip.scorers.comparison import Comparison
-from anomalib_dpclip.scorers.fusion import Fusion, Usual
+from anomalib_dpclip.scorers.fusion import Fusion
 from anomalib_dpclip.scorers.memory_fit import MemoryFit
 from anomalib_dpclip.scorers.memory_scorer import MemoryScorer, MemoryState, TokenMemory
 from anomalib_dpclip.scorers.references import image_tensor
@@ -153,7 +153,7 @@ def stored_memory(module: Any, state: Mapping[str, Any]) -> MemoryScorer | None:
     layers = [stored[f"layer{number}"] for number in range(len(stored)) if f"layer{number}" in stored]
     if not layers:
         return None
-    nothing = Usual(torch.zeros(()), torch.ones(()))
+    nothing = torch.tensor([0.0, 1.0])
     fusion = Fusion(nothing, nothing, nothing, float(state["scorer_state.fusion.text_weight"]))
     memory = TokenMemory(layers, stored["spread"])
     scores = torch.zeros_like(state["scorer_state.scores"])

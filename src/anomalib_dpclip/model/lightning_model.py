@@ -26,7 +26,7 @@ from anomalib_dpclip.method.prototypes import Prototypes
 from anomalib_dpclip.metrics import field_metrics
 from anomalib_dpclip.model import arguments, checkpointing, good_images, settled_thresholds
 from anomalib_dpclip.model.configuration import given_values, resolve
-from anomalib_dpclip.model.parts import build_parts, use_parts
+from anomalib_dpclip.model.parts import become
 from anomalib_dpclip.model.scoring import PrepareScorer
 from anomalib_dpclip.model.training import learning
 from anomalib_dpclip.model.training.carried import AuxiliaryCalibration
@@ -150,21 +150,22 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]
         elif false_alarm_rate is not None:
             raise ValueError("false_alarm_rate belongs to the default post-processor: give your own one its rate itself")
         file = None if weights is None or weights == UNADAPTED else local_file(weights)
-        parts = build_parts(self, resolve(self.given, file))
+        configuration = resolve(self.given, file)
         super().__init__(
-            pre_processor=CLIPPreProcessor(parts.image_size, parts.preprocessing) if pre_processor is True else pre_processor,
+            # Of any size until the backbone has said which it takes.
+            pre_processor=CLIPPreProcessor((1, 1)) if pre_processor is True else pre_processor,
             post_processor=post_processor,
             evaluator=Evaluator(test_metrics=field_metrics()) if evaluator is True else evaluator,
             visualizer=PictureVisualizer() if visualizer is True else visualizer,
         )
-        unmasked = self.training_options.auxiliary_unmasked
-        self.auxiliary = AuxiliarySet(auxiliary, self.training_options.auxiliary_root, shots, unmasked, self.seed)
+        root, unmasked = self.training_options.auxiliary_root, self.training_options.auxiliary_unmasked
+        self.auxiliary = AuxiliarySet(auxiliary, root, shots, unmasked, self.seed)
         self.auxiliary_dataset: AuxiliaryDataset | None = None
         self.references = References(k_shot, few_shot_source, self.seed)
         self.before_references: Any = None
         self.is_trained_here, self.went_on_from = False, None
         self.region = Region()
-        use_parts(self, parts)
+        become(self, configuration)
         if file is not None:
             load_adapters(self, file, overridden=self.given)
         if weights is not None or class_name is not None:
@@ -224,7 +225,6 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]
         return [*components, *own, *default_callbacks(self.attached_trainer), *sheet]
 
     # Methods that have a file of their own
-
     set_references = good_images.set_references
     add_good_images = good_images.extend_memory
     prepare_export = good_images.prepare_export

@@ -9,7 +9,7 @@ from typing import Any
 from anomalib_dpclip.post_processing.calibration import Calibration
 from anomalib_dpclip.post_processing.calibration_statistics import ImageStatistics
 from anomalib_dpclip.post_processing.conformal import NO_GUARANTEE
-from anomalib_dpclip.post_processing.standing import Standing
+from anomalib_dpclip.post_processing.score_text import Standing
 from anomalib_dpclip.post_processing.thresholds import Thresholds, thresholds_by_rate
 from anomalib_dpclip.post_processing.unlabelled import unlabelled_thresholds
 from anomalib_dpclip.scorers.batch_scorer import BatchScorer

@@ -12,14 +12,14 @@ from anomalib_dpclip.data_sets.domain import Domain
 from anomalib_dpclip.files.plain_data import printable
 from anomalib_dpclip.files.private_names import keeps_precision
 from anomalib_dpclip.post_processing.calibration_statistics import CalibrationStatistics, ImageStatistics
-from anomalib_dpclip.post_processing.image_score import DETECTION_WEIGHT
-from anomalib_dpclip.post_processing.normalisation import (
+from anomalib_dpclip.post_processing.scale import (
+    DETECTION_WEIGHT,
     NORMALISED_CONTROL_POINTS,
+    Scale,
     piecewise_linear,
     separate_control_points,
 )
-from anomalib_dpclip.post_processing.scale import Scale
-from anomalib_dpclip.post_processing.standing import Standing
+from anomalib_dpclip.post_processing.score_text import Standing
 from anomalib_dpclip.post_processing.thresholds import APPROXIMATE, Thresholds, choose_thresholds, fused_by_others, goes_by_rate
 
 _DESCRIPTION: dict[str, Any] = {
@@ -36,15 +36,11 @@ _DESCRIPTION: dict[str, Any] = {
 
 @keeps_precision  # in half precision thresholds and control points coincide
 class Calibration(nn.Module):
-    """Ranges and thresholds of one data set, as buffers. Unset, it changes nothing and has 0.5 as threshold.
+    """Ranges and control points of one data set, as the buffers of a `Scale`. Unset, it has 0.5 as threshold.
 
     Attributes:
-        map_range: Lowest and highest value of the raw maps ``(2,)``.
-        detection_range: Lowest and highest detection score ``(2,)``.
-        map_knots: Control points of the maps' normalisation ``(5,)``, see `piecewise_linear`; the third is the pixel threshold.
-        score_knots: Control points of the fused image scores' normalisation ``(5,)``; the third is the image threshold.
         is_set: Whether a data set has set it.
-        threshold_basis: What the thresholds rest on, in words; beside the buffers, since it is no tensor. Empty if unknown.
+        threshold_basis: What the thresholds rest on, in words; empty if unknown.
         guaranteed_rate: Rate at which a new normal image exceeds the image threshold at most; ``None`` without a guarantee.
         good_scores: Image scores of the normal images that they were set on, before the normalisation.
         false_alarm_rate: Rate that was asked for when they were set, if any.
@@ -65,27 +61,19 @@ class Calibration(nn.Module):
         self.guaranteed_rate: float | None = None
         self.good_scores: list[float] = []
         self.false_alarm_rate: float | None = None
-        self.scorer, self.is_default, self.class_name = "text", False, ""
-        self.register_buffer("map_range", torch.tensor([0.0, 1.0]))
-        self.register_buffer("detection_range", torch.tensor([0.0, 1.0]))
-        self.register_buffer("map_knots", torch.tensor(NORMALISED_CONTROL_POINTS))
-        self.register_buffer("score_knots", torch.tensor(NORMALISED_CONTROL_POINTS))
+        self.belongs_to("text", is_default=False)
+        for name in ("map_range", "detection_range"):
+            self.register_buffer(name, torch.tensor([0.0, 1.0]))
+        for name in ("map_knots", "score_knots"):
+            self.register_buffer(name, torch.tensor(NORMALISED_CONTROL_POINTS))
         self.register_buffer("is_set", torch.tensor(False))
 
     def require_valid(self, source: Path | str) -> None:
-        """Make sure that what a file brought can be calibrated with: anything compared with NaN would be normal.
-
-        Args:
-            source: Where it comes from, for the message.
-
-        Raises:
-            ValueError: If a value is not finite, or control points do not ascend.
-        """
+        """Refuse what a file, the source, brought if it is damaged: anything compared with NaN would be normal."""
         for name, value in self.named_buffers():
             if not value.isfinite().all():
                 raise ValueError(f"{source}: its calibration's {name} are not finite numbers; the file is damaged")
-        for name in ("map_knots", "score_knots"):
-            if not (getattr(self, name).diff() > 0).all():
+            if name.endswith("_knots") and not (value.diff() > 0).all():
                 raise ValueError(f"{source}: its calibration has {name} that do not ascend; the file is damaged")
 
     @property
@@ -115,13 +103,7 @@ class Calibration(nn.Module):
             setattr(self, name, value)
 
     def belongs_to(self, scorer: str, *, is_default: bool, class_name: str = "") -> None:
-        """Note which scores the thresholds are of.
-
-        Args:
-            scorer: Name of the way that images are scored.
-            is_default: Whether the thresholds came with the scores, and no validation has set them.
-            class_name: Class of the images that they are of; empty for several, or if nobody knows.
-        """
+        """Note which scores the thresholds are of, see the attributes."""
         self.scorer, self.is_default, self.class_name = scorer, is_default, class_name
 
     def description(self) -> dict[str, Any]:
@@ -129,15 +111,7 @@ class Calibration(nn.Module):
         return {name: getattr(self, name) for name in _DESCRIPTION}
 
     def restore_description(self, values: Mapping[str, Any], source: Path | str) -> None:
-        """Take over what `description` gave; what is missing is unknown.
-
-        Args:
-            values: Plain data.
-            source: Where it comes from, for the message.
-
-        Raises:
-            ValueError: If a value is of another type.
-        """
+        """Take over what `description` gave to a file, the source; what is missing is unknown, another type refused."""
         for name, kinds in _DESCRIPTION.items():
             value = values.get(name, getattr(self, name))
             if not isinstance(value, kinds) or (isinstance(value, list) and not all(map(_is_score, value))):
@@ -152,7 +126,7 @@ class Calibration(nn.Module):
         false_alarm_rate: float | None = None,
         carried: "Calibration | None" = None,
     ) -> None:
-        """Set ranges and thresholds from the statistics of a data set.
+        """Set ranges and thresholds from the statistics of a data set; none, if it has no images.
 
         Thresholds are those of the best F1 score, or with a false-alarm rate those that a new normal image exceeds at most at
         this rate. Where that is undefined (one kind of image only) the way out is the other rule, said in a warning.
@@ -169,15 +143,16 @@ class Calibration(nn.Module):
         if not len(seen.map_max):
             return
         by_rate = goes_by_rate(seen, false_alarm_rate)
-        is_carried = by_rate and carried is not None and bool(carried.is_set)
-        if is_carried and carried is not None:
-            self.map_range.copy_(carried.map_range)
-            self.detection_range.copy_(carried.detection_range)
-        else:
+        ranges = carried if by_rate and carried is not None and carried.is_set else None
+        if ranges is None:
             self.set_ranges(seen)
-        fused = self.fused(seen, domain) if is_carried or not by_rate else fused_by_others(seen, domain)
+        else:
+            self.map_range.copy_(ranges.map_range)
+            self.detection_range.copy_(ranges.detection_range)
+        by_others = by_rate and ranges is None
+        fused = fused_by_others(seen, domain) if by_others else self.fused(seen, domain)
         thresholds = choose_thresholds(fused, seen, statistics, false_alarm_rate)
-        if by_rate and not is_carried and DETECTION_WEIGHT[domain]:
+        if by_others and DETECTION_WEIGHT[domain]:
             thresholds = thresholds._replace(threshold_basis=thresholds.threshold_basis + APPROXIMATE)
         self.set_thresholds(thresholds, seen, domain, fused)
         self.false_alarm_rate = false_alarm_rate
@@ -202,8 +177,7 @@ class Calibration(nn.Module):
             thresholds: On the fused score in the ranges that are set, and on the raw map.
             seen: The images between whose scores they lie.
             domain: How scores are fused.
-            chosen_on: Image score of each image ``(N,)`` that the image threshold was chosen on. Default: in the ranges that
-                are set.
+            chosen_on: Image scores ``(N,)`` that the image threshold was chosen on. Default: those in the ranges that are set.
         """
         fused = self.fused(seen, domain)
         bounds = torch.tensor([0.0, 1.0], device=self.map_range.device)

@@ -1,4 +1,4 @@
-"""Statistics of a data set that a calibration needs, in the same memory however large it is, but for four numbers an image."""
+"""Statistics of a data set that a calibration needs: four numbers an image, and the pixels' histograms, however many."""
 
 from typing import NamedTuple
 
@@ -21,44 +21,27 @@ class ImageStatistics(NamedTuple):
 
 
 class CalibrationStatistics(nn.Module):
-    """Four numbers an image, and the pixels' histograms.
+    """Collects the statistics of batches.
 
     Args:
         source: What the images are of, such as ``Surfaces/weave``; empty if nobody knows.
         judged: What is judged, ``(H, W)`` bool; other pixels count for nothing. Default: all.
     """
 
-    judged: Tensor | None
-
     def __init__(self, source: str = "", judged: Tensor | None = None) -> None:
         super().__init__()
-        self.source = source
+        self.of = f" of {source}" if source else ""  # to follow "images" in a sentence
         self.rows = CatMetric(nan_strategy="disable")
         self.pixels = PixelHistogram()
         self.judged = self.pixels.judged = judged
 
-    @property
-    def of(self) -> str:
-        """The source, to follow "images" in a sentence."""
-        return f" of {self.source}" if self.source else ""
-
     @torch.no_grad()
     def update(
-        self,
-        anomaly_map: Tensor,
-        detection: Tensor,
-        label: Tensor | None,
-        mask: Tensor | None,
-        has_mask: Tensor | None = None,
+        self, anomaly_map: Tensor, detection: Tensor, label: Tensor | None, mask: Tensor | None, has_mask: Tensor | None = None
     ) -> None:
-        """Add a batch.
+        """Add a batch: raw maps ``(B, H, W)`` in [0, 1], detection scores ``(B,)``, and what is known of the truth.
 
-        Args:
-            anomaly_map: Raw maps ``(B, H, W)`` in [0, 1].
-            detection: Detection scores ``(B,)``.
-            label: 0 or 1 ``(B,)``, if known.
-            mask: Ground truth ``(B, H, W)`` of the same size, if known.
-            has_mask: Images whose ground truth is known ``(B,)`` bool. Default: all.
+        That are labels 0 or 1 ``(B,)``, masks of the maps' size, and which images have one ``(B,)`` bool, by default all.
         """
         values = anomaly_map.flatten(1) if self.judged is None else anomaly_map[:, self.judged]
         kind = torch.full_like(detection, UNKNOWN_LABEL) if label is None else label

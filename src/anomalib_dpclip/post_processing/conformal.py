@@ -21,7 +21,7 @@ def false_alarm_threshold(normal_scores: Tensor, rate: float) -> float:
         rate: Probability in [0, 1) with which a new one may exceed it.
     """
     count = len(normal_scores)
-    rank = min(_rank(count, _exact(rate)), count)
+    rank = min(math.ceil((count + 1) * (1 - _exact(rate))), count)
     return normal_scores.sort().values[rank - 1].item()
 
 
@@ -33,17 +33,11 @@ def images_needed(rate: Fraction) -> int:
 def too_few(images: int, rate: Fraction) -> str:
     """What is wrong with so many images for a rate above 0, in words; empty if there are enough."""
     needed = images_needed(rate)
-    if images >= needed:
-        return ""
-    return f"a false-alarm rate of {percent(rate)} takes {needed} normal images, there are {images}"
+    return "" if images >= needed else f"a false-alarm rate of {percent(rate)} takes {needed} normal images, there are {images}"
 
 
 def guaranteed_rate(images: int, rate: float) -> Fraction:
     """The rate that `false_alarm_threshold` keeps: as asked for, or where the images are too few the lowest that they allow.
-
-    Args:
-        images: Normal images that it is from.
-        rate: As asked for; 0 for thresholds that none of them exceeds.
 
     Example:
         >>> guaranteed_rate(99, 0.05), guaranteed_rate(4, 0.05), guaranteed_rate(4, 0)
@@ -53,19 +47,8 @@ def guaranteed_rate(images: int, rate: float) -> Fraction:
 
 
 def guarantee_of(images: int, rate: float, of: str) -> str:
-    """What `false_alarm_threshold` of image scores and of maps' peaks promises, in words.
-
-    Args:
-        images: Normal images that it is from.
-        rate: As asked for; 0 for thresholds that none of them exceeds.
-        of: What they are of, as ``" of Surfaces/weave"``.
-
-    Example:
-        >>> guarantee_of(9, 0.05, " of Surfaces/weave").partition("; ")[2]
-        'from 9 normal images of Surfaces/weave; a false-alarm rate of 5 % takes 19 normal images, there are 9'
-    """
-    asked = _exact(rate)
-    bound = guaranteed_rate(images, rate)
+    """What `false_alarm_threshold` promises, in words, of so many normal images of something, as ``" of Surfaces/weave"``."""
+    asked, bound = _exact(rate), guaranteed_rate(images, rate)
     missed = f"; {too_few(images, asked)}" if asked and bound > asked else ""
     return (
         f"a new normal image of the same source exceeds the image threshold with a probability of at most {percent(bound)}, "
@@ -86,7 +69,3 @@ def percent(share: Fraction) -> str:
 def _exact(rate: float) -> Fraction:
     """The rate as it is written: 0.29 of 100 is 29, whatever binary fractions make of 0.29."""
     return Fraction(str(rate))
-
-
-def _rank(images: int, rate: Fraction) -> int:
-    return math.ceil((images + 1) * (1 - rate))

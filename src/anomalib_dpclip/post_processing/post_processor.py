@@ -12,8 +12,10 @@ from anomalib_dpclip.data_sets.class_names import target_name
 from anomalib_dpclip.data_sets.domain import Domain
 from anomalib_dpclip.post_processing.calibration import Calibration
 from anomalib_dpclip.post_processing.calibration_statistics import CalibrationStatistics
-from anomalib_dpclip.post_processing.normalisation import piecewise_linear
-from anomalib_dpclip.post_processing.scale import Scale
+from anomalib_dpclip.post_processing.scale import Scale, piecewise_linear
+
+_CHOSEN = ("enable_normalization", "enable_thresholding", "image_sensitivity", "pixel_sensitivity", "false_alarm_rate")
+"""Arguments that a checkpoint gives where the user does not."""
 
 
 class DPCLIPPostProcessor(PostProcessor):
@@ -61,16 +63,10 @@ class DPCLIPPostProcessor(PostProcessor):
             if value is not None and not 0 <= value <= 1:
                 raise ValueError(f"{name} must lie in [0, 1], not {value}")
         super().__init__()
-        self.false_alarm_rate = false_alarm_rate
-        given = {
-            "enable_normalization": enable_normalization,
-            "enable_thresholding": enable_thresholding,
-            "image_sensitivity": image_sensitivity,
-            "pixel_sensitivity": pixel_sensitivity,
-            "false_alarm_rate": false_alarm_rate,
-        }
+        self.false_alarm_rate: float | None = None
+        given = (enable_normalization, enable_thresholding, image_sensitivity, pixel_sensitivity, false_alarm_rate)
         self._not_chosen: dict[str, Any] = {}
-        for name, value in given.items():
+        for name, value in zip(_CHOSEN, given, strict=True):
             if value is None:
                 self._not_chosen[name] = getattr(self, name)
             else:
@@ -83,15 +79,10 @@ class DPCLIPPostProcessor(PostProcessor):
 
     def checkpoint_config(self) -> dict[str, Any]:
         """Arguments as they are now, as plain data."""
-        names = ("enable_normalization", "enable_thresholding", "image_sensitivity", "pixel_sensitivity", "false_alarm_rate")
-        return {name: getattr(self, name) for name in (*names, "domain", "version")}
+        return {name: getattr(self, name) for name in (*_CHOSEN, "domain", "version")}
 
     def load_checkpoint_config(self, config: dict[str, Any]) -> None:
-        """Restore what `checkpoint_config` gave, but for what has been chosen since: an argument, or an assigned attribute.
-
-        Raises:
-            ValueError: If a newer version of this package wrote it.
-        """
+        """Restore what `checkpoint_config` gave, but for what has been chosen since: an argument, or an assigned attribute."""
         if config.get("version", 1) > self.version:
             raise ValueError(
                 f"the checkpoint's post-processor has version {config['version']}, this package knows up to "
@@ -103,8 +94,6 @@ class DPCLIPPostProcessor(PostProcessor):
                 self._not_chosen[name] = config[name]
         self.domain = config.get("domain", self.domain)
         self.calibration.false_alarm_rate = config.get("false_alarm_rate")
-
-    # Calibration
 
     def use_auxiliary_calibration(self) -> None:
         """Put the adapters' own calibration in force, that of the images they learned from."""
@@ -118,12 +107,7 @@ class DPCLIPPostProcessor(PostProcessor):
         self._statistics = CalibrationStatistics(name, judged).to(pl_module.device)
 
     def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: ImageBatch,
-        *args: Any,
-        **kwargs: Any,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: ImageBatch, *args: Any, **kwargs: Any
     ) -> None:
         """Add a batch of raw predictions to the statistics."""
         del trainer, pl_module, args, kwargs
@@ -144,11 +128,7 @@ class DPCLIPPostProcessor(PostProcessor):
             self.calibration.belongs_to(scorer, is_default=False, class_name=class_name)
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Refuse a false-alarm rate that nothing has been calibrated with.
-
-        Raises:
-            ValueError: If the thresholds in force were not set for it.
-        """
+        """Refuse a false-alarm rate that the thresholds in force were not set for."""
         del trainer, pl_module
         if self.false_alarm_rate not in {None, self.calibration.false_alarm_rate}:
             raise ValueError(
@@ -158,11 +138,9 @@ class DPCLIPPostProcessor(PostProcessor):
 
     on_predict_epoch_start = on_test_epoch_start
 
-    # What anomalib shows of its own post-processor.
-
     @property
     def image_threshold(self) -> Tensor:
-        """Threshold on the fused image score, ``()``."""
+        """Threshold on the fused image score, ``()``, as anomalib shows that of its own post-processor."""
         return self.calibration.score_knots[2]
 
     @property
@@ -170,17 +148,8 @@ class DPCLIPPostProcessor(PostProcessor):
         """Threshold on the raw map, ``()``."""
         return self.calibration.map_knots[2]
 
-    # Application
-
     def forward(self, predictions: InferenceBatch) -> InferenceBatch:
-        """Post-process raw predictions; the same computation in an exported model.
-
-        Args:
-            predictions: Raw ``anomaly_map`` ``(B, H, W)`` and ``pred_score`` ``(B,)``.
-
-        Returns:
-            Normalised map and fused score in [0, 1], ``pred_label`` ``(B,)`` and ``pred_mask`` ``(B, H, W)``.
-        """
+        """Normalised map, fused score in [0, 1], label ``(B,)`` and mask ``(B, H, W)`` of raw predictions."""
         return self.scaled(predictions, self.calibration.scale)
 
     def raw_score(self, predictions: InferenceBatch, scale: Scale) -> Tensor:
@@ -196,22 +165,14 @@ class DPCLIPPostProcessor(PostProcessor):
         if self.enable_thresholding:
             label = normalised_score > 1 - self.image_sensitivity
             mask = normalised_map > 1 - self.pixel_sensitivity
-        return InferenceBatch(
-            # The fused score alone may leave [0, 1] on images unlike the validation set, which ranking metrics cannot
-            # bear: it is normalised in any case.
-            pred_score=normalised_score,
-            pred_label=label,
-            anomaly_map=normalised_map if self.enable_normalization else maps,
-            pred_mask=mask,
-        )
+        # The fused score alone may leave [0, 1] on images unlike the validation set, which ranking metrics cannot bear: it is
+        # normalised in any case.
+        shown = normalised_map if self.enable_normalization else maps
+        return InferenceBatch(pred_score=normalised_score, pred_label=label, anomaly_map=shown, pred_mask=mask)
 
     @torch.no_grad()
     def post_process_batch(self, batch: ImageBatch) -> None:
-        """Post-process a batch of predictions in place.
-
-        Raises:
-            FloatingPointError: If a prediction is not finite; names its image.
-        """
+        """Post-process a batch of predictions in place; one that is not finite is a `FloatingPointError` with its name."""
         _require_finite(batch, "prediction")
         batch.update(**self(InferenceBatch(anomaly_map=batch.anomaly_map, pred_score=batch.pred_score))._asdict())
         _require_finite(batch, "normalised prediction")

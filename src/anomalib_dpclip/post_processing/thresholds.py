@@ -10,16 +10,10 @@ from torch import Tensor
 
 from anomalib_dpclip.data_sets.domain import Domain
 from anomalib_dpclip.metrics.functional import count_scores, f1_curve, f1_threshold
+from anomalib_dpclip.post_processing import conformal
 from anomalib_dpclip.post_processing.calibration_statistics import CalibrationStatistics, ImageStatistics
-from anomalib_dpclip.post_processing.conformal import (
-    NO_GUARANTEE,
-    false_alarm_threshold,
-    guarantee_of,
-    guaranteed_rate,
-    too_few,
-)
-from anomalib_dpclip.post_processing.image_score import image_score
-from anomalib_dpclip.post_processing.normalisation import MIN_GAP
+from anomalib_dpclip.post_processing.conformal import NO_GUARANTEE
+from anomalib_dpclip.post_processing.scale import MIN_GAP, image_score
 
 logger = logging.getLogger(__name__)
 
@@ -46,11 +40,9 @@ class Thresholds(NamedTuple):
 
 
 def best_f1_threshold(scores: Tensor, labels: Tensor) -> float:
-    """Threshold of the best F1 score, halfway below the lowest score that counts as anomalous.
+    """Threshold of the best F1 score, halfway below the lowest of the scores ``(N,)`` that counts as anomalous.
 
-    Args:
-        scores: Image scores ``(N,)``.
-        labels: 0 or 1 ``(N,)``, with at least one 1.
+    Of the labels ``(N,)`` at least one is 1.
     """
     different, normal, anomalous = count_scores(scores, labels)
     lowest = len(different) - 1 - int(f1_curve(normal, anomalous).argmax())
@@ -86,18 +78,15 @@ def _lowest_of_others(values: Tensor) -> Tensor:
 
 
 def choose_thresholds(
-    fused: Tensor,
-    seen: ImageStatistics,
-    statistics: CalibrationStatistics,
-    false_alarm_rate: float | None,
+    fused: Tensor, seen: ImageStatistics, statistics: CalibrationStatistics, false_alarm_rate: float | None
 ) -> Thresholds:
     """Thresholds by the rule that was asked for, or, said in a warning, by the one that the images allow.
 
     Args:
         fused: Image score of each image ``(N,)``.
-        seen: The images.
-        statistics: What else was seen of them.
-        false_alarm_rate: Probability with which a new normal image may be called anomalous; ``None`` for the best F1 score.
+        seen: The images, part of the statistics.
+        statistics: What was seen of them.
+        false_alarm_rate: As `Calibration.set_from` takes it.
     """
     if goes_by_rate(seen, false_alarm_rate):
         if false_alarm_rate is None:
@@ -113,7 +102,7 @@ def choose_thresholds(
         logger.warning(
             "false_alarm_rate=%s needs normal validation images and there are none: using the F1 score", false_alarm_rate
         )
-    return thresholds_by_f1(fused, seen, statistics)
+    return _thresholds_by_f1(fused, seen, statistics)
 
 
 def thresholds_by_rate(fused: Tensor, seen: ImageStatistics, rate: float, of: str = "") -> Thresholds:
@@ -127,19 +116,19 @@ def thresholds_by_rate(fused: Tensor, seen: ImageStatistics, rate: float, of: st
     """
     normal = seen.label == 0
     count = int(normal.sum())
-    if rate and too_few(count, Fraction(str(rate))):
-        logger.warning("%s. The strictest threshold that they allow is set", too_few(count, Fraction(str(rate))))
+    if rate and (missing := conformal.too_few(count, Fraction(str(rate)))):
+        logger.warning("%s. The strictest threshold that they allow is set", missing)
     # A map's peak decides whether its image shows any anomalous pixel: same rate, same images.
-    image, pixel = (false_alarm_threshold(values[normal], rate) for values in (fused, seen.map_max))
-    return Thresholds(image, pixel, guarantee_of(count, rate, of), float(guaranteed_rate(count, rate)))
+    image, pixel = (conformal.false_alarm_threshold(values[normal], rate) for values in (fused, seen.map_max))
+    return Thresholds(image, pixel, conformal.guarantee_of(count, rate, of), float(conformal.guaranteed_rate(count, rate)))
 
 
-def thresholds_by_f1(fused: Tensor, seen: ImageStatistics, statistics: CalibrationStatistics) -> Thresholds:
+def _thresholds_by_f1(fused: Tensor, seen: ImageStatistics, statistics: CalibrationStatistics) -> Thresholds:
     """Thresholds of the best F1 score of images and of pixels; without masks, of the maps' peaks."""
     known = (seen.label == 0) | (seen.label == 1)
     labels = seen.label[known].long()
     pixel = f1_threshold(statistics.pixels.compute()) if statistics.pixels.update_called else math.nan
-    if math.isnan(pixel):  # the map's peak is an image score too
+    if math.isnan(pixel):
         pixel = best_f1_threshold(seen.map_max[known], labels)
     counted = f"{int((labels == 0).sum())} normal and {int((labels == 1).sum())} anomalous images{statistics.of}"
     threshold_basis = f"the best F1 score of {counted}; {NO_GUARANTEE}"

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from anomalib_dpclip.post_processing.conformal import NO_GUARANTEE
-from anomalib_dpclip.post_processing.normalisation import MIN_GAP
+from anomalib_dpclip.post_processing.scale import MIN_GAP
 from anomalib_dpclip.post_processing.thresholds import Thresholds
 
 QUIET = (0.05, 0.3)
@@ -27,12 +27,7 @@ SEPARABLE = 0.75
 
 
 def unlabelled_thresholds(image: Tensor, pixel: Tensor) -> Thresholds:
-    """Thresholds of a batch, and in words what they are.
-
-    Args:
-        image: Scores of its images ``(N,)``.
-        pixel: Highest values of their maps ``(N,)``.
-    """
+    """Thresholds of a batch by the scores of its images, and by the highest values of their maps, both ``(N,)``."""
     count = len(image)
     if count < MIN_QUIET:
         basis = f"{MAX_DEVIATIONS:g} deviations above the median of {count} images of an unlabelled lot"
@@ -42,12 +37,9 @@ def unlabelled_thresholds(image: Tensor, pixel: Tensor) -> Thresholds:
 
 
 def unlabelled_threshold(scores: Tensor) -> float:
-    """The score from which one of ``(N,)`` is no longer like the good ones.
+    """The score from which one of ``(N,)``, an unknown part of them anomalous, is no longer like the good ones.
 
     A deviation from the median grows with the damaged images: where two in five were damaged, it missed most of them.
-
-    Args:
-        scores: Scores of images, an unknown part of them anomalous.
     """
     if len(scores) < MIN_QUIET:
         median = scores.median()

@@ -34,25 +34,14 @@ PROJECTED_WIDTH = 256
 PANEL = 200
 """Most images that a batch is compared with. MuSc splits a batch into groups of about as many."""
 
-Ready = Callable[[ImageBatch], tuple[Tensor, Tensor]]
-"""From a batch as a loader gives it to what scorers take: normalised images ``(B, 3, H, W)`` and their anchors."""
-
 
 class Panel(NamedTuple):
-    """Images that a batch is compared with, and what is known of themselves.
+    """Images that a batch is compared with."""
 
-    Attributes:
-        keys: Tokens that others are compared with ``(N, L', C)``, in half precision, one tensor a layer.
-        spread: Mean distance of tokens from their mean at each layer ``(T,)``.
-        number: Each image's number, by its path.
-        evidence: What is found of the images, compared with the rest of the panel, and with good images where there are any.
-        fusion: How it is fused.
-    """
-
-    keys: list[Tensor]
-    spread: Tensor
-    number: dict[str, int]
-    evidence: Evidence
+    keys: list[Tensor]  # tokens (N, L', C) in half precision, one tensor a layer
+    spread: Tensor  # of the tokens at each layer (T,)
+    number: dict[str, int]  # of each image, by its path
+    evidence: Evidence  # of the images, compared with the rest of the panel, and with good images where there are any
     fusion: Fusion
 
 
@@ -63,14 +52,20 @@ class BatchScorer(Scorer):
         comparison: Compares images by tokens.
         memory: Good images, if there are any: they count as much as the batch.
         text_weight: Weight of the text beside the distance.
-        ready: Prepares a batch of a loader.
+        ready: From a loader's batch to normalised images ``(B, 3, H, W)`` and their anchors.
         seed: Seed of the panel's choice and of the projection.
     """
 
     name = "batch"
 
     def __init__(
-        self, comparison: Comparison, memory: MemoryState | None, *, text_weight: float, ready: Ready, seed: int
+        self,
+        comparison: Comparison,
+        memory: MemoryState | None,
+        *,
+        text_weight: float,
+        ready: Callable[[ImageBatch], tuple[Tensor, Tensor]],
+        seed: int,
     ) -> None:
         self.comparison, self.ready, self.seed = comparison, ready, seed
         self.state: MemoryState | None = memory
@@ -79,7 +74,7 @@ class BatchScorer(Scorer):
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """Height and width of the images that `score` takes."""
+        """See `Scorer.image_size`."""
         return self.comparison.text.image_size
 
     @torch.no_grad()
@@ -100,11 +95,7 @@ class BatchScorer(Scorer):
         return self._panel is not None
 
     def score(self, images: Tensor, anchors: Tensor, paths: Sequence[str] | None = None) -> InferenceBatch:
-        """See `Scorer.score`; an image is not compared with itself.
-
-        Raises:
-            RuntimeError: Before `prepare`.
-        """
+        """See `Scorer.score`; an image is not compared with itself, and nothing before `prepare`."""
         panel = self._panel
         if panel is None:
             raise RuntimeError("a batch is scored after it has been seen: prepare the scorer with its loaders first")
@@ -134,44 +125,37 @@ class BatchScorer(Scorer):
         for batch in tqdm(loader, desc="Seeing the lot", leave=False):
             if not batch.image_path:
                 continue
-            found = self.comparison.encode(*self.ready(batch))
-            seen.append(found._replace(tokens=[each.half() for each in found.tokens]))
+            tokens, margin, score = self.comparison.encode(*self.ready(batch))
+            seen.append(([each.half() for each in tokens], margin, score))
             if self.state is not None:
-                to_memory.append(self.comparison.combined(self.state.memory(found.tokens)))
+                to_memory.append(self.comparison.combined(self.state.memory(tokens)))
             paths += [str(path) for path in batch.image_path]
         if len(paths) < 2:
             return None
-        with full_precision(seen[0].tokens[0]):  # autocast joins no half-precision tokens on a CPU
+        with full_precision(seen[0][0][0]):  # autocast joins no half-precision tokens on a CPU
             return self._panel_of(paths, seen, to_memory)
 
     def _panel_of(self, paths: list[str], seen: list[Encoded], to_memory: list[Tensor]) -> Panel:
         """The panel of images that have been encoded, and whose distances to good images have been found."""
-        layers = [torch.cat(layer) for layer in zip(*(each.tokens for each in seen), strict=True)]
+        layers = [torch.cat(layer) for layer in zip(*(tokens for tokens, *_ in seen), strict=True)]
         spread = torch.stack([spread_of(layer) for layer in layers])
-        layers = self._projected(layers)
-        keys = [layer[:, self._kept(grid)] for layer, grid in zip(layers, self.comparison.source.grids, strict=True)]
+        layers, region = self._projected(layers), self.comparison.text.region
+        kept = [sparse_numbers(region.token_numbers(grid), grid) for grid in self.comparison.source.grids]
+        keys = [layer[:, numbers] for layer, numbers in zip(layers, kept, strict=True)]
         distance = self._distance(layers, keys, spread, range(len(paths)))
         if to_memory:  # good images count as much as the batch
             distance = (distance + torch.cat(to_memory)) / 2
-        margin, score = (torch.cat(parts) for parts in zip(*(each[1:] for each in seen), strict=True))
+        margin, score = (torch.cat(parts) for parts in zip(*(text for _, *text in seen), strict=True))
         evidence = Evidence(margin, score, distance)
         # The half of the panel that looks most normal says what is usual.
-        finest = self.comparison.text.region.token_numbers(self.comparison.grid).to(distance.device)
+        finest = region.token_numbers(self.comparison.grid).to(distance.device)
         normal = distance.flatten(1)[:, finest].amax(1).argsort()[: max(1, len(distance) // 2)]
         fusion = self.comparison.fusion([evidence.of(normal)], self.text_weight)
         return Panel(keys, spread, {path: number for number, path in enumerate(paths)}, evidence, fusion)
 
     def _projected(self, layers: Sequence[Tensor]) -> list[Tensor]:
         """Tokens ``(B, L, C)`` as they are compared: in half precision, wide ones projected."""
-        projections = [random_projection(layer.shape[-1], self.seed) for layer in layers]
-        return [
-            (layer if projection is None else layer.float() @ projection.to(layer.device)).half()
-            for layer, projection in zip(layers, projections, strict=True)
-        ]
-
-    def _kept(self, grid: tuple[int, int]) -> Tensor:
-        """Numbers of the tokens of a panel's image that others are compared with."""
-        return sparse_numbers(self.comparison.text.region.token_numbers(grid), grid)
+        return [random_projection(layer, self.seed).half() for layer in layers]
 
     def _distance(self, layers: Sequence[Tensor], keys: Sequence[Tensor], spread: Tensor, own: Sequence[int | None]) -> Tensor:
         """Distances to the panel ``(B, rows, columns)``, see `mutual_distances`."""
@@ -179,12 +163,12 @@ class BatchScorer(Scorer):
         return self.comparison.combined([mutual_distances(tokens, others, own) / scale for tokens, others, scale in parts])
 
 
-def random_projection(width: int, seed: int) -> Tensor | None:
-    """Gaussian projection ``(C, PROJECTED_WIDTH)`` that keeps lengths in expectation; ``None`` for tokens as narrow already."""
-    if width <= PROJECTED_WIDTH:
-        return None
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(width, PROJECTED_WIDTH, generator=generator) / math.sqrt(PROJECTED_WIDTH)
+def random_projection(tokens: Tensor, seed: int) -> Tensor:
+    """Tokens ``(B, L, C)`` projected to `PROJECTED_WIDTH`, which keeps lengths in expectation, unless as narrow already."""
+    if tokens.shape[-1] <= PROJECTED_WIDTH:
+        return tokens
+    projection = torch.randn(tokens.shape[-1], PROJECTED_WIDTH, generator=torch.Generator().manual_seed(seed))
+    return tokens.float() @ (projection / math.sqrt(PROJECTED_WIDTH)).to(tokens.device)
 
 
 def choose_panel(images: int, seed: int, size: int = PANEL) -> list[int]:
@@ -193,11 +177,9 @@ def choose_panel(images: int, seed: int, size: int = PANEL) -> list[int]:
 
 
 def panel_loader(loaders: DataLoader | Sequence[DataLoader], seed: int) -> DataLoader:
-    """A loader of the images of a run that all are compared with, whichever part of them this process then scores.
+    """A loader of the panel of a run's images, whichever part of them this process then scores.
 
-    Args:
-        loaders: Loaders of the run. A data set with an attribute ``whole`` is a part of that, such as what is left to do.
-        seed: Seed of the choice.
+    A data set with an attribute ``whole`` is a part of that, such as what is left to do.
     """
     all_loaders = list(loaders) if isinstance(loaders, list | tuple) else [loaders]
     first: Any = all_loaders[0]
@@ -208,16 +190,10 @@ def panel_loader(loaders: DataLoader | Sequence[DataLoader], seed: int) -> DataL
 
 
 def mutual_distances(tokens: Tensor, panel: Tensor, own: Sequence[int | None]) -> Tensor:
-    """How far each token of each image is from the images of a panel, at one layer.
+    """Distances ``(B, L)`` of tokens ``(B, L, C)`` to the images of a panel ``(N, L', C)``, at one layer.
 
-    Args:
-        tokens: Tokens ``(B, L, C)``, in any precision.
-        panel: Those of the panel ``(N, L', C)``.
-        own: Each image's own number in the panel, with which it is not compared; ``None`` if it is not there.
-
-    Returns:
-        Distances ``(B, L)`` to the nearest token of each other image, the lowest `LOWEST_SHARE` of them averaged (at least
-        one).
+    Of those to the nearest token of each image the mean of the lowest `LOWEST_SHARE` (at least one). No image is compared with
+    its own number in the panel, which is ``None`` if it is not there.
     """
     result = []
     for image, number in zip(tokens, own, strict=True):

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from anomalib.data import InferenceBatch
@@ -15,27 +15,16 @@ from anomalib_dpclip.scorers.fusion import Fusion, unit_interval, usual
 from anomalib_dpclip.scorers.text_scorer import TextScorer
 from anomalib_dpclip.scorers.token_source import TokenSource
 
-
-class Encoded(NamedTuple):
-    """What is found of images before they are compared.
-
-    Attributes:
-        tokens: Tokens ``(B, L, C)``, one tensor a layer.
-        margin: The text's margins, blurred, on the finest grid ``(B, rows, columns)``; ``None`` where they count nothing.
-        score: Detection scores ``(B,)``; ``None`` where they count nothing.
-    """
-
-    tokens: list[Tensor]
-    margin: Tensor | None
-    score: Tensor | None
+Encoded: TypeAlias = tuple[list[Tensor], Tensor | None, Tensor | None]
+"""Tokens ``(B, L, C)``, one tensor a layer, and margin and score as in `Evidence`."""
 
 
 class Evidence(NamedTuple):
-    """What tells normal from anomalous, before it is fused.
+    """What tells normal from anomalous.
 
     Attributes:
-        margin: As in `Encoded`.
-        score: As in `Encoded`.
+        margin: The text's margins, blurred, on the finest grid ``(B, rows, columns)``; ``None`` where they count nothing.
+        score: Detection scores ``(B,)``; ``None`` where they count nothing.
         distance: Distances on the finest grid ``(B, rows, columns)``.
     """
 
@@ -43,41 +32,30 @@ class Evidence(NamedTuple):
     score: Tensor | None
     distance: Tensor
 
-    def of(self, numbers: Sequence[int] | Tensor | slice) -> "Evidence":
+    def of(self, numbers: Sequence[int] | Tensor) -> "Evidence":
         """That of some of the images."""
         known: list[Any] = [None if each is None else each[numbers] for each in self]
         return Evidence(*known)
 
 
 class Comparison:
-    """Compares images by tokens, beside the text.
-
-    Args:
-        text: Scores by the text.
-        source: Where the tokens that are compared come from.
-
-    Attributes:
-        grid: Rows and columns of the finest tokens.
-    """
+    """Compares images by the tokens of a source, beside the text."""
 
     def __init__(self, text: TextScorer, source: TokenSource) -> None:
         self.text, self.source = text, source
-        self.grid = max(source.grids)
+        self.grid = max(source.grids)  # rows and columns of the finest tokens
 
     def encode(self, images: Tensor, anchors: Tensor, *, with_text: bool = True) -> Encoded:
-        """Tokens to compare, and what the text says.
+        """What is found of images, as `Scorer.score` takes them, before they are compared.
 
-        Args:
-            images: Normalised images ``(B, 3, H, W)`` of the scorer's size.
-            anchors: Text anchors.
-            with_text: Whether the text counts: without it the backbone need not run where a second network gives the tokens.
+        Without the text, where it counts nothing, the backbone need not run if a second network gives the tokens.
         """
         painted = self.text.region.paint_over(images)
         if not with_text and not self.source.needs_text:
-            return Encoded(self.source.tokens(painted, None), None, None)
+            return self.source.tokens(painted, None), None, None
         evidence = self.text.evidence(painted, anchors)
         margin = _resized(self.text.blurred(evidence.margin), self.grid)
-        return Encoded(self.source.tokens(painted, evidence), margin, evidence.score)
+        return self.source.tokens(painted, evidence), margin, evidence.score
 
     def combined(self, distances: Sequence[Tensor]) -> Tensor:
         """Distances ``(B, L)``, one tensor a layer, as their weighted sum on the finest grid ``(B, rows, columns)``."""
@@ -97,17 +75,11 @@ class Comparison:
         # The class token sees the whole image; the detection projector adds nothing where the target is known.
         score = found.score if self.text.model.detection == "class_token" else None
         image = unit_interval(fusion.image_evidence(evidence, score))
-        smooth = region.smooth(unit_interval(evidence), self._blur).unsqueeze(1)
-        maps = functional.interpolate(smooth, self.text.image_size, mode="bilinear", align_corners=False).squeeze(1)
+        maps = _resized(region.smooth(unit_interval(evidence), self._blur), self.text.image_size)
         return InferenceBatch(anomaly_map=region.hide(maps), pred_score=image)
 
     def fusion(self, normal: Sequence[Evidence], text_weight: float) -> Fusion:
-        """How evidence is fused, given that of normal images: in units of what is usual there, where it is scored.
-
-        Args:
-            normal: At least one batch.
-            text_weight: Weight of the text beside the distance.
-        """
+        """How evidence is fused, in units of what is usual of that of normal images, at least one batch, where it is scored."""
         margin, score, distance = (torch.cat(each) for each in zip(*normal, strict=True))
         kept = self.text.region.token_numbers(self.grid).to(distance.device)
         return Fusion(usual(margin.flatten(1)[:, kept]), usual(distance.flatten(1)[:, kept]), usual(score), text_weight)
@@ -127,8 +99,8 @@ class Comparison:
             return gaussian_blur(values.unsqueeze(1), [side, side], [sigma, sigma]).squeeze(1)
 
 
-def _resized(values: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Values of tokens ``(B, rows, columns)`` on another grid."""
-    if tuple(values.shape[-2:]) == grid:
+def _resized(values: Tensor, size: tuple[int, int]) -> Tensor:
+    """Values ``(B, rows, columns)`` on another grid."""
+    if tuple(values.shape[-2:]) == size:
         return values
-    return functional.interpolate(values.unsqueeze(1), grid, mode="bilinear", align_corners=False).squeeze(1)
+    return functional.interpolate(values.unsqueeze(1), size, mode="bilinear", align_corners=False).squeeze(1)

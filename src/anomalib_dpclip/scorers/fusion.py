@@ -4,8 +4,6 @@ Both are standardised by what is usual on normal tokens of the target and added,
 distance map; their weights can be learned from labels of the auxiliary set.
 """
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor, nn
 
@@ -21,23 +19,16 @@ SATURATION = 20.0
 """Standardised evidence that becomes three quarters of the map's range."""
 
 
-class Usual(NamedTuple):
-    """What is usual of an evidence on normal tokens: robust centre and spread, scalars."""
-
-    median: Tensor
-    deviation: Tensor
-
-
-def usual(values: Tensor) -> Usual:
-    """Median and spread (by the median absolute deviation) of values of any shape."""
+def usual(values: Tensor) -> Tensor:
+    """What is usual of an evidence of any shape: median, and spread by the median absolute deviation ``(2,)``."""
     flat = values.flatten().float()
     median = flat.median()
-    return Usual(median, (GAUSSIAN_MAD * (flat - median).abs().median()).clamp_min(MIN_DEVIATION))
+    return torch.stack([median, (GAUSSIAN_MAD * (flat - median).abs().median()).clamp_min(MIN_DEVIATION)])
 
 
-def standardised(values: Tensor, of: Usual) -> Tensor:
-    """Values of any shape in deviations from what is usual."""
-    return (values - of.median) / of.deviation
+def standardised(values: Tensor, of: Tensor) -> Tensor:
+    """Values of any shape in deviations from what is `usual`."""
+    return (values - of[0]) / of[1]
 
 
 def unit_interval(evidence: Tensor) -> Tensor:
@@ -46,51 +37,31 @@ def unit_interval(evidence: Tensor) -> Tensor:
 
 
 class Fusion(nn.Module):
-    """What fuses text and distances: what is usual of each on normal tokens, and the text's weights.
-
-    Args:
-        text: What is usual of the text's margins.
-        distance: What is usual of the distances.
-        score: What is usual of detection scores.
-        text_weight: Weight of the text beside the distance, both standardised.
-
-    Attributes:
-        uses_text: Whether the text counts at all.
-    """
+    """Fuses text and distances by what is `usual` ``(2,)`` of margins, distances and detection scores, and a weight."""
 
     text: Tensor
     distance: Tensor
     score: Tensor
     text_weight: Tensor
 
-    def __init__(self, text: Usual, distance: Usual, score: Usual, text_weight: float) -> None:
+    def __init__(self, text: Tensor, distance: Tensor, score: Tensor, text_weight: float) -> None:
         super().__init__()
         for name, value in (("text", text), ("distance", distance), ("score", score)):
-            self.register_buffer(name, torch.stack(list(value)).float())
+            self.register_buffer(name, value.float().clone())
         self.uses_text = text_weight != 0
-        self.register_buffer("text_weight", torch.tensor(float(text_weight), device=self.text.device))
+        self.register_buffer("text_weight", torch.tensor(float(text_weight), device=text.device))
 
     def map_evidence(self, margin: Tensor | None, distance: Tensor) -> Tensor:
-        """Evidence of tokens ``(B, rows, columns)``, in deviations.
-
-        Args:
-            margin: The text's margins, blurred, of the same shape; ``None`` where the text counts nothing.
-            distance: Distances, smoothed.
-        """
-        evidence = standardised(distance, Usual(*self.distance))
-        return (
-            evidence
-            if margin is None or not self.uses_text
-            else evidence + self.text_weight * standardised(margin, Usual(*self.text))
-        )
+        """Evidence of tokens ``(B, rows, columns)``, in deviations, from the margins and distances of an `Evidence`."""
+        return self._with_text(standardised(distance, self.distance), margin, self.text)
 
     def image_evidence(self, evidence: Tensor, score: Tensor | None) -> Tensor:
-        """Evidence of whole images ``(B,)``: the mean of the highest tokens, and the class token's.
-
-        Args:
-            evidence: `map_evidence`.
-            score: Detection scores ``(B,)``; ``None`` where they count nothing.
-        """
+        """Evidence of whole images ``(B,)``: the mean of the highest tokens of `map_evidence`, and the detection score's."""
         flat = evidence.flatten(1)
         top = flat.topk(max(1, round(TOP_SHARE * flat.shape[1])), dim=1).values.mean(dim=1)
-        return top if score is None or not self.uses_text else top + self.text_weight * standardised(score, Usual(*self.score))
+        return self._with_text(top, score, self.score)
+
+    def _with_text(self, evidence: Tensor, text: Tensor | None, of: Tensor) -> Tensor:
+        if text is None or not self.uses_text:
+            return evidence
+        return evidence + self.text_weight * standardised(text, of)

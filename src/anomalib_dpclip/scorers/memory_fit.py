@@ -22,7 +22,7 @@ DEFECTS = 2
 
 
 class MemoryFit:
-    """Makes memories of good images.
+    """Makes memories of good images ``(K, 3, H, W)`` in 0..255, 8-bit, of the scorer's size, on the CPU.
 
     Args:
         comparison: Compares images by tokens.
@@ -40,14 +40,9 @@ class MemoryFit:
 
     @torch.no_grad()
     def fit(self, images: Tensor, text_weight: float) -> MemoryScorer:
-        """A memory of good images.
-
-        Args:
-            images: ``(K, 3, H, W)`` in 0..255, 8-bit, of the scorer's size, on the CPU.
-            text_weight: Weight of the text beside the distance.
-        """
+        """A memory of good images, with a weight of the text beside the distance."""
         # Of each image as many tokens: what is kept is bounded, however many images there are.
-        keys = [self._keys(each.tokens, self.limit // len(images)) for each in self._encoded(images)]
+        keys = [self._keys(tokens, self.limit // len(images)) for tokens, *_ in self._encoded(images)]
         scored = list(self._encoded(images[:SCORED_IMAGES]))
         others = [self._memory(self._others(keys, index, images)) for index in range(len(scored))]
         normal = [self._evidence(each, known) for each, known in zip(scored, others, strict=True)]
@@ -61,26 +56,24 @@ class MemoryFit:
 
     @torch.no_grad()
     def extend(self, state: MemoryState, images: Tensor) -> MemoryScorer:
-        """A memory that more good images have joined.
+        """A memory that more good images have joined; how it is fused stays.
 
         Their own scores are not kept: images that were called anomalous are no sample of good ones, and thresholds from them
         would rise to what was called anomalous.
-
-        Args:
-            state: The memory, and how it is fused, which stays.
-            images: As in `fit`.
         """
-        keys = [self._keys(each.tokens, self.limit) for each in self._encoded(images)]
+        keys = [self._keys(tokens, self.limit) for tokens, *_ in self._encoded(images)]
         return MemoryScorer(self.comparison, MemoryState(self._memory(keys, state.memory), state.fusion, state.scores))
 
     def _encoded(self, images: Tensor) -> Iterator[Encoded]:
         """Images one after another, their tokens in half precision."""
         for image in images.split(1):
-            seen = self.comparison.encode(self.normalize(image.to(self.anchors.device).float() / 255), self.anchors)
-            yield seen._replace(tokens=[each.half() for each in seen.tokens])
+            normalised = self.normalize(image.to(self.anchors.device).float() / 255)
+            tokens, margin, score = self.comparison.encode(normalised, self.anchors)
+            yield [each.half() for each in tokens], margin, score
 
     def _evidence(self, seen: Encoded, memory: TokenMemory) -> Evidence:
-        return Evidence(seen.margin, seen.score, self.comparison.combined(memory(seen.tokens)))
+        tokens, margin, score = seen
+        return Evidence(margin, score, self.comparison.combined(memory(tokens)))
 
     def _keys(self, tokens: Sequence[Tensor], limit: int) -> list[Tensor]:
         """Tokens ``(M, C)`` of an image that a memory keeps, no more of a layer than the limit; none of what is not scored."""
@@ -103,7 +96,7 @@ class MemoryFit:
         if len(keys) > 1:
             return [*keys[:index], *keys[index + 1 :]]
         mirrored = torch.cat([images.flip(-1), images.flip(-2), images.flip(-1, -2)])
-        return [self._keys(each.tokens, self.limit) for each in self._encoded(mirrored)]
+        return [self._keys(tokens, self.limit) for tokens, *_ in self._encoded(mirrored)]
 
     def _shown(self, masks: Tensor) -> Tensor:
         """Which damaged images show their defect ``(K,)`` bool: one that is ignored is none; all, where none does."""
@@ -113,12 +106,7 @@ class MemoryFit:
 
 
 def damage(images: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-    """Each image with `DEFECTS` synthetic defects, one after the other round: ``(D K, 3, H, W)`` and masks ``(D K, H, W)``.
-
-    Args:
-        images: ``(K, 3, H, W)`` in 0..255, 8-bit; so is the result.
-        seed: Seed of the defects.
-    """
+    """Images with `DEFECTS` synthetic defects, one after the other round: 8-bit ``(D K, 3, H, W)``, masks ``(D K, H, W)``."""
     with seeded(seed):
         generator = PerlinAnomalyGenerator(probability=1.0)
         pairs = [generator(image.float() / 255) for _ in range(DEFECTS) for image in images]

@@ -26,15 +26,7 @@ MIN_SPREAD = 1e-6
 
 
 def nearest_distance(tokens: Tensor, memory: Tensor) -> Tensor:
-    """Euclidean distance of each token to the nearest one of a memory.
-
-    Args:
-        tokens: ``(N, C)`` in full precision.
-        memory: ``(M, C)`` in any precision.
-
-    Returns:
-        Distances ``(N,)``.
-    """
+    """Euclidean distance ``(N,)`` of each token ``(N, C)``, in full precision, to the nearest of a memory ``(M, C)``."""
     nearest = lowest = tokens.new_empty(0)
     for number, chunk in enumerate(memory.split(CHUNK)):
         known = chunk.to(tokens.dtype)
@@ -51,14 +43,22 @@ def nearest_distance(tokens: Tensor, memory: Tensor) -> Tensor:
     return (tokens - nearest).norm(dim=1)
 
 
-class TokenMemory(nn.Module):
-    """Tokens of good images in half precision, and how widely they are spread.
+def sparse_numbers(numbers: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Which of the scored tokens of an image ``(L,)`` are compared with: of a fine grid every second row and column."""
+    if min(grid) < MIN_SPARSE_GRID:
+        return numbers
+    sparse = numbers[(numbers // grid[1] % 2 == 0) & (numbers % grid[1] % 2 == 0)]
+    return sparse if len(sparse) else numbers
 
-    Args:
-        layers: Tokens ``(M, C)``, one tensor a layer.
-        spread: Mean distance of good images' tokens from their mean at each layer ``(T,)``.
-        photos: Number of images that the tokens are of.
-    """
+
+def spread_of(tokens: Tensor) -> Tensor:
+    """Mean distance of tokens ``(..., C)`` from their mean ``()``."""
+    flat = tokens.flatten(0, -2).float()
+    return (flat - flat.mean(dim=0)).norm(dim=-1).mean().clamp_min(MIN_SPREAD)
+
+
+class TokenMemory(nn.Module):
+    """Tokens of a number of good images, `spread_of` them at each layer ``(T,)``, both as a checkpoint keeps them."""
 
     spread: Tensor
     photos: Tensor
@@ -73,7 +73,7 @@ class TokenMemory(nn.Module):
 
     @property
     def layers(self) -> list[Tensor]:
-        """Tokens ``(M, C)``, one tensor a layer."""
+        """Tokens ``(M, C)`` in half precision, one tensor a layer."""
         return [getattr(self, f"layer{number}") for number in range(self.count)]
 
     def forward(self, tokens: Sequence[Tensor]) -> list[Tensor]:
@@ -84,53 +84,26 @@ class TokenMemory(nn.Module):
         ]
 
 
-def sparse_numbers(numbers: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Numbers of the tokens of an image that a memory keeps: of a fine grid those of every second row and column.
-
-    Args:
-        numbers: Numbers of the tokens that are scored ``(L,)``.
-        grid: Rows and columns of the tokens.
-    """
-    if min(grid) < MIN_SPARSE_GRID:
-        return numbers
-    sparse = numbers[(numbers // grid[1] % 2 == 0) & (numbers % grid[1] % 2 == 0)]
-    return sparse if len(sparse) else numbers
-
-
-def spread_of(tokens: Tensor) -> Tensor:
-    """Mean distance of tokens ``(..., C)`` from their mean ``()``."""
-    flat = tokens.flatten(0, -2).float()
-    return (flat - flat.mean(dim=0)).norm(dim=-1).mean().clamp_min(MIN_SPREAD)
-
-
 class MemoryState(nn.Module):
     """All that a checkpoint keeps of a `MemoryScorer`.
 
-    Args:
-        memory: Tokens of the good images.
-        fusion: How distances and text are fused.
-        scores: Statistics of good images scored by the others, as they are (label 0) and damaged (label 1), the columns of
-            `ImageStatistics` ``(N, 4)``: thresholds can be set from them.
+    Thresholds can be set from the ``scores``: `ImageStatistics`, as columns ``(N, 4)``, of good images scored by the others, as
+    they are (label 0) and damaged (label 1).
     """
 
     scores: Tensor
 
     def __init__(self, memory: TokenMemory, fusion: Fusion, scores: Tensor) -> None:
         super().__init__()
-        self.memory: TokenMemory = memory
-        self.fusion: Fusion = fusion
+        self.memory, self.fusion = memory, fusion
         self.register_buffer("scores", scores.float())
 
 
 class MemoryScorer(Scorer):
     """Distances to a memory of good images, and the text beside them.
 
-    Args:
-        comparison: Compares images by tokens.
-        state: The memory, and how it is fused.
-        is_stored: Whether a checkpoint brought it: it then stays, with the thresholds that belong to it.
-
     Attributes:
+        is_stored: Whether a checkpoint brought the memory: it then stays, with the thresholds that belong to it.
         likeness: The good images by name, where they came from files in this process.
     """
 
@@ -143,7 +116,7 @@ class MemoryScorer(Scorer):
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """Height and width of the images that `score` takes."""
+        """See `Scorer.image_size`."""
         return self.comparison.text.image_size
 
     def score(self, images: Tensor, anchors: Tensor, paths: Sequence[str] | None = None) -> InferenceBatch:

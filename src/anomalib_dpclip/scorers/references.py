@@ -50,12 +50,7 @@ class References:
         return bool(self._given)
 
     def set(self, images: Sequence[str | Path | Image.Image | Tensor] | Tensor) -> None:
-        """Take these images from now on; none at all for those that the arguments name.
-
-        Raises:
-            ImageReadError: If a file cannot be read; names it.
-            ValueError: If an image has another shape than ``(3, H, W)``.
-        """
+        """Take these images from now on, see `image_tensor`; none at all for those that the arguments name."""
         self._given = [image_tensor(image) for image in images]
 
     def paths(self, datamodule: AnomalibDataModule | None) -> list[str] | None:
@@ -70,80 +65,69 @@ class References:
         """
         if self._given or not self.are_named:
             return None
-        _require_one_class(datamodule)
+        if datamodule is not None and len(classes := classes_of(datamodule)) > 1:
+            raise ValueError(f"good photos are of one class, and {datamodule.name} has {len(classes)}: test them one by one")
         if self.source is not None:
-            return folder_references(self.source, self.k_shot, self.seed)
-        return training_references(datamodule, self.k_shot, self.seed)
+            return choose(_in_folder(Path(self.source)), self.k_shot, self.seed, str(self.source))
+        if datamodule is None:
+            raise ValueError(f"--model.k_shot {self.k_shot} takes photos of the training split: name the target with --data")
+        samples = getattr(getattr(datamodule, "train_data", None), "samples", None)
+        normal = [] if samples is None else list(samples.image_path[samples.label_index == 0])
+        if not normal:
+            raise ValueError(
+                f"--model.k_shot {self.k_shot} takes normal images of the training split, and {datamodule.name} has none: give "
+                f"a folder of good photos with --model.few_shot_source"
+            )
+        return choose(normal, self.k_shot, self.seed, f"the training split of {datamodule.name}")
 
-    def images(self, paths: Sequence[str] | None, datamodule: AnomalibDataModule | None) -> Iterable[Tensor]:
+    def images(self, paths: Sequence[str | Path] | None, datamodule: AnomalibDataModule | None) -> Iterator[Tensor]:
         """The good images ``(3, H, W)`` in [0, 1], in their own sizes, one after another.
+
+        One of another aspect than the target's images, or the first one, is named in a warning.
 
         Args:
             paths: As `paths` gives them; ``None`` for those that were given.
-            datamodule: Data module of the target, whose images have the expected aspect.
+            datamodule: Data module of the target.
 
         Raises:
             ImageReadError: If one cannot be read; names the file.
         """
-        return self._given if paths is None else read_references(paths, datamodule)
+        samples = getattr(getattr(datamodule, "test_data", None), "samples", None)
+        expected = None if samples is None or not len(samples) else photo_size(samples.image_path.iloc[0])
+        for path in paths or ():
+            image = read_image(path)
+            expected = expected or image.size
+            if is_squeezed(image.size, expected):
+                logger.warning(
+                    "the reference %s is %dx%d, another aspect than the images to score or the other references: it is "
+                    "squeezed to their shape, and looks unlike them. Crop it",
+                    *(path, *image.size),
+                )
+            yield image_tensor(image)
+        if paths is None:
+            yield from self._given
 
     def digest(self, datamodule: AnomalibDataModule | None) -> str:
         """Identifies the good images by what they show."""
         paths = self.paths(datamodule)
-        parts: Iterable[bytes] = (
-            (image.numpy().tobytes() for image in self._given) if paths is None else map(file_digest, paths)
-        )
+        given = (image.numpy().tobytes() for image in self._given)
         digest = hashlib.sha256()
-        for part in parts:
+        for part in given if paths is None else map(file_digest, paths):
             digest.update(part)
         return digest.hexdigest()
 
 
-def training_references(datamodule: AnomalibDataModule | None, k_shot: int, seed: int) -> list[str]:
-    """Normal images of a target's training split, by chance: neighbours in a folder are often photos of one part.
-
-    Args:
-        datamodule: A data module that has been set up.
-        k_shot: Number of images. Fewer of them are the first of more.
-        seed: Seed of the choice.
-
-    Raises:
-        ValueError: If there is no training split, or too few normal images in it.
-    """
-    if datamodule is None:
-        raise ValueError(f"--model.k_shot {k_shot} takes photos of the target's training split: name the target with --data")
-    samples = getattr(getattr(datamodule, "train_data", None), "samples", None)
-    normal = [] if samples is None else list(samples.image_path[samples.label_index == 0])
-    if not normal:
-        raise ValueError(
-            f"--model.k_shot {k_shot} takes normal images of the training split, and {datamodule.name} has none: give a folder "
-            f"of good photos with --model.few_shot_source"
-        )
-    return choose(normal, k_shot, seed, f"the training split of {datamodule.name}")
-
-
-def folder_references(folder: str | Path, k_shot: int, seed: int) -> list[str]:
-    """Images of a folder, all of them or ``k_shot`` by chance.
-
-    Raises:
-        FileNotFoundError: If there is no such folder, or no image in it.
-        ValueError: If there are fewer than ``k_shot``.
-    """
-    source = Path(folder)
-    if not source.is_dir():
-        raise FileNotFoundError(f"no folder {source}: --model.few_shot_source must be the folder of the good photos")
-    paths = list(photo_files(source.resolve()))
+def _in_folder(folder: Path) -> list[str]:
+    """Images of a folder, of which there must be some."""
+    paths = list(photo_files(folder.resolve())) if folder.is_dir() else []
     if not paths:
-        raise FileNotFoundError(f"no images in {source}: --model.few_shot_source must be the folder of the good photos")
-    return choose(paths, k_shot, seed, str(source))
+        missing = "images in" if folder.is_dir() else "folder"
+        raise FileNotFoundError(f"no {missing} {folder}: --model.few_shot_source must be the folder of the good photos")
+    return paths
 
 
 def choose(paths: Iterable[str | Path], k_shot: int, seed: int, place: str) -> list[str]:
-    """Different images by chance, ``k_shot`` of them or all (0); a smaller choice is the beginning of a larger one.
-
-    Raises:
-        ValueError: If there are fewer than ``k_shot`` different ones.
-    """
+    """Different images by chance, ``k_shot`` of them or all (0); a smaller choice is the beginning of a larger one."""
     found = list(drop_duplicates(sorted(map(str, paths))).values())
     if len(found) < k_shot:
         raise ValueError(f"--model.k_shot {k_shot} is more than the {len(found)} different normal photos in {place}")
@@ -165,25 +149,6 @@ def shuffled(items: Sequence[Item], seed: int) -> list[Item]:
     return [items[index] for index in np.random.RandomState(seed).permutation(len(items))]
 
 
-def read_references(paths: Sequence[str | Path], datamodule: AnomalibDataModule | None = None) -> Iterator[Tensor]:
-    """Images ``(3, H, W)`` in [0, 1] of files, in their own size, one after another; another aspect is named in a warning.
-
-    Raises:
-        ImageReadError: If one cannot be read; names the file.
-    """
-    expected = _size_of(datamodule)
-    for path in paths:
-        image = read_image(path)
-        expected = expected or image.size
-        if is_squeezed(image.size, expected):
-            logger.warning(
-                "the reference %s is %dx%d, another aspect than the images to score or the other references: it is squeezed to "
-                "their shape, and looks unlike them. Crop it",
-                *(path, *image.size),
-            )
-        yield image_tensor(image)
-
-
 def image_tensor(image: str | Path | Image.Image | Tensor) -> Tensor:
     """An image ``(3, H, W)`` in [0, 1] of a file, of a PIL image, or as it is.
 
@@ -203,16 +168,3 @@ def image_tensor(image: str | Path | Image.Image | Tensor) -> Tensor:
 def is_squeezed(size: tuple[int, int], expected: tuple[int, int]) -> bool:
     """Whether a photo of a width and height has another aspect than one of others, as the model's square shows."""
     return abs(size[0] * expected[1] / (size[1] * expected[0]) - 1) > ASPECT_TOLERANCE
-
-
-def _require_one_class(datamodule: AnomalibDataModule | None) -> None:
-    classes = set() if datamodule is None else classes_of(datamodule)
-    if len(classes) > 1:
-        raise ValueError(
-            f"good photos are of one class, and {datamodule.name} has {len(classes)}: test them one by one"  # type: ignore[union-attr]
-        )
-
-
-def _size_of(datamodule: AnomalibDataModule | None) -> tuple[int, int] | None:
-    samples = getattr(getattr(datamodule, "test_data", None), "samples", None)
-    return None if samples is None or not len(samples) else photo_size(samples.image_path.iloc[0])

@@ -33,31 +33,20 @@ class Region(nn.Module):
         self.register_buffer("photo_size", None)
 
     def ignore(self, path: str | Path, size: tuple[int, int], grid: tuple[int, int], interpolation: str) -> None:
-        """Score nothing where a picture is white.
-
-        Args:
-            path: Picture of the photos' size.
-            size: Height and width of the model's input.
-            grid: Rows and columns of its tokens.
-            interpolation: Name of the resize that photos get.
+        """Score nothing where a picture of the photos' size is white, resized to the model's input as photos are.
 
         Raises:
             ImageReadError: If it cannot be read.
-            ValueError: If it leaves nothing to score, or nothing to ignore.
+            ValueError: If it leaves no token of the model's grid to score, or nothing to ignore.
         """
         ignored = torch.from_numpy(read_mask(path)).bool()
-        # As photos are resized: whatever an ignored pixel has a share in is ignored.
+        # Whatever an ignored pixel has a share in is ignored.
         shares = resize(ignored[None].float(), list(size), InterpolationMode(interpolation), antialias=True)[0].abs()
         scored = shares < _MIN_SHARE
         if scored.all():
-            raise ValueError(
-                f"--model.region.ignore {path}: it is black all over, and nothing would be ignored: what is to be ignored must "
-                f"be white"
-            )
+            raise ValueError(f"--model.region.ignore {path}: it is black all over: what is to be ignored must be white")
         if not _scored_tokens(scored, grid).any():
-            raise ValueError(
-                f"--model.region.ignore {path}: it leaves nothing to score, no patch of the backbone is free of it"
-            )
+            raise ValueError(f"--model.region.ignore {path}: it leaves nothing to score: no patch is free of it")
         self.scored, self.photo_size = scored, torch.tensor((ignored.shape[1], ignored.shape[0]))
 
     def fit_to(self, state: dict[str, Any], prefix: str) -> None:
@@ -76,11 +65,7 @@ class Region(nn.Module):
         return torch.arange(grid[0] * grid[1]) if tokens is None else tokens.cpu().flatten().nonzero().squeeze(1)
 
     def require_size(self, width: int, height: int, name: str) -> None:
-        """Make sure that a photo has the size that the region was drawn for.
-
-        Raises:
-            ValueError: If it has another; names it and both sizes.
-        """
+        """Make sure that a photo has the size that the region was drawn for; a `ValueError` names it and both sizes."""
         own = (width, height) if self.photo_size is None else tuple(self.photo_size.tolist())
         if (width, height) != own:
             raise ValueError(
@@ -89,11 +74,7 @@ class Region(nn.Module):
             )
 
     def require_sizes(self, paths: Any) -> None:
-        """Make sure that photos have the size that the region was drawn for.
-
-        Raises:
-            ValueError: As `require_size`, for the first that has another.
-        """
+        """`require_size` of each of these photos, where there are any."""
         for path in [] if self.photo_size is None else paths or ():
             try:
                 size = photo_size(path)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class Scorer(ABC):
-    """A way to score images.
+    """A way to score images: raw maps and raw scores, whose meaning on a data set belongs to post-processing.
 
     Attributes:
         name: Which way it is. Thresholds belong to the way that they were set with.
@@ -25,23 +25,15 @@ class Scorer(ABC):
         """Height and width of the images that `score` takes."""
 
     def prepare(self, loaders: Any) -> None:
-        """Look at the images of a run before the first of them is scored; most ways have no need to.
-
-        Args:
-            loaders: One data loader, or a list.
-        """
+        """Look at the images of a run, of one data loader or a list, before the first of them is scored."""
         del loaders
 
     @abstractmethod
     def score(self, images: Tensor, anchors: Tensor, paths: Sequence[str] | None = None) -> InferenceBatch:
-        """Raw anomaly maps and image scores.
+        """Raw ``anomaly_map`` ``(B, H, W)`` and ``pred_score`` ``(B,)``, what counts beside the map's peak; both in [0, 1].
 
         Args:
             images: Normalised images ``(B, 3, H, W)`` of `image_size`.
             anchors: Text anchors ``(E, 2)``, or ``(B, E, 2)`` where each image has its own class.
             paths: Files of the images, where they are known.
-
-        Returns:
-            ``anomaly_map`` ``(B, H, W)`` and ``pred_score`` ``(B,)``, both in [0, 1]: what the image score takes beside the
-            map.
         """

@@ -33,7 +33,7 @@ class TextScorer(Scorer):
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """Height and width of the images that `score` takes."""
+        """See `Scorer.image_size`."""
         return self._image_size
 
     @property
@@ -50,16 +50,8 @@ class TextScorer(Scorer):
         """Margins ``(B, rows, columns)``, blurred without what is ignored."""
         return self.region.smooth(margin, self.model.blur)
 
-    def full_map(self, margin: Tensor) -> Tensor:
-        """Anomaly maps ``(B, H, W)`` in [0, 1] of blurred margins ``(B, rows, columns)`` in [-2, 2]."""
-        return self.region.hide(anomaly_map(resize_map(margin, self.image_size)))
-
     def score(self, images: Tensor, anchors: Tensor, paths: Sequence[str] | None = None) -> InferenceBatch:
-        """See `Scorer.score`.
-
-        Raises:
-            ValueError: If the images have another size.
-        """
+        """See `Scorer.score`; images of another size are a `ValueError`."""
         del paths
         require_size(images, self.image_size, "image_size or tiles")
         painted = self._resized(self.region.paint_over(images))
@@ -69,13 +61,11 @@ class TextScorer(Scorer):
             # Where the GRN pools over the batch, a tile may only see the same tile of the other images.
             at_once = 1 if self.model.grn_pooling == "batch" else TILES_AT_ONCE
             margin, score = predict_tiled(self._score_tile, painted, anchors, self.model.backbone.grid, self.tiles, at_once)
-        return InferenceBatch(anomaly_map=self.full_map(self.blurred(margin)), pred_score=score)
+        maps = self.region.hide(anomaly_map(resize_map(self.blurred(margin), self.image_size)))
+        return InferenceBatch(anomaly_map=maps, pred_score=score)
 
     def _resized(self, images: Tensor) -> Tensor:
-        """Images of the backbone's size, where they have another."""
-        if tuple(images.shape[-2:]) == self._own_size:
-            return images
-        return resize_bilinear(images, self._own_size)
+        return images if tuple(images.shape[-2:]) == self._own_size else resize_bilinear(images, self._own_size)
 
     def _score_tile(self, images: Tensor, anchors: Tensor) -> tuple[Tensor, Tensor]:
         evidence = self.model.evidence(images, anchors)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torchmetrics.functional.classification import binary_average_precision
 
 from anomalib_dpclip.scorers.comparison import Comparison, Evidence
-from anomalib_dpclip.scorers.fusion import Fusion, Usual
+from anomalib_dpclip.scorers.fusion import Fusion
 
 WEIGHTS = (0.0, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Weights that are tried."""
@@ -28,38 +28,24 @@ OWN_TOKENS = "own"
 
 
 class Episode(NamedTuple):
-    """Labelled images of one class, scored by a few good images of it.
-
-    Attributes:
-        evidence: What is found of the images.
-        fusion: What is usual of that on the good images.
-        mask: Where the images are anomalous ``(N, H, W)``.
-        label: Which of them are ``(N,)``.
-    """
+    """Labelled images of one class, scored by a few good images of it."""
 
     evidence: Evidence
-    fusion: Fusion
-    mask: Tensor
-    label: Tensor
+    fusion: Fusion  # what is usual on the good images
+    mask: Tensor  # (N, H, W)
+    label: Tensor  # (N,)
 
 
 def best_weight(comparison: Comparison, episodes: Sequence[Episode]) -> float:
-    """The least weight whose average precision is within one standard error of the best one's.
+    """The least weight whose average precision is within one standard error of the best one's, of at least one episode.
 
     The text has learned from these very images, and is better on them than on others.
-
-    Args:
-        comparison: Gives maps and image scores of what was found.
-        episodes: At least one.
     """
-    return least_equivalent([[precision(comparison, episode, weight) for episode in episodes] for weight in WEIGHTS])
+    return least_equivalent([[_precision(comparison, episode, weight) for episode in episodes] for weight in WEIGHTS])
 
 
 def least_equivalent(quality: Sequence[Sequence[float]]) -> float:
-    """The first of `WEIGHTS` that is worse than the best by no more than the standard error of the difference.
-
-    Args:
-        quality: Quality of each episode, for each weight.
+    """By the quality of each episode, for each weight: the first that is worse than the best by no more than the error of that.
 
     Example:
         >>> least_equivalent([[0.1, 0.2], [0.6, 0.8], [0.7, 0.8], [0.5, 0.5], [0.4, 0.5], [0.3, 0.5], [0.2, 0.5]])
@@ -71,16 +57,10 @@ def least_equivalent(quality: Sequence[Sequence[float]]) -> float:
     return WEIGHTS[int((lost.mean(dim=1) <= error).nonzero()[0])]
 
 
-def precision(comparison: Comparison, episode: Episode, weight: float) -> float:
-    """Average precision of an episode's pixels plus that of its images, in [0, 2].
-
-    Args:
-        comparison: Gives maps and image scores of what was found.
-        episode: What was found.
-        weight: Weight of the text.
-    """
-    text, distance, score = (Usual(*each) for each in (episode.fusion.text, episode.fusion.distance, episode.fusion.score))
-    raw = comparison.predict(Fusion(text, distance, score, weight), episode.evidence)
+def _precision(comparison: Comparison, episode: Episode, weight: float) -> float:
+    """Average precision of an episode's pixels plus that of its images, in [0, 2]."""
+    known = episode.fusion
+    raw = comparison.predict(Fusion(known.text, known.distance, known.score, weight), episode.evidence)
     step = max(min(episode.mask.shape[-2:]) // COMPARED_ROWS, 1)
     maps, masks = (each[:, ::step, ::step].flatten() for each in (torch.as_tensor(raw.anomaly_map), episode.mask))
     pixels = binary_average_precision(maps, masks.long())
@@ -88,14 +68,10 @@ def precision(comparison: Comparison, episode: Episode, weight: float) -> float:
 
 
 def weight_for(weights: Mapping[str, float], count: int) -> float:
-    """The weight that was learned with the nearest number of good images.
-
-    Args:
-        weights: Learned weights by numbers of good images, which plain data has as text; there may be none.
-        count: Number of good images.
+    """The weight that was learned with the nearest number of good images; the plain sum where none was.
 
     Example:
-        >>> weight_for({"1": 0.5, "4": 0.2}, 8)
+        >>> weight_for({"1": 0.5, "4": 0.2}, 8)  # by numbers of good images, which plain data has as text
         0.2
     """
     known = {int(number): weight for number, weight in weights.items()}

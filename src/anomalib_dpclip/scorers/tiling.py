@@ -1,12 +1,9 @@
 """Overlapped tiling: a large image seen tile by tile in full detail, and stitched on the token grid without seams.
 
-No part of DP-CLIP's paper, but an addition for small defects on large images.
-
-anomalib's own `Tiler` serves models that tile their features (PatchCore, PaDiM); where tiles overlap it takes the plain
-average, which jumps wherever a tile begins or ends, and it cuts a whole batch at once, which for large images is many times
-the batch's memory. Here tiles fade out towards their borders, and a few at a time are in memory. In an exported file they
-are a loop around one copy of the model: neither the file nor the time it takes to write it nor the memory it runs in grows
-with their number.
+No part of DP-CLIP's paper, but an addition for small defects on large images. anomalib's own `Tiler` serves models that tile
+their features; where tiles overlap it takes the plain average, which jumps wherever one begins or ends, and it cuts a whole
+batch at once. Here tiles fade out towards their borders, and a few at a time are in memory. In an exported file they are a loop
+around one copy of the model: neither the file nor its memory grows with their number.
 """
 
 import math
@@ -25,16 +22,10 @@ Predict = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def blend_weights(length: int, tiles: int) -> Tensor:
-    """Shares of the tiles along one axis: ``2 tiles - 1`` tiles, half a tile apart, each with a Hann window.
+    """Shares ``(2 tiles - 1, tiles * length)`` of tiles along an axis, half a tile apart; columns sum to 1.
 
-    A Hann window and its neighbours, half a window away, sum to 1, and each is close to 0 where it begins and ends.
-
-    Args:
-        length: Tokens of a tile along the axis.
-        tiles: Tiles of the whole axis, side by side.
-
-    Returns:
-        Shares ``(2 tiles - 1, tiles * length)``, 0 outside each tile, columns summing to 1.
+    ``tiles`` of ``length`` tokens are as long as the axis. Each has a Hann window: it and its neighbours, half a window away,
+    sum to 1, and each is close to 0 where it begins and ends.
     """
     place = torch.arange(tiles * length) - _starts(length, tiles).unsqueeze(1)  # of each token in each tile
     window = torch.sin((place + 0.5) * math.pi / length).square()
@@ -43,34 +34,21 @@ def blend_weights(length: int, tiles: int) -> Tensor:
 
 
 def stitching_matrix(length: int, tiles: int) -> Tensor:
-    """Sums the tiles of one axis, laid end to end, into the whole axis, each with its shares.
-
-    Args:
-        length: Tokens of a tile along the axis.
-        tiles: Tiles of the whole axis, side by side.
-
-    Returns:
-        Matrix ``(tiles * length, (2 tiles - 1) * length)`` whose rows sum to 1.
-    """
+    """Sums the tiles of one axis, laid end to end, into the whole axis: ``(tiles * length, (2 tiles - 1) * length)``."""
     place = torch.arange(tiles * length).unsqueeze(1) - _starts(length, tiles)
     is_there = place.unsqueeze(-1) == torch.arange(length)  # (token of the axis, tile, token of the tile)
     return (is_there * blend_weights(length, tiles).T.unsqueeze(-1)).flatten(1)
 
 
 def predict_tiled(
-    predict: Predict,
-    images: Tensor,
-    anchors: Tensor,
-    grid: tuple[int, int],
-    tiles: int,
-    at_once: int = TILES_AT_ONCE,
+    predict: Predict, images: Tensor, anchors: Tensor, grid: tuple[int, int], tiles: int, at_once: int = TILES_AT_ONCE
 ) -> tuple[Tensor, Tensor]:
     """Predict large images with a model of small ones.
 
     Args:
         predict: The model.
         images: Images ``(B, 3, tiles H, tiles W)``.
-        anchors: ``(E, 2)``, or ``(B, E, 2)`` where each image has its own.
+        anchors: As `Scorer.score` takes them.
         grid: Rows and columns of the model's token grid.
         tiles: How many times the model's size the images are.
         at_once: Tiles that the model is given together, those of all images; at least one of each image.
@@ -98,7 +76,7 @@ def _in_batches(
     """Values ``(T, B, rows, columns)`` and scores ``(T, B)`` of tiles, some of them at a time."""
     predicted = []
     for batch in zip(rows.split(count), columns.split(count), strict=True):
-        cut = torch.cat([_tile(images, *pixels) for pixels in zip(*batch, strict=True)])
+        cut = torch.cat([images.index_select(-2, row).index_select(-1, column) for row, column in zip(*batch, strict=True)])
         repeated = anchors if anchors.ndim == 2 else anchors.repeat(len(batch[0]), 1, 1)
         predicted += [[each.unflatten(0, (len(batch[0]), -1)) for each in predict(cut, repeated)]]
     values, scores = (torch.cat(parts) for parts in zip(*predicted, strict=True))
@@ -121,19 +99,8 @@ def _in_a_loop(predict: Predict, images: Tensor, anchors: Tensor, rows: Tensor, 
     return values, scores
 
 
-def _tile(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Pixels of images ``(B, 3, tiles H, tiles W)`` in the given rows and columns, ``(B, 3, H, W)``."""
-    return images.index_select(-2, rows).index_select(-1, columns)
-
-
 def _pixels(length: int, whole: int, tiles: int) -> Tensor:
-    """Pixels that each tile of an axis sees ``(2 tiles - 1, pixels of a tile)``.
-
-    Args:
-        length: Tokens of a tile along the axis.
-        whole: Pixels of the whole axis.
-        tiles: Tiles of the whole axis, side by side.
-    """
+    """Of the pixels of an axis those that each tile sees ``(2 tiles - 1, pixels of a tile)``."""
     patch = whole // (tiles * length)
     return _starts(length, tiles).unsqueeze(1) * patch + torch.arange(length * patch)
 

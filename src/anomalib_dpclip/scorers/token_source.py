@@ -42,22 +42,13 @@ class TokenSource(ABC):
 
     @abstractmethod
     def tokens(self, images: Tensor, evidence: TextEvidence | None) -> list[Tensor]:
-        """Tokens ``(B, L, C)`` in full precision, one tensor a layer.
-
-        Args:
-            images: Images ``(B, 3, H, W)`` as the scorer takes them.
-            evidence: What the text says of them; only a source that `needs_text` looks at it.
-        """
+        """Tokens ``(B, L, C)``, in full precision, one tensor a layer, of images ``(B, 3, H, W)`` as the scorer takes them."""
 
 
 class OwnTokens(TokenSource):
-    """The backbone's tokens before the projectors, whose GRN rescales channels image by image.
+    """The backbone's tokens, of its grid and a number of layers, before the projectors, whose GRN rescales channels by image.
 
     Unit tokens less their image's mean: what all tokens of an image share (its colour, its light) is no anomaly.
-
-    Args:
-        grid: Rows and columns of the backbone's tokens.
-        layers: Number of layers that are tapped.
     """
 
     needs_text = True
@@ -81,10 +72,7 @@ class TowerTokens(TokenSource):
     surface. The vectors of all layers together, as PatchCore joins them, of larger images, keep their lengths and, by the zeros
     around an image, their place: they find what is bent or missing.
 
-    Args:
-        tower: The network.
-        mean: Mean of the image channels that the scorer's images were normalised with ``(3, 1, 1)``.
-        std: Standard deviation of the image channels that they were normalised with.
+    The scorer's images have been normalised with ``mean`` and ``std`` ``(3, 1, 1)``, which is undone.
     """
 
     blur_sigma = 1.25  # its tokens are averages of their neighbourhood, and no sharper
@@ -100,7 +88,11 @@ class TowerTokens(TokenSource):
         """See `TokenSource.tokens`: those of each layer, and those of all layers together."""
         del evidence
         small, large = self._maps(images.float() * self.std.to(images) + self.mean.to(images))
-        return [*(unit(_flat(_averaged(each))) for each in small), self._joint(large)]
+        # Of all layers zeros count at the border, which tells a token how near it is.
+        pooled = [resize_bilinear(_averaged(each, zeros_count=True), self.grids[-1]) for each in large]
+        coarse = [min(each.shape[-2:]) <= MAX_COARSE_GRID for each in small]
+        own = [each if stays else _averaged(each) for each, stays in zip(small, coarse, strict=True)]
+        return [*(unit(_flat(each)) for each in own), _flat(torch.cat(pooled, dim=1))]
 
     def _maps(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Feature maps of images in [0, 1], as small and as large as the network sees them."""
@@ -108,17 +100,10 @@ class TowerTokens(TokenSource):
         maps = {size: [each.float() for each in self.tower(resize_bilinear(images, size))] for size in {small, large}}
         return maps[small], maps[large]
 
-    def _joint(self, features: list[Tensor]) -> Tensor:
-        # Zeros count at the border, which tells a token how near it is.
-        pooled = [functional.avg_pool2d(each, NEIGHBOURHOOD, 1, NEIGHBOURHOOD // 2) for each in features]
-        return _flat(torch.cat([resize_bilinear(each, self.grids[-1]) for each in pooled], dim=1))
 
-
-def _averaged(features: Tensor) -> Tensor:
-    """Feature maps averaged over a neighbourhood, as far as that is small in the image."""
-    if min(features.shape[-2:]) <= MAX_COARSE_GRID:
-        return features
-    return functional.avg_pool2d(features, NEIGHBOURHOOD, 1, NEIGHBOURHOOD // 2, count_include_pad=False)
+def _averaged(features: Tensor, *, zeros_count: bool = False) -> Tensor:
+    """Feature maps averaged over a neighbourhood; zeros around an image may count."""
+    return functional.avg_pool2d(features, NEIGHBOURHOOD, 1, NEIGHBOURHOOD // 2, count_include_pad=zeros_count)
 
 
 def _flat(features: Tensor) -> Tensor:

@@ -88,15 +88,10 @@ class ContactSheet(Callback):
         self._kept: dict[tuple[bool | None, bool], list[Thumbnail]] = defaultdict(list)
         self._totals: Counter[tuple[bool | None, bool]] = Counter()
 
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin a sheet of what is known."""
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Begin a sheet, of a prediction without truth."""
         del trainer, pl_module
-        self._start(SECTIONS)
-
-    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin a sheet without truth."""
-        del trainer, pl_module
-        self._start(PREDICTED_SECTIONS)
+        self._start(PREDICTED_SECTIONS if stage == "predict" else SECTIONS)
 
     def on_test_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0

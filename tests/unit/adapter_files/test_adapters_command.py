@@ -17,7 +17,7 @@ from anomalib_dpclip.adapter_files.adapter_file import AdapterFile, Provenance
 from anomalib_dpclip.adapter_files.command import adapters
 from anomalib_dpclip.adapter_files.read_and_write import read_adapters, write_adapters
 from anomalib_dpclip.clip.preprocessing import OPENAI
-from anomalib_dpclip.scorers.fusion import Fusion, Usual
+from anomalib_dpclip.scorers.fusion import Fusion
 from anomalib_dpclip.scorers.memory_scorer import MemoryState, TokenMemory
 
 PUBLISHED = DATA / "published_checkpoint.pth"
@@ -36,27 +36,28 @@ def test_shows_where_adapters_come_from(tmp_path, capsys):
     path = write_adapters(content, tmp_path / "ours.safetensors")
     adapters(path)
     values = shown(capsys)
-    assert values["backbone"] == "ViT-L-14-336"
-    assert values["CLIP weights"] == "openai, fingerprint 0123abcd"
-    assert values["learned from"] == "MVTecAD (bottle, cable); VisA (candle)"
-    assert values["epochs"] == "20"
-    assert values["versions"] == 'torch "2.10.0"'
-    assert values["adapters"].startswith("1 tensors, 6 values, digest ")
-    assert values["calibration"] == "of the images learned from"
-    assert values["text weights"] == "0.5 beside 1, 0.2 beside 4 good photos, learned from the auxiliary set"
-    assert values["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert values.pop("adapters").startswith("1 tensors, 6 values, digest ")
+    assert (
+        values.items()
+        >= {
+            "backbone": "ViT-L-14-336",
+            "CLIP weights": "openai, fingerprint 0123abcd",
+            "learned from": "MVTecAD (bottle, cable); VisA (candle)",
+            "epochs": "20",
+            "versions": 'torch "2.10.0"',
+            "calibration": "of the images learned from",
+            "text weights": "0.5 beside 1, 0.2 beside 4 good photos, learned from the auxiliary set",
+            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        }.items()
+    )
 
 
-def test_says_what_a_published_file_does_not_tell(capsys):
-    adapters(PUBLISHED)
+def test_converts_the_published_format_which_says_little_there_and_back(tmp_path, capsys):
+    ours = tmp_path / "a.safetensors"
+    adapters(PUBLISHED, ours)
     values = shown(capsys)
     assert values["backbone"] == values["learned from"] == values["versions"] == "unknown"
     assert values["calibration"] == "none"
-
-
-def test_converts_the_published_format_there_and_back(tmp_path):
-    ours = tmp_path / "a.safetensors"
-    adapters(PUBLISHED, ours)
     adapters(ours, tmp_path / "b.pth")
     original, back = (torch.load(path, weights_only=True) for path in (PUBLISHED, tmp_path / "b.pth"))
     assert back["epoch"] == original["epoch"]
@@ -110,10 +111,8 @@ def checkpoint(path, state=None, **provenance):
 )
 def test_nothing_in_a_file_or_its_name_forges_a_line(tmp_path, capsys, provenance):
     ours = AdapterFile({"det_proj.fc.weight": torch.ones(2, 3)}, {}, Provenance(**provenance))
-    for path in (
-        checkpoint(tmp_path / "a\nsha256           0.ckpt", **provenance),
-        write_adapters(ours, tmp_path / "a.safetensors"),
-    ):
+    write_adapters(ours, tmp_path / "a.safetensors")
+    for path in (checkpoint(tmp_path / "a\nsha256           0.ckpt", **provenance), tmp_path / "a.safetensors"):
         adapters(path)
         out = capsys.readouterr().out
         assert len(out.splitlines()) == 12
@@ -125,7 +124,6 @@ def test_nothing_in_a_file_or_its_name_forges_a_line(tmp_path, capsys, provenanc
     ("name", "value"),
     [
         ("hyper_parameters", {"learning_rate": torch.tensor(1.0)}),
-        ("hyper_parameters", {"a": {1: 2}}),
         ("architecture", {1: 2}),
         ("versions", {"a": b"x"}),
         ("learned_from", [1]),
@@ -141,15 +139,11 @@ def test_provenance_that_is_no_plain_data_is_named(tmp_path, name, value):
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_a_compressed_archive_is_refused_before_it_is_unpacked(tmp_path, method):
-    path = tmp_path / "a.pth"
-    with zipfile.ZipFile(PUBLISHED) as stored, zipfile.ZipFile(path, "w", method) as packed:
+    with zipfile.ZipFile(PUBLISHED) as stored, zipfile.ZipFile(tmp_path / "a.pth", "w", method) as packed:
         for entry in stored.namelist():
             packed.writestr(entry, stored.read(entry))
-    content = path.read_bytes()
-    for damaged in (content, content[:300] + bytes(100) + content[400:]):
-        path.write_bytes(damaged)
-        with pytest.raises(ValueError, match=r"a\.pth cannot be read safely .*compressed"):
-            adapters(path)
+    with pytest.raises(ValueError, match=r"a\.pth cannot be read safely .*compressed"):
+        adapters(tmp_path / "a.pth")
 
 
 def test_nothing_is_waited_for_that_a_file_does_not_need():
@@ -176,9 +170,9 @@ def test_the_page_shows_what_it_prints(tmp_path, capsys):
 
 
 def test_good_photos_that_a_checkpoint_remembers(tmp_path, capsys):
-    nothing = Usual(torch.zeros(()), torch.ones(()))
-    memory = TokenMemory([torch.ones(5, 3), torch.ones(7, 3)], torch.ones(2), torch.ones(9, 6), torch.ones(2), photos=4)
+    nothing = torch.tensor([0.0, 1.0])
+    memory = TokenMemory([torch.ones(5, 3), torch.ones(7, 3)], torch.ones(2), photos=4)
     stored = MemoryState(memory, Fusion(nothing, nothing, nothing, 0.3), torch.zeros(2, 4)).state_dict()
     path = checkpoint(tmp_path / "a.ckpt", {f"scorer_state.{name}": value for name, value in stored.items()})
     adapters(path)
-    assert shown(capsys)["photos"] == "4 of a target: tokens of 3 layers, 5 of 3 values, 7 of 3 values, 9 of 6 values"
+    assert shown(capsys)["photos"] == "4 of a target: tokens of 2 layers, 5 of 3 values, 7 of 3 values"

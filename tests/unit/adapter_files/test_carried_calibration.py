@@ -57,22 +57,18 @@ def test_thresholds_of_another_image_size_stay_out(tmp_path, lightning_model, ca
     assert (again.provenance.arguments["image_size"], again.provenance.calibration_basis) == (112, "")
 
 
-def test_adapters_without_calibration_do_not_keep_that_of_others(tmp_path, lightning_model):
+def test_published_adapters_belong_to_the_backbone_they_were_put_on_with_no_thresholds(tmp_path, lightning_model):
+    """Saved again they must be loadable, and refused elsewhere."""
     published = save_adapters(lightning_model, tmp_path / "a.pth")
     set_calibration(lightning_model)
     lightning_model.provenance = replace(lightning_model.provenance, learned_from=["VisA/candle"], epochs=7)
     load_adapters(lightning_model, published)
+    known = lightning_model.provenance
     assert not lightning_model.post_processor.auxiliary_calibration.is_set
-    assert lightning_model.provenance.learned_from == []
-    assert lightning_model.provenance.epochs == 0
-
-
-def test_published_adapters_belong_to_the_backbone_they_were_put_on(tmp_path, lightning_model):
-    """Saved again they must be loadable, and refused elsewhere."""
-    loaded = make_dpclip(backbone="mini", weights=save_adapters(lightning_model, tmp_path / "a.pth"))
-    assert (loaded.provenance.fingerprint, loaded.provenance.backbone) == (lightning_model.model.backbone_fingerprint, "mini")
+    assert (known.learned_from, known.epochs, known.backbone) == ([], 0, "mini")
+    assert known.fingerprint == lightning_model.model.backbone_fingerprint
     checkpoint = {}
-    loaded.on_save_checkpoint(checkpoint)
+    lightning_model.on_save_checkpoint(checkpoint)
     make_dpclip(backbone="mini").on_load_checkpoint(checkpoint)
 
 

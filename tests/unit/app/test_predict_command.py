@@ -10,7 +10,7 @@ from anomalib_dpclip import __version__
 from anomalib_dpclip.cli import main
 from anomalib_dpclip.data.results import CONTACT_SHEET, RESULTS, RESULTS_JSON
 from anomalib_dpclip.model.from_file import model_from_file
-from anomalib_dpclip.post_processing.standing import Standing
+from anomalib_dpclip.post_processing.score_text import Standing
 
 ADAPTERS, CHECKPOINT = (GOLDEN / name for name in ("adapters-v1.safetensors", "checkpoint-v1.ckpt"))
 

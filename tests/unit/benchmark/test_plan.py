@@ -81,10 +81,11 @@ def test_what_cannot_run_says_why_and_the_others_can(tmp_path, job):
 
 def test_wrong_adapters_are_refused(tmp_path, job):
     file = tmp_path / "wrong.safetensors"
-    jobs = [job, *(replace(job, model={"class_path": "DPCLIP", "init_args": {"weights": w}}) for w in ("clip", str(file)))]
+    grid = {"class_path": "anomalib_dpclip.DPCLIP", "init_args": {"weights": {"grid": ["clip", None, str(file)]}}}
+    wrong = {"benchmark": {"model": {"grid": [job.model, grid]}}}
     with pytest.raises(FileNotFoundError, match=r"weights .*wrong\.safetensors, of the config or of DPCLIP_WEIGHTS"):
-        check_weights(jobs)
+        check_weights(wrong)
     file.write_bytes(b"no adapters")
     with pytest.raises(ValueError, match=r"weights .*wrong\.safetensors"):
-        check_weights(jobs)
-    check_weights(jobs[:2])
+        check_weights(wrong)
+    check_weights({"model": {"class_path": "DPCLIP", "init_args": {"weights": "clip"}}})

@@ -39,15 +39,6 @@ def test_the_function_s_own_backbone_needs_no_name_and_a_chart_is_drawn(tmp_path
     assert sorted(path.name for path in tmp_path.iterdir()) == ["speed.csv", "speed.md", "speed.png"]
 
 
-def test_candidates_take_turns_and_the_first_round_is_not_timed():
-    runs = []
-    seconds = timing.alternating_seconds({"a": lambda: runs.append("a"), "b": lambda: runs.append("b")}, 2)
-    assert runs == ["a", "b"] * 3
-    assert {name: len(values) for name, values in seconds.items()} == {"a": 2, "b": 2}
-    with pytest.raises(ValueError, match="repeats must be at least 1, not 0"):
-        timing.alternating_seconds({}, 0)
-
-
 def test_a_new_process_finds_the_function_and_says_why_it_failed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert timing.in_new_process("benchmarks.timing:medians", seconds={"a": [1, 2, 9]}) == {"a": 2}

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from anomalib.data import Folder, PredictDataset
+from lightning.pytorch.trainer.states import TrainerFn
 from PIL import Image
 from tests.metadata_lines import write_lines
 from tests.pictures import turned
@@ -148,8 +149,10 @@ def test_good_photos_alone_are_nothing_to_test_on(root):
 def test_what_leaves_nothing_to_validate_test_or_predict_says_so(root):
     good = JSONLines(listed(root, "good/0.png", split="train"), root, num_workers=0)
     good.setup()
-    for stage in ("validate", "test", "predict"):
-        with pytest.raises(ValueError, match=rf"has no image to {stage}: .*--data.val_split_mode same_as_test.*--good"):
+    for stage in (TrainerFn.VALIDATING, "test", "predict"):  # Lightning passes a member, which is a text of another name
+        with pytest.raises(
+            ValueError, match=rf"has no image to {TrainerFn(stage).value}: .*--data.val_split_mode same_as_test.*--good"
+        ):
             require_images(good, stage)
     tested = JSONLines(listed(root, "good/0.png"), root, num_workers=0)
     tested.setup()

@@ -10,8 +10,7 @@ import torch
 
 from anomalib_dpclip.deploy.metadata import DeployedClass, Metadata, metadata_from
 from anomalib_dpclip.deploy.threshold_command import raw_value, threshold
-from anomalib_dpclip.post_processing.normalisation import piecewise_linear
-from anomalib_dpclip.post_processing.scale import Scale, unpacked
+from anomalib_dpclip.post_processing.scale import Scale, piecewise_linear, unpacked
 
 KNOWN = Metadata("mini", "openai", "0123", ["VisA/candle"], "industrial", True, [DeployedClass("bolt", [0.5] * 14, "nothing")])
 

@@ -8,14 +8,11 @@ from fractions import Fraction
 import pytest
 import torch
 from anomalib.data import ImageBatch
-from anomalib.metrics import Evaluator
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lightning.pytorch import LightningModule, Trainer
 from safetensors import safe_open
 from sklearn.metrics import average_precision_score, roc_auc_score
 from tests.paths import DATA
-from torch.utils.data import DataLoader
 
 from anomalib_dpclip.metrics import benchmark_metrics, field_metrics, operating_point_metrics
 from anomalib_dpclip.metrics.evaluator import fnr_at_fpr, fpr_at_fnr
@@ -89,31 +86,6 @@ def test_no_threshold_does_better_than_an_operating_point(normal, anomalous, per
 
 def test_they_come_in_the_order_of_the_tables_and_a_model_that_holds_them_can_be_pickled():
     assert [metric.name for metric in pickle.loads(pickle.dumps(benchmark_metrics()))] == [*NAMES, "pixel_AUPRO_5", *POINTS]
-
-
-class _Scored(LightningModule):
-    """Passes batches of given scores to an evaluator, as an anomalib model does."""
-
-    def __init__(self):
-        super().__init__()
-        self.evaluator = Evaluator(test_metrics=field_metrics())
-
-    def configure_callbacks(self):
-        return [self.evaluator]
-
-    def test_step(self, batch):
-        del batch
-
-
-def test_lightning_logs_all_seven_and_undefined_ones_as_nan(tmp_path):
-    batches = [_batch([0.9, 0.6], [1, 0]), _batch([0.4, 0.1], [1, 0])]  # no masks: pixel metrics are undefined
-    trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, default_root_dir=tmp_path)
-    loader = DataLoader(batches, batch_size=None)
-    for _ in range(2):  # the second run starts from zero
-        (metrics,) = trainer.test(_Scored(), loader, verbose=False)
-        assert list(metrics) == NAMES
-        assert metrics["image_AUROC"] == pytest.approx(3 / 4)
-        assert all(math.isnan(metrics[name]) for name in NAMES[3:])
 
 
 @pytest.mark.parametrize("pooling", ["batch", "tokens"])

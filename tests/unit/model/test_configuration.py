@@ -7,7 +7,6 @@ from tests.arguments import make_dpclip
 from tests.data.golden.make_golden import GOLDEN
 from tests.paths import DATA
 
-from anomalib_dpclip import save_adapters
 from anomalib_dpclip.adapter_files.read_and_write import read_adapters, write_adapters
 from anomalib_dpclip.model.configuration import Configuration, resolve
 from anomalib_dpclip.model.from_file import model_from_file
@@ -48,10 +47,10 @@ def test_the_model_says_what_was_built(model):
     assert values(resolve(model.configuration.as_dict())) == OF_THE_FILE
 
 
-def test_a_file_of_clip_weights_that_is_not_here_is_the_fingerprint_s_to_judge(model, tmp_path):
-    changed = make_dpclip(weights=ADAPTERS, visualizer=False)
-    changed.provenance = replace(model.provenance, pretrained="elsewhere.pt")
-    path = save_adapters(changed, tmp_path / "a.safetensors")
+def test_a_file_of_clip_weights_that_is_not_here_is_the_fingerprint_s_to_judge(tmp_path):
+    content = read_adapters(ADAPTERS)
+    elsewhere = replace(content, provenance=replace(content.provenance, pretrained="elsewhere.pt"))
+    path = write_adapters(elsewhere, tmp_path / "a.safetensors")
     assert resolve({}, path).pretrained == "openai"
     assert make_dpclip(weights=path).model.tap_layers == (3, 6)
 

@@ -92,7 +92,7 @@ def test_the_digest_follows_what_predictions_depend_on(photos, tmp_path):
     assert first != model.prediction_digest(["a.png"]) != plain
 
 
-def test_an_export_has_the_photos_that_arguments_name(photos, tmp_path, caplog):
+def test_an_export_has_the_photos_that_arguments_name(photos, caplog):
     model = model_with(few_shot_source=photos[0].parent)
     model.prepare_export()
     assert model.scorer.state.memory.photos == 4

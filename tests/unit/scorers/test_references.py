@@ -8,14 +8,7 @@ from PIL import Image
 
 from anomalib_dpclip import JSONLines, Surfaces
 from anomalib_dpclip.data.images import ImageReadError
-from anomalib_dpclip.scorers.references import (
-    References,
-    choose,
-    folder_references,
-    image_tensor,
-    read_references,
-    training_references,
-)
+from anomalib_dpclip.scorers.references import References, choose, image_tensor
 
 
 @pytest.fixture
@@ -26,37 +19,37 @@ def weave(surfaces_root):
 
 
 def test_a_choice_is_repeatable_nested_and_not_the_first_by_name(weave):
-    four = training_references(weave, 4, 111)
-    assert training_references(weave, 2, 111) == four[:2]
-    assert training_references(weave, 4, 111) == four != training_references(weave, 4, 112)
-    names = [path.rsplit("/", 1)[1] for path in training_references(weave, 8, 111)]
+    def chosen(k_shot, seed=111):
+        return References(k_shot, None, seed).paths(weave)
+
+    assert chosen(2) == chosen(4)[:2]
+    assert chosen(4) == chosen(4) != chosen(4, seed=112)
+    names = [path.rsplit("/", 1)[1] for path in chosen(8)]
     assert names != sorted(names)
-    assert all("/train/good/" in path for path in four)
+    assert all("/train/good/" in path for path in chosen(8))
     paths = list(weave.train_data.samples.image_path)
     assert choose(paths, 3, 1, "here") == choose(paths[::-1], 3, 1, "here"), "the order of files does not matter"
 
 
 def test_duplicates_count_once(weave, tmp_path):
-    path = weave.train_data.samples.image_path.iloc[0]
     for name in "abc":
-        shutil.copy(path, tmp_path / f"{name}.png")
-    assert len(folder_references(tmp_path, 0, 1)) == 1
+        shutil.copy(weave.train_data.samples.image_path.iloc[0], tmp_path / f"{name}.png")
+    assert len(References(0, tmp_path, 1).paths(weave)) == 1
     with pytest.raises(ValueError, match="k_shot 2 is more than the 1 different"):
-        folder_references(tmp_path, 2, 1)
+        References(2, tmp_path, 1).paths(weave)
 
 
 def test_bad_sources_are_named(weave, tmp_path):
     with pytest.raises(ValueError, match=r"k_shot 21 is more than the 20 .* training split of Surfaces"):
-        training_references(weave, 21, 1)
+        References(21, None, 1).paths(weave)
     with pytest.raises(ValueError, match="name the target with --data"):
-        training_references(None, 1, 1)
+        References(1, None, 1).paths(None)
     weave.train_data = None
     with pytest.raises(ValueError, match=r"Surfaces has none: give a folder .* --model.few_shot_source"):
-        training_references(weave, 1, 1)
-    with pytest.raises(FileNotFoundError, match="no images in"):
-        folder_references(tmp_path, 0, 1)
-    with pytest.raises(FileNotFoundError, match="no folder"):
-        folder_references(tmp_path / "absent", 0, 1)
+        References(1, None, 1).paths(weave)
+    for folder, message in ((tmp_path, "no images in"), (tmp_path / "absent", "no folder")):
+        with pytest.raises(FileNotFoundError, match=message):
+            References(0, folder, 1).paths(weave)
 
 
 def test_photos_of_several_classes_are_refused(surfaces_root, tmp_path):
@@ -70,9 +63,9 @@ def test_photos_of_several_classes_are_refused(surfaces_root, tmp_path):
 
 
 def test_photos_are_read_one_by_one_and_a_damaged_one_is_named(weave, tmp_path):
-    good = weave.train_data.samples.image_path.iloc[0]
     (tmp_path / "broken.png").write_bytes(b"no image")
-    images = read_references([good, tmp_path / "broken.png"])
+    paths = [weave.train_data.samples.image_path.iloc[0], tmp_path / "broken.png"]
+    images = References(0, None, 1).images(paths, None)
     assert next(images).shape == (3, 140, 140)
     with pytest.raises(ImageReadError, match=r"broken.png"):
         next(images)
@@ -80,28 +73,27 @@ def test_photos_are_read_one_by_one_and_a_damaged_one_is_named(weave, tmp_path):
 
 def test_another_aspect_is_named(weave, tmp_path, caplog):
     Image.new("RGB", (60, 30)).save(tmp_path / "wide.png")
-    (image,) = read_references([tmp_path / "wide.png"], weave)
+    (image,) = References(0, None, 1).images([tmp_path / "wide.png"], weave)
     assert "wide.png is 60x30, another aspect" in caplog.text
-    assert image.shape == (3, 30, 60)
-    assert image.dtype == torch.float32
+    assert (image.shape, image.dtype) == ((3, 30, 60), torch.float32)
 
 
 def test_images_of_any_kind_are_tensors(tmp_path):
-    picture = Image.new("RGB", (3, 2), (51, 102, 255))
-    picture.save(tmp_path / "a.png")
+    picture, path = Image.new("RGB", (3, 2), (51, 102, 255)), tmp_path / "a.png"
+    picture.save(path)
     expected = torch.tensor([0.2, 0.4, 1]).view(3, 1, 1).expand(3, 2, 3)
-    for image in (picture, tmp_path / "a.png", str(tmp_path / "a.png"), expected):
-        torch.testing.assert_close(image_tensor(image), expected)
+    given = References(0, None, 1)
+    given.set([picture, path, str(path), expected])
+    for image in given.images(None, None):
+        torch.testing.assert_close(image, expected)
     with pytest.raises(ValueError, match=r"must be an image \(3, H, W\) in \[0, 1\], not a tensor of shape \(2, 2\)"):
         image_tensor(torch.zeros(2, 2))
 
 
 def test_the_digest_is_of_what_the_images_show(tmp_path):
     def digest(color, name):
-        Image.new("RGB", (4, 4), color).save(tmp_path / name)
-        folder = tmp_path / f"folder-{name}"
-        folder.mkdir()
-        (tmp_path / name).rename(folder / name)
-        return References(0, folder, 1).digest(None)
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (4, 4), color).save(tmp_path / name / f"{name}.png")
+        return References(0, tmp_path / name, 1).digest(None)
 
-    assert digest("red", "a.png") == digest("red", "b.png") != digest("blue", "c.png")
+    assert digest("red", "a") == digest("red", "b") != digest("blue", "c")

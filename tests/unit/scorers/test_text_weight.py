@@ -7,10 +7,10 @@ import torch
 
 from anomalib_dpclip.scorers import text_weight
 from anomalib_dpclip.scorers.comparison import Evidence
-from anomalib_dpclip.scorers.fusion import Fusion, Usual
+from anomalib_dpclip.scorers.fusion import Fusion
 from anomalib_dpclip.scorers.text_weight import WEIGHTS, Episode, best_weight, least_equivalent, weight_for
 
-ONE = Usual(torch.tensor(0.0), torch.tensor(1.0))
+ONE = torch.tensor([0.0, 1.0])
 
 
 class PlainComparison(SimpleNamespace):

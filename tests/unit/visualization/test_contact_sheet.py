@@ -95,7 +95,7 @@ def test_anomalous_without_a_box_is_said(add, photo, has_box):
 
 def test_writes_one_picture_of_this_run(add, trainer, photo):
     sheet = add(ContactSheet(columns=3), [photo], [0.3], [1])
-    sheet.on_test_start(trainer, None)
+    sheet.setup(trainer, None, "test")
     add(sheet, [photo] * 4, [0.1, 0.9, 0.8, 0.2], [1, 0, 1, 0])
     sheet.on_test_end(trainer, None)
     assert [path.name for path in trainer.default_root_dir.iterdir()] == [CONTACT_SHEET]
@@ -143,7 +143,7 @@ def test_a_full_disk_does_not_end_the_test(add, trainer, photo, caplog):
 
 def test_predictions_have_a_sheet_without_truth(add, trainer, photo):
     sheet = ContactSheet(columns=2)
-    sheet.on_predict_start(trainer, None)
+    sheet.setup(trainer, None, "predict")
     add(sheet, [photo] * 4, [0.9, 0.6, 0.4, 0.1], [0] * 4, gt_label=None, gt_mask=None)
     assert list(scores_of(sheet).values()) == [[0.9, 0.6], [0.4, 0.1]]
     sheet.on_predict_end(trainer, None)

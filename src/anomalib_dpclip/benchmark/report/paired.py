@@ -23,11 +23,8 @@ TARGET = ["data_set", "category"]
 def compare(files: Sequence[Path], first: str | None = None, second: str | None = None) -> str:
     """Say in a sentence whether two rows, of one CSV file or of two, differ by more than chance.
 
-    They are named by their labels where a file has several.
-
-    Raises:
-        ValueError: The rows are not told apart, or are of different test images; names the first that differs.
-        FileNotFoundError: A file, or the scores of its images, are not there.
+    They are named by their labels where a file has several. Rows of different test images are refused, as are those whose
+    images' scores are not there.
     """
     places = _two(files, first, second)
     names = [f"{rows['label'].iloc[0]} ({file.name})" for file, rows in places]

@@ -146,20 +146,15 @@ def _intervals(done: pd.DataFrame, images: pd.DataFrame) -> Section:
     cells = []
     for model, part in done.groupby(MODEL, sort=False):
         first = part[part["run"] == part["run"].iloc[0]]
-        groups = [group for key in first["key"] if (group := _groups(images[images["key"] == key])) is not None]
-        if groups:
+        tested = [images[images["key"] == key] for key in first["key"]]
+        scores = [[each["score"][each["label"] == label].to_numpy(np.float64) for label in (0, 1)] for each in tested]
+        groups = [(normal, anomalous) for normal, anomalous in scores if min(len(normal), len(anomalous)) > 1]
+        if groups:  # of one image nothing is known of the spread
             mean, interval = np.mean([auroc_components(*group)[0].mean() for group in groups]), auroc_interval(groups)
             count = sum(len(each) for group in groups for each in group)
             cells.append([*model, f"{100 * mean:.1f}", "{:.1f} to {:.1f}".format(*(100 * end for end in interval)), str(count)])
     heading = ["Model", KNOWS, "Image AUROC", "95 % interval", "Images"]
     return Section("Image AUROC with its interval", INTERVAL_LEGEND, heading, cells)
-
-
-def _groups(images: pd.DataFrame) -> tuple[Any, Any] | None:
-    """Normal and anomalous scores, if there are several of both, without which nothing is known of their spread."""
-    scores, labels = images["score"].to_numpy(np.float64), images["label"].to_numpy(np.float64)
-    normal, anomalous = scores[labels == 0], scores[labels == 1]
-    return (normal, anomalous) if min(len(normal), len(anomalous)) > 1 else None
 
 
 def _at_thresholds(metrics: pd.DataFrame, done: pd.DataFrame) -> Section:

@@ -44,9 +44,6 @@ def summarize(rows: pd.DataFrame) -> pd.DataFrame:
         One row a metric, in percent, those that know least of the target first: ``label``, ``knows``, ``data_set`` (`AVERAGE`
         for the mean over several), ``metric``, ``mean``, ``std`` over seeds and draws (NaN for one), ``partial`` (of fewer
         categories or data sets than another model's), ``published``.
-
-    Raises:
-        ValueError: No job succeeded.
     """
     values = done_rows(rows).melt([*MODEL, "data_set", "category", "run"], list(SUMMARIZED), "metric", "value").dropna()
     values["value"] *= 100

@@ -6,8 +6,7 @@ from PIL import Image
 from tests.metadata_lines import write_lines
 from tests.pictures import mask, picture
 
-from anomalib_dpclip.data.listing.check import check_metadata
-from anomalib_dpclip.data.listing.command import metadata
+from anomalib_dpclip.data.listing.command import check_metadata, metadata
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The mini computes in one thread, and whoever has to wait long is told so."""
+"""The mini computes in one thread, whoever has to wait long is told so, and a loss that is not finite ends the training."""
 
 import math
 from types import SimpleNamespace
@@ -8,6 +8,7 @@ import torch
 
 from anomalib_dpclip.callbacks import duration
 from anomalib_dpclip.callbacks.duration import COUNTED, WARM_UP, ChooseThreads, ExpectedTime
+from anomalib_dpclip.callbacks.failures import RequireFiniteLoss
 
 
 @pytest.fixture
@@ -73,3 +74,22 @@ def test_other_runs(capsys, monkeypatch, run):
     trainer = SimpleNamespace(**{f"num_{run}_batches": [100, 50]})
     assert said(capsys, monkeypatch, trainer, f"on_{run}_batch_end", 2).startswith("This will take about 5 minutes: 150 steps")
     assert said(capsys, monkeypatch, trainer, f"on_{run}_batch_end", 2, steps=WARM_UP + COUNTED - 1) == ""
+
+
+TRAINER = SimpleNamespace(log_every_n_steps=3)
+
+
+def step(watch, index, loss, device="cpu"):
+    batch = SimpleNamespace(image_path=[f"{index}.png", f"{index}b.png"])
+    module = SimpleNamespace(device=SimpleNamespace(type=device))
+    watch.on_train_batch_end(TRAINER, module, {"loss": torch.tensor(loss)}, batch, index)
+
+
+def test_on_an_accelerator_now_and_then_and_before_a_checkpoint():
+    for look in (lambda watch: step(watch, 2, 1.0, "cuda"), lambda watch: watch.on_save_checkpoint(TRAINER, None, {})):
+        watch = RequireFiniteLoss()
+        step(watch, 0, torch.nan, "cuda")
+        step(watch, 1, 1.0, "cuda")
+        with pytest.raises(FloatingPointError, match="batch 0 is not finite"):
+            look(watch)
+        watch.on_train_epoch_end(TRAINER, None)  # it is said once

@@ -1,6 +1,7 @@
-"""The thresholds that adapters carry: of plain auxiliary images, scored as predictions are."""
+"""Before the first step and after the last, whose thresholds are of plain auxiliary images, scored as predictions are."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from tests.arguments import make_dpclip
 from anomalib_dpclip.clip.preprocessing import OPENAI
 from anomalib_dpclip.model.training import carried
 from anomalib_dpclip.model.training.carried import auxiliary_statistics
+from anomalib_dpclip.model.training.learning import prepare_trainer
 
 
 @pytest.fixture
@@ -77,3 +79,13 @@ def test_they_are_set_once_at_the_end_of_a_training(make_model, make_engine, tar
     make_engine(max_epochs=3, limit_val_batches=1).fit(model=model, datamodule=target)
     assert calls == [("auxiliary_statistics", 6), ("learn_text_weights", 6)]
     assert model.post_processor.auxiliary_calibration.is_set
+
+
+def test_epochs_are_the_published_ones_where_nobody_asks_and_precision_suffices():
+    for asked, expected in ((1000, 20), (3, 3)):
+        trainer = SimpleNamespace(precision="32-true", max_epochs=asked, fit_loop=SimpleNamespace(max_epochs=asked))
+        prepare_trainer(trainer)
+        assert trainer.fit_loop.max_epochs == expected
+    for precision in ("16-true", "64-true"):
+        with pytest.raises(ValueError, match=rf"--trainer\.precision {precision} cannot train: use bf16-mixed or 32-true"):
+            prepare_trainer(SimpleNamespace(precision=precision))
