@@ -1,11 +1,12 @@
 """How a second network's features are best compared with good photos: the rule that is built in, and others, on folders.
 
     pip install '.[photos]'
-    python -m benchmarks.token_rules --folders '[transistor,tile]'
+    python -m benchmarks.token_rules --folders '[transistor,tile,elpv]'
 
-A folder has the layout of anomalib's `Folder`, with ``train``, ``test/good``, ``test/bad`` and ``mask/NAME.png``. Nothing is
-trained and no text counts. The labels of these sets chose the built-in rule between those of this table. The image score is
-the mean of the highest tokens alone, without the map's peak that the model's has beside it.
+A folder has the layout of anomalib's `Folder`, with ``train``, ``test/good``, ``test/bad`` and, if there are masks,
+``mask/NAME.png``. Nothing is trained and no text counts. The labels of transistor and tile chose the built-in rule between
+those of this table. The image score is the mean of the highest tokens alone, without the map's peak that the model's has
+beside it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -119,28 +120,31 @@ def distances(known: Maps, tested: Maps, rule: Rule) -> Tensor:
     return total
 
 
-def figures(distance: Tensor, rule: Rule, label: Tensor, masks: Tensor) -> dict[str, float]:
-    """Image AUROC, pixel AUROC and pixel AP in percent."""
+def figures(distance: Tensor, rule: Rule, label: Tensor, masks: Tensor | None) -> dict[str, float]:
+    """Image AUROC, and with masks pixel AUROC and pixel AP, in percent."""
     deviations = (distance - distance.median()) / distance.std()
-    smooth = gaussian_blur(unit_interval(deviations).unsqueeze(1), [7, 7], [1.25, 1.25])
-    histogram = PixelHistogram()
-    histogram.update(functional.interpolate(smooth, MASK_SIZE, mode="bilinear").squeeze(1), masks)
-    count = max(1, round(rule.top_share * distance[0].numel()))
-    highest, _ = deviations.flatten(1).topk(count)
-    image = binary_auroc(unit_interval(highest.mean(1)), label).item()
-    counts = histogram.compute()
-    found = {"image_AUROC": image, "pixel_AUROC": auroc(counts), "pixel_AP": average_precision(counts)}
+    highest, _ = deviations.flatten(1).topk(max(1, round(rule.top_share * distance[0].numel())))
+    found = {"image_AUROC": binary_auroc(unit_interval(highest.mean(1)), label).item()}
+    if masks is not None:
+        smooth = gaussian_blur(unit_interval(deviations).unsqueeze(1), [7, 7], [1.25, 1.25])
+        histogram = PixelHistogram()
+        histogram.update(functional.interpolate(smooth, MASK_SIZE, mode="bilinear").squeeze(1), masks)
+        counts = histogram.compute()
+        found |= {"pixel_AUROC": auroc(counts), "pixel_AP": average_precision(counts)}
     return {name: 100 * float(value) for name, value in found.items()}
 
 
-def read_folder(folder: Path) -> tuple[list[str], list[str], Tensor, Tensor]:
-    """Good photos, test images, their labels ``(N,)`` and masks ``(N, H, W)``."""
+def read_folder(folder: Path) -> tuple[list[str], list[str], Tensor, Tensor | None]:
+    """Good photos, test images, their labels ``(N,)`` and masks ``(N, H, W)``, if there are any."""
     train, good, bad = (list(photo_files((folder / part).resolve())) for part in ("train", "test/good", "test/bad"))
+    label = torch.tensor([0] * len(good) + [1] * len(bad))
+    if not (folder / "mask").is_dir():
+        return train, [*good, *bad], label, None
     masks = torch.zeros(len(good) + len(bad), *MASK_SIZE, dtype=torch.bool)
     for number, path in enumerate(bad, start=len(good)):
         mask = torch.from_numpy(read_mask(folder / "mask" / f"{Path(path).stem}.png", read_image(path).size)).float()
         masks[number] = functional.interpolate(mask[None, None], MASK_SIZE, mode="nearest")[0, 0] > 0
-    return train, [*good, *bad], torch.tensor([0] * len(good) + [1] * len(bad)), masks
+    return train, [*good, *bad], label, masks
 
 
 def feature_maps(paths: Sequence[str], encode: Callable[[Tensor], list[Tensor]], *, mirrored: bool = False) -> Maps:
