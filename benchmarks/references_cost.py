@@ -1,4 +1,4 @@
-"""What photos of the target and a lot cost: one image by the text alone, with four photos, and by a panel of 200.
+"""What photos of the target cost: one image by the text alone, and with four photos, by one network or another.
 
     python -m benchmarks.references_cost [--backbone mini]
 
@@ -11,15 +11,19 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import pandas as pd
+import timm
 import torch
 
 from anomalib_dpclip import DPCLIP
 from anomalib_dpclip.clip.feature_tower import EMBEDDED
+from anomalib_dpclip.model.arguments import MemoryOptions
 from anomalib_dpclip.model.good_images import comparison_of
 from anomalib_dpclip.scorers.fusion import Fusion
-from anomalib_dpclip.scorers.memory_scorer import MemoryScorer, MemoryState, TokenMemory
+from anomalib_dpclip.scorers.memory_scorer import MemoryScorer, MemoryState, TokenMemory, sparse_numbers
 from anomalib_dpclip.scorers.scorer import Scorer
 from benchmarks.peak_memory import PeakMemory
 from benchmarks.results import write_results
@@ -27,12 +31,16 @@ from benchmarks.timing import alternating_seconds, medians
 
 PHOTOS = 4
 
+DINO = "vit_base_patch14_dinov2"
+"""A second network as large as what is used for photographs."""
+
 
 def memory_scorer(model: DPCLIP) -> MemoryScorer:
     """A memory as large as that of `PHOTOS` photos, of tokens by chance."""
     comparison = comparison_of(model)
-    tokens = comparison.encode(torch.zeros(1, 3, *model.image_size), model.model.anchors).tokens
-    layers = [torch.randn(PHOTOS * each.shape[1], each.shape[2]) for each in tokens]
+    tokens, *_ = comparison.encode(torch.zeros(1, 3, *model.image_size), model.model.anchors)
+    kept = [len(sparse_numbers(torch.arange(grid[0] * grid[1]), grid)) for grid in comparison.source.grids]
+    layers = [torch.randn(PHOTOS * count, each.shape[2]) for count, each in zip(kept, tokens, strict=True)]
     nothing = torch.tensor([0.0, 1.0])
     memory = TokenMemory(layers, torch.ones(len(layers)), PHOTOS)
     state = MemoryState(memory, Fusion(nothing, nothing, nothing, 1.0), torch.zeros(1, 4))
@@ -41,16 +49,17 @@ def memory_scorer(model: DPCLIP) -> MemoryScorer:
 
 def variants(backbone: str) -> dict[str, Callable[[], object]]:
     """What to run, by what is known of the target."""
-    models = {
-        name: DPCLIP(backbone=backbone, pretrained="random", class_name="metal", memory_backbone=network).eval()
-        for name, network in (("own", None), (EMBEDDED, EMBEDDED))
-    }
-    image = torch.randn(1, 3, *models["own"].image_size)
-    scorers: dict[str, Scorer] = {"nothing": models["own"].text_scorer()}
-    scorers[f"{PHOTOS} good photos, its own tokens"] = memory_scorer(models["own"])
-    scorers[f"{PHOTOS} good photos, {EMBEDDED}"] = memory_scorer(models[EMBEDDED])
-    anchors = models["own"].model.anchors
-    return {name: partial(scorer.score, image, anchors) for name, scorer in scorers.items()}
+    common: dict[str, Any] = {"backbone": backbone, "pretrained": "random", "class_name": "metal"}
+    own = DPCLIP(**common).eval()
+    scorers: dict[str, Scorer] = {"nothing": own.text_scorer(), f"{PHOTOS} good photos, its own tokens": memory_scorer(own)}
+    with TemporaryDirectory() as folder:
+        weights = Path(folder) / "random.pth"
+        torch.save(timm.create_model(DINO).state_dict(), weights)
+        for network, options in ((EMBEDDED, {}), (DINO, {"weights": str(weights)})):
+            model = DPCLIP(**common, memory_backbone=network, memory=MemoryOptions(**options)).eval()
+            scorers[f"{PHOTOS} good photos, {network}"] = memory_scorer(model)
+    anchors = own.model.anchors
+    return {name: partial(each.score, torch.randn(1, 3, *each.image_size), anchors) for name, each in scorers.items()}
 
 
 @torch.inference_mode()
