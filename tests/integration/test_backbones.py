@@ -14,7 +14,7 @@ from tests.tiny_towers import register, tiny_backbone
 
 from anomalib_dpclip import DPCLIP, Surfaces, save_adapters
 from anomalib_dpclip.adapter_files.read_and_write import read_adapters
-from anomalib_dpclip.clip.preprocessing import OPENAI, Preprocessing
+from anomalib_dpclip.clip.pretraining import OPENAI, Preprocessing
 
 STATISTICS = {"image_mean": [0.4, 0.5, 0.6], "image_std": [0.2, 0.3, 0.4]}
 TRAINED_WITH = Preprocessing((0.4, 0.5, 0.6), (0.2, 0.3, 0.4))

@@ -22,7 +22,7 @@ from torchvision.transforms.v2.functional import to_dtype, to_image
 from anomalib_dpclip import DPCLIPPostProcessor, Photos
 from anomalib_dpclip.app.predictor import Predictor
 from anomalib_dpclip.cli import main
-from anomalib_dpclip.clip.preprocessing import OPENAI
+from anomalib_dpclip.clip.pretraining import OPENAI
 from anomalib_dpclip.data.images import read_image
 from anomalib_dpclip.data.results import RESULTS_JSON
 from anomalib_dpclip.model.from_file import model_from_file

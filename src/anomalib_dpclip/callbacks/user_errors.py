@@ -47,8 +47,7 @@ _REASON = re.compile(r"^  - (?!Expected a )(.*?)(?=^  - |\Z)", re.MULTILINE | re
 def say_last(module: ModuleType) -> None:
     """Show errors as sentences if this process is anomalib's command line; never raises.
 
-    Args:
-        module: Module whose import has just ended: one that anomalib imports after it has arranged for its own tracebacks.
+    To be called as a module has been imported that anomalib imports after it has arranged for its own tracebacks.
     """
     del module
     if Path(sys.argv[0]).stem != "anomalib" or os.environ.get(DEBUG):
