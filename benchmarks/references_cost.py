@@ -31,7 +31,7 @@ PHOTOS = 4
 def memory_scorer(model: DPCLIP) -> MemoryScorer:
     """A memory as large as that of `PHOTOS` photos, of tokens by chance."""
     comparison = comparison_of(model)
-    tokens = comparison.encode(torch.zeros(1, 3, *model.image_size), model.model.anchors).tokens
+    tokens, _, _ = comparison.encode(torch.zeros(1, 3, *model.image_size), model.model.anchors)
     layers = [torch.randn(PHOTOS * each.shape[1], each.shape[2]) for each in tokens]
     nothing = torch.tensor([0.0, 1.0])
     memory = TokenMemory(layers, torch.ones(len(layers)), PHOTOS)
