@@ -1,31 +1,23 @@
-"""Good photos of the target in runs of a trained model: kept in its checkpoint, and forgotten with its adapters."""
+"""Good photos of the target in runs of a trained model: kept in its checkpoint."""
 
 import shutil
 
-import pytest
 import torch
 from tests.arguments import make_dpclip
 
 from anomalib_dpclip import DPCLIP
 
 
-@pytest.fixture
-def good_photos(surfaces_root, tmp_path):
-    folder = tmp_path / "good"
-    folder.mkdir()
-    for path in sorted((surfaces_root / "weave" / "train" / "good").iterdir())[:4]:
-        shutil.copy(path, folder)
-    return folder
-
-
-def test_a_checkpoint_keeps_its_photos_and_says_so(make_model, make_engine, target, good_photos, caplog):
+def test_a_checkpoint_keeps_its_photos_and_says_so(make_model, make_engine, target, tmp_path, caplog):
+    for path in sorted((target.root / "weave" / "train" / "good").iterdir())[:4]:
+        shutil.copy(path, tmp_path)
     engine, trained = make_engine(max_epochs=1), make_model(k_shot=2)
     engine.fit(model=trained, datamodule=target)
-    checkpoint, folder = engine.best_model_path, good_photos
+    checkpoint = engine.best_model_path
     loaded, images = DPCLIP.load_from_checkpoint(checkpoint).eval(), torch.rand(2, 3, 140, 140)
     with torch.no_grad():
         assert torch.equal(loaded(images).anomaly_map, trained.eval()(images).anomaly_map)
-    given = {"backbone": "mini", "few_shot_source": good_photos, "visualizer": False}
+    given = {"backbone": "mini", "few_shot_source": tmp_path, "visualizer": False}
     folder = target.root / "weave" / "test" / "hole"
     model = make_dpclip(**given, class_name="weave")
     make_engine().predict(model=model, ckpt_path=checkpoint, data_path=folder)
@@ -35,14 +27,3 @@ def test_a_checkpoint_keeps_its_photos_and_says_so(make_model, make_engine, targ
     make_engine().predict(model=model, data_path=folder)
     assert model.scorer.state.memory.photos == 4
     assert "few_shot_source" not in model.hparams
-
-
-def test_photos_set_before_a_training_are_seen_anew_after_it(make_model, make_engine, target, good_photos):
-    model = make_model()
-    model.set_references(sorted(good_photos.iterdir()))
-    model.target.set_class("weave")
-    model.set_references(sorted(good_photos.iterdir()))
-    before = model.scorer.state.memory.layers[0].clone()
-    make_engine(max_epochs=1).fit(model=model, datamodule=target)
-    assert model.scorer.state.memory.photos == 4
-    assert not torch.equal(model.scorer.state.memory.layers[0], before)
