@@ -67,6 +67,15 @@ def predicted(model: DPCLIP, images: Tensor) -> Outputs:
     return {name: value.numpy() for name, value in outputs._asdict().items()}
 
 
+def numbers_in(path) -> int:
+    """How many weights a file has room for."""
+    if path.suffix == ".onnx":
+        import onnx
+
+        return sum(int(np.prod(tensor.dims, dtype=int)) for tensor in onnx.load(path).graph.initializer)
+    return path.with_suffix(".bin" if path.suffix == ".xml" else path.suffix).stat().st_size // 4
+
+
 def assert_same_answers(found: Outputs, expected: Outputs, tolerance: float = 1e-3) -> None:
     """Scores and maps are close, and decisions the same but where rounding decides."""
     for values, decisions in (("pred_score", "pred_label"), ("anomaly_map", "pred_mask")):

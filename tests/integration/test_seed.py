@@ -1,6 +1,5 @@
 """The seed that a model learns with: its own, the global one, or the published one."""
 
-import os
 from dataclasses import replace
 
 import pytest
@@ -37,16 +36,19 @@ def test_nobody_s_seed_and_the_0_that_anomalib_s_command_line_sets_are_the_publi
     unasked = learned()
     assert model.seed == unasked.seed == DEFAULT_SEED == 111
     assert equal(adapters_of(model), adapters_of(unasked))
+    assert not equal(adapters_of(model), adapters_of(learned(seed=7)))
 
 
-def test_a_global_seed_is_taken_before_the_model_and_after_it(learned):
+@pytest.mark.parametrize("when", ["before the model", "after it"])
+def test_a_global_seed_is_taken(learned, when):
     expected = adapters_of(learned(seed=7))
-    seed_everything(7)
-    for model in (learned(), learned(before=lambda: seed_everything(7))):  # the latter as `anomalib benchmark` does
-        assert model.seed == model.auxiliary.seed == model.provenance.hyper_parameters["seed"] == 7
-        assert equal(adapters_of(model), expected)
-        os.environ.pop("PL_GLOBAL_SEED", None)
-    assert not equal(adapters_of(learned(seed=111)), expected)
+    if when == "before the model":
+        seed_everything(7)
+        model = learned()
+    else:  # as `anomalib benchmark` does
+        model = learned(before=lambda: seed_everything(7))
+    assert model.seed == model.auxiliary.seed == model.provenance.hyper_parameters["seed"] == 7
+    assert equal(adapters_of(model), expected)
 
 
 def test_adapters_that_were_loaded_are_learned_on(make_model, learned, tmp_path):
