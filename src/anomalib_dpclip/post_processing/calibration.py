@@ -173,11 +173,7 @@ class Calibration(nn.Module):
     ) -> None:
         """Put thresholds in force: they become the middle control points, between the lowest and highest values of images.
 
-        Args:
-            thresholds: On the fused score in the ranges that are set, and on the raw map.
-            seen: The images between whose scores they lie.
-            domain: How scores are fused.
-            chosen_on: Image scores ``(N,)`` that the image threshold was chosen on. Default: those in the ranges that are set.
+        The image threshold was chosen on given scores ``(N,)``, by default on those in the ranges that are set.
         """
         fused = self.fused(seen, domain)
         bounds = torch.tensor([0.0, 1.0], device=self.map_range.device)

@@ -80,13 +80,9 @@ def _lowest_of_others(values: Tensor) -> Tensor:
 def choose_thresholds(
     fused: Tensor, seen: ImageStatistics, statistics: CalibrationStatistics, false_alarm_rate: float | None
 ) -> Thresholds:
-    """Thresholds by the rule that was asked for, or, said in a warning, by the one that the images allow.
+    """Thresholds, from the scores ``(N,)`` of the images that were seen, by the rule that was asked for.
 
-    Args:
-        fused: Image score of each image ``(N,)``.
-        seen: The images, part of the statistics.
-        statistics: What was seen of them.
-        false_alarm_rate: As `Calibration.set_from` takes it.
+    Or, said in a warning, by the one that the images allow, see `Calibration.set_from`.
     """
     if goes_by_rate(seen, false_alarm_rate):
         if false_alarm_rate is None:
@@ -108,11 +104,7 @@ def choose_thresholds(
 def thresholds_by_rate(fused: Tensor, seen: ImageStatistics, rate: float, of: str = "") -> Thresholds:
     """Thresholds that a new normal image exceeds at a rate: by its score, and by any pixel of its map.
 
-    Args:
-        fused: Image score of each image ``(N,)``.
-        seen: The images, of which the normal ones count.
-        rate: False-alarm rate in [0, 1); 0 for thresholds that none of these images exceeds.
-        of: What the images are of, for the sentence, as ``" of Surfaces/weave"``.
+    They are from the scores ``(N,)`` and peaks of those images that are normal; at a rate of 0 none of these exceeds them.
     """
     normal = seen.label == 0
     count = int(normal.sum())

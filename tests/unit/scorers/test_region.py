@@ -1,29 +1,26 @@
 """What is ignored has no influence, and what is scored is what it would be without."""
 
+from functools import partial
+
 import pytest
 import torch
 from PIL import Image
 
 from anomalib_dpclip.method.anomaly_map import blur_grid
+from anomalib_dpclip.pre_processing.pre_processor import CLIPPreProcessor
 from anomalib_dpclip.scorers.region import Region
-
-
-def draw(path, box, size=(8, 8), background=0):
-    picture = Image.new("L", size, background)
-    if box:
-        picture.paste(255, box)
-    picture.save(path)
-    return path
 
 
 @pytest.fixture
 def ignoring(tmp_path):
-    """A region that ignores a box ``left, top, right, bottom`` of square photos."""
+    """A region that ignores a box ``left, top, right, bottom`` of square photos, which are seen in a size."""
 
-    def make(box, side=8, grid=4, background=0):
-        region = Region()
-        picture = draw(tmp_path / "ignore.png", box, (side, side), background)
-        region.ignore(picture, (side, side), (grid, grid), "bicubic")
+    def make(box, side=8, grid=4, background=0, size=None):
+        region, picture = Region(), Image.new("L", (side, side), background)
+        if box:
+            picture.paste(255, box)
+        picture.save(tmp_path / "ignore.png")
+        region.ignore(tmp_path / "ignore.png", (size or side, size or side), (grid, grid), "bicubic")
         return region
 
     return make
@@ -54,13 +51,9 @@ def test_ignored_pixels_get_the_mean_colour_of_the_others(ignoring):
 
 @pytest.mark.parametrize("domain", ["industrial", "medical"])
 def test_smoothing_takes_scored_tokens_alone(ignoring, domain):
-    region = ignoring((0, 0, 10, 10), side=24, grid=12)
+    region, blur = ignoring((0, 0, 10, 10), side=24, grid=12), partial(blur_grid, domain=domain)
     tokens = region.tokens((12, 12))
     values = torch.rand(2, 12, 12, generator=torch.Generator().manual_seed(0))
-
-    def blur(each):
-        return blur_grid(each, domain)
-
     smooth = region.smooth(values, blur)
     changed = values.clone()
     changed[:, ~tokens] = 100
@@ -78,19 +71,10 @@ def test_where_no_scored_token_is_near_the_mean_stands(ignoring):
     torch.testing.assert_close(smooth[0, 5, 0], values[0, :, 19].mean())
 
 
-def test_maps_are_0_where_nothing_is_scored(ignoring):
-    region, maps = ignoring(BOX), torch.full((2, 8, 8), 0.7)
-    hidden = region.hide(maps)
-    assert (hidden[:, ~region.scored] == 0).all()
-    assert torch.equal(hidden[:, region.scored], maps[:, region.scored])
-
-
-def test_a_resized_pixel_is_scored_only_if_it_is_of_scored_ones_alone(tmp_path):
+def test_a_resized_pixel_is_scored_only_if_it_is_of_scored_ones_alone(ignoring):
     """On photos larger than the input, what the resize mixes in from the box is nowhere."""
-    from anomalib_dpclip.pre_processing.pre_processor import CLIPPreProcessor
-
-    region, resize = Region(), CLIPPreProcessor((140, 140)).resize_only
-    region.ignore(draw(tmp_path / "large.png", (301, 301, 333, 352), (700, 700)), (140, 140), (10, 10), "bicubic")
+    resize = CLIPPreProcessor((140, 140)).resize_only
+    region = ignoring((301, 301, 333, 352), side=700, grid=10, size=140)
     image = torch.rand(3, 700, 700, generator=torch.Generator().manual_seed(0))
     other = image.clone()
     other[..., 301:352, 301:333] = 1
@@ -109,15 +93,13 @@ def test_photos_of_another_size_are_named(ignoring, tmp_path):
 
 @pytest.mark.parametrize(("background", "message"), [(255, "leaves nothing to score"), (0, "black all over")])
 def test_pictures_that_say_nothing(ignoring, background, message):
-    with pytest.raises(ValueError, match=rf"--model.region.ignore .*ignore\.png: it .*{message}|{message}"):
+    with pytest.raises(ValueError, match=rf"--model.region.ignore .*ignore\.png: it .*{message}"):
         ignoring(None, background=background)
 
 
 def test_pictures_that_cannot_be_read(tmp_path):
-    (tmp_path / "bad.png").write_bytes(b"bad")
-    for name, message in (("gone.png", "no such image file"), ("bad.png", "cannot read image")):
-        with pytest.raises(ValueError, match=rf"{message}.*{name}"):
-            Region().ignore(tmp_path / name, (8, 8), (4, 4), "bicubic")
+    with pytest.raises(ValueError, match=r"no such image file.*gone.png"):
+        Region().ignore(tmp_path / "gone.png", (8, 8), (4, 4), "bicubic")
 
 
 def test_a_state_dict_of_any_size_finds_room(ignoring):
@@ -125,5 +107,6 @@ def test_a_state_dict_of_any_size_finds_room(ignoring):
     other.fit_to(stored, "region.")
     other.load_state_dict({name.removeprefix("region."): value for name, value in stored.items()})
     assert torch.equal(other.scored, stored["region.scored"])
+    assert (other.hide(torch.ones(2, 8, 8)) == other.scored).all()
     other.fit_to({}, "region.")
     assert other.scored is None

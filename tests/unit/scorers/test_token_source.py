@@ -43,11 +43,3 @@ def test_feature_maps_are_read_in_two_ways():
     # As they are, on the finest grid: the zeros around count.
     torch.testing.assert_close(tokens[2][0, 0, :3], fine[0, :, :2, :2].sum(dim=(1, 2)) / 9, atol=1e-5, rtol=0)
     assert tokens[2].shape == (1, 256, 6)
-
-
-def test_images_of_another_size_are_resized_for_the_network():
-    tower = FeatureTower(Pyramid(), (32, 32), [0.0] * 3, [1.0] * 3)
-    source = TowerTokens(tower, torch.zeros(3, 1, 1), torch.ones(3, 1, 1))
-    tokens = source.tokens(torch.full((2, 3, 64, 64), 0.5), None)
-    assert [layer.shape for layer in tokens] == [(2, 256, 3), (2, 16, 3), (2, 256, 6)]
-    torch.testing.assert_close(tokens[2][0, 17, :3], torch.full((3,), 0.5))
