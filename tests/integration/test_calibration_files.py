@@ -6,21 +6,12 @@ from pathlib import Path
 import pytest
 from tests.arguments import make_dpclip
 
-from anomalib_dpclip import DPCLIP, Photos, load_adapters, save_adapters
+from anomalib_dpclip import DPCLIP, load_adapters, save_adapters
 from anomalib_dpclip.adapter_files.command import adapters as show_adapters
 
 
 def loaded(learned_bricks, **arguments):
     return make_dpclip(backbone="mini", weights=str(learned_bricks), class_name="weave", visualizer=False, **arguments)
-
-
-@pytest.fixture
-def photos(tmp_path, surfaces_root):
-    """A folder that is called as a medical data set, and holds one photo."""
-    folder = tmp_path / "brain"
-    folder.mkdir()
-    (folder / "0.png").write_bytes((surfaces_root / "weave/test/good/000.png").read_bytes())
-    return folder
 
 
 def checkpoint_of(engine):
@@ -59,21 +50,6 @@ def test_a_second_calibration_replaces_the_first(learned_bricks, make_engine, ta
     assert f"calibration      {learned}" in said
     assert "thresholds " not in said  # those of the target stay behind
     assert loaded(tmp_path / "again.safetensors").post_processor.calibration.threshold_basis == learned
-
-
-def test_thresholds_of_another_domain_are_not_used(learned_bricks, caplog):
-    model = loaded(learned_bricks, domain="medical")
-    assert model.model.domain == "medical"
-    assert not model.post_processor.calibration.is_set
-    assert "has thresholds of industrial images, which do not hold with domain=medical" in caplog.text
-
-
-def test_a_checkpoint_s_domain_stays(learned_bricks, make_engine, target, photos):
-    engine = make_engine()
-    engine.validate(model=loaded(learned_bricks, domain="medical"), datamodule=target)
-    model = loaded(learned_bricks)
-    make_engine().predict(model=model, datamodule=Photos(photos.parent, num_workers=0), ckpt_path=checkpoint_of(engine))
-    assert model.model.domain == model.post_processor.domain == "medical"
 
 
 def test_a_checkpoint_without_adapters(make_engine, target):

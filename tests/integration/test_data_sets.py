@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from anomalib.data import BMAD, MPDD, AnomalibDataModule, BTech, Folder, Visa
+from anomalib.data import BMAD, MPDD, AnomalibDataModule, BTech, Visa
 from tests.arguments import make_dpclip
 from tests.integration import miniature_sets as miniature
 
@@ -169,22 +169,3 @@ def test_the_only_class_of_a_file_is_what_later_prompts_say_unless_another_is_gi
         assert torch.equal(reloaded.model.anchors, reloaded.target.anchors_for(expected))
         assert reloaded.model.domain == domain
     assert "no class name is known" not in caplog.text
-
-
-def test_synthetic_defects_in_the_target_s_own_normal_images(roots, make_engine, caplog):
-    root, _ = roots("MVTecAD")
-    folders = {"normal_dir": "train/good", "normal_test_dir": "test/good"}
-    folders |= {"abnormal_dir": "test/broken", "mask_dir": "ground_truth/broken"}
-    adapters = []
-    for _ in range(2):
-        screws = Folder("screws", root=root / "screw", **folders, val_split_mode="same_as_test", **LOADERS)
-        model = dpclip(auxiliary="synthetic", class_name="screw")
-        (metrics,) = make_engine(max_epochs=2).train(model=model, datamodule=screws)
-        assert available(metrics) == IMAGE_FIGURES | PIXEL_FIGURES
-        assert model.provenance.learned_from == ["synthetic/screws/screw"]
-        adapters.append(model.model.det_proj.fc.weight.detach().clone())
-    assert torch.equal(*adapters)
-    assert "have learned from" not in caplog.text, "normal images of the target are no labelled ones"
-
-    with pytest.raises(ValueError, match="synthetic stands alone"):
-        make_engine().fit(model=dpclip(auxiliary=["synthetic", "VisA"]), datamodule=screws)

@@ -1,7 +1,6 @@
 """Learning, testing and predicting through anomalib's engine."""
 
 import csv
-import logging
 import math
 import shutil
 from pathlib import Path
@@ -12,7 +11,6 @@ import torch
 from anomalib import LearningType
 from lightning.pytorch.loggers import CSVLogger
 from tests.arguments import make_dpclip
-from tests.metadata_lines import write_lines
 
 from anomalib_dpclip import DPCLIP, Surfaces, save_adapters
 from anomalib_dpclip.adapter_files.save_and_load import adapter_tensors
@@ -95,16 +93,6 @@ def test_an_image_learned_from_and_tested_on_is_an_error(make_model, make_engine
         make_engine().fit(model=make_model(), datamodule=Surfaces(root=surfaces_root, category="brick"))
 
 
-def test_testing_on_what_was_learned_warns(trained, make_engine, surfaces_root, caplog, tmp_path):
-    path = save_adapters(trained.model, tmp_path / "adapters.safetensors")
-    with caplog.at_level(logging.WARNING):
-        make_engine(limit_val_batches=1, limit_test_batches=1).test(
-            model=make_dpclip(backbone="mini", weights=path, visualizer=False),
-            datamodule=Surfaces(root=surfaces_root, category="brick"),
-        )
-    assert "have learned from Surfaces/brick" in caplog.text
-
-
 def test_non_finite_loss_stops_and_names_the_images(make_model, make_engine, target):
     model = make_model()
     with torch.no_grad():
@@ -147,21 +135,6 @@ def test_what_is_logged(make_model, make_engine, target, tmp_path):
         written = {name for row in csv.DictReader(file) for name, value in row.items() if value}
     parts = {"train_loss_step", "train_loss_epoch", "train_loss_cls", "train_loss_seg", "train_loss_dec", "prototype_cosine"}
     assert parts | {"image_AUROC", "pixel_AUROC"} <= written
-
-
-def test_auxiliary_images_without_masks_are_opt_in(make_model, make_engine, target, surfaces_root, tmp_path):
-    lines = [{"image_path": f"brick/test/good/{index:03}.png", "label": 0, "class_name": "brick"} for index in range(4)]
-    for index in range(4):
-        lines.append({"image_path": f"brick/test/hole/{index:03}.png", "label": 1, "class_name": "brick"})
-        if index < 2:
-            lines[-1]["mask_path"] = f"brick/ground_truth/hole/{index:03}_mask.png"
-    metadata = write_lines(tmp_path / "partly.jsonl", lines)
-    arguments = {"auxiliary": str(metadata), "auxiliary_root": str(surfaces_root), "shots": None}
-    with pytest.raises(ValueError, match=r"2 of 4 anomalous images .* have no mask.*--model.training.auxiliary_unmasked true"):
-        make_engine().fit(model=make_model(**arguments), datamodule=target)
-    model = make_model(**arguments, auxiliary_unmasked=True)
-    make_engine(max_epochs=1).fit(model=model, datamodule=target)
-    assert model.prototypes.initialised
 
 
 def test_a_checkpoint_keeps_its_good_photos_and_says_so(make_model, make_engine, target, tmp_path, caplog):
