@@ -76,7 +76,7 @@ def bmad(root: Path, categories: tuple[str, ...] = CATEGORIES["BMAD"], *, masked
     for category in categories:
         picture(root / category / "train" / "good" / "0.png")
         for part in (root / category / split / label for split in ("valid", "test") for label in ("good", "Ungood")):
-            picture((part / "img" if masked else part) / f"{part.name}.png")
+            picture(part / "img" / f"{part.name}.png")
             if masked:
                 mask(part / "label" / f"{part.name}.png")
 

@@ -2,13 +2,14 @@
 
 import shutil
 import subprocess
+import sys
+from pathlib import Path
 from urllib.error import URLError
 
 import anomalib.data.datamodules.image.mvtecad
 import pytest
 from anomalib.data import MVTecAD
 from tests.integration import miniature_sets
-from tests.preloaded import command_folder
 
 from anomalib_dpclip import JSONLines
 from anomalib_dpclip.cli import main
@@ -17,7 +18,7 @@ from anomalib_dpclip.data.labelled_sets import read_labelled_set
 
 def test_on_anomalib_s_command_line_the_sentence_stands_last(tmp_path):
     model = ("--model", "DPCLIP", "--model.weights", "gone.safetensors")
-    command = [command_folder() / "anomalib", "predict", "--data", tmp_path, *model]
+    command = [Path(sys.executable).with_name("anomalib"), "predict", "--data", tmp_path, *model]
     process = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, cwd=tmp_path)
     assert process.returncode
     assert process.stderr.splitlines()[-1] == "anomalib: error: there is no adapter file gone.safetensors"
