@@ -42,9 +42,11 @@ def make_target(surfaces_root):
     from anomalib_dpclip import Surfaces
 
     class FewSurfaces(Surfaces):
+        step = 10
+
         def _setup(self, stage=None):
             super()._setup(stage)
-            self.test_data.subsample(range(0, len(self.test_data), 10), inplace=True)
+            self.test_data.subsample(range(0, len(self.test_data), self.step), inplace=True)
 
         @property
         def name(self):

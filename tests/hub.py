@@ -59,21 +59,19 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.hub.requests.append((self.command, self.path))
         parts = self.path.strip("/").split("/")
-        if parts[:2] == ["api", "models"]:
-            repository = "/".join(parts[2:4])
-            if repository in self.hub.repositories:
-                self.json({"id": repository, "siblings": []})
-            else:
-                self.refuse("RepoNotFound")
-            return
-        if len(parts) < 5:
+        if len(parts) < 4:
             self.answer(200)
             return
-        repository, revision, name = "/".join(parts[:2]), parts[3], "/".join(parts[4:])
+        is_question = parts[:2] == ["api", "models"]
+        repository = "/".join(parts[2:4] if is_question else parts[:2])
         if repository not in self.hub.repositories:
             self.refuse("RepoNotFound")
-            return
-        found = self.hub.files(repository, revision)
+        elif is_question:
+            self.json({"id": repository, "siblings": []})
+        else:
+            self.give(self.hub.files(repository, parts[3]), "/".join(parts[4:]))
+
+    def give(self, found: tuple[str, dict[str, bytes]] | None, name: str) -> None:
         if found is None:
             self.refuse("RevisionNotFound")
         elif name not in found[1]:

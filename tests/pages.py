@@ -14,6 +14,7 @@ from tests.paths import CONFIGS, ROOT
 from tests.preloaded import command_folder
 
 README = ROOT / "README.md"
+OWN_DATA = "Learning for your own data, in three commands"
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 
 
@@ -32,20 +33,24 @@ def blocks_of(text: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
+def readme_section(heading: str) -> str:
+    """A section of the README, without its heading."""
+    text = README.read_text(encoding="utf-8").partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    assert text, f"the README has no section {heading!r}"
+    return text
+
+
 def readme_commands() -> str:
-    """The README's commands, but for those that make an environment; learning is cut short."""
-    commands = "\n".join(blocks_of(README.read_text(encoding="utf-8"), "bash"))
-    return _learning_shortly(re.sub(r"^make .*\n", "", commands, flags=re.MULTILINE))
+    """The README's commands, but for those that make an environment, and those that are on the page on own data, too."""
+    text = README.read_text(encoding="utf-8").replace(readme_section(OWN_DATA), "")
+    return re.sub(r"^make .*\n", "", "\n".join(blocks_of(text, "bash")), flags=re.MULTILINE)
 
 
 def own_data_commands() -> str:
     """Those of the page on own data, once photos are sorted and but for what needs a download; learning is cut short."""
     sections = ("List and check them", "Train and test", "Test again", "Predict", "Without any labelled set")
-    return _learning_shortly("\n".join(blocks("own-data", "bash", section) for section in sections))
-
-
-def _learning_shortly(commands: str) -> str:
-    return commands.replace("--trainer.max_epochs 5", "--trainer.max_epochs 1")
+    commands = "\n".join(blocks("own-data", "bash", section) for section in sections)
+    return commands.replace("--trainer.max_epochs 5", "--trainer.max_epochs 1").replace("--model.shots 20", "--model.shots 4")
 
 
 # Images of a kind that pages name; of other kinds, five.

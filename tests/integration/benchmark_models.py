@@ -35,14 +35,6 @@ class Brightness(AnomalibModule):
     test_step = validation_step
 
 
-class Contrast(Brightness):
-    """Another class, with other arguments."""
-
-    def __init__(self, gain: float = 1.0):
-        super().__init__()
-        self.gain = gain
-
-
 class Steps(Brightness):
     """Learns from normal images, in steps; scores above 1 until a validation has shown their range."""
 

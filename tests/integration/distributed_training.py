@@ -26,14 +26,8 @@ class FewSurfaces(Surfaces):
 
 def train(settings: dict) -> None:
     torch.set_num_threads(1)
-    model = make_dpclip(
-        backbone="mini",
-        auxiliary=settings["auxiliary"],
-        auxiliary_root=settings["auxiliary_root"],
-        shots=settings["shots"],
-        batch_size=settings["batch_size"],
-        visualizer=False,
-    )
+    given = {name: settings[name] for name in ("auxiliary", "auxiliary_root", "shots", "batch_size")}
+    model = make_dpclip(backbone="mini", visualizer=False, **given)
     engine = Engine(
         accelerator="cpu",
         devices=settings["devices"],

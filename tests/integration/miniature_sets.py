@@ -36,21 +36,15 @@ def mask(path: Path, size: tuple[int, int] = (36, 28)) -> None:
     Image.fromarray(values).save(path)
 
 
-def mvtec(root: Path) -> None:
-    for category in CATEGORIES["MVTecAD"]:
-        _mvtec_layout(root / category, "broken", "000_mask.png")
+def mvtec(root: Path, name: str = "MVTecAD", defect: str = "broken") -> None:
+    for folder in (root / category for category in CATEGORIES[name]):
+        for image in ("train/good", "test/good", f"test/{defect}"):
+            picture(folder / image / "000.png")
+        mask(folder / "ground_truth" / defect / "000_mask.png")
 
 
 def mpdd(root: Path) -> None:
-    for category in CATEGORIES["MPDD"]:
-        _mvtec_layout(root / category, "scratches", "000_mask.png")
-
-
-def _mvtec_layout(folder: Path, defect: str, mask_name: str) -> None:
-    picture(folder / "train" / "good" / "000.png")
-    picture(folder / "test" / "good" / "000.png")
-    picture(folder / "test" / defect / "000.png")
-    mask(folder / "ground_truth" / defect / mask_name)
+    mvtec(root, "MPDD", "scratches")
 
 
 def visa(root: Path) -> None:
@@ -77,22 +71,14 @@ def btad(root: Path) -> None:
         mask(root / category / "ground_truth" / "ko" / "0000.png")
 
 
-def bmad(root: Path, categories: tuple[str, ...] = CATEGORIES["BMAD"]) -> None:
-    """With masks, also empty ones of the normal images, and a validation part."""
+def bmad(root: Path, categories: tuple[str, ...] = CATEGORIES["BMAD"], *, masked: bool = True) -> None:
+    """With masks, also empty ones of the normal images, or labels of images only; and a validation part."""
     for category in categories:
         picture(root / category / "train" / "good" / "0.png")
-        for split in ("valid", "test"):
-            for label in ("good", "Ungood"):
-                picture(root / category / split / label / "img" / f"{label}.png")
-                mask(root / category / split / label / "label" / f"{label}.png")
-
-
-def bmad_without_masks(root: Path, category: str) -> None:
-    """The other categories of BMAD: labels of images only."""
-    picture(root / category / "train" / "good" / "0.png")
-    for split in ("valid", "test"):
-        for label in ("good", "Ungood"):
-            picture(root / category / split / label / "img" / f"{label}.png")
+        for part in (root / category / split / label for split in ("valid", "test") for label in ("good", "Ungood")):
+            picture(part / "img" / f"{part.name}.png")
+            if masked:
+                mask(part / "label" / f"{part.name}.png")
 
 
 def polyps(root: Path) -> None:

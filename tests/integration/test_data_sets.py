@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from anomalib.data import BMAD, MPDD, AnomalibDataModule, BTech, Folder, Visa
+from anomalib.data import BMAD, MPDD, AnomalibDataModule, BTech, Visa
 from tests.arguments import make_dpclip
 from tests.integration import miniature_sets as miniature
 
@@ -21,27 +21,16 @@ METADATA = "its metadata file"
 
 
 class DataSet(NamedTuple):
-    """A data set as it is distributed, both of its uses, and what is to come out.
-
-    Attributes:
-        build: Writes its folders.
-        auxiliary: Value of ``auxiliary``.
-        classes: How many classes are learned from there, and one of them.
-        target: Data module it is tested with.
-        category: Category that is tested; all if ``None``.
-        description: What prompts call that category.
-        medical: Whether it is one of the medical sets.
-        normal: Whether there are normal images to test on.
-    """
+    """A data set as it is distributed, both of its uses, and what is to come out."""
 
     build: Callable[[Path], None]
     auxiliary: str
-    classes: tuple[int, str]
+    classes: tuple[int, str]  # how many are learned from there, and one of them
     target: type[AnomalibDataModule]
-    category: str | None
-    description: str
+    category: str | None  # that is tested; all if None
+    description: str  # of that category in prompts
     medical: bool = False
-    normal: bool = True
+    normal: bool = True  # whether there are normal images to test on
 
 
 def retina(root):
@@ -130,21 +119,10 @@ def test_learn_from_one_and_test_on_the_next(learned, tested, roots, make_engine
     assert available(metrics) == (IMAGE_FIGURES | PIXEL_FIGURES if target.normal else PIXEL_FIGURES)
 
 
-def test_several_sets_each_with_its_folder_and_few_shots(roots, make_engine):
-    parts = [auxiliary_of(name, roots) for name in ("MVTecAD", "Kvasir", "BTech")]
-    sources = [part["auxiliary"] for part in parts[:2]] + ["BTech/01"]
-    model = dpclip(auxiliary=sources, auxiliary_root=[part["auxiliary_root"] for part in parts], shots=2)
-    engine = make_engine(max_epochs=1, limit_val_batches=0)
-    engine.fit(model=model, datamodule=target_of("MPDD", roots))
-    # Of each of the 15 + 1 categories of both kinds two images, and two of the three polyps: 34 in batches of 4.
-    assert engine.trainer.global_step == 9
-    assert len(model.provenance.learned_from) == 17
-
-
 def test_labels_of_images_only_give_image_figures_only(roots, make_engine, tmp_path):
     """As JSON lines: anomalib's data module stops at the first anomalous image that has no mask."""
     root, metadata = tmp_path / "BMAD", tmp_path / "metadata" / "BMAD" / "full-shot.jsonl"
-    miniature.bmad_without_masks(root, "Chest")
+    miniature.bmad(root, ("Chest",), masked=False)
     main(["metadata", str(root), "--source", "BMAD", "--output", str(metadata)])
     chest = JSONLines(metadata=metadata, root=root, **LOADERS)
     model = dpclip(**auxiliary_of("CVC-300", roots))
@@ -155,13 +133,6 @@ def test_labels_of_images_only_give_image_figures_only(roots, make_engine, tmp_p
     without_masks = dpclip(auxiliary="BMAD/Chest", auxiliary_root=str(root))
     with pytest.raises(ValueError, match="1 of 1 anomalous images of the auxiliary set BMAD have no mask"):
         make_engine().fit(model=without_masks, datamodule=target_of("MPDD", roots))
-
-
-def test_class_and_domain_can_be_chosen(roots, make_engine):
-    model = dpclip(**auxiliary_of("CVC-300", roots), class_name="polyp", domain="industrial")
-    make_engine(max_epochs=1).train(model=model, datamodule=target_of("Kvasir", roots))
-    assert model.model.domain == "industrial"
-    assert torch.equal(model.model.anchors, model.target.anchors_for("polyp"))
 
 
 def test_all_classes_of_a_file_at_once_each_with_its_own_prompts(roots, make_engine, tmp_path, monkeypatch, caplog):
@@ -186,32 +157,15 @@ def test_all_classes_of_a_file_at_once_each_with_its_own_prompts(roots, make_eng
     assert "no class name is known" not in caplog.text
 
 
-def test_the_only_class_of_a_file_is_what_later_prompts_say(roots, make_engine, tmp_path, caplog):
+def test_the_only_class_of_a_file_is_what_later_prompts_say_unless_another_is_given(roots, make_engine, tmp_path, caplog):
     root, metadata = tmp_path / "photos", tmp_path / "metadata" / "photos" / "full-shot.jsonl"
     miniature.polyps(root)
     main(["metadata", str(root), "--class_name", "metal_plate", "--output", str(metadata)])
-    model = dpclip(**auxiliary_of("CVC-300", roots))
-    engine = make_engine(max_epochs=1)
-    engine.train(model=model, datamodule=JSONLines(metadata=metadata, root=root, **LOADERS))
-    reloaded = DPCLIP.load_from_checkpoint(engine.best_model_path)
-    assert torch.equal(reloaded.model.anchors, reloaded.target.anchors_for("metal plate"))
+    chosen = {"class_name": "polyp", "domain": "medical"}
+    for given, expected, domain in (({}, "metal plate", "industrial"), (chosen, "polyp", "medical")):
+        model, engine = dpclip(**auxiliary_of("CVC-300", roots), **given), make_engine(max_epochs=1)
+        engine.train(model=model, datamodule=JSONLines(metadata=metadata, root=root, **LOADERS))
+        reloaded = DPCLIP.load_from_checkpoint(engine.best_model_path)
+        assert torch.equal(reloaded.model.anchors, reloaded.target.anchors_for(expected))
+        assert reloaded.model.domain == domain
     assert "no class name is known" not in caplog.text
-
-
-def test_synthetic_defects_in_the_target_s_own_normal_images(roots, make_engine, caplog):
-    root, _ = roots("MVTecAD")
-    folders = {"normal_dir": "train/good", "normal_test_dir": "test/good"}
-    folders |= {"abnormal_dir": "test/broken", "mask_dir": "ground_truth/broken"}
-    adapters = []
-    for _ in range(2):
-        screws = Folder("screws", root=root / "screw", **folders, val_split_mode="same_as_test", **LOADERS)
-        model = dpclip(auxiliary="synthetic", class_name="screw")
-        (metrics,) = make_engine(max_epochs=3).train(model=model, datamodule=screws)
-        assert available(metrics) == IMAGE_FIGURES | PIXEL_FIGURES
-        assert model.provenance.learned_from == ["synthetic/screws/screw"]
-        adapters.append(model.model.det_proj.fc.weight.detach().clone())
-    assert torch.equal(*adapters)
-    assert "have learned from" not in caplog.text, "normal images of the target are no labelled ones"
-
-    with pytest.raises(ValueError, match="synthetic stands alone"):
-        make_engine().fit(model=dpclip(auxiliary=["synthetic", "VisA"]), datamodule=screws)

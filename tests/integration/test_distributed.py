@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -29,14 +30,8 @@ def run_alone(settings):
 def run_script(settings):
     paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = os.environ | {"OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "PYTHONPATH": paths}
-    done = subprocess.run(
-        [sys.executable, SCRIPT, json.dumps(settings)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
+    command = [sys.executable, SCRIPT, json.dumps(settings)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return load_file(settings["output"])
 
@@ -88,10 +83,13 @@ def worker(rank, port, results):
     distributed.destroy_process_group()
 
 
-def test_decoupling_loss_is_that_of_the_global_batch(unused_tcp_port):
+def test_decoupling_loss_is_that_of_the_global_batch():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
     with torch.multiprocessing.get_context("forkserver").Manager() as manager:
         shared = manager.dict()
-        torch.multiprocessing.start_processes(worker, (unused_tcp_port, shared), nprocs=2, start_method="forkserver")
+        torch.multiprocessing.start_processes(worker, (port, shared), nprocs=2, start_method="forkserver")
         results = dict(shared)
     for name, anomalous_on in CASES.items():
         loss, gradient, normal, abnormal = loss_and_gradient(*batch_and_mask(anomalous_on))
@@ -104,12 +102,3 @@ def test_decoupling_loss_is_that_of_the_global_batch(unused_tcp_port):
         together = torch.cat([results[rank, name][1] for rank in (0, 1)]) / 2
         torch.testing.assert_close(together, gradient, atol=1e-6, rtol=1e-4)
         assert name == "no rank" or gradient.abs().max() > 0
-
-
-@pytest.fixture
-def unused_tcp_port():
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

@@ -1,7 +1,6 @@
 """Files that earlier versions wrote are read, without running anything in them, and mean what they meant."""
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
@@ -65,7 +64,7 @@ def test_training_goes_on_from_a_checkpoint(version, surfaces_root, make_engine,
     assert engine.trainer.global_step == 2 * 2  # two batches of the six images an epoch
 
 
-def newer_checkpoint(folder: Path) -> Path:
+def newer_checkpoint(folder):
     with anomalib_safe_globals():
         content = torch.load(GOLDEN / "checkpoint-v1.ckpt", weights_only=True)
     content["dpclip"]["format_version"] = FORMAT_VERSION + 1
@@ -73,7 +72,7 @@ def newer_checkpoint(folder: Path) -> Path:
     return folder / "newer.ckpt"
 
 
-def newer_adapters(folder: Path) -> Path:
+def newer_adapters(folder):
     """Only the provenance says that it is newer: in a length that keeps the file's offsets."""
     content = (GOLDEN / "adapters-v1.safetensors").read_bytes()
     old, new = (json.dumps(f'"format_version": {version}').strip('"').encode() for version in (1, FORMAT_VERSION + 1))

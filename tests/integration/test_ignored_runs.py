@@ -1,15 +1,16 @@
 """Runs with something to ignore: calibration, metrics, checkpoint, predictions and exported files leave it out."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from anomalib.engine import Engine
 from PIL import Image
 from tests.arguments import make_dpclip
 from tests.data.golden.make_golden import GOLDEN
+from tests.metadata_lines import write_lines
 
 from anomalib_dpclip import JSONLines
 from anomalib_dpclip.cli import main
@@ -26,35 +27,30 @@ def folder(tmp_path_factory, surfaces_root):
     picture = Image.new("L", (140, 140))
     picture.paste(255, BOX)
     picture.save(folder / "ignore.png")
-    weave = surfaces_root / "weave" / "test"
+    random = np.random.default_rng(0)
     for name in ("plain", "stamped"):
         rows = []
-        for kind in ("good", "hole"):
-            for path in sorted((weave / kind).glob("*.png"))[:8]:
-                image = Image.open(path).convert("RGB")
-                if name == "stamped":
-                    noise = np.random.default_rng(len(rows)).integers(0, 256, (BOX[3] - BOX[1], BOX[2] - BOX[0], 3), np.uint8)
-                    image.paste(Image.fromarray(noise), BOX[:2])
-                (folder / name).mkdir(exist_ok=True)
-                image.save(folder / name / f"{kind}{path.name}")
-                mask = None
-                if kind == "hole":
-                    mask = f"{name}/{kind}{path.stem}_mask.png"
-                    Image.open(surfaces_root / "weave" / "ground_truth" / kind / f"{path.stem}_mask.png").save(folder / mask)
-                rows.append({"image_path": f"{name}/{kind}{path.name}", "label": int(kind == "hole"), "mask_path": mask})
-        lines = (json.dumps({"class_name": "weave", **{k: v for k, v in row.items() if v is not None}}) for row in rows)
-        (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
+        for path in (path for kind in ("good", "hole") for path in sorted((surfaces_root / "weave/test" / kind).iterdir())[:8]):
+            kind, image = path.parent.name, Image.open(path).convert("RGB")
+            if name == "stamped":
+                noise = random.integers(0, 256, (BOX[3] - BOX[1], BOX[2] - BOX[0], 3), np.uint8)
+                image.paste(Image.fromarray(noise), BOX[:2])
+            (folder / name).mkdir(exist_ok=True)
+            image.save(folder / name / f"{kind}{path.name}")
+            rows.append({"image_path": f"{name}/{kind}{path.name}", "label": int(kind == "hole"), "class_name": "weave"})
+            if kind == "hole":
+                rows[-1]["mask_path"] = f"{path.stem}_mask.png"
+                shutil.copy(surfaces_root / "weave" / "ground_truth" / kind / rows[-1]["mask_path"], folder)
+        write_lines(folder / f"{name}.jsonl", rows)
     return folder
 
 
 @pytest.fixture(scope="module")
-def runs(folder):
+def runs(folder, engine_in):
     """Metrics of a test after a validation, and the checkpoint, of both lists."""
     results = {}
     for name in ("plain", "stamped"):
-        engine = Engine(
-            accelerator="cpu", devices=1, logger=False, enable_progress_bar=False, default_root_dir=folder / f"run-{name}"
-        )
+        engine = engine_in(folder / f"run-{name}")
         model = make_dpclip(weights=GOLDEN / "adapters-v1.safetensors", ignore=folder / "ignore.png", visualizer=False)
         data = JSONLines(metadata=folder / f"{name}.jsonl", root=folder, eval_batch_size=8)
         engine.validate(model=model, datamodule=data)
@@ -86,22 +82,11 @@ def test_metrics_are_of_the_judged_pixels(runs, folder):
     assert metrics["pixel_AUROC"] != pytest.approx(auroc(count_pixels(maps, masks)), abs=1e-5)
 
 
-def test_the_checkpoint_predicts_without_being_told(runs, folder, tmp_path, capsys):
-    del runs
+@pytest.mark.usefixtures("runs")
+def test_the_checkpoint_predicts_without_being_told(folder, tmp_path):
     for name in ("plain", "stamped"):
-        photos = [str(path) for path in sorted((folder / name).glob("*.png")) if "mask" not in path.name]
-        main(
-            [
-                "predict",
-                "--weights",
-                str(folder / "plain.ckpt"),
-                *photos,
-                "--output",
-                str(tmp_path / name),
-                "--num_workers",
-                "0",
-            ]
-        )
+        command = ["predict", "--weights", str(folder / "plain.ckpt"), str(folder / name)]
+        main([*command, "--output", str(tmp_path / name), "--num_workers", "0"])
     plain, stamped = (pd.read_csv(tmp_path / name / "results.csv") for name in ("plain", "stamped"))
     assert list(plain.score) == list(stamped.score)
     rows = json.loads((tmp_path / "stamped" / RESULTS_JSON).read_text())
@@ -109,4 +94,3 @@ def test_the_checkpoint_predicts_without_being_told(runs, folder, tmp_path, caps
     assert regions
     for left, top, right, bottom in regions:
         assert left < BOX[0] or top < BOX[1] or right > BOX[2] or bottom > BOX[3]
-    capsys.readouterr()

@@ -6,15 +6,28 @@ after each command that trains nothing. `make walk` does all of it once more in 
 
 import json
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-import yaml
-from tests.pages import blocks, own_data_commands, readme_commands, run_shell, short_checkout, trained_files
+from tests.pages import (
+    OWN_DATA,
+    blocks,
+    blocks_of,
+    own_data_commands,
+    readme_commands,
+    readme_section,
+    run_shell,
+    short_checkout,
+    trained_files,
+)
 from tests.paths import ROOT
+from tests.pictures import picture
+
+from anomalib_dpclip.data.listing.command import check_metadata
 
 GUARANTEE = (
     "a new normal image of the same source exceeds the image threshold with a probability of at most 5 %, and the pixel "
@@ -112,23 +125,15 @@ def test_decisions(decisions, folder):
     assert GUARANTEE in (ROOT / "docs" / "decisions.md").read_text(encoding="utf-8")
     tested = list((folder / "datasets/Surfaces/weave/test").glob("*/*.png"))
     assert len(pd.read_csv(next((folder / "tested").rglob("decisions.csv")))) == len(tested)
-    calibrations = []
-    for name in ("calibrated", "calibrated_normal"):
-        (file,) = (folder / name / "weights" / "lightning").iterdir()
-        assert file.name == "model.ckpt"
-        state = torch.load(file, weights_only=True)["state_dict"]
-        calibrations.append({name: value for name, value in state.items() if ".calibration." in name})
-    assert calibrations[0].keys() == calibrations[1].keys() != set()
-    assert any(not torch.equal(value, calibrations[1][name]) for name, value in calibrations[0].items())
+    first, second = (
+        torch.load(folder / name / "weights" / "lightning" / "model.ckpt", weights_only=True)["state_dict"]
+        for name in ("calibrated", "calibrated_normal")
+    )
+    assert any(".calibration." in name and not torch.equal(value, second[name]) for name, value in first.items())
     for place, labels in (("results", {"normal", "anomalous"}), ("uncalibrated", {"uncalibrated"})):
         results = pd.read_csv(folder / place / "DPCLIP" / "incoming" / "latest" / "results.csv")
         assert len(results) == 4
         assert set(results.label) <= labels
-
-
-def test_the_post_processor_s_file():
-    file = yaml.safe_load(blocks("decisions", "yaml"))
-    assert file == {"class_path": "anomalib_dpclip.DPCLIPPostProcessor", "init_args": {"image_sensitivity": 0.6}}
 
 
 def test_deployment(deployment, folder):
@@ -149,6 +154,34 @@ def test_the_command_line_tells_the_model_s_arguments(tmp_path):
     for argument in ("k_shot", "false_alarm_rate", "architecture.help"):
         assert re.search(rf"--model\.{argument}\s", told)
     assert "--model.coreset_sampling_ratio" not in told, "another model's"
+
+
+def test_commands_of_the_readme_are_on_the_page_of_own_data():
+    (commands,) = blocks_of(readme_section(OWN_DATA), "bash")
+    commands = re.split(r"(?<!\\)\n", commands.strip())
+    assert len(commands) == 3
+    assert not [command for command in commands if command not in blocks("own-data", "bash")]
+
+
+def test_recipe_for_elpv(tmp_path, monkeypatch):
+    """With a stand-in of the layout of elpv-dataset: a list of paths, probabilities and types of cells."""
+    data = tmp_path / "site" / "elpv_dataset" / "data"
+    (data / "images").mkdir(parents=True)
+    (data.parent / "__init__.py").touch()
+    rows = []
+    for index, probability in enumerate(["0.0", "0.3333333333333333", "0.6666666666666666", "1.0"]):
+        picture(data / "images" / f"cell{index:04}.png", 60 * index)
+        rows.append(f"images/cell{index:04}.png  {probability}  {'mono' if index % 2 else 'poly'}\n")
+    (data / "labels.csv").write_text("".join(rows))
+    monkeypatch.setenv("PYTHONPATH", f"{data.parents[1]}:{ROOT}", prepend=":")
+    (tmp_path / "list_elpv.py").write_text(blocks("own-data", "python"))
+    done = run_shell(f"{sys.executable} list_elpv.py", tmp_path)
+    assert Path(done.stdout.strip()) == data
+    metadata = tmp_path / "metadata" / "elpv" / "full-shot.jsonl"
+    samples = [json.loads(line) for line in metadata.read_text().splitlines()]
+    assert [sample["label"] for sample in samples] == [0, 0, 1, 1]
+    assert samples[2] == {"image_path": "images/cell0002.png", "label": 1, "class_name": "solar cell"}
+    assert check_metadata(metadata, data) == []
 
 
 @pytest.mark.walk

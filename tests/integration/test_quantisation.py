@@ -8,7 +8,7 @@ import torch
 from anomalib.deploy import CompressionType
 from scipy.stats import spearmanr
 from tests.arguments import make_dpclip
-from tests.integration.exported import predicted
+from tests.integration.exported import predicted, run_file
 
 from anomalib_dpclip import Photos, Surfaces
 from anomalib_dpclip.deploy.quantisation import CALIBRATION_IMAGES, normal_images
@@ -26,8 +26,7 @@ def weave(surfaces_root):
 
 
 CLASSES = ("weave", "wood")
-SMALL = {"backbone": "mini", "adapter_layers": [0], "tap_layers": [1, 2], "visualizer": False}
-"""Two of the six layers hold every kind of product."""
+SMALL = {"backbone": "mini", "adapter_layers": [0], "tap_layers": [1, 2]}  # two of the six layers hold every kind of product
 
 
 @pytest.fixture(scope="module")
@@ -47,10 +46,6 @@ def bytes_of_weights(model):
     return 4 * sum(value.numel() for value in model.model.state_dict().values())
 
 
-def compiled(path):
-    return openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-
-
 def test_only_products_with_weights_are_quantised(quantised, model):
     """Two layers of four, an adapter, two projectors of maps, and what the class token goes through: four layers and a head."""
     graph = openvino.Core().read_model(quantised)
@@ -65,12 +60,11 @@ def test_only_products_with_weights_are_quantised(quantised, model):
 
 
 def test_maps_and_scores_of_each_class_bear_it(quantised, model, weave):
-    images = np.stack([np.asarray(weave.test_data[index].image) for index in range(0, 160, 20)])
-    run = compiled(quantised)
+    images = torch.stack([torch.as_tensor(weave.test_data[index].image) for index in range(0, 160, 20)])
     for number, name in enumerate(CLASSES):
         model.target.set_class(name)
-        exact = predicted(model, torch.from_numpy(images))
-        found = run({0: images, "class": np.array([number])})
+        exact = predicted(model, images)
+        found = run_file(quantised, images, **{"class": np.array([number])})
         assert not np.array_equal(found["anomaly_map"], exact["anomaly_map"])
         assert spearmanr(found["anomaly_map"].ravel(), exact["anomaly_map"].ravel()).statistic > 0.97
         np.testing.assert_allclose(found["pred_score"], exact["pred_score"], atol=0.02)
@@ -97,8 +91,8 @@ def test_tiles_have_their_weights_in_8_bits(weave, tmp_path):
     tiled = make_dpclip(**SMALL, class_name="weave", tiles=2).eval()
     path = tiled.to_openvino(tmp_path, input_size=(140, 140), compression_type=CompressionType.INT8)
     assert path.with_suffix(".bin").stat().st_size < 0.4 * bytes_of_weights(tiled)
-    image = np.asarray(weave.test_data[100].image)[None]
-    exact, found = predicted(tiled, torch.from_numpy(image))["anomaly_map"], compiled(path)(image)["anomaly_map"]
+    image = torch.as_tensor(weave.test_data[100].image)[None]
+    exact, found = (answer["anomaly_map"] for answer in (predicted(tiled, image), run_file(path, image)))
     assert not np.array_equal(exact, found)
     assert np.abs(exact - found).max() < 0.03 * np.ptp(exact)
 

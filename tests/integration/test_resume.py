@@ -2,7 +2,6 @@
 
 import signal
 
-import pytest
 import torch
 from anomalib.engine import Engine
 from tests.arguments import make_dpclip
@@ -28,16 +27,9 @@ def model_arguments(root, num_workers):
 
 
 def engine_arguments(folder):
-    return {
-        "accelerator": "cpu",
-        "devices": 1,
-        "max_epochs": 3,
-        "limit_val_batches": 1,
-        "logger": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "default_root_dir": str(folder),
-    }
+    quiet = dict.fromkeys(("enable_progress_bar", "enable_model_summary", "logger"), False)
+    limits = {"devices": 1, "max_epochs": 3, "limit_val_batches": 1}
+    return {"accelerator": "cpu", "default_root_dir": str(folder), **limits, **quiet}
 
 
 def trained(folder, root, num_workers=0, ckpt_path=None):
@@ -48,48 +40,33 @@ def trained(folder, root, num_workers=0, ckpt_path=None):
     return torch.load(engine.best_model_path, weights_only=False)
 
 
-def killed(folder, root, num_workers, kill):
+def killed(folder, root):
     """Train in another process until it is killed and give the path of its checkpoint."""
-    settings = {
-        "kill": kill,
-        "root": str(root),
-        "threads": torch.get_num_threads(),
-        "model": model_arguments(root, num_workers),
-        "engine": engine_arguments(folder),
-    }
+    settings = {"root": str(root), "threads": torch.get_num_threads()}
+    settings |= {"model": model_arguments(root, num_workers=2), "engine": engine_arguments(folder)}
     assert run(train, settings) == -signal.SIGKILL
     (path,) = folder.rglob("model.ckpt")
     return path
 
 
-def assert_identical(found, expected, place="checkpoint"):
+def assert_identical(found, expected, place):
     """Compare nested values, tensors bit by bit."""
     if isinstance(expected, torch.Tensor):
         torch.testing.assert_close(found, expected, rtol=0, atol=0, equal_nan=True, msg=f"{place} differs")
-    elif isinstance(expected, dict):
-        assert found.keys() == expected.keys(), place
-        for name, value in expected.items():
-            assert_identical(found[name], value, f"{place}[{name!r}]")
-    elif isinstance(expected, list | tuple):
+    elif isinstance(expected, dict | list | tuple):
         assert len(found) == len(expected), place
-        for index, value in enumerate(expected):
-            assert_identical(found[index], value, f"{place}[{index}]")
+        for name in expected if isinstance(expected, dict) else range(len(expected)):
+            assert_identical(found[name], expected[name], f"{place}[{name!r}]")
     else:
         assert found == expected, place
 
 
-@pytest.fixture(scope="module")
-def undisturbed(surfaces_root, tmp_path_factory):
-    return trained(tmp_path_factory.mktemp("undisturbed"), surfaces_root)
-
-
-@pytest.mark.parametrize(("kill", "num_workers"), [("epoch", 2), ("write", 0)])
-def test_killed_and_resumed_equals_undisturbed(undisturbed, surfaces_root, tmp_path, kill, num_workers):
-    path = killed(tmp_path / "killed", surfaces_root, num_workers, kill)
+def test_killed_and_resumed_equals_undisturbed(surfaces_root, tmp_path):
+    undisturbed, path = trained(tmp_path / "undisturbed", surfaces_root), killed(tmp_path / "killed", surfaces_root)
     left = torch.load(path, weights_only=False)
     assert (left["epoch"], left["global_step"]) == (0, 3), "the first epoch's checkpoint is whole"
 
-    resumed = trained(tmp_path / "resumed", surfaces_root, num_workers, path)
+    resumed = trained(tmp_path / "resumed", surfaces_root, num_workers=2, ckpt_path=path)
     assert (resumed["epoch"], resumed["global_step"]) == (2, 9)
     for part in ("state_dict", "optimizer_states", "lr_schedulers"):
         assert_identical(resumed[part], undisturbed[part], part)

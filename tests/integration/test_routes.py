@@ -1,30 +1,26 @@
 """The same photo by every route: one score and one label, in prediction, on the page, and in exported files."""
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from anomalib.data import PredictDataset
-from anomalib.deploy import OpenVINOInferencer, TorchInferencer
 from anomalib.engine import Engine
 from anomalib.pre_processing import PreProcessor
 from PIL import Image
 from tests.arguments import grouped
 from tests.data.golden.make_golden import GOLDEN
-from tests.integration.exported import F32, needs_onnx, needs_openvino, run_onnx, run_openvino
+from tests.integration.exported import KINDS, numbers_in, run_file, upright
 from tests.integration.exported import predicted as outputs_of
 from torchvision.transforms import v2
-from torchvision.transforms.v2.functional import to_dtype, to_image
 
 from anomalib_dpclip import DPCLIPPostProcessor, Photos
 from anomalib_dpclip.app.predictor import Predictor
 from anomalib_dpclip.cli import main
-from anomalib_dpclip.clip.preprocessing import OPENAI
-from anomalib_dpclip.data.images import read_image
+from anomalib_dpclip.clip.pretraining import OPENAI
 from anomalib_dpclip.data.results import RESULTS_JSON
+from anomalib_dpclip.deploy.threshold_command import read_exported, threshold
 from anomalib_dpclip.model.from_file import model_from_file
 
 CHECKPOINT = GOLDEN / "checkpoint-v1.ckpt"
@@ -37,15 +33,10 @@ SIZES = [
 
 
 @pytest.fixture(scope="module")
-def weaves(surfaces_root):
-    return sorted((surfaces_root / "weave" / "test" / "good").iterdir())
-
-
-@pytest.fixture(scope="module")
-def folder(weaves, tmp_path_factory):
+def folder(surfaces_root, tmp_path_factory):
     """Photos of weaves, stretched to odd sizes, with noise on some."""
     root = tmp_path_factory.mktemp("photos")
-    for (height, width), path in zip(SIZES, weaves, strict=False):
+    for (height, width), path in zip(SIZES, sorted((surfaces_root / "weave/test/good").iterdir()), strict=False):
         pixels = np.asarray(Image.open(path).convert("RGB").resize((width, height)), dtype=float)
         noise = np.random.default_rng(height * width).normal(0, 20 if height > width else 0, pixels.shape)
         Image.fromarray((pixels + noise).clip(0, 255).astype(np.uint8)).save(root / f"{height}x{width}.png")
@@ -70,25 +61,14 @@ def with_photos(folder, batch_size=1, **arguments):
     return predicted(quiet(**arguments), datamodule=Photos(folder, batch_size=batch_size, num_workers=0, fresh=True))
 
 
-def upright(path):
-    """As the package reads it, ``(1, 3, H, W)`` in [0, 1]."""
-    return to_dtype(to_image(read_image(path)), torch.float32, scale=True)[None]
-
-
 @pytest.fixture(scope="module")
-def expected(folder, tmp_path_factory, monkeypatch_module):
-    monkeypatch_module.chdir(tmp_path_factory.mktemp("work"))  # runs and inferencers write where they are started
-    monkeypatch_module.setenv("TRUST_REMOTE_CODE", "1")
-    found = with_photos(folder)
-    assert len(found) == len(SIZES)
-    assert {label for _, label in found.values()} == {False, True}  # else agreement on them means nothing
-    return found
-
-
-@pytest.fixture(scope="module")
-def monkeypatch_module():
+def expected(folder, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        yield patch
+        patch.chdir(tmp_path_factory.mktemp("work"))  # runs write where they are started
+        found = with_photos(folder)
+        assert len(found) == len(SIZES)
+        assert {label for _, label in found.values()} == {False, True}  # else agreement on them means nothing
+        yield found
 
 
 def assert_same(found, expected):
@@ -127,63 +107,79 @@ def test_the_page(folder, expected):
     assert_same({name: (page.predict(folder / name, "weave").score, expected[name][1]) for name in expected}, expected)
 
 
-@pytest.mark.parametrize("kind", ["torch", pytest.param("openvino", marks=needs_openvino)])
-def test_anomalib_s_inferencers(kind, folder, expected, tmp_path):
-    path = getattr(quiet(), f"to_{kind}")(tmp_path)
-    made = (TorchInferencer(path, "cpu") if kind == "torch" else OpenVINOInferencer(path, device="CPU", config=F32)).predict
-    found = {name: made(folder / name) for name in expected}
-    assert_same({name: (batch.pred_score.item(), batch.pred_label.item()) for name, batch in found.items()}, expected)
-
-
-def by_hand(path, folder, names, run=run_onnx, **chosen):
-    found = {name: run(path, upright(folder / name), **chosen) for name in names}
-    return {name: (outputs["pred_score"].item(), outputs["pred_label"].item()) for name, outputs in found.items()}
-
-
 NAMES = [f"{height}x{width}.png" for height, width in SIZES[5:9]]
-
-
-@needs_onnx
-def test_files_of_other_settings(folder, expected, tmp_path):
-    (tmp_path / "photos").mkdir()
-    for name in NAMES:
-        Image.open(folder / name).resize((200, 300)).save(tmp_path / "photos" / name)
-    Image.fromarray(np.uint8([[255] * 200] * 90 + [[0] * 200] * 210)).save(tmp_path / "ignored.png")
-    arguments = {"ignore": tmp_path / "ignored.png", "min_area": 50}
-    arguments["post_processor"] = DPCLIPPostProcessor(image_sensitivity=0.2, pixel_sensitivity=0.9)
-    found = with_photos(tmp_path / "photos", batch_size=3, **arguments)
-    assert any(found[name] != pytest.approx(expected[name]) for name in NAMES)  # else nothing is shown
-    assert_same(by_hand(quiet(**arguments).to_onnx(tmp_path), tmp_path / "photos", NAMES), found)
-
-
 CLASSES = ["weave", "metal plate"]
 
 
-@needs_onnx
-@needs_openvino
-@pytest.mark.filterwarnings("ignore:the mini backbone does not know the word")
-def test_tiles_and_several_classes(folder, expected, tmp_path):
-    """Photos of either class, scored tile by tile: with thresholds of that class, on the page, and in one file of both."""
-    photos = tmp_path / "photos"
-    photos.mkdir()
+@pytest.fixture(scope="module")
+def set_up(folder, tmp_path_factory):
+    """Photos of one size, and all that can be set for them: what is ignored, regions' size, tiles, and sensitivities."""
+    root = tmp_path_factory.mktemp("set_up")
+    (root / "photos").mkdir()
     for name in NAMES:
-        shutil.copy(folder / name, photos)
-    tiled = {"path": ADAPTERS, "tiles": 2}
-    model = quiet(export_classes=CLASSES, **tiled)
-    files = {run_onnx: model.to_onnx(tmp_path), run_openvino: model.to_openvino(tmp_path)}
-    found = [with_photos(photos, batch_size=3, class_name=name, **tiled) for name in CLASSES]
-    assert any(found[0][name] != pytest.approx(expected[name], abs=0.01) for name in NAMES)  # else nothing is shown
-    assert any(found[0][name] != pytest.approx(found[1][name], abs=0.01) for name in NAMES)
-    for number, (class_name, scores) in enumerate(zip(CLASSES, found, strict=True)):
-        page = Predictor(quiet(class_name=class_name, **tiled))
-        shown = {name: page.predict(photos / name) for name in NAMES}
-        assert_same({name: (each.score, each.is_anomalous(0.5)) for name, each in shown.items()}, scores)
-        chosen = {"class": np.array([number])}
-        for run, file in files.items():
-            outputs = {name: run(file, upright(photos / name), **chosen) for name in NAMES}
-            assert_same(
-                {name: (each["pred_score"].item(), each["pred_label"].item()) for name, each in outputs.items()}, scores
-            )
+        Image.open(folder / name).resize((200, 300)).save(root / "photos" / name)
+    Image.fromarray(np.uint8([[255] * 200] * 90 + [[0] * 200] * 210)).save(root / "ignored.png")
+
+    def arguments(**others):
+        post_processor = DPCLIPPostProcessor(image_sensitivity=0.4, pixel_sensitivity=0.9)
+        ignored = {"ignore": root / "ignored.png", "min_area": 50}
+        return {"path": ADAPTERS, "tiles": 2, "post_processor": post_processor} | ignored | others
+
+    return root / "photos", arguments
+
+
+@pytest.fixture(scope="module")
+def of_each_class(set_up, expected):
+    """What the engine predicts for each class."""
+    photos, arguments = set_up
+    found = [with_photos(photos, batch_size=3, **arguments(class_name=name)) for name in CLASSES]
+    for others in (expected, found[1]):  # else nothing is shown
+        assert any(found[0][name] != pytest.approx(others[name], abs=0.01) for name in NAMES)
+    return found
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def two_classes(request, set_up, tmp_path_factory):
+    """One file of both classes, and its model."""
+    model = quiet(**set_up[1](export_classes=CLASSES))
+    return getattr(model, f"to_{request.param}")(tmp_path_factory.mktemp(request.param)), model
+
+
+def by_hand(file, photos, **chosen):
+    found = {name: run_file(file, upright(photos / name), **chosen) for name in NAMES}
+    return {name: (outputs["pred_score"].item(), outputs["pred_label"].item()) for name, outputs in found.items()}
+
+
+@pytest.mark.filterwarnings("ignore:the mini backbone does not know the word")
+def test_one_file_of_several_classes(set_up, of_each_class, two_classes):
+    (photos, _), (file, model) = set_up, two_classes
+    for number, scores in enumerate(of_each_class):
+        assert_same(by_hand(file, photos, **{"class": np.array([number])}), scores)
+    assert_same(by_hand(file, photos), of_each_class[0])  # by default the first
+    assert numbers_in(file) < 2 * sum(tensor.numel() for tensor in model.model.state_dict().values())  # the tower is there once
+
+
+@pytest.mark.filterwarnings("ignore:the mini backbone does not know the word")
+def test_the_page_of_each_class(set_up, of_each_class):
+    photos, arguments = set_up
+    for class_name, scores in zip(CLASSES, of_each_class, strict=True):
+        page = Predictor(quiet(**arguments(class_name=class_name)))
+        assert_same({name: (page.predict(photos / name).score, scores[name][1]) for name in NAMES}, scores)
+
+
+def test_each_class_of_a_file_has_thresholds_of_its_own(two_classes, set_up, of_each_class, capsys):
+    file, _ = two_classes
+    before = read_exported(file).scales
+    with pytest.raises(ValueError, match=r"has several classes: choose one with --class_name: 'weave', 'metal plate'"):
+        threshold(file, image=0.4)
+    threshold(file, image=0.9, class_name="metal plate")
+    after = read_exported(file).scales
+    np.testing.assert_array_equal(after[0], before[0])
+    assert after[1][11] == pytest.approx(0.9)
+    said = capsys.readouterr().out
+    for number, name in enumerate(CLASSES):
+        assert f"class {number}          {name}" in said
+    assert_same(by_hand(file, set_up[0]), of_each_class[0])
 
 
 @pytest.mark.parametrize("value", [0.05, 0.95])
@@ -214,8 +210,7 @@ def test_turned_photos_are_upright_on_our_own_routes(folder, expected, tmp_path)
 
 
 def own_pre_processor(*before):
-    normalise = v2.Normalize(OPENAI.mean, OPENAI.std)
-    return PreProcessor(v2.Compose([*before, normalise]))
+    return PreProcessor(v2.Compose([*before, v2.Normalize(OPENAI.mean, OPENAI.std)]))
 
 
 def test_a_pre_processor_of_one_s_own_comes_back_from_its_checkpoint(folder, tmp_path):

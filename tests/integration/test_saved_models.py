@@ -6,10 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from anomalib.data import Folder
 from anomalib.engine import Engine
 from PIL import Image
 from tests.arguments import make_dpclip
-from tests.integration.exported import needs_openvino, run_openvino
+from tests.integration.exported import needs_openvino, run_file
 from tests.spotted import soft_photo
 
 from anomalib_dpclip import Photos, load_adapters, save_adapters
@@ -64,16 +65,17 @@ def images(photos):
     return torch.stack([image_tensor(path) for path in sorted((photos / "new").iterdir())])
 
 
+def engine_in(folder):
+    return Engine(accelerator="cpu", logger=False, enable_progress_bar=False, default_root_dir=folder)
+
+
+def fresh(**arguments):
+    return make_dpclip(backbone="mini", visualizer=False, evaluator=False, **arguments)
+
+
 @pytest.fixture(scope="module", params=KINDS)
-def saved(request, photos, surfaces_root, tmp_path_factory):
-    """A model whose thresholds a validation has set: it, its checkpoint, its adapters, and what it says of the photos."""
-    from anomalib_dpclip import Surfaces
-
-    class FewSurfaces(Surfaces):
-        def _setup(self, stage=None):
-            super()._setup(stage)
-            self.test_data.subsample(range(0, len(self.test_data), 16), inplace=True)
-
+def saved(request, photos, make_target, tmp_path_factory):
+    """A checkpoint with thresholds that a validation has set, what its model says of the photos, and the thresholds."""
     folder, kind = tmp_path_factory.mktemp("saved"), request.param
     model = make(kind, ignore=photos / "ignore.png", min_area=7, false_alarm_rate=0.2)
     with torch.no_grad():
@@ -84,11 +86,25 @@ def saved(request, photos, surfaces_root, tmp_path_factory):
     model.provenance = replace(model.provenance, learned_from=["by hand"])
     if kind == "good photos":
         model.set_references(sorted((photos / "good").iterdir()))
-    engine = Engine(accelerator="cpu", logger=False, enable_progress_bar=False, default_root_dir=folder)
-    target = FewSurfaces(root=surfaces_root, category="weave", num_workers=0)
+    engine, target = engine_in(folder), make_target()
+    target.step = 16  # other images' thresholds may be steep enough to show how a resize rounds
     engine.validate(model=model, datamodule=target)
     engine.trainer.save_checkpoint(folder / "model.ckpt")
-    return folder, answer(model, photos), model.post_processor.calibration.thresholds
+    return folder / "model.ckpt", answer(model, photos), model.post_processor.calibration.thresholds
+
+
+@pytest.fixture(scope="module")
+def adapters(photos, tmp_path_factory):
+    """Adapters with thresholds of their own, and what their model says."""
+    model = make("tiles")
+    model.adopt_adapters("by hand")
+    carried = model.post_processor.auxiliary_calibration
+    carried.map_knots.copy_(torch.tensor([0, 0.3, 0.45, 0.7, 1]))
+    carried.score_knots.copy_(torch.tensor([0, 0.3, 0.45, 0.7, 1]))
+    carried.is_set.fill_(True)
+    model.adopt_adapters("by hand")
+    path = save_adapters(model, tmp_path_factory.mktemp("adapters") / "adapters.safetensors")
+    return path, answer(model, photos)
 
 
 @torch.no_grad()
@@ -105,110 +121,74 @@ def assert_same(found, expected, atol=5e-4):
 
 
 def predicted(model, photos, folder, **arguments):
-    engine = Engine(accelerator="cpu", logger=False, enable_progress_bar=False, default_root_dir=folder)
-    batches = engine.predict(model=model, datamodule=Photos(photos / "new", num_workers=0), **arguments)
+    batches = engine_in(folder).predict(model=model, datamodule=Photos(photos / "new", num_workers=0), **arguments)
     return {"score": torch.cat([each.pred_score for each in batches]), "map": torch.cat([each.anomaly_map for each in batches])}
 
 
-class TestCheckpoint:
-    def test_loaded(self, saved, photos):
-        folder, expected, thresholds = saved
-        model = model_from_file(folder / "model.ckpt")
-        assert_same(answer(model, photos), expected)
-        assert model.min_area == 7
-        assert model.post_processor.calibration.thresholds == thresholds
-        assert model.post_processor.calibration.false_alarm_rate == 0.2
+def assert_the_command_and_the_page_say_the_same(path, photos, folder, expected, min_area):
+    command = ["predict", str(photos / "new"), "--weights", str(path), "--pictures", "false"]
+    main([*command, "--output", str(folder), "--num_workers", "0"])
+    rows = json.loads((folder / RESULTS_JSON).read_text())
+    assert_same({"score": [row["score"] for row in rows]}, expected)
+    assert all(region["area"] >= min_area for row in rows for region in row["regions"])
+    page = Predictor(page_model(str(path)))
+    assert page.model.min_area == min_area
+    for judge in (lambda photo: page.predict(photo).score, page.score):
+        assert_same({"score": [judge(photo) for photo in sorted((photos / "new").iterdir())]}, expected)
 
-    def test_ckpt_path(self, saved, photos, tmp_path):
-        folder, expected, _ = saved
-        model = make_dpclip(backbone="mini", visualizer=False, evaluator=False)
-        found = predicted(model, photos, tmp_path, ckpt_path=folder / "model.ckpt")
-        assert_same(found, expected)
-        assert model.min_area == 7
-        model = make_dpclip(backbone="mini", visualizer=False, evaluator=False)
-        from anomalib.data import Folder
 
-        target = Folder(name="new", root=photos, normal_dir="good", normal_test_dir="new", val_split_mode="none", num_workers=0)
-        engine = Engine(accelerator="cpu", logger=False, enable_progress_bar=False, default_root_dir=tmp_path)
-        engine.test(model=model, datamodule=target, ckpt_path=folder / "model.ckpt")
-        assert_same(answer(model, photos), expected)
+def test_a_checkpoint_loaded(saved, photos, tmp_path):
+    checkpoint, expected, thresholds = saved
+    model = model_from_file(checkpoint)
+    assert_same(answer(model, photos), expected)
+    assert model.min_area == 7
+    assert model.post_processor.calibration.thresholds == thresholds
+    assert model.post_processor.calibration.false_alarm_rate == 0.2
+    assert_the_command_and_the_page_say_the_same(checkpoint, photos, tmp_path, expected, min_area=7)
 
-    def test_dpclip_predict_and_page(self, saved, photos, tmp_path):
-        folder, expected, _ = saved
-        command = ["predict", str(photos / "new"), "--weights", str(folder / "model.ckpt"), "--pictures", "false"]
-        main([*command, "--output", str(tmp_path), "--num_workers", "0"])
-        rows = json.loads((tmp_path / RESULTS_JSON).read_text())
-        assert_same({"score": [row["score"] for row in rows]}, expected)
-        assert all(region["area"] >= 7 for row in rows for region in row["regions"])
-        predictor = Predictor(page_model(str(folder / "model.ckpt")))
-        assert predictor.model.min_area == 7
-        paths = sorted((photos / "new").iterdir())
-        assert_same({"score": [predictor.predict(path).score for path in paths]}, expected)
-        assert_same({"score": [predictor.score(path) for path in paths]}, expected)
+
+def test_a_checkpoint_as_ckpt_path(saved, photos, tmp_path):
+    checkpoint, expected, _ = saved
+    model = fresh()
+    assert_same(predicted(model, photos, tmp_path, ckpt_path=checkpoint), expected)
+    assert model.min_area == 7
+    model, folders = fresh(), {"normal_dir": "good", "normal_test_dir": "new"}
+    target = Folder(name="new", root=photos, **folders, val_split_mode="none", num_workers=0)
+    engine_in(tmp_path).test(model=model, datamodule=target, ckpt_path=checkpoint)
+    assert_same(answer(model, photos), expected)
 
 
 @needs_openvino
 def test_a_second_network_in_exported_files(photos, tmp_path):
     """Beginnings of both networks, which torch's exporter takes a few seconds for; OpenVINO's file is made of an ONNX file."""
     small = {"adapter_layers": [0], "tap_layers": [1], "layers": [0.4], "memory_tokens": 200}
-    model = make_dpclip(backbone="mini", class_name="weave", memory_backbone="efficientnet_lite0", visualizer=False, **small)
+    model = fresh(class_name="weave", memory_backbone="efficientnet_lite0", **small)
     model.adopt_adapters("by hand")
     model.set_references(sorted((photos / "good").iterdir()))
     expected = answer(model, photos)
-    outputs = run_openvino(model.to_openvino(tmp_path, input_size=(140, 140)), images(photos))
+    outputs = run_file(model.to_openvino(tmp_path, input_size=(140, 140)), images(photos))
     # Pillow's fixed-point weights round a pixel the other way now and then, which features of the second network show.
     assert_same({"score": outputs["pred_score"], "map": outputs["anomaly_map"]}, expected, 5e-3)
     torch_file = torch.load(model.to_torch(tmp_path), weights_only=False)["model"]
     assert_same(answer(torch_file, photos), expected, 5e-3)
 
 
-class TestAdapters:
-    @pytest.fixture(scope="class")
-    def adapters(self, photos, tmp_path_factory):
-        """Adapters with thresholds of their own, of a model with everything at another value."""
-        model = make("tiles")
-        model.adopt_adapters("by hand")
-        carried = model.post_processor.auxiliary_calibration
-        carried.map_knots.copy_(torch.tensor([0, 0.3, 0.45, 0.7, 1]))
-        carried.score_knots.copy_(torch.tensor([0, 0.3, 0.45, 0.7, 1]))
-        carried.is_set.fill_(True)
-        model.adopt_adapters("by hand")
-        path = save_adapters(model, tmp_path_factory.mktemp("adapters") / "adapters.safetensors")
-        return path, answer(model, photos)
+def test_adapters_as_weights(adapters, photos, tmp_path):
+    path, expected = adapters
+    model = make_dpclip(weights=path, visualizer=False)
+    assert_same(answer(model, photos), expected)
+    assert_same(predicted(make_dpclip(weights=path, visualizer=False), photos, tmp_path), expected)
+    assert_same(answer(model_from_file(path), photos), expected)
+    again = save_adapters(model, tmp_path / "again.safetensors")
+    assert_same(answer(make_dpclip(weights=again, visualizer=False), photos), expected)
+    assert_the_command_and_the_page_say_the_same(path, photos, tmp_path, expected, min_area=0)
 
-    def test_weights(self, adapters, photos, tmp_path):
-        path, expected = adapters
-        model = make_dpclip(weights=path, visualizer=False)
-        assert_same(answer(model, photos), expected)
-        assert_same(predicted(make_dpclip(weights=path, visualizer=False), photos, tmp_path), expected)
-        assert_same(answer(model_from_file(path), photos), expected)
 
-    def test_dpclip_predict_and_page(self, adapters, photos, tmp_path):
-        path, expected = adapters
-        command = ["predict", str(photos / "new"), "--weights", str(path), "--pictures", "false"]
-        main([*command, "--output", str(tmp_path), "--num_workers", "0"])
-        rows = json.loads((tmp_path / RESULTS_JSON).read_text())
-        assert_same({"score": [row["score"] for row in rows]}, expected)
-        predictor = Predictor(page_model(str(path)))
-        assert_same({"score": [predictor.predict(each).score for each in sorted((photos / "new").iterdir())]}, expected)
-
-    def test_load_adapters_into_the_same_model_or_not_at_all(self, adapters, photos):
-        path, expected = adapters
-        model = make("tiles")
-        load_adapters(model, path)
-        assert_same(answer(model, photos), expected)
-        for name, value in {
-            "image_size": 140,
-            "tiles": 1,
-            "templates": ["{}"],
-            "image_mean": [0.4, 0.4, 0.4],
-            "tap_layers": [3],
-        }.items():
-            other = make("tiles", **{name: value})
-            with pytest.raises(ValueError, match=name):
-                load_adapters(other, path)
-
-    def test_once_saved_again_nothing_is_lost(self, adapters, photos, tmp_path):
-        path, expected = adapters
-        again = save_adapters(make_dpclip(weights=path, visualizer=False), tmp_path / "again.safetensors")
-        assert_same(answer(make_dpclip(weights=again, visualizer=False), photos), expected)
+def test_adapters_are_loaded_into_the_same_model_or_not_at_all(adapters, photos):
+    path, expected = adapters
+    model = make("tiles")
+    load_adapters(model, path)
+    assert_same(answer(model, photos), expected)
+    for name, value in {"image_size": 140, "tiles": 1, "templates": ["{}"], "tap_layers": [3]}.items():
+        with pytest.raises(ValueError, match=name):
+            load_adapters(make("tiles", **{name: value}), path)

@@ -65,36 +65,30 @@ def test_from_labelled_validation_images_it_has_the_best_f1_score(learned_bricks
     engine.validate(model=model, datamodule=target)
     assert thresholds_of(model) != before
     batches = engine.predict(model=model, dataloaders=target.test_dataloader())
-    fields = ("pred_score", "gt_label", "pred_label")
-    scores, labels, found = (torch.cat([getattr(batch, field) for batch in batches]) for field in fields)
+    scores, labels, found = (
+        torch.cat([getattr(batch, field) for batch in batches]) for field in ("pred_score", "gt_label", "pred_label")
+    )
     best = max(f1_score(labels, scores >= threshold) for threshold in scores)
     assert f1_score(labels, found) == pytest.approx(best)
 
 
-def test_from_normal_images_alone_at_a_false_alarm_rate(recalibrate, make_engine, normal_photos, learned_bricks, tmp_path):
-    arguments = ("--model.post_processor", "DPCLIPPostProcessor", "--model.post_processor.false_alarm_rate", str(RATE))
-    model = DPCLIP.load_from_checkpoint(recalibrate(*arguments), visualizer=False)
+def test_from_normal_images_alone_at_a_false_alarm_rate(recalibrate, make_engine, normal_photos, tmp_path):
+    file = tmp_path / "post_processor.yaml"
+    file.write_text(f"class_path: anomalib_dpclip.DPCLIPPostProcessor\ninit_args:\n  false_alarm_rate: {RATE}\n")
+    model = DPCLIP.load_from_checkpoint(recalibrate("--model.post_processor", str(file)), visualizer=False)
     # The 37th of 40: of 41 images four may exceed it, and the 41st is the new one.
     assert labels_of(model, make_engine, normal_photos).sum() == 3
     assert "with a probability of at most 10 %" in model.post_processor.calibration.threshold_basis
     assert model.post_processor.calibration.threshold_basis.endswith("; from 40 normal images of photos")
 
-    file = tmp_path / "post_processor.yaml"
-    file.write_text(f"class_path: anomalib_dpclip.DPCLIPPostProcessor\ninit_args:\n  false_alarm_rate: {RATE}\n")
-    from_file = DPCLIP.load_from_checkpoint(recalibrate("--model.post_processor", str(file)))
-    assert thresholds_of(from_file) == thresholds_of(model)
 
-
-def test_from_normal_images_alone_no_false_alarm_by_default(recalibrate, make_engine, normal_photos, caplog):
-    model = DPCLIP.load_from_checkpoint(recalibrate(), visualizer=False)
-    assert (
-        "no anomalous validation image: the thresholds are set so that no normal validation image exceeds them" in caplog.text
-    )
+def test_from_normal_images_alone_no_false_alarm_by_default(recalibrate, make_engine, normal_photos, learned_bricks, caplog):
+    recalibrated = recalibrate()
+    model = DPCLIP.load_from_checkpoint(recalibrated, visualizer=False)
+    assert "no anomalous validation image: the thresholds are set so that no normal validation image" in caplog.text
     assert labels_of(model, make_engine, normal_photos).sum() == 0
-
-
-def test_recalibrating_changes_the_calibration_and_nothing_else(recalibrate, learned_bricks):
-    before, after = make_dpclip(backbone="mini", weights=learned_bricks), DPCLIP.load_from_checkpoint(recalibrate())
+    # The calibration has changed and nothing else.
+    before, after = make_dpclip(backbone="mini", weights=learned_bricks), DPCLIP.load_from_checkpoint(recalibrated)
     states = [{name: value.nan_to_num() for name, value in each.state_dict().items()} for each in (before, after)]
     changed = {name for name, value in states[0].items() if not torch.equal(value, states[1][name])}
     assert {"post_processor.calibration.map_knots", "post_processor.calibration.score_knots", "model.anchors"} <= changed
@@ -103,7 +97,6 @@ def test_recalibrating_changes_the_calibration_and_nothing_else(recalibrate, lea
 
 def test_without_validation_images_it_is_the_adapters_own(learned_bricks, make_engine, normal_photos):
     model = make_dpclip(backbone="mini", weights=learned_bricks, class_name="weave", visualizer=False)
-    carried = model.post_processor.auxiliary_calibration
     labels_of(model, make_engine, normal_photos)
-    assert carried.is_set
-    assert thresholds_of(model) == pytest.approx(carried.thresholds[:2])
+    assert model.post_processor.auxiliary_calibration.is_set
+    assert thresholds_of(model) == pytest.approx(model.post_processor.auxiliary_calibration.thresholds[:2])

@@ -36,10 +36,7 @@ def test_it_holds_every_file_of_the_package_and_nothing_else(wheel):
     assert {"anomalib_dpclip/py.typed", "anomalib_dpclip/clip/mini/mini_clip.safetensors"} <= ours
 
 
-def test_its_weights_and_entry_points_are_those_of_the_checkout(wheel):
-    weights = "anomalib_dpclip/clip/mini/mini_clip.safetensors"
-    assert wheel.read(weights) == (ROOT / "src" / weights).read_bytes()
+def test_its_commands_are_those_of_the_package(wheel):
     (name,) = (name for name in wheel.namelist() if name.endswith("entry_points.txt"))
-    entry_points = wheel.read(name).decode()
-    for line in ("dpclip = anomalib_dpclip.cli:main", "anomalib_dpclip = anomalib_dpclip._autoload:autoload"):
-        assert line in entry_points.splitlines()
+    entry_points = wheel.read(name).decode().splitlines()
+    assert {"dpclip = anomalib_dpclip.cli:main", "anomalib_dpclip = anomalib_dpclip._autoload:autoload"} <= set(entry_points)

@@ -88,11 +88,7 @@ class Provenance:
 
     @classmethod
     def from_dict(cls, values: Any, path: Path) -> "Provenance":
-        """Build from plain data, refusing newer formats; unknown keys are left out, and text is made printable.
-
-        Raises:
-            ValueError: If the data is of another kind or from a newer version of this package.
-        """
+        """Build from plain data, a ValueError for newer formats; unknown keys are left out, and text is made printable."""
         if not isinstance(values, dict):
             raise ValueError(f"{path}: its provenance is not what this package writes; is it an adapter file?")
         version = values.get("format_version", 1)

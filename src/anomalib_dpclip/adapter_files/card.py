@@ -1,6 +1,7 @@
-"""The card of adapters, as the Hugging Face hub shows it: what they are of, where they come from, how to use them."""
+"""The card of adapters, as the Hugging Face hub shows it."""
 
 import json
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,6 @@ def model_card(content: AdapterFile, sha256: str, address: str, metrics: Path | 
         sha256: Hash of their file.
         address: Value of ``--model.weights`` that names them: a file, or one on the hub.
         metrics: CSV of `dpclip benchmark` that measured them.
-
-    Raises:
-        FileNotFoundError: If there is no such CSV.
-        ValueError: If the adapters do not say what they learned from, or the CSV is none of a benchmark.
     """
     from huggingface_hub import ModelCard, ModelCardData
 
@@ -87,16 +84,12 @@ def _measured(metrics: Path) -> str:
     for (label, data_set), part in rows.groupby(["label", "data_set"], sort=False):
         seeds = part.groupby("seed")[list(_METRICS)].mean() * 100
         numbers = [str(part["category"].nunique()), str(len(seeds))]
-        table.append([str(label), str(data_set), *numbers, *(_mean_and_deviation(seeds[name]) for name in _METRICS)])
+        for mean, deviation in zip(seeds.mean(), seeds.std(), strict=True):
+            numbers.append("n/a" if isnan(mean) else f"{mean:.1f}" if isnan(deviation) else f"{mean:.1f} ± {deviation:.1f}")
+        table.append([str(label), str(data_set), *numbers])
     heading = ["model", "data set", "categories", "seeds", *(name.replace("_", " ") for name in _METRICS)]
     sources = "\n".join(f"- {line}" for line in head)
     return f"{markdown_table(heading, table, left=2)}\n\nIn percent, mean over the categories.\n\n{sources}"
-
-
-def _mean_and_deviation(values: "pd.Series[float]") -> str:
-    if values.isna().all():
-        return "n/a"
-    return f"{values.mean():.1f}" + (f" ± {values.std():.1f}" if len(values) > 1 else "")
 
 
 def _making(content: AdapterFile, sha256: str) -> list[list[str]]:

@@ -1,10 +1,10 @@
 """The command `dpclip adapters`: shows what an adapter file holds, converts it, and shares it."""
 
-import hashlib
 import json
+from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from anomalib_dpclip.adapter_files.adapter_file import ADAPTER_PREFIXES, AdapterFile
 from anomalib_dpclip.adapter_files.hub import DEFAULT_NAME, local_file
@@ -12,9 +12,6 @@ from anomalib_dpclip.adapter_files.hub import push as push_to_hub
 from anomalib_dpclip.adapter_files.read_and_write import read_adapters, tensor_digest, write_adapters
 from anomalib_dpclip.files.atomic_write import atomic_write
 from anomalib_dpclip.files.plain_data import printable
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 _UNKNOWN = "unknown"
 
@@ -35,12 +32,6 @@ def adapters(
             how they were made, and what they reach.
         push: Upload them and their card to this repository, ``owner/name``, of the Hugging Face hub. A new one is private.
         metrics: CSV of `dpclip benchmark`, for the card.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        FileExistsError: If a file to write is there already.
-        OSError: If the hub does not take them.
-        ValueError: If the file holds no adapters or is damaged, or the one to write has another suffix.
     """
     local = local_file(file)
     content = read_adapters(local)
@@ -70,7 +61,7 @@ def adapters(
 def _card(content: AdapterFile, file: Path, address: str, metrics: Path | None) -> str:
     from anomalib_dpclip.adapter_files.card import model_card  # takes pandas, which whoever looks into a file need not wait for
 
-    return model_card(content, _sha256(file), address, metrics)
+    return model_card(content, sha256(file.read_bytes()).hexdigest(), address, metrics)
 
 
 def _require_free(path: Path) -> None:
@@ -78,24 +69,22 @@ def _require_free(path: Path) -> None:
         raise FileExistsError(f"{path} is there already: delete it, or give another name")
 
 
-def _sha256(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
-
-
 def _description(file: Path, content: AdapterFile) -> dict[str, str]:
     known = content.provenance
     values = sum(tensor.numel() for tensor in content.tensors.values())
     text_weights = [f"{weight} beside {count}" for counts in known.text_weights.values() for count, weight in counts.items()]
+    layers = [value for name, value in content.memory.items() if name.startswith("layer")]
+    tokens = ", ".join(f"{len(each):,} of {each.shape[1]} values" for each in layers)
     optional = {
         "text weights": f"{', '.join(text_weights)} good photos, learned from the auxiliary set" if text_weights else "",
         "thresholds": content.threshold_basis,
-        "photos": _memory(content.memory) if content.memory else "",
+        "photos": f"{int(content.memory['photos'])} of a target: tokens of {len(layers)} layers, {tokens}" if layers else "",
         "arguments": _listed(known.arguments) if known.arguments else "",
     }
     epochs = f"{known.epochs} of {known.max_epochs}" if known.epochs < known.max_epochs else str(known.epochs)
     return {
         "file": f"{file} ({file.stat().st_size / 1e6:.1f} MB)",
-        "sha256": _sha256(file),
+        "sha256": sha256(file.read_bytes()).hexdigest(),
         "backbone": known.backbone or _UNKNOWN,
         "CLIP weights": f"{known.clip_weights}, fingerprint {known.fingerprint or _UNKNOWN}",
         "images": _listed(known.preprocessing),
@@ -108,13 +97,6 @@ def _description(file: Path, content: AdapterFile) -> dict[str, str]:
         "hyper-parameters": _listed(known.hyper_parameters),
         "versions": _listed(known.versions),
     }
-
-
-def _memory(memory: "dict[str, Tensor]") -> str:
-    """What is remembered of photos of a target."""
-    layers = [value for name, value in memory.items() if name.startswith("layer")]
-    tokens = ", ".join(f"{len(each):,} of {each.shape[1]} values" for each in layers)
-    return f"{int(memory['photos'])} of a target: tokens of {len(layers)} layers, {tokens}"
 
 
 def _listed(values: dict[str, Any]) -> str:

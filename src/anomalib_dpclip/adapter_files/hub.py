@@ -36,9 +36,6 @@ class HubFile(NamedTuple):
 def hub_file(path: str | Path) -> HubFile | None:
     """What ``hf://owner/name[@revision][/file.safetensors]`` names; ``None`` for a path of this machine.
 
-    Raises:
-        ValueError: If it begins so and goes on otherwise, or names a file that is no safetensors file.
-
     Example:
         >>> hub_file("hf://someone/adapters@v1")
         HubFile(repository='someone/adapters', revision='v1', name='adapters.safetensors')
@@ -61,9 +58,7 @@ def hub_file(path: str | Path) -> HubFile | None:
 def local_file(path: str | Path) -> Path:
     """A file of this machine; one on the hub in the hub's cache, fetched if it is not there.
 
-    Raises:
-        FileNotFoundError: If there is no such file, here or on the hub, or it is neither cached nor to be had.
-        ValueError: If it is named wrongly, or a pickle.
+    One that is not to be had is a FileNotFoundError, a name of the hub that is none, or a pickle's, a ValueError.
     """
     wanted = hub_file(path)
     if wanted is None:
@@ -108,11 +103,8 @@ def _fetched(wanted: HubFile) -> Path:
 def push(file: Path, card: str, repository: str) -> str:
     """Put a ``.safetensors`` file and its card in Markdown on the hub, in one commit; gives its address from now on.
 
-    A repository ``owner/name`` that is not there yet is made, a private one: publishing it is up to its owner.
-
-    Raises:
-        OSError: If the hub does not take it; says what to do.
-        ValueError: If the repository is named wrongly.
+    A repository ``owner/name`` that is not there yet is made, a private one: publishing it is up to its owner. An OSError says
+    what to do where the hub does not take it.
     """
     from huggingface_hub import CommitOperationAdd, HfApi
     from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError

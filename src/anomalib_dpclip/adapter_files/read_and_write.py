@@ -1,7 +1,4 @@
-"""Files of adapters without a model: this package's safetensors, Lightning's ``.ckpt``, the published ``.pth``.
-
-They come from anywhere: nothing in them is executed, and whatever cannot be read is one error that names the file.
-"""
+"""Files of adapters, from anywhere: this package's safetensors, Lightning's ``.ckpt``, the published ``.pth``. No code runs."""
 
 import hashlib
 import json
@@ -27,10 +24,7 @@ _CALIBRATION_PREFIX = "calibration."
 
 
 def read_adapters(path: str | Path) -> AdapterFile:
-    """Read an adapter file of any of the three formats without a model.
-
-    Args:
-        path: The file, or one on the Hugging Face hub, see `hub_file`.
+    """Read an adapter file of any of the three formats, or one on the Hugging Face hub, see `hub_file`, without a model.
 
     Raises:
         FileNotFoundError: If there is no such file, or it cannot be fetched.
@@ -49,27 +43,15 @@ def read_adapters(path: str | Path) -> AdapterFile:
 
 
 def arguments_from_file(path: str | Path) -> dict[str, Any]:
-    """Arguments of `DPCLIP` that a file of adapters or a checkpoint was made with; a published ``.pth`` says nothing.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it holds no adapters, or is damaged.
-    """
+    """Arguments of `DPCLIP` that a file was made with; a published ``.pth`` says nothing. Raises as `read_adapters`."""
     return read_adapters(path).provenance.model_arguments
 
 
 def write_adapters(content: AdapterFile, path: str | Path) -> Path:
-    """Write an adapter file, the whole file or none; equal contents are equal files.
+    """Write an adapter file, the whole file or none, and give its path; equal contents are equal files.
 
-    Args:
-        content: What to write.
-        path: ``.safetensors``, or ``.pth`` for the published format, which has no room for provenance and calibration.
-
-    Returns:
-        The path.
-
-    Raises:
-        ValueError: For another suffix.
+    ``.safetensors``, or ``.pth`` for the published format, which has no room for provenance and calibration; a ValueError for
+    another suffix.
     """
     file = Path(path)
     if file.suffix not in {".safetensors", ".pth"}:
@@ -113,9 +95,8 @@ def _read_safetensors(path: Path) -> AdapterFile:
     provenance = Provenance.from_dict(values, path)  # first: a newer format may have another digest
     if values.pop(_DIGEST_KEY, None) != _digest(values, tensors):  # none at all: a damaged one is not called so
         raise ValueError(f"{path} is damaged: its contents are not those it was written with. Fetch it again")
-    calibration = _under(_CALIBRATION_PREFIX, tensors)
     adapters = {name: value for name, value in tensors.items() if not name.startswith(_CALIBRATION_PREFIX)}
-    return AdapterFile(adapters, calibration, provenance)
+    return AdapterFile(adapters, _under(_CALIBRATION_PREFIX, tensors), provenance)
 
 
 def _read_pickled(path: Path) -> AdapterFile:

@@ -12,7 +12,7 @@ from anomalib_dpclip.adapter_files.adapter_file import AdapterFile, Provenance
 from anomalib_dpclip.adapter_files.hub import local_file
 from anomalib_dpclip.adapter_files.read_and_write import read_adapters, write_adapters
 from anomalib_dpclip.clip.loading import default_image_size
-from anomalib_dpclip.clip.preprocessing import Preprocessing
+from anomalib_dpclip.clip.pretraining import Preprocessing
 from anomalib_dpclip.files.measured_by import package_versions
 from anomalib_dpclip.files.plain_data import plain_data
 from anomalib_dpclip.files.tensors import difference_of_tensors, is_plain_tensor
@@ -40,21 +40,15 @@ def save_adapters(model: Any, path: str | Path) -> Path:
 
     Args:
         model: `DPCLIP` or `DPCLIPModel`, trained or not.
-        path: File to write, ``.safetensors``, or ``.pth`` for the published format (which has no provenance).
-
-    Returns:
-        The path.
-
-    Raises:
-        ValueError: For another suffix.
+        path: File to write, which comes back: ``.safetensors``, or ``.pth`` for the published format (which has no provenance).
     """
-    torch_model, calibration, provenance = _parts(model)
+    torch_model, calibration, provenance, arguments = _parts(model)
     stored = {} if calibration is None else calibration.state_dict()
-    return write_adapters(AdapterFile(adapter_tensors(torch_model), stored, provenance.with_arguments(_arguments(model))), path)
+    return write_adapters(AdapterFile(adapter_tensors(torch_model), stored, provenance.with_arguments(arguments)), path)
 
 
 def load_adapters(model: Any, path: str | Path, overridden: Collection[str] = frozenset()) -> Provenance:
-    """Put adapters from a file into a model, all or nothing.
+    """Put adapters from a file into a model, all or nothing; where they come from.
 
     Args:
         model: `DPCLIP` or `DPCLIPModel`.
@@ -63,9 +57,6 @@ def load_adapters(model: Any, path: str | Path, overridden: Collection[str] = fr
         overridden: Names of arguments of the model that may differ from the file's: thresholds in it are then of other
             predictions, which is logged.
 
-    Returns:
-        Where the adapters come from.
-
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If the file is none of these, is damaged, is of a newer format, its adapters do not belong to the model's
@@ -73,14 +64,20 @@ def load_adapters(model: Any, path: str | Path, overridden: Collection[str] = fr
     """
     file = local_file(path)
     adapters = read_adapters(file)
-    torch_model, calibration, own = _parts(model)
+    torch_model, calibration, own, arguments = _parts(model)
     provenance = adapters.provenance
     check_provenance(provenance, torch_model, file)
     check_tensors(adapters.tensors, adapter_tensors(torch_model), file)
-    others = _other_arguments(provenance, _arguments(model), file, overridden, torch_model.backbone.patch_size)
+    others = _other_arguments(provenance, arguments, file, overridden, torch_model.backbone.patch_size)
     learned_with = Preprocessing.from_dict(provenance.preprocessing, str(file))
     if calibration is not None:
-        _load_calibration(calibration, adapters, file)
+        fresh = type(calibration)()  # without a calibration in the file none: that of other adapters would be wrong here
+        stored = adapters.calibration or fresh.state_dict()
+        check_tensors(stored, fresh.state_dict(), file)
+        fresh.load_state_dict(stored)
+        fresh.require_valid(file)
+        calibration.load_state_dict(stored)
+        calibration.threshold_basis = provenance.calibration_basis
         if others and calibration.is_set:
             leaves = "image_size" in others  # scores are others there
             what = ("are of %s and are left out" if leaves else "are of %s") % ", ".join(others.values())
@@ -90,13 +87,16 @@ def load_adapters(model: Any, path: str | Path, overridden: Collection[str] = fr
                 calibration.threshold_basis = ""
                 provenance = replace(provenance, calibration_domain="", calibration_basis="")
     torch_model.load_state_dict(adapters.tensors, strict=False)  # checked above; the backbone is not in the file
-    says_its_backbone = bool(provenance.fingerprint)
-    if not says_its_backbone:  # a published file: from here on its adapters belong to this backbone
+    is_published = not provenance.fingerprint
+    if is_published:  # it does not say its backbone: from here on its adapters belong to this one
         provenance = replace(own, epochs=provenance.epochs, learned_from=[], hyper_parameters={})
     if not isinstance(model, DPCLIPModel):
         model.provenance = provenance
-        if says_its_backbone:
-            _prepare_images_as(learned_with, model.pre_processor, file)
+        prepared_as = getattr(model.pre_processor, "preprocessing", learned_with)
+        if prepared_as != learned_with and not is_published:
+            message = "%s learned from images prepared with %s, and so are the model's now, not with %s"
+            logger.warning(message, file, learned_with, prepared_as)
+            model.pre_processor.use_preprocessing(learned_with)
         model.adopt_adapters(str(path))
     return provenance
 
@@ -152,33 +152,10 @@ def _other_arguments(
     return {name: f"{name}={said[name]!r} (now {value!r})" for name, value in differing.items()}
 
 
-def _load_calibration(calibration: Any, adapters: AdapterFile, file: Path) -> None:
-    """Take over the calibration in a file. Without one in the file, none: that of other adapters would be wrong here."""
-    fresh = type(calibration)()
-    stored = adapters.calibration or fresh.state_dict()
-    check_tensors(stored, fresh.state_dict(), file)
-    fresh.load_state_dict(stored)
-    fresh.require_valid(file)
-    calibration.load_state_dict(stored)
-    calibration.threshold_basis = adapters.provenance.calibration_basis
-
-
-def _prepare_images_as(learned_with: Preprocessing, pre_processor: Any, path: Path) -> None:
-    own = getattr(pre_processor, "preprocessing", learned_with)
-    if own != learned_with:
-        message = "%s learned from images prepared with %s, and so are the model's now, not with %s"
-        logger.warning(message, path, learned_with, own)
-        pre_processor.use_preprocessing(learned_with)
-
-
-def _arguments(model: Any) -> Mapping[str, Any]:
-    """What predictions depend on, as plain data by name; ``None`` for what follows a file or the data."""
-    return {} if isinstance(model, DPCLIPModel) else model.configuration.as_dict()
-
-
-def _parts(model: Any) -> tuple[DPCLIPModel, Any, Provenance]:
-    """Where adapters work, where their calibration does if anywhere, and where they come from."""
+def _parts(model: Any) -> tuple[DPCLIPModel, Any, Provenance, dict[str, Any]]:
+    """Where adapters work, their calibration if there is one, their origin, and the arguments that predictions depend on."""
     if not isinstance(model, DPCLIPModel):
-        return model.model, getattr(model.post_processor, "auxiliary_calibration", None), model.provenance
+        calibration = getattr(model.post_processor, "auxiliary_calibration", None)
+        return model.model, calibration, model.provenance, model.configuration.as_dict()
     architecture, versions = architecture_of(model), package_versions()
-    return model, None, Provenance(fingerprint=model.backbone_fingerprint, architecture=architecture, versions=versions)
+    return model, None, Provenance(fingerprint=model.backbone_fingerprint, architecture=architecture, versions=versions), {}

@@ -63,14 +63,14 @@ class Answers:
             return _no_result(_without_folders(error, good or []))
         if len(paths) > MAX_JUDGED:
             return _no_result(f"{len(paths)} photos are more than the {MAX_JUDGED} that the page takes: use `dpclip predict`")
-        return _answer([self._judged(path, class_name, good or []) for path in paths], threshold)
-
-    def _judged(self, path: str, class_name: str | None, good: list[str]) -> Judged:
-        try:
-            _require_kept([path])
-            return Judged(Path(path).name, self.predictor.predict(path, class_name, good))
-        except ValueError as error:
-            return Judged(Path(path).name, None, _without_folders(error, [path, *good]))
+        judged = []
+        for path in paths:
+            try:
+                _require_kept([path])
+                judged.append(Judged(Path(path).name, self.predictor.predict(path, class_name, good or ())))
+            except ValueError as error:
+                judged.append(Judged(Path(path).name, None, _without_folders(error, [path, *(good or ())])))
+        return _answer(judged, threshold)
 
     def decide(self, judged: list[Judged] | None, *asked: Any) -> Answer:
         """Another threshold, the last of what is asked: there is no need to predict again."""
@@ -82,16 +82,16 @@ class Answers:
             return self.look(paths, class_name, good, threshold)
         try:
             _require_kept(paths)
-            target = self._correct(paths, self.checkpoint, bool(good))
+            target = corrected_path(self.checkpoint)
+            self._correct(paths, self.checkpoint, target, bool(good))
             outcome = f"**Corrected**, and kept in {target.name} beside the checkpoint. From now on this photo counts as good."
         except (ValueError, OSError) as error:
             outcome = f"**Not corrected:** {_without_folders(error, paths)}"
         answer = self.look(paths, class_name, good, threshold)
         return answer._replace(verdict=f"{answer.verdict}\n\n{outcome}")
 
-    def _correct(self, paths: list[str], checkpoint: Path, has_good_photos: bool) -> Path:
-        """Do what `dpclip correct` does, with one more photo each time; where it has been written."""
-        target = corrected_path(checkpoint)
+    def _correct(self, paths: list[str], checkpoint: Path, target: Path, has_good_photos: bool) -> None:
+        """Do what `dpclip correct` does, with one more photo each time."""
         path, *others = paths
         if others:
             raise ValueError("take all photos off but the one that is fine")
@@ -104,40 +104,28 @@ class Answers:
             raise FileExistsError(f"{target.name} is there already, of an earlier time. Start the page with it or move it away")
         self.predictor.correct(path, lambda model: write_corrected(model, checkpoint, target))
         self._corrected.add(digest)
-        return target
 
 
 def _answer(judged: list[Judged], threshold: float) -> Answer:
     problems = {each.problem for each in judged}
     if len(problems) == 1 and "" not in problems:  # of a single photo, or a wrong name, or wrong good photos
         return _no_result(*problems)
-    if len(judged) > 1:
-        return _answer_of_several(judged, threshold)
-    ((name, prediction),) = _predicted(judged)
-    _, score, decision, among_good = _cells(name, prediction, threshold)
-    verdict = f"## {decision}\nScore {score}, threshold {threshold:.2f}"
-    standing = [f"{among_good}."] if among_good else []
-    regions = regions_table(prediction.regions(threshold), prediction.min_area)
-    heat_map = prediction.heat_map(threshold)
-    return Answer(judged, "\n\n".join([verdict, *standing, *prediction.remarks]), prediction.photo, heat_map, regions=regions)
-
-
-def _answer_of_several(judged: list[Judged], threshold: float) -> Answer:
-    """A table, the highest score first and what cannot be judged last, and the heat maps in the same order."""
-    predicted = _predicted(judged)
+    # The highest score first, and what cannot be judged last.
+    predicted = sorted(((name, each) for name, each, _ in judged if each is not None), key=lambda pair: -pair[1].score)
     rows = [_cells(name, each, threshold) for name, each in predicted]
-    heat_maps = [(each.heat_map(threshold), "  ".join(row[:3])) for row, (_, each) in zip(rows, predicted, strict=True)]
+    heat_maps = [each.heat_map(threshold) for _, each in predicted]
+    if len(judged) == 1:
+        ((_, score, decision, among_good),), ((_, shown),), (heat_map,) = rows, predicted, heat_maps
+        lines = [f"## {decision}\nScore {score}, threshold {threshold:.2f}", *([f"{among_good}."] if among_good else [])]
+        regions = regions_table(shown.regions(threshold), shown.min_area)
+        return Answer(judged, "\n\n".join(lines + shown.remarks), shown.photo, heat_map, regions=regions)
+    captioned = [(each, "  ".join(row[:3])) for each, row in zip(heat_maps, rows, strict=True)]
     rows += [[name, "", problem, ""] for name, each, problem in judged if each is None]
     anomalous = sum(each.is_anomalous(threshold) for _, each in predicted)
     verdict = f"## {anomalous} of {len(judged)} anomalous\nThreshold {threshold:.2f}"
     remarks = dict.fromkeys(remark for _, each in predicted for remark in each.remarks)
     table = markdown_table(["file", "score", "decision", "among good photos"], rows)
-    return Answer(judged, "\n\n".join([verdict, table, *remarks]), heat_maps=heat_maps)
-
-
-def _predicted(judged: list[Judged]) -> list[tuple[str, Prediction]]:
-    found = [(name, each) for name, each, _ in judged if each is not None]
-    return sorted(found, key=lambda pair: -pair[1].score)
+    return Answer(judged, "\n\n".join([verdict, table, *remarks]), heat_maps=captioned)
 
 
 def _cells(name: str, prediction: Prediction, threshold: float) -> list[str]:

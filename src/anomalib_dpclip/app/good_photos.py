@@ -24,11 +24,7 @@ class GoodPhotos(NamedTuple):
 def good_photos(paths: Sequence[str], seed: int, judged: str | None = None) -> GoodPhotos:
     """What ``--model.few_shot_source`` makes of a folder of these photos, which the page has each in a folder of its own.
 
-    `judged` is the photo that they are compared with, if there is one already.
-
-    Raises:
-        ImageReadError: If one is no image; names it.
-        ValueError: If there are too many, or the photo to judge is one of them.
+    `judged` is the photo that they are compared with, if there is one already: a ValueError if it is one of them.
     """
     found = drop_duplicates(sorted(paths, key=lambda path: Path(path).name))
     if len(found) > MAX_PHOTOS:
@@ -42,18 +38,11 @@ def good_photos(paths: Sequence[str], seed: int, judged: str | None = None) -> G
                 f"{judged} is the photo to judge and, as {twin}, a good photo: it would be compared with itself. Take it off "
                 f"the good photos, or judge another one"
             )
-        remarks += _squeezed(list(found.values()), judged)
+        expected = photo_size(judged)
+        sizes = [(Path(path).name, photo_size(path)) for path in found.values()]
+        others = ["{} ({}x{})".format(name, *size) for name, size in sizes if is_squeezed(size, expected)]
+        if others:
+            told = f"Of another aspect than the photo to judge ({expected[0]}x{expected[1]}): {', '.join(others)}"
+            remarks.append(f"{told}. Squeezed to the same shape they look unlike it: crop them.")
     order = dict(shuffled(list(found.items()), seed))
     return GoodPhotos(list(order.values()), tuple(order), remarks)
-
-
-def _squeezed(paths: Sequence[str], judged: str) -> list[str]:
-    expected = photo_size(judged)
-    sizes = {path: photo_size(path) for path in paths}
-    others = [
-        f"{Path(path).name} ({width}x{height})"
-        for path, (width, height) in sizes.items()
-        if is_squeezed((width, height), expected)
-    ]
-    told = f"Of another aspect than the photo to judge ({expected[0]}x{expected[1]}): {', '.join(others)}"
-    return [f"{told}. Squeezed to the same shape they look unlike it: crop them."] if others else []

@@ -1,4 +1,4 @@
-"""Errors of the model that name the options of `dpclip`'s commands, whose names differ from its arguments'."""
+"""Errors of the model that name the options of `dpclip`'s commands, whose names differ from its arguments', and its loading."""
 
 import re
 from collections.abc import Iterator

@@ -35,7 +35,13 @@ def page(predictor: Predictor, class_names: list[str], title: str, checkpoint: P
         judged = gr.State(time_to_live=_KEPT_SECONDS)
         with gr.Row():
             with gr.Column(scale=1):
-                asked = _questions(class_names)
+                several: Any = {"file_count": "multiple", "height": _FIELD_HEIGHT}
+                named: Any = {"value": class_names[0], "allow_custom_value": True, "info": "Choose, or type your own"}
+                hint = "Lower finds more, and raises more false alarms"
+                photos = gr.File(label="Photos to judge", elem_id="upload", **several)
+                class_name = gr.Dropdown(class_names, label="What they show", elem_id="class-name", **named)
+                good = gr.File(label="Good photos of the same (optional)", elem_id="good", **several)
+                threshold = gr.Slider(0, 1, 0.5, step=0.01, label="Threshold", info=hint, elem_id="threshold")
             with gr.Column(scale=3):
                 verdict = gr.Markdown(answers.look(None, class_names[0], None, 0.5).verdict, elem_id="verdict")
                 fine = gr.Button("This photo is fine: remember it", size="sm", visible=checkpoint is not None, elem_id="fine")
@@ -46,7 +52,7 @@ def page(predictor: Predictor, class_names: list[str], title: str, checkpoint: P
                     label="Heat maps", columns=3, height="max-content", visible=False, elem_id="heat-maps", **picture
                 )
                 regions = gr.Markdown(elem_id="regions")
-        photos, class_name, good, threshold = asked
+        asked = [photos, class_name, good, threshold]
         shown = [judged, upright, heat_map, heat_maps, verdict, regions]
         gr.on([photos.change, class_name.change, good.change], _shown(answers.look), asked, shown)
         fine.click(_shown(answers.correct), asked, shown)
@@ -66,18 +72,3 @@ def _shown(answer: Callable[..., Answer]) -> Callable[..., list[Any]]:
         return [given.judged, *pictures, gallery, given.verdict, given.regions]
 
     return shown
-
-
-def _questions(class_names: list[str]) -> list[Any]:
-    """Fields for the photos, what they show, good photos, and the threshold."""
-    import gradio as gr
-
-    several: Any = {"file_count": "multiple", "height": _FIELD_HEIGHT}
-    named: Any = {"value": class_names[0], "allow_custom_value": True, "info": "Choose, or type your own"}
-    hint = "Lower finds more, and raises more false alarms"
-    return [
-        gr.File(label="Photos to judge", elem_id="upload", **several),
-        gr.Dropdown(class_names, label="What they show", elem_id="class-name", **named),
-        gr.File(label="Good photos of the same (optional)", elem_id="good", **several),
-        gr.Slider(0, 1, 0.5, step=0.01, label="Threshold", info=hint, elem_id="threshold"),
-    ]

@@ -141,11 +141,9 @@ def predict(
 
 
 def _require_photos(photos: Sequence[Path]) -> None:
-    weights = next((path for path in photos if path.suffix in _WEIGHTS), None)
-    if weights is not None:
+    if weights := next((path for path in photos if path.suffix in _WEIGHTS), None):
         raise ValueError(f"{weights} is no photo: give it as --weights {weights}")
-    gone = [str(path) for path in photos if not path.exists()]
-    if gone:
+    if gone := [str(path) for path in photos if not path.exists()]:
         raise FileNotFoundError(f"no photo or folder {', '.join(gone)}")
 
 

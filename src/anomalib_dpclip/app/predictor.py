@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
-from typing import NamedTuple
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -103,18 +103,12 @@ class Prediction:
         return find_regions(self.anomaly_map, self.anomaly_map > threshold, self.size or self.photo.size, self.min_area)
 
 
-class Scoring(NamedTuple):
-    """How photos are scored, and the ranges and thresholds that say what their scores mean."""
-
-    scorer: Scorer
-    calibration: Calibration
+Scoring: TypeAlias = tuple[Scorer, Calibration]
+"""How photos are scored, and the ranges and thresholds that say what their scores mean."""
 
 
 class Predictor:
-    """One loaded model for photos of any class, and of any target of which good photos are given.
-
-    It keeps no state between photos but text anchors of a number of classes and the memory of the last good photos.
-    """
+    """One loaded model for photos of any class or good photos; of the last ones it keeps the memory."""
 
     def __init__(self, model: DPCLIP) -> None:
         self.model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
@@ -130,7 +124,7 @@ class Predictor:
         """Image score of a photo of the class that the model is of; an `ImageReadError` if it is none."""
         photo = self._read(path)
         with self._turn:
-            return self._predict(photo, self.model.model.anchors, self._own())[1]
+            return self._predict(photo, self.model.model.anchors, self.model.scorer, self.model.post_processor.calibration)[1]
 
     def predict(self, path: str | Path, class_name: str | None = None, good: Sequence[str] = ()) -> Prediction:
         """Score a photo: what ``dpclip predict`` does.
@@ -150,15 +144,15 @@ class Predictor:
         photo = self._read(path)
         given = good_photos(good, self.model.seed, str(path))
         with self._turn:
-            known = self._scoring(name, given)
-            heat, score, most_like = self._predict(photo, self.model.target.anchors_for(name), known)
+            scorer, calibration = self._scoring(name, given)
+            heat, score, most_like = self._predict(photo, self.model.target.anchors_for(name), scorer, calibration)
         scale = SHOWN_SIZE / max(photo.size)
         shown = photo.resize([max(1, round(scale * side)) for side in photo.size], Image.Resampling.BICUBIC)
-        remarks = self._remarks(name, given, known)
-        standing = known.calibration.standing(score) if given.paths or name == self.class_name else None
+        remarks = self._remarks(name, given, calibration)
+        standing = calibration.standing(score) if given.paths or name == self.class_name else None
         if min(photo.size) < min(self.model.model.backbone.grid):
             remarks.append(f"**{photo.width}x{photo.height} pixels are too few to judge:** the answer means nothing.")
-        colors = color_range(heat, bool(known.calibration.is_set))
+        colors = color_range(heat, bool(calibration.is_set))
         return Prediction(shown, heat, score, colors, photo.size, self.model.min_area, standing, most_like, remarks)
 
     def remarks(self, class_name: str | None = None, good: Sequence[str] = ()) -> list[str]:
@@ -167,15 +161,10 @@ class Predictor:
         for path in given.paths:
             self._read(path)
         name = self._named(class_name)
-        return self._remarks(name, given, None if given.paths else self._scoring(name, given))
+        return self._remarks(name, given, None if given.paths else self._scoring(name, given)[1])
 
     def correct(self, path: str | Path, keep: Callable[[DPCLIP], None]) -> None:
-        """Take a photo for normal from now on, unless `keep`, which is given the corrected model, fails.
-
-        Raises:
-            ImageReadError: As in `predict`.
-            ValueError: If the model knows no good photos that this one could join.
-        """
+        """Take a photo for normal from now on, unless `keep`, given the corrected model, fails. Raises as `predict`."""
         photo = self._read(path)
         with self._turn:
             scorer, calibration = self.model.scorer, deepcopy(self.model.post_processor.calibration)
@@ -188,14 +177,14 @@ class Predictor:
                 raise
 
     @torch.inference_mode()
-    def _predict(self, photo: Image.Image, anchors: Tensor, known: Scoring) -> tuple[npt.NDArray[np.float32], float, str]:
+    def _predict(
+        self, photo: Image.Image, anchors: Tensor, scorer: Scorer, calibration: Calibration
+    ) -> tuple[npt.NDArray[np.float32], float, str]:
         """Normalised map ``(H, W)`` of the model's size, score, and the good photo that looks most like it."""
         device = self.model.model.anchors.device
         image = self.model.pre_processor.transform(image_tensor(photo).unsqueeze(0).to(device))
-        raw = known.scorer.score(image, anchors.to(device))
-        prediction = self.model.post_processor.scaled(raw, known.calibration.scale)
-        likeness = getattr(known.scorer, "likeness", None)
-        (most_like,) = [""] if likeness is None else likeness.most_like(image)
+        prediction = self.model.post_processor.scaled(scorer.score(image, anchors.to(device)), calibration.scale)
+        (most_like,) = memories.most_like(self.model, image, scorer)
         return prediction.anomaly_map[0].cpu().numpy(), prediction.pred_score.item(), most_like
 
     def _read(self, path: str | Path) -> Image.Image:
@@ -203,57 +192,42 @@ class Predictor:
         self.model.region.require_size(*photo.size, str(path))
         return photo
 
-    def _own(self) -> Scoring:
-        return Scoring(self.model.scorer, self.model.post_processor.calibration)
-
     def _scoring(self, name: str, given: GoodPhotos) -> Scoring:
         """By good photos, or by what the model knows itself if there are none; thresholds are of one class."""
-        own = self._own()
-        if given.paths:
-            key = (name, given.digests)
-            if self._remembered is None or self._remembered[0] != key:
-                self._remembered = key, self._remember(name, given)
-            return self._remembered[1]
-        if name == self.class_name or own.calibration.is_default:
-            return own
-        return Scoring(self.model.text_scorer(), self.model.post_processor.auxiliary_calibration)
+        model, processor, key = self.model, self.model.post_processor, (name, given.digests)
+        if not given.paths:
+            if name == self.class_name or processor.calibration.is_default:
+                return model.scorer, processor.calibration
+            return model.text_scorer(), processor.auxiliary_calibration
+        if self._remembered is None or self._remembered[0] != key:
+            anchors = model.target.anchors_for(name).to(model.model.anchors.device)
+            images = (image_tensor(self._read(path)) for path in given.paths)
+            scorer = memories.remember(model, images, anchors, given.paths)
+            calibration = Calibration().to(anchors.device)
+            calibrate_on_references(calibration, scorer, model.model.domain, processor.false_alarm_rate)
+            self._remembered = key, (scorer, calibration)
+        return self._remembered[1]
 
-    def _remember(self, name: str, given: GoodPhotos) -> Scoring:
-        device, processor = self.model.model.anchors.device, self.model.post_processor
-        images = memories.resized_images(self.model, (image_tensor(self._read(path)) for path in given.paths))
-        fit = memories.memory_fit(self.model, self.model.target.anchors_for(name).to(device))
-        scorer = fit.fit(images, memories.text_weight(self.model, len(images)))
-        scorer.likeness = memories.likeness_of(self.model, given.paths, images)
-        calibration = Calibration().to(device)
-        calibrate_on_references(calibration, scorer, self.model.model.domain, processor.false_alarm_rate)
-        return Scoring(scorer, calibration)
-
-    def _remarks(self, name: str, given: GoodPhotos, known: Scoring | None) -> list[str]:
-        lines = [f"Known of the target: {self._knows(name, len(given.paths))}."]
+    def _remarks(self, name: str, given: GoodPhotos, calibration: Calibration | None) -> list[str]:
+        own, count = self.model.scorer, len(given.paths)
+        kept = int(own.state.memory.photos) if isinstance(own, MemoryScorer) else 0
+        known = f"**{count or kept} good {'photo' if (count or kept) == 1 else 'photos'}**"
+        if not count and not kept:
+            known = "**nothing**, not even its name" if name == UNKNOWN_CLASS else "**nothing but its name**"
+        elif kept:
+            known += f", in place of the {kept} kept in the checkpoint" if count else " kept in the checkpoint"
+        lines = [f"Known of the target: {known}."]
         words = unknown_words(name)[:SHOWN_WORDS] if self.model.configuration.backbone == MINI else []
         lines += [f"**The mini backbone does not know** {', '.join(words)}: to it that is any object."] if words else []
         lines += given.remarks
-        if known is not None and not known.calibration.is_set:
+        if calibration is not None and not calibration.is_set:
             lines.append(UNCALIBRATED)
-        elif known is not None and not given.paths and name != self.class_name:
-            lines.append(f"The thresholds are not of {name}: {known.calibration.threshold_basis}.")
+        elif calibration is not None and not given.paths and name != self.class_name:
+            lines.append(f"The thresholds are not of {name}: {calibration.threshold_basis}.")
         return lines
-
-    def _knows(self, name: str, count: int) -> str:
-        own = self.model.scorer
-        kept = int(own.state.memory.photos) if isinstance(own, MemoryScorer) else 0
-        if count:
-            return f"**{_photos(count)}**{f', in place of the {kept} kept in the checkpoint' if kept else ''}"
-        if kept:
-            return f"**{_photos(kept)}** kept in the checkpoint"
-        return "**nothing**, not even its name" if name == UNKNOWN_CLASS else "**nothing but its name**"
 
     def _named(self, class_name: str | None) -> str:
         name = readable_name(class_name) if class_name and class_name.strip() else self.class_name
         if len(name) > MAX_NAME_LENGTH:
             raise ValueError(f"the name of what the photo shows has {len(name)} characters, {MAX_NAME_LENGTH} are the most")
         return name
-
-
-def _photos(count: int) -> str:
-    return f"{count} good {'photo' if count == 1 else 'photos'}"

@@ -9,7 +9,7 @@ from anomalib.data import AnomalibDataModule, AnomalibDataset
 from anomalib_dpclip.auxiliary.dataset import AuxiliaryDataset
 from anomalib_dpclip.auxiliary.leakage import require_disjoint
 from anomalib_dpclip.auxiliary.synthetic import SYNTHETIC, SyntheticAuxiliaryDataset, synthetic_samples
-from anomalib_dpclip.clip.preprocessing import Preprocessing
+from anomalib_dpclip.clip.pretraining import Preprocessing
 from anomalib_dpclip.data.image_checks import require_readable
 from anomalib_dpclip.data.labelled_sets import is_path, prepare_labelled_set, read_labelled_set
 from anomalib_dpclip.data.listing.metadata import few_shot
@@ -64,26 +64,19 @@ class AuxiliarySet:
 
         Returns:
             Columns ``image_path``, ``mask_path`` (``None`` where there is none), ``label_index``, ``class_name`` (readable) and
-            ``data_set``.
-
-        Raises:
-            FileNotFoundError: If a set is not there.
-            ValueError: If anomalous images lack masks, or there is none.
+            ``data_set``. If anomalous images lack masks, or there is none, a ValueError.
         """
         sets = self._sources_and_roots(target)
         if sets[0][0] == SYNTHETIC:
             return synthetic_samples(target, class_name, self.shots, self.seed)
-        frames = [_samples_of(source, root) for source, root in sets]
-        if self.shots is not None:
-            frames = [few_shot(frame, self.shots, self.seed) for frame in frames]
+        frames = []
+        for source, root in sets:
+            frame = _samples_of(source, root)
+            frames.append(frame if self.shots is None else few_shot(frame, self.shots, self.seed))
         samples = pd.concat(frames, ignore_index=True)[["image_path", "mask_path", "label_index", "class_name", "data_set"]]
         samples["class_name"] = list(map(describe, samples.data_set, samples.class_name))
         masks = [str(path) if is_path(path) else None for path in samples.mask_path]
         samples["mask_path"] = pd.Series(masks, dtype=object)
-        self._require_masks(samples)
-        return samples
-
-    def _require_masks(self, samples: pd.DataFrame) -> None:
         anomalous = samples[samples.label_index == 1]
         names = ", ".join(samples.data_set.unique())
         if anomalous.empty:
@@ -96,6 +89,7 @@ class AuxiliarySet:
                 f"--model.auxiliary, or let such images train the classification alone (where some have masks) with "
                 f"--model.training.auxiliary_unmasked true"
             )
+        return samples
 
     def dataset(
         self, target: AnomalibDataModule | None, class_name: str | None, size: tuple[int, int], preprocessing: Preprocessing

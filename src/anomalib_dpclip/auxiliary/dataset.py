@@ -12,7 +12,7 @@ from torchvision.transforms.v2.functional import to_dtype, to_image
 from torchvision.tv_tensors import Image as ImageTensor
 from torchvision.tv_tensors import Mask
 
-from anomalib_dpclip.clip.preprocessing import Preprocessing
+from anomalib_dpclip.clip.pretraining import Preprocessing
 from anomalib_dpclip.data.images import read_image
 from anomalib_dpclip.data.items import NamedImageBatch, NamedImageItem
 from anomalib_dpclip.data.readers import MaskReader, default_num_workers

@@ -7,7 +7,7 @@ from torchvision.tv_tensors import Image as ImageTensor
 from torchvision.tv_tensors import Mask
 
 from anomalib_dpclip.auxiliary.dataset import AuxiliaryDataset
-from anomalib_dpclip.clip.preprocessing import Preprocessing
+from anomalib_dpclip.clip.pretraining import Preprocessing
 from anomalib_dpclip.data.listing.metadata import few_shot
 from anomalib_dpclip.data_sets.class_names import describe
 from anomalib_dpclip.files.seeded import seeded
@@ -24,11 +24,8 @@ def synthetic_samples(
 ) -> pd.DataFrame:
     """The normal training images of a one-class data module that has been set up, as `AuxiliarySet.samples` has them.
 
-    They are none of its test images, and no defect of the target is seen: what is learned is one-class, not zero-shot. What
-    they show is by default said by the data set and its categories.
-
-    Raises:
-        ValueError: If there is no data module, or no normal training image in it.
+    They are none of its test images: what is learned is one-class, not zero-shot. What they show is by default said by the
+    data set and its categories. Without a data module, or a normal training image in it, a ValueError.
     """
     if target is None:
         raise ValueError(f"--model.auxiliary {SYNTHETIC} learns from the target's normal training images: name it with --data")
@@ -63,8 +60,7 @@ class SyntheticAuxiliaryDataset(AuxiliaryDataset):
         with seeded(seed):  # the generator draws one of its constants when it is made
             self.generator = PerlinAnomalyGenerator(probability=DEFECT_SHARE)
 
-    def _labelled(self, image: ImageTensor, mask: Mask, label: int) -> tuple[ImageTensor, Mask, int]:
-        del label
+    def _labelled(self, image: ImageTensor, mask: Mask, _: int) -> tuple[ImageTensor, Mask, int]:
         damaged, defect = self.generator(image)
         # What is blended in may leave the range of images.
         return ImageTensor(damaged.clamp(0, 1)), Mask(defect[0].to(mask.dtype)), int(defect.any())

@@ -1,8 +1,4 @@
-"""Checkpoints that outlive a killed write, and reading that runs no code and notices damage.
-
-Lightning writes to its system's temporary folder and moves the file over the only checkpoint there is. Where that folder
-lies on another disk the move is a copy, and a process killed in it leaves half a checkpoint and no other.
-"""
+"""Checkpoints that outlive a killed write, and reading that runs no code and notices damage."""
 
 import shutil
 from pathlib import Path
@@ -18,14 +14,16 @@ from anomalib_dpclip.files.safe_load import load_plain
 
 
 class AtomicCheckpointIO(AnomalibCheckpointIO):
-    """anomalib's reading and writing of checkpoints; whenever the process dies, a complete one is in its place."""
+    """anomalib's reading and writing of checkpoints; whenever the process dies, a complete one is in its place.
+
+    Lightning writes to the temporary folder. Where that is on another disk, a process killed in the move leaves half a file.
+    """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         """Write a checkpoint, the whole file or none; remote storage is left to Lightning.
 
         Raises:
-            FileExistsError: If a checkpoint would be replaced that a training can go on from, by one that it cannot.
-            OSError: If it cannot be written.
+            OSError: If it cannot be written, or would replace one that a training can go on from by one that it cannot.
         """
         if storage_options is not None or _is_remote(path):
             super().save_checkpoint(checkpoint, path, storage_options)
@@ -42,12 +40,7 @@ class AtomicCheckpointIO(AnomalibCheckpointIO):
                 ) from error
 
     def load_checkpoint(self, path: str | Path, map_location: Any = None, weights_only: bool | None = True) -> dict[str, Any]:
-        """Read plain data and anomalib's own types to the CPU; with ``weights_only=False`` whatever Lightning reads.
-
-        Raises:
-            FileNotFoundError: If there is no such file.
-            ValueError: If it cannot be read; names what is wrong with it.
-        """
+        """Read plain data and anomalib's own types to the CPU, raising as `load_plain`; else whatever Lightning reads."""
         if weights_only is False or _is_remote(path):
             return super().load_checkpoint(path, map_location, weights_only is not False)
         if not Path(path).is_file():

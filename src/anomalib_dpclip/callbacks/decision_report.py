@@ -10,6 +10,7 @@ from anomalib.data import ImageBatch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
 
 from anomalib_dpclip.files.atomic_write import atomic_write
 from anomalib_dpclip.post_processing.post_processor import DPCLIPPostProcessor
@@ -57,9 +58,8 @@ class DecisionReport(Callback):
         """Forget an earlier test."""
         self._decisions = []
 
-    def on_test_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: ImageBatch, *_: Any) -> None:
+    def on_test_batch_end(self, _trainer: Trainer, _module: LightningModule, _outputs: Any, batch: ImageBatch, *_: Any) -> None:
         """Keep a batch's decisions."""
-        del trainer, pl_module, outputs
         self._decisions += decisions_of(batch)
 
     @rank_zero_only
@@ -68,7 +68,8 @@ class DecisionReport(Callback):
         if not self._decisions:
             return
         path = Path(trainer.default_root_dir) / DECISIONS
-        write_decisions(self._decisions, path)
+        with atomic_write(path) as unfinished:
+            pd.DataFrame(self._decisions).to_csv(unfinished, index=False, float_format="%.6f", errors="surrogateescape")
         processor: Any = pl_module.post_processor
         lines = [_thresholds(processor)] if isinstance(processor, DPCLIPPostProcessor) else []
         root = getattr(getattr(trainer, "datamodule", None), "root", None) or "."
@@ -91,11 +92,8 @@ class PredictionReport(Callback):
         self._held, self._count, self._anomalous = [], 0, 0
 
     @rank_zero_only
-    def on_predict_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: ImageBatch, *_: Any
-    ) -> None:
+    def on_predict_batch_end(self, trainer: Trainer, _module: Any, _outputs: Any, batch: ImageBatch, *_: Any) -> None:
         """List the batch before."""
-        del pl_module, outputs
         self._list_held(trainer)
         self._held = decisions_of(batch)
 
@@ -125,15 +123,12 @@ def decisions_of(batch: ImageBatch) -> list[Decision]:
     """What was decided of the images of a batch; nothing where one has no path, score or label."""
     if batch.image_path is None or batch.pred_score is None or batch.pred_label is None:
         return []
-    labels = map(_label, batch.pred_label.flatten().tolist())
-    truths = [""] * len(batch.image_path) if batch.gt_label is None else map(_label, batch.gt_label.flatten().tolist())
-    return list(map(Decision, batch.image_path, batch.pred_score.flatten().tolist(), labels, truths))
 
+    def words(labels: Tensor) -> list[str]:
+        return ["anomalous" if each else "normal" for each in labels.flatten().tolist()]
 
-def write_decisions(decisions: Sequence[Decision], path: Path) -> None:
-    """Write decisions to a CSV file, the whole file or none."""
-    with atomic_write(path) as unfinished:
-        pd.DataFrame(decisions).to_csv(unfinished, index=False, float_format="%.6f", errors="surrogateescape")
+    truths = [""] * len(batch.image_path) if batch.gt_label is None else words(batch.gt_label)
+    return list(map(Decision, batch.image_path, batch.pred_score.flatten().tolist(), words(batch.pred_label), truths))
 
 
 def mistakes(decisions: Sequence[Decision], root: Path | str = ".") -> list[str]:
@@ -173,7 +168,3 @@ def _named(heading: str, decisions: Sequence[Decision], root: Path | str) -> lis
 def _thresholds(post_processor: DPCLIPPostProcessor) -> str:
     image, pixel, *_ = post_processor.calibration.thresholds
     return f"Thresholds: image score {image:.4f}, map {pixel:.4f} (raw; both are 0.5 after normalisation)."
-
-
-def _label(value: bool | int) -> str:
-    return "anomalous" if value else "normal"

@@ -15,6 +15,5 @@ def default_callbacks(trainer: Trainer | None) -> list[Callback]:
     if trainer is not None:
         prepare_folder(trainer)
         write_checkpoints_whole(trainer.strategy)
-    watching: list[type[Callback]] = [ChooseThreads, ExpectedTime, RequireFiniteLoss, DecisionReport, PredictionReport]
-    # The last one raises where another one is told of an error.
-    return [each() for each in (*watching, ResultsFolder, Resuming, MissingTarget)]
+    watching: list[Callback] = [ChooseThreads(), ExpectedTime(), RequireFiniteLoss(), DecisionReport(), PredictionReport()]
+    return [*watching, ResultsFolder(), Resuming(), MissingTarget()]  # the last one raises where others are told of an error

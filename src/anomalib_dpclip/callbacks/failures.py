@@ -12,12 +12,9 @@ from torch import Tensor
 
 
 class RequireFiniteLoss(Callback):
-    """Stops a training at a loss that is not finite, and names its images, before a checkpoint is written.
+    """Ends a training in a FloatingPointError at a loss that is not finite, before a checkpoint is written.
 
     On an accelerator losses are looked at every `log_every_n_steps` only: reading a value makes the CPU wait.
-
-    Raises:
-        FloatingPointError: From its hooks.
     """
 
     def __init__(self) -> None:
@@ -49,13 +46,8 @@ class RequireFiniteLoss(Callback):
 class MissingTarget(Callback):
     """Turns the bare network error of a data module's download into one that names the data and the remedy."""
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Say what could not be downloaded; the model's own downloads end in errors of their own.
-
-        Raises:
-            FileNotFoundError: In place of the network error.
-        """
-        del pl_module
+    def on_exception(self, trainer: Trainer, _: LightningModule, exception: BaseException) -> None:
+        """A FileNotFoundError in place of the network error; the model's own downloads end in errors of their own."""
         datamodule = getattr(trainer, "datamodule", None)
         if isinstance(exception, URLError) and datamodule is not None:
             name, root = type(datamodule).__name__, Path(getattr(datamodule, "root", ".")).resolve()

@@ -1,7 +1,6 @@
 """The folder of a run's results: what a training has made stays, and ``latest`` is the last run that has finished.
 
-anomalib gives every training a numbered folder, makes ``latest`` a link to it as soon as it starts, and lets tests and
-predictions write wherever ``latest`` leads.
+anomalib links ``latest`` to a training's numbered folder as it starts, and lets tests and predictions write where that leads.
 """
 
 import os
@@ -57,7 +56,13 @@ def prepare_folder(trainer: Trainer) -> None:
         if not trainer.global_step and any(map(holds_training_state, (folder / "weights" / "lightning").glob("*.ckpt"))):
             _move(trainer, folder, folder / EVALUATION)
         elif makes_links and folder.name == LATEST and not folder.is_symlink():
-            _make_link(folder)
+            # anomalib would make it a folder, which it cannot replace by the first training's link: `IsADirectoryError`.
+            numbered = folder.with_name(f"v{max(_numbered(folder.parent), default=-1) + 1}")
+            if folder.exists():
+                folder.rename(numbered)
+            else:
+                numbered.mkdir(parents=True)
+            _link(folder, numbered)
     elif makes_links and is_latest:
         (folder / UNFINISHED).touch()  # until it has finished, ``latest`` stays with the last run that has
         _link_finished(latest)
@@ -84,20 +89,6 @@ def _move(trainer: Trainer, folder: Path, to: Path) -> None:
         dirpath = getattr(callback, "dirpath", None)
         if dirpath and Path(dirpath).is_relative_to(folder.resolve()):
             callback.dirpath = os.fspath(to.resolve() / Path(dirpath).relative_to(folder.resolve()))
-
-
-def _make_link(latest: Path) -> None:
-    """Make ``latest`` a link to a numbered folder, where anomalib would make it a folder.
-
-    anomalib puts the results of a test without an earlier training into a real folder of that name, and then cannot replace it
-    by the link that the first training makes: `IsADirectoryError`.
-    """
-    numbered = latest.with_name(f"v{max(_numbered(latest.parent), default=-1) + 1}")
-    if latest.exists():
-        latest.rename(numbered)
-    else:
-        numbered.mkdir(parents=True)
-    _link(latest, numbered)
 
 
 def _link_finished(latest: Path) -> None:

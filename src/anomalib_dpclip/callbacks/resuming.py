@@ -19,29 +19,24 @@ class Resuming(Callback):
     """Says how an interrupted training goes on, and what checkpoints do not hold: the end of a training, or its state."""
 
     @rank_zero_only
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+    def on_exception(self, trainer: Trainer, _: LightningModule, exception: BaseException) -> None:
         """Say, last of all, what goes on from the last checkpoint of an interrupted training."""
-        del pl_module
         if not isinstance(exception, KeyboardInterrupt) or trainer.state.fn != TrainerFn.FITTING:
             return
         checkpoint = getattr(trainer.checkpoint_callback, "best_model_path", "")
-        how = (
-            f". It goes on with\n{resuming_command(sys.argv, checkpoint)}" if checkpoint else ", before there was a checkpoint."
-        )
+        command = f". It goes on with\n{resuming_command(sys.argv, checkpoint)}" if checkpoint else ""
+        how = command or ", before there was a checkpoint."
         print(f"Interrupted in epoch {trainer.current_epoch + 1} of {trainer.max_epochs}{how}")  # noqa: T201
 
-    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_load_checkpoint(self, trainer: Trainer, _: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Say that a training starts anew from a checkpoint that no training has made."""
-        del pl_module
         if trainer.state.fn == TrainerFn.FITTING and not checkpoint.get("optimizer_states"):
-            logger.warning(
-                "%s holds no state of a training: a new one starts from its adapters, at the first epoch", trainer.ckpt_path
-            )
+            message = "%s holds no state of a training: a new one starts from its adapters, at the first epoch"
+            logger.warning(message, trainer.ckpt_path)
 
     @rank_zero_only
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Say that the adapters are of an unfinished training."""
-        del trainer
         known: Any = pl_module.provenance
         if known.epochs < known.max_epochs:
             print(f"These adapters are of an unfinished training: {known.epochs} of {known.max_epochs} epochs.")  # noqa: T201

@@ -47,8 +47,7 @@ _REASON = re.compile(r"^  - (?!Expected a )(.*?)(?=^  - |\Z)", re.MULTILINE | re
 def say_last(module: ModuleType) -> None:
     """Show errors as sentences if this process is anomalib's command line; never raises.
 
-    Args:
-        module: Module whose import has just ended: one that anomalib imports after it has arranged for its own tracebacks.
+    To be called as a module has been imported that anomalib imports after it has arranged for its own tracebacks.
     """
     del module
     if Path(sys.argv[0]).stem != "anomalib" or os.environ.get(DEBUG):
@@ -135,22 +134,16 @@ def renamed(arguments: Sequence[str]) -> list[str]:
         >>> renamed(["anomalib", "train", "--model", "DPCLIP", "--model.learning_rate=0.1"])
         ['--model.learning_rate is called --model.training.learning_rate now']
     """
-    names = [word.removeprefix("--model.") for word in _words(arguments) if word.startswith("--model.")]
-    for config in map(Path, [*_values_of("--config", arguments), *_values_of("-c", arguments)]):
-        names += _configured(config) if config.is_file() else []
-    return [f"--model.{name} is called --model.{MOVED[name]} now" for name in dict.fromkeys(names) if name in MOVED]
-
-
-def _configured(config: Path) -> list[str]:
-    """Names of the model's arguments in a config; none of one that is not ours, or cannot be read: anomalib says why."""
     import yaml
 
-    try:
-        model = yaml.safe_load(config.read_text(encoding="utf-8")).get("model")
-        is_ours = str(model["class_path"]).rpartition(".")[2] == MODEL
-        return list(model.get("init_args") or {}) if is_ours else []
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError, KeyError, TypeError):
-        return []
+    names = [word.removeprefix("--model.") for word in _words(arguments) if word.startswith("--model.")]
+    for config in [*_values_of("--config", arguments), *_values_of("-c", arguments)]:
+        try:
+            model = yaml.safe_load(Path(config).read_text(encoding="utf-8")).get("model")
+            names += (model.get("init_args") or {}) if str(model["class_path"]).rpartition(".")[2] == MODEL else ()
+        except (OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError, KeyError, TypeError):
+            continue  # it is not ours, or cannot be read: anomalib says why
+    return [f"--model.{name} is called --model.{MOVED[name]} now" for name in dict.fromkeys(names) if name in MOVED]
 
 
 def _words(arguments: Sequence[str]) -> list[str]:

@@ -36,10 +36,7 @@ DEPTHS = (0.5, 2 / 3, 5 / 6, 1.0)
 
 
 class FeatureTower(nn.Module):
-    """A frozen network that gives feature maps of images in [0, 1].
-
-    `mean` and `std` are of the image channels that it was trained with. One whose maps shrink with depth, a pyramid, takes
-    images of any size.
+    """A frozen network that gives feature maps of images in [0, 1]. A pyramid, whose maps shrink with depth, takes any size.
 
     Attributes:
         image_size: Height and width of the images that it is given.
@@ -85,8 +82,7 @@ def load_feature_tower(
         layers: Depths of the feature maps, as shares of its stages or blocks in (0, 1]. Default: `STRIDES` or `DEPTHS`.
 
     Raises:
-        ModuleNotFoundError: If the weights of `EMBEDDED` are not installed.
-        FileNotFoundError: If weights are not here and cannot be downloaded.
+        ModuleNotFoundError: If the weights of `EMBEDDED` are not installed; FileNotFoundError: of others, if not to be had.
         ValueError: If there is no such model, it gives no feature maps, or an option does not fit it.
     """
     import timm

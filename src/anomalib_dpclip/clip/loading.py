@@ -1,8 +1,7 @@
 """Building a CLIP by name, with its weights and fitted to the image size.
 
-open_clip is imported inside functions: it takes seconds, and whoever only lists anomalib's models need not wait for it. Its
-own `create_model` is not used: it does not read TorchScript archives, nor in 2.24 safetensors; in 2.x it ignores the image size
-of ``openai``, and in 3.x it calls a model random whose weights are loaded afterwards.
+open_clip is imported inside functions, for it takes seconds. Its own `create_model` does not read TorchScript archives, nor in
+2.24 safetensors; in 2.x it ignores the image size of ``openai``, and in 3.x calls a model random that is loaded afterwards.
 """
 
 import logging
@@ -47,8 +46,7 @@ def load_clip(
         The open_clip model, frozen, and its text tower. Both share their modules; drop the CLIP's text side before training.
 
     Raises:
-        ValueError: For an unknown or refused backbone, an unknown tag, an image size that is not a multiple of the patch, or
-            a file that is no CLIP of this architecture.
+        ValueError: If a part of this does not exist, or does not fit another.
         FileNotFoundError: If weights or tokenizer are neither on disk nor to be had from the network.
     """
     activation = pretraining_of(backbone, pretrained, pretrained_tag).quick_gelu if quick_gelu is None else quick_gelu

@@ -1,7 +1,4 @@
-"""The mini backbone: a small real CLIP that comes with the package, to run, test and demonstrate with.
-
-It knows procedural surfaces and nothing else (see ``mini/README.md``). `scripts/pretrain_mini.py` makes its weights.
-"""
+"""The mini backbone: a small real CLIP that comes with the package and knows procedural surfaces (see ``mini/README.md``)."""
 
 import re
 import reprlib
@@ -76,10 +73,7 @@ class MiniTokenizer:
 
 
 def build_mini_clip(image_size: int = MINI_IMAGE_SIZE) -> "CLIP":
-    """Build the architecture, randomly initialised: 6 layers of width 128, patch 14 on 140 x 140, joint space 64.
-
-    `image_size` is the side of the images in pixels, a multiple of the patch size.
-    """
+    """Build the architecture, randomly initialised, for images of a side in pixels that is a multiple of the patch size."""
     from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 
     return CLIP(
@@ -90,11 +84,7 @@ def build_mini_clip(image_size: int = MINI_IMAGE_SIZE) -> "CLIP":
 
 
 def load_mini_clip(path: Path | None = None, image_size: int = MINI_IMAGE_SIZE) -> "CLIP":
-    """Build the mini CLIP with the weights of a file, by default the package's, in half precision, in fp32 and evaluation mode.
-
-    Raises:
-        ValueError: If the file cannot be read, or holds other weights.
-    """
+    """The mini CLIP with the weights of a file, by default the package's, in evaluation mode; raises as `read_file`."""
     if path is None:
         with as_file(files("anomalib_dpclip.clip") / "mini" / "mini_clip.safetensors") as packaged:
             return load_mini_clip(packaged, image_size)

@@ -1,11 +1,10 @@
-"""How weights were trained, as open_clip's table of pretrained tags says: image statistics and activation."""
+"""How weights were trained, as open_clip's table of pretrained tags says: how images were prepared, and the activation."""
 
 import logging
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
-
-from anomalib_dpclip.clip.preprocessing import OPENAI, Preprocessing
+from typing import Any, Literal, NamedTuple, get_args
 
 logger = logging.getLogger(__name__)
 
@@ -19,6 +18,57 @@ _OPENAI_S = (
     "OpenAI's weights run with GELU here, as in the published results; they were trained with QuickGELU: "
     "--model.clip.quick_gelu true"
 )
+
+
+Interpolation = Literal["bicubic", "bilinear"]
+
+
+class Preprocessing(NamedTuple):
+    """How images were prepared when a backbone was trained. The method always resizes without a crop, which would hide defects.
+
+    Attributes:
+        mean: Of the three channels, subtracted from values in [0, 1].
+        std: Standard deviations, divided by.
+        interpolation: Of the resize.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    interpolation: Interpolation = "bicubic"
+
+    def as_dict(self) -> dict[str, Any]:
+        """As plain data, for files."""
+        return {"mean": list(self.mean), "std": list(self.std), "interpolation": self.interpolation}
+
+    def replaced(self, mean: Sequence[float] | None, std: Sequence[float] | None) -> "Preprocessing":
+        """With other statistics, where any are given. Raises as `from_dict`."""
+        given = {name: list(values) for name, values in (("mean", mean), ("std", std)) if values is not None}
+        return Preprocessing.from_dict(self.as_dict() | given, " and ".join(f"image_{name}" for name in given))
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], source: str) -> "Preprocessing":
+        """From plain data as of `as_dict`; what is missing is OpenAI's, as in files from before this was kept.
+
+        Raises:
+            ValueError: If they are no statistics of three channels, or the interpolation is unknown; names the source.
+        """
+        known = OPENAI.as_dict() | dict(values)
+        for name in ("mean", "std"):
+            channels = known[name]
+            numbers = isinstance(channels, (list, tuple)) and all(isinstance(value, (int, float)) for value in channels)
+            if not numbers or len(channels) != 3 or not all(-1e3 < value < 1e3 for value in channels):
+                raise ValueError(f"{source}: {name} must be three numbers, one a channel, not {channels!r}")
+        if min(known["std"]) <= 0:
+            raise ValueError(f"{source}: std must be positive, not {list(known['std'])}")
+        if known["interpolation"] not in get_args(Interpolation):
+            names = ", ".join(get_args(Interpolation))
+            raise ValueError(f"{source}: interpolation must be one of {names}, not {known['interpolation']!r}")
+        return cls(tuple(map(float, known["mean"])), tuple(map(float, known["std"])), known["interpolation"])
+
+
+# As open_clip.constants has them; importing open_clip for six numbers would cost a second.
+OPENAI = Preprocessing((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+"""Of OpenAI's CLIP, and of most that followed it."""
 
 
 class Pretraining(NamedTuple):
@@ -85,18 +135,14 @@ def _entries(backbone: str, pretrained: str, tag: str | None) -> set[Pretraining
     chosen = tag if _is_file(pretrained) else pretrained
     if chosen is not None and get_pretrained_cfg(backbone, chosen):
         tags = [chosen]
-    return {_of_tag(backbone, name) for name in tags}
-
-
-def _of_tag(backbone: str, tag: str) -> Pretraining:
-    from open_clip.pretrained import get_pretrained_cfg
-
-    entry = get_pretrained_cfg(backbone, tag)
-    quick_gelu = _asks_for_quick_gelu(backbone)
-    if tag.lower() != "openai":
-        # Older versions of open_clip have no such entry: there the model's name, or the file's, says so.
-        quick_gelu = bool(entry.get("quick_gelu", quick_gelu or "quickgelu" in entry.get("url", "")))
-    return Pretraining(Preprocessing.from_dict(entry, f"open_clip's entry for {backbone}, {tag}"), quick_gelu)
+    found = set()
+    for name in tags:
+        entry, quick_gelu = get_pretrained_cfg(backbone, name), _asks_for_quick_gelu(backbone)
+        if name.lower() != "openai":
+            # Older versions of open_clip have no such entry: there the model's name, or the file's, says so.
+            quick_gelu = bool(entry.get("quick_gelu", quick_gelu or "quickgelu" in entry.get("url", "")))
+        found.add(Pretraining(Preprocessing.from_dict(entry, f"open_clip's entry for {backbone}, {name}"), quick_gelu))
+    return found
 
 
 def _asks_for_quick_gelu(backbone: str) -> bool:
@@ -112,5 +158,4 @@ def _is_file(pretrained: str) -> bool:
 def _tags(backbone: str) -> list[str]:
     from open_clip.pretrained import list_pretrained_tags_by_model
 
-    tags: list[str] = list_pretrained_tags_by_model(backbone)
-    return tags
+    return list(list_pretrained_tags_by_model(backbone))

@@ -29,12 +29,8 @@ class TextTower:
 def load_tokenizer(backbone: str, config: dict[str, Any], folder: str | None = None) -> Tokenizer:
     """The tokenizer that open_clip uses for a backbone, from its package, or from Hugging Face: on disk or downloaded.
 
-    `folder` has the tokenizer's files (``tokenizer.json``, ``tokenizer_config.json``), else they are the hub's.
-
-    Raises:
-        ModuleNotFoundError: If the tokenizer needs transformers, which is not installed.
-        FileNotFoundError: If its files are neither on disk nor to be had from the network; says which.
-        ValueError: If a folder is given for a backbone whose tokenizer is part of open_clip.
+    `folder` has the tokenizer's files (``tokenizer.json``, ``tokenizer_config.json``), else they are the hub's. What is missing
+    (transformers, or the files) is a ModuleNotFoundError or FileNotFoundError, a folder that is not asked for a ValueError.
     """
     import open_clip
     from open_clip.tokenizer import DEFAULT_CONTEXT_LENGTH, HFTokenizer

@@ -137,7 +137,10 @@ class _TimmTower(VisionTower):
         if reason := _what_does_not_fit(trunk):
             raise ValueError(f"backbone must have a vision transformer (such as ViT-L-14-336), not a {reason}")
         depth, patch = len(trunk.blocks), trunk.patch_embed
-        sizes = (trunk.embed_dim, _joint_size(visual), patch.feat_ratio(), patch.img_size)
+        # The size of the joint space is that of the last projection, wherever it is.
+        projected = [layer.out_features for layer in visual.head.modules() if hasattr(layer, "out_features")]
+        joint_size = projected[-1] if projected else getattr(trunk.head, "out_features", trunk.num_features)
+        sizes = (trunk.embed_dim, joint_size, patch.feat_ratio(), patch.img_size)
         super().__init__(visual, depth, *sizes, prefix_tokens=trunk.num_prefix_tokens)
         # What attention pools is no patch's. Older versions of Eva have no such attribute.
         self.places_patches = getattr(trunk, "attn_pool", None) is None
@@ -193,10 +196,3 @@ def _what_does_not_fit(trunk: Any) -> str | None:
     if trunk.global_pool not in {"token", "avg", "map"}:
         return f"{name} that pools by {trunk.global_pool!r}"
     return None
-
-
-def _joint_size(visual: Any) -> int:
-    """Size of the joint space: of the last projection, wherever it is."""
-    sizes = [layer.out_features for layer in visual.head.modules() if hasattr(layer, "out_features")]
-    trunk = visual.trunk
-    return int(sizes[-1] if sizes else getattr(trunk.head, "out_features", trunk.num_features))

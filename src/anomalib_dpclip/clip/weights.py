@@ -2,7 +2,6 @@
 
 import hashlib
 import zipfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +34,10 @@ def read_weights(backbone: str, pretrained: str) -> dict[str, Tensor]:
         with network_timeout():
             return read_file(Path(download_pretrained(tag)))
     except (OSError, RuntimeError) as error:
-        origin, name = _origin(tag)
+        origin = tag.get("url")
+        repository, _, name = (origin or tag["hf_hub"]).rpartition("/")
+        name = name or "open_clip_model.safetensors"
+        origin = origin or f"{name} of {repository} from Hugging Face"
         raise FileNotFoundError(
             f"the weights {pretrained!r} of {backbone} are not on this machine and could not be downloaded "
             f"({str(error).partition(chr(10))[0]}). Fetch {origin} elsewhere and pass the file: --model.pretrained "
@@ -43,21 +45,8 @@ def read_weights(backbone: str, pretrained: str) -> dict[str, Tensor]:
         ) from error
 
 
-def _origin(tag: Mapping[str, str]) -> tuple[str, str]:
-    """Where open_clip's entry for a tag says that its weights are, in words, and how the file is called there."""
-    if tag.get("url"):
-        return tag["url"], tag["url"].rpartition("/")[2]
-    repository, _, name = tag["hf_hub"].rpartition("/")
-    name = name or "open_clip_model.safetensors"
-    return f"{name} of {repository} from Hugging Face", name
-
-
 def read_file(path: Path) -> dict[str, Tensor]:
-    """State dict of a safetensors file, a TorchScript archive or a plain (or training) checkpoint, never unpickling code.
-
-    Raises:
-        ValueError: If it is none, or damaged.
-    """
+    """State dict of a safetensors file, a TorchScript archive or a checkpoint; a ValueError if it is none, or damaged."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -65,8 +54,8 @@ def read_file(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             state = load_file(path)
-        elif _is_torchscript(path):
-            state = torch.jit.load(path, map_location="cpu").state_dict()
+        elif zipfile.is_zipfile(path) and any(name.endswith("/constants.pkl") for name in zipfile.ZipFile(path).namelist()):
+            state = torch.jit.load(path, map_location="cpu").state_dict()  # OpenAI's, which `torch.load` refuses
         else:
             state = load_plain(path)
     except (zipfile.BadZipFile, OSError, RuntimeError, ValueError, SafetensorError) as error:
@@ -75,14 +64,6 @@ def read_file(path: Path) -> dict[str, Tensor]:
     if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"{path} holds no state dict of CLIP weights")
     return {str(name).removeprefix("module."): value for name, value in state.items()}
-
-
-def _is_torchscript(path: Path) -> bool:
-    """Whether a file is a TorchScript archive, as OpenAI's are, which `torch.load` refuses."""
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
 def load_weights(clip: Any, state: dict[str, Tensor], backbone: str, source: str) -> None:
@@ -127,18 +108,15 @@ def fingerprint(clip: Any) -> str:
 
     The positional embedding of the vision tower is left out, since it is interpolated to the image size.
     """
-    digest = hashlib.sha256(_activation(clip).encode())
+    trunk = getattr(clip.visual, "trunk", None)
+    if trunk is None:
+        activation = type(clip.visual.transformer.resblocks[0].mlp.gelu).__name__
+    else:
+        activation = f"{trunk.blocks[0].mlp.act} {getattr(clip, 'text', clip).transformer.resblocks[0].mlp.gelu}"
+    digest = hashlib.sha256(activation.encode())
     for name, tensor in sorted(clip.state_dict().items()):
         if name not in {"visual.positional_embedding", "visual.trunk.pos_embed"}:
             flat = tensor.detach().float().flatten().cpu()
             digest.update(name.encode())
             digest.update(flat[:: max(1, flat.numel() // 256)].contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
-
-
-def _activation(clip: Any) -> str:
-    trunk = getattr(clip.visual, "trunk", None)
-    if trunk is None:
-        return type(clip.visual.transformer.resblocks[0].mlp.gelu).__name__
-    text = getattr(clip, "text", clip)
-    return f"{trunk.blocks[0].mlp.act} {text.transformer.resblocks[0].mlp.gelu}"

@@ -1,7 +1,7 @@
 """Images of a data set, looked at before a run: that all can be read, and would be read here as everywhere.
 
-anomalib's own data sets read with another reader: it clips 16-bit values at 255, drops transparency and ignores the camera's
-orientation. A model that is calibrated through one and predicts through the other would cut at a threshold of other pictures.
+anomalib's own reader clips 16-bit values at 255, drops transparency and ignores the camera's orientation: a model that is
+calibrated through one reader and predicts through the other would cut at a threshold of other pictures.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -32,7 +32,7 @@ SHOWN = 10
 def image_paths(dataset: Any) -> list[str]:
     """Images of a data set: of photos all, also those that have results already; none of what has no files."""
     if isinstance(dataset, PhotosDataset):
-        return dataset.whole.paths
+        return dataset.all_paths
     if isinstance(dataset, PredictDataset):
         return [str(path) for path in dataset.image_filenames]
     return list(dataset.samples.image_path) if isinstance(dataset, AnomalibDataset) else []
@@ -50,13 +50,10 @@ def masked_images(dataset: Any) -> list[tuple[str, str]]:
 def require_sound_images(dataset: Any) -> None:
     """Make sure that a run will not end at an image or a mask of its data set, and sees them as all others do.
 
-    Only the beginnings of the files are read, unless they say that the two readers differ. `Photos` are not looked at: an
-    unreadable one is named in their results, and the others are predicted.
-
-    Raises:
-        ImageReadError: As `require_readable`, or names the first file that anomalib would read otherwise.
+    Only the beginnings of the files are read, unless they say that the two readers differ. Raises as `require_readable`, or
+    names the first file that anomalib would read otherwise.
     """
-    if isinstance(dataset, PhotosDataset):
+    if isinstance(dataset, PhotosDataset):  # whose results name what could not be read, and the others are predicted
         return
     images, masked = image_paths(dataset), masked_images(dataset)
     require_readable(images, masked)
@@ -74,9 +71,16 @@ def require_sound_images(dataset: Any) -> None:
 
 def require_readable(images: Iterable[str], masked: Iterable[tuple[str, str]] = ()) -> None:
     """An ImageReadError of all images and masks that are missing or no images, and of masks of another size than theirs."""
+
+    def size_or_fault(path: str) -> tuple[int, int] | str:
+        try:
+            return photo_size(path)
+        except ImageReadError as error:
+            return str(error)
+
     pairs = list(masked)
     paths = list(dict.fromkeys([*images, *(mask for _, mask in pairs)]))
-    sizes = dict(zip(paths, _each(_size_or_fault, paths), strict=True))
+    sizes = dict(zip(paths, _each(size_or_fault, paths), strict=True))
     faults = [size for size in sizes.values() if isinstance(size, str)]
     for image, mask in pairs:
         of_image, of_mask = sizes[image], sizes[mask]
@@ -89,11 +93,7 @@ def require_readable(images: Iterable[str], masked: Iterable[tuple[str, str]] = 
 
 
 def require_evaluation_images(target: AnomalibDataModule | None) -> None:
-    """Before anomalib's `Folder` is set up: make sure that it can be, and brings something to validate and test on.
-
-    Raises:
-        ValueError: For good photos alone, of which none is to be tested, and where some anomalous images have no mask.
-    """
+    """Before anomalib's `Folder` is set up: a ValueError for good photos alone, and where some anomalous images lack masks."""
     if not isinstance(target, Folder):
         return
     if target.test_split_mode == TestSplitMode.NONE and target.abnormal_dir is None and target.normal_test_dir is None:
@@ -135,13 +135,6 @@ def _difference(path: str, is_mask: bool) -> str | None:
             return None
     ours, theirs = (read_mask(path), host_mask(path) > 0) if is_mask else (np.asarray(read_image(path)) / 255, host_image(path))
     return None if np.array_equal(ours, theirs) else found
-
-
-def _size_or_fault(path: str) -> tuple[int, int] | str:
-    try:
-        return photo_size(path)
-    except ImageReadError as error:
-        return str(error)
 
 
 def _each(function: Callable[[str], Found], paths: Sequence[str]) -> Iterator[Found]:

@@ -92,7 +92,7 @@ def load_image(path: str | Path, max_pixels: int = MAX_PIXELS, side: int | None 
         if side is not None:
             image.draft(None, (side, side))  # does nothing but for JPEG
         image.load()
-        depth = _stated_depth(image, path)
+        depth = _stated_depth(image, path) if image.mode in SIXTEEN_BIT_MODES else None
         upright = ImageOps.exif_transpose(image)
     if upright.mode not in _MODES:
         raise ImageReadError(f"cannot read image {path}: colour mode {upright.mode}; save it as RGB or grey")
@@ -149,8 +149,6 @@ def to_rgb(image: Image.Image, path: str | Path, bit_depth: int | None = None) -
 
 def _stated_depth(image: Image.Image, path: str | Path) -> int | None:
     """Bits that a 16-bit image uses, where its file says that they are fewer than 16."""
-    if image.mode not in SIXTEEN_BIT_MODES:
-        return None
     stated = 16
     if image.format == "TIFF":
         tags = getattr(image, "tag_v2", {})

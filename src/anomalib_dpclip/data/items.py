@@ -1,8 +1,4 @@
-"""Image items and batches that also carry the class that each image shows, and whether its mask is known.
-
-anomalib's items know no category, but one DP-CLIP batch mixes classes and each image is compared with the text anchors of
-its own.
-"""
+"""Items and batches that also carry the class that each image shows, for a batch may mix them, and if its mask is known."""
 
 from dataclasses import dataclass
 from typing import ClassVar

@@ -23,11 +23,13 @@ _HOST_IMAGE_MODULES = "anomalib.data.datamodules.image."
 
 def data_module_class(name: str) -> Any:
     """Data module class of a name such as ``"VisA"``, whatever its case; a ValueError if there is none of images."""
-    known = {
-        key.lower(): value
-        for key, value in vars(anomalib.data).items()
-        if inspect.isclass(value) and issubclass(value, AnomalibDataModule) and _is_of_image_categories(value)
-    }
+    known: dict[str, Any] = {}
+    for key, value in vars(anomalib.data).items():
+        if inspect.isclass(value) and issubclass(value, AnomalibDataModule):
+            # Images, neither videos nor point clouds, of known categories.
+            is_image = any(base.__module__.startswith(_HOST_IMAGE_MODULES) for base in value.__mro__)
+            if "category" in inspect.signature(value).parameters and (is_image or hasattr(value, "categories")):
+                known[key.lower()] = value
     if name.lower() not in known:
         names = ", ".join(sorted(value.__name__ for value in known.values()))
         raise ValueError(
@@ -81,10 +83,6 @@ def read_labelled_set(name: str, root: str | Path | None = None) -> pd.DataFrame
     Returns:
         One row an image: ``image_path``, ``mask_path`` (``None`` where there is none), ``label_index``, ``class_name`` (as the
         set spells it), ``data_set``.
-
-    Raises:
-        FileNotFoundError: If the set is not there.
-        ValueError: For an unknown name or category, images and masks that don't match, or a bad line of a file.
     """
     if _is_metadata(name):
         path = Path(name)
@@ -108,11 +106,7 @@ def read_labelled_set(name: str, root: str | Path | None = None) -> pd.DataFrame
 def datamodule_samples(name: str, root: Path, seed: int = 0) -> pd.DataFrame:
     """List the training and test images of an anomalib data set, as `to_frame` does: of all of its categories that are on disk.
 
-    The folder must be as anomalib expects it; VisA is brought into that layout.
-
-    Raises:
-        FileNotFoundError: If none of the categories is there.
-        ValueError: If there is no such data module, its images and masks don't match, or it has several masks an image.
+    The folder must be as anomalib expects it, else a FileNotFoundError or ValueError; VisA is brought into that layout.
     """
     cls = data_module_class(name)
     categories = categories_of(cls)
@@ -136,10 +130,7 @@ def datamodule_samples(name: str, root: Path, seed: int = 0) -> pd.DataFrame:
 
 @contextmanager
 def matching_masks(what: str, advice: str = "") -> Iterator[None]:
-    """A ValueError that names the data set, and what else can be done, where anomalib finds that images and masks don't match.
-
-    pandas' own knows of lengths alone.
-    """
+    """A ValueError that names the data set, and what else can be done, where anomalib finds masks that don't match."""
     try:
         yield
     except (ValueError, MisMatchError) as error:
@@ -185,12 +176,6 @@ def _has_files(folder: Path) -> bool:
 
 def _is_metadata(name: str) -> bool:
     return name.endswith((".jsonl", ".json")) or Path(name).is_file()
-
-
-def _is_of_image_categories(cls: type[AnomalibDataModule]) -> bool:
-    """Whether a data module has images, neither videos nor point clouds, of known categories."""
-    is_image = any(base.__module__.startswith(_HOST_IMAGE_MODULES) for base in cls.__mro__)
-    return "category" in inspect.signature(cls).parameters and (is_image or hasattr(cls, "categories"))
 
 
 def _root_of(module: AnomalibDataModule) -> Path:

@@ -19,14 +19,10 @@ UNSUPPORTED = {".heic", ".heif", ".avif", ".dng", ".cr2", ".cr3", ".nef", ".arw"
 
 
 def photo_files(root: Path, outputs: Path | None = None) -> Iterator[str]:
-    """Paths of the photos below a folder, in no order. A link to a photo is one, under its own name.
+    """Paths of the photos below a folder, in no order; one file is taken whatever it is. A link to a photo is one of its own.
 
-    Args:
-        root: The folder, or one file, which is taken whatever it is.
-        outputs: Folder that the run writes to, of which nothing is taken unless it is the root itself.
-
-    Raises:
-        OSError: If there is no such folder, or one in it may not be read.
+    Nothing is taken of the folder that the run writes its `outputs` to, unless it is the root itself. An OSError if there is
+    no such folder, or one in it may not be read.
     """
     if root.is_file():
         yield str(root)
@@ -42,20 +38,19 @@ def photo_files(root: Path, outputs: Path | None = None) -> Iterator[str]:
             left_out.append(path)
     if left_out:
         kinds = ", ".join(sorted({path.suffix.lower() for path in left_out}))
-        logger.warning(
-            "%d photos left out, such as %s: %s cannot be read, save them as JPEG", len(left_out), left_out[0], kinds
-        )
+        message = "%d photos left out, such as %s: %s cannot be read, save them as JPEG"
+        logger.warning(message, len(left_out), left_out[0], kinds)
 
 
 def _visible_files(root: Path, outputs: Path | None) -> Iterator[Path]:
     """Files below a folder but for masks, what is hidden, and what a run has written."""
+
+    def fail(error: OSError) -> NoReturn:
+        raise error
+
     hidden = None if outputs is None else outputs.resolve()
-    for folder, subfolders, files in os.walk(root, onerror=_raise):
+    for folder, subfolders, files in os.walk(root, onerror=fail):
         written = {PICTURES, CONTACT_SHEET} if CONTACT_SHEET in files or holds_results(Path(folder)) else set()
         visible = [name for name in subfolders if not name.startswith(".") and name.lower() not in MASK_FOLDERS]
         subfolders[:] = [name for name in visible if name not in written and Path(folder, name) != hidden]
         yield from (Path(folder, name) for name in files if name not in written and not name.startswith("."))
-
-
-def _raise(error: OSError) -> NoReturn:
-    raise error

@@ -31,16 +31,19 @@ _REDUCED = 2
 class PhotosDataset(Dataset[NamedImageItem | None]):
     """Images of files, brought to one size, with what each shows, or ``None`` to leave it to the model.
 
-    Attributes:
-        whole: All that these are a part of: the photos that have results already, too.
+    `all_paths` are these, and those of the photos that have results already.
     """
 
     def __init__(
-        self, paths: list[str], class_names: list[str] | None = None, resize: Any = None, read_image: ImageReader | None = None
+        self,
+        paths: list[str],
+        class_names: list[str] | None = None,
+        resize: Any = None,
+        read_image: ImageReader | None = None,
+        all_paths: list[str] | None = None,
     ) -> None:
         self.paths, self.class_names, self.resize = paths, class_names, resize
-        self.read_image = read_image or ImageReader()
-        self.whole = self
+        self.read_image, self.all_paths = read_image or ImageReader(), all_paths or paths
 
     def __len__(self) -> int:
         """Number of files."""
@@ -141,28 +144,24 @@ class Photos(AnomalibDataModule):
     def predict_dataloader(self) -> DataLoader:
         """Photos that have no results yet, of which there must be one for each device."""
         outputs = Path(self.trainer.default_root_dir) if self.trainer else None
-        paths = self._paths(outputs)
+        places = [self.root] if self.only is None else self.only
+        # A link to a file is a photo of its own, whatever it points to.
+        resolved = [place.resolve() if place.is_dir() else place.parent.resolve() / place.name for place in places]
+        paths = sorted({path for place in resolved for path in photo_files(place, outputs)})
+        if not paths:
+            raise FileNotFoundError(f"no images in {self.root}: it holds no file in one of {', '.join(FORMATS)}")
         # The workers resize, before images of different sizes are put together.
         pre_processor = getattr(self.trainer.lightning_module, "pre_processor", None) if self.trainer else None
         resize = next(iter(extract_transforms_by_type(getattr(pre_processor, "transform", None), Resize)), None)
         if self.reduced_jpeg and resize is not None:
             self._read_image.side = _REDUCED * max(resize.size)
         left = paths if outputs is None else self._without_results(paths, outputs)
-        dataset, dataset.whole = (self._dataset(each, resize) for each in (left, paths))
+        class_names = None
+        if self.class_from_folder:  # what the folder in the root is called that a photo lies in
+            parts = [Path(path).relative_to(self.root.resolve()).parts for path in left]
+            class_names = [readable_name(folder if file else None) for folder, *file in parts]
+        dataset = PhotosDataset(left, class_names, resize, self._read_image, paths)
         return DataLoader(dataset, batch_size=self.eval_batch_size, num_workers=self.num_workers, collate_fn=dataset.collate_fn)
-
-    def _paths(self, outputs: Path | None) -> list[str]:
-        """All photos, in the order of their names. A link to a file is a photo of its own, whatever it points to."""
-        places = [self.root] if self.only is None else self.only
-        resolved = [place.resolve() if place.is_dir() else place.parent.resolve() / place.name for place in places]
-        paths = sorted({path for place in resolved for path in photo_files(place, outputs)})
-        if not paths:
-            raise FileNotFoundError(f"no images in {self.root}: it holds no file in one of {', '.join(FORMATS)}")
-        return paths
-
-    def _dataset(self, paths: list[str], resize: Resize | None) -> PhotosDataset:
-        class_names = [self._class_of(path) for path in paths] if self.class_from_folder else None
-        return PhotosDataset(paths, class_names, resize, self._read_image)
 
     def _without_results(self, paths: list[str], outputs: Path) -> list[str]:
         """Take over earlier results, attach a writer for the new ones, and give the photos that are left to do."""
@@ -187,7 +186,3 @@ class Photos(AnomalibDataModule):
             asked = set(paths)
             self.listener([row for row in read_rows(outputs / RESULTS) if row.path in asked])
         return left
-
-    def _class_of(self, path: str) -> str:
-        folder, *file = Path(path).relative_to(self.root.resolve()).parts
-        return readable_name(folder if file else None)

@@ -1,7 +1,4 @@
-"""How a data set's photos and masks are read: all alike, by how many processes, and what looks wrong is said once a run.
-
-Cameras store 10 or 12 bits in files of 16, which are black if 65535 is white. Where the file does not say so, the user can.
-"""
+"""How a data set's photos and masks are read: all alike, by how many processes, and what looks wrong is said once a run."""
 
 import logging
 import multiprocessing

@@ -80,9 +80,8 @@ class Deployed(nn.Module):
 class DPCLIPExport(ExportMixin):
     """anomalib's exports, of a model that has text anchors and nothing left to learn: the second base of `DPCLIP`.
 
-    A file holds the resize, vision tower, adapters, text anchors, score fusion, normalisation and thresholds; it holds no
-    text tower. ONNX and OpenVINO files say what they are of and can be given other thresholds (``dpclip threshold``), unless
-    the model has another post-processor than DP-CLIP's.
+    A file holds everything but the text tower. ONNX and OpenVINO files say what they are of and can be given other thresholds
+    (``dpclip threshold``), unless the model has another post-processor than DP-CLIP's.
     """
 
     model: Any
@@ -100,11 +99,7 @@ class DPCLIPExport(ExportMixin):
     prepare_export: Any
 
     def to_torch(self, export_root: Path | str, model_file_name: str = "model") -> Path:
-        """Write ``weights/torch/{model_file_name}.pt`` below a folder, a pickled module; give its path.
-
-        Raises:
-            ValueError: If there is no class to detect anomalies of.
-        """
+        """Write ``weights/torch/{model_file_name}.pt`` below a folder, a pickled module; a ValueError if it knows no class."""
         self._require_one_class("a torch file has one class; export to onnx or openvino")
         self._require_exportable()
         deployed: Any = deepcopy(self)
@@ -220,8 +215,7 @@ class DPCLIPExport(ExportMixin):
     @property
     def _classes(self) -> list[str]:
         """Classes of one file; none at all for the one class of the model."""
-        names: list[str] = self.export_options.names()
-        return names
+        return list(self.export_options.names())
 
     @property
     def _has_scales(self) -> bool:

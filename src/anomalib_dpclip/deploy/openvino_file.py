@@ -65,30 +65,24 @@ def finish_converted(model: Any, path: Path, scales: Array, metadata: Metadata, 
 
     The table of scales ``(C, 14)``, one of its inputs, becomes a constant, which no compression rounds.
     """
+    from openvino import Dimension, PartialShape, opset13
+
     for parameter in model.get_parameters():
         if SCALES in parameter.output(0).get_names():
             parameter.output(0).replace(_constant(scales).output(0))
             model.remove_parameter(parameter)
-    _make_class_optional(model)
+        elif CLASS in parameter.output(0).get_names():
+            # It may be left out: an input of no or one number, without which it is the first class.
+            optional = opset13.parameter(PartialShape([Dimension(0, 1)]), np.int64, name=CLASS)
+            first = opset13.constant(np.zeros(1, np.int64))
+            chosen = opset13.gather(opset13.concat([optional, first], 0), first, opset13.constant(np.int64(0)))
+            parameter.output(0).set_names(set())
+            parameter.output(0).replace(chosen.output(0))
+            model.remove_parameter(parameter)
+            optional.output(0).set_names({CLASS})
+            model.add_parameters([optional])
     _give_raw_score(model, raw_score)
     save(model, path, metadata)
-
-
-def _make_class_optional(model: Any) -> None:
-    """Let the class, where it is an input, be left out: an input of no or one number, without which it is the first."""
-    from openvino import Dimension, PartialShape, opset13
-
-    for required in model.get_parameters():
-        if CLASS not in required.output(0).get_names():
-            continue
-        optional = opset13.parameter(PartialShape([Dimension(0, 1)]), np.int64, name=CLASS)
-        first = opset13.constant(np.zeros(1, np.int64))
-        chosen = opset13.gather(opset13.concat([optional, first], 0), first, opset13.constant(np.int64(0)))
-        required.output(0).set_names(set())
-        required.output(0).replace(chosen.output(0))
-        model.remove_parameter(required)
-        optional.output(0).set_names({CLASS})
-        model.add_parameters([optional])
 
 
 def _give_raw_score(model: Any, wanted: bool) -> None:

@@ -42,34 +42,24 @@ def compressed(
         datamodule: Target, of whose normal training images ``INT8_PTQ`` takes the ranges of activations; it may not lack any.
         others: Inputs of the model beside the images, with a value each.
     """
+    if kind is None:
+        return model
     if kind == CompressionType.FP16:
-        return _with_half_precision_weights(model)
-    if kind == CompressionType.INT8:
-        return _compress_weights(model)
+        import openvino
+
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / "model.xml"
+            openvino.save_model(model, path, compress_to_fp16=True)
+            # The weights are read as they are needed, from a file that is about to go.
+            return openvino.Core().read_model(path.read_bytes(), path.with_suffix(".bin").read_bytes())
     if kind == CompressionType.INT8_PTQ:
         return _quantise(model, normal_images(datamodule), others)
-    return model
-
-
-def _with_half_precision_weights(model: Any) -> Any:
-    import openvino
-
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "model.xml"
-        openvino.save_model(model, path, compress_to_fp16=True)
-        # The weights are read as they are needed, from a file that is about to go.
-        return openvino.Core().read_model(path.read_bytes(), path.with_suffix(".bin").read_bytes())
-
-
-def _compress_weights(model: Any) -> Any:
     import nncf
 
     loops = [node for node in model.get_ordered_ops() if node.get_type_name() in {"Loop", "TensorIterator"}]  # over tiles
-    if not loops:
-        return nncf.compress_weights(model)
     for loop in loops:  # the tower is in what is repeated; of its copy NNCF can make a graph, of a converted loop it cannot
         loop.set_function(nncf.compress_weights(loop.get_function().clone()))
-    return model
+    return model if loops else nncf.compress_weights(model)
 
 
 def _quantise(model: Any, images: list[np.ndarray], others: Mapping[str, np.ndarray]) -> Any:

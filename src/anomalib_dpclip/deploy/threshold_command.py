@@ -43,7 +43,12 @@ def threshold(
         raw_score: Whether the file gives ``raw_score``, the image score before its normalisation, beside the others.
             anomalib's ``OpenVINOInferencer`` refuses files that do.
     """
-    _require_consistent(image, pixel, from_, rate)
+    if (from_ is None) != (rate is None):
+        raise ValueError("--from FOLDER and --rate RATE go together: normal images, and how many may exceed the thresholds")
+    if from_ is not None and (image is not None or pixel is not None):
+        raise ValueError("--from sets both thresholds: leave --image and --pixel out")
+    if rate is not None and not 0 <= rate < 1:
+        raise ValueError(f"--rate must lie in [0, 1), not {rate}")
     exported = read_exported(file)
     is_moved = any(value is not None for value in (image, pixel, from_))
     if is_moved:
@@ -79,15 +84,6 @@ def read_exported(file: Path) -> "ExportedFile":
     except ModuleNotFoundError as error:
         extra = {".onnx": "onnx", ".xml": "openvino"}[file.suffix]
         raise ModuleNotFoundError(f"{file} needs the package {error.name}: pip install 'anomalib-dpclip[{extra}]'") from error
-
-
-def _require_consistent(image: float | None, pixel: float | None, folder: Path | None, rate: float | None) -> None:
-    if (folder is None) != (rate is None):
-        raise ValueError("--from FOLDER and --rate RATE go together: normal images, and how many may exceed the thresholds")
-    if folder is not None and (image is not None or pixel is not None):
-        raise ValueError("--from sets both thresholds: leave --image and --pixel out")
-    if rate is not None and not 0 <= rate < 1:
-        raise ValueError(f"--rate must lie in [0, 1), not {rate}")
 
 
 def _number_of(metadata: Metadata, class_name: str | None, path: Path) -> int:

@@ -25,11 +25,7 @@ def network_timeout() -> Iterator[None]:
 
 
 def require_hub(repository: str) -> None:
-    """Ask whether the Hugging Face hub answers at all, before its client tries for a minute; not for what is in its cache.
-
-    Raises:
-        OSError: If there is no answer.
-    """
+    """An OSError if the Hugging Face hub does not answer, before its client tries for a minute; not for what it has cached."""
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 

@@ -11,13 +11,9 @@ _DEEPEST = 5
 
 
 def plain_data(value: Any) -> Any:
-    """A copy of plain data, its text made `printable`.
+    """A copy of plain data, its text made `printable`: text, numbers, truth values, ``None``, and lists and dicts of these.
 
-    Args:
-        value: Text, numbers, truth values, ``None``, and lists and dicts by names of these.
-
-    Raises:
-        ValueError: For anything else, and for deeper or larger data than any honest description is.
+    Anything else, and deeper or larger data than any honest description is, is a ValueError.
     """
     return _copy(value, 0, count(1))
 

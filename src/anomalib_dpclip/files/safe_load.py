@@ -17,17 +17,18 @@ _UNREADABLE = (
 
 
 def load_plain(path: Path) -> Any:
-    """Load tensors and plain data that `torch.save` wrote, to the CPU, in about as much memory as the file is long.
-
-    Raises:
-        ValueError: If it is anything else, or damaged; names the file.
-    """
+    """Load tensors and plain data that `torch.save` wrote, to the CPU; anything else is a ValueError that names the file."""
     import torch
 
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
-                _require_stored(archive, path.stat().st_size)
+                entries = archive.infolist()
+                # `torch.save` compresses nothing: what unpacks to more than the file is made to harm.
+                if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+                    raise zipfile.BadZipFile("it is compressed, which torch.save does not do: unpack it, or save it again")
+                if sum(entry.file_size for entry in entries) > path.stat().st_size:
+                    raise zipfile.BadZipFile("its parts are larger than the file")
                 if damaged := archive.testzip():  # torch does not look at the checksums it writes
                     raise zipfile.BadZipFile(f"the checksum of {damaged} is wrong")
         return torch.load(path, map_location="cpu", weights_only=True)
@@ -40,12 +41,3 @@ def load_plain(path: Path) -> Any:
         raise ValueError(
             f"{path} cannot be read safely (truncated, damaged, of another kind, or with code in it): {reason}"
         ) from error
-
-
-def _require_stored(archive: zipfile.ZipFile, size: int) -> None:
-    """Refuse archives that would unpack to more than they are: `torch.save` stores, and compresses nothing."""
-    entries = archive.infolist()
-    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-        raise zipfile.BadZipFile("it is compressed, which torch.save does not do: unpack it, or save it again")
-    if sum(entry.file_size for entry in entries) > size:
-        raise zipfile.BadZipFile("its parts are larger than the file")

@@ -1,8 +1,4 @@
-"""Arguments of DPCLIP by subject: those that few users set. `None` stands for what a file says, else for the published value.
-
-Each is a plain dataclass, which anomalib's command line shows as ``--model.training.learning_rate``, and which raises a
-`ValueError` that names the argument for a number out of range.
-"""
+"""Arguments of DPCLIP by subject: those that few users set. `None` stands for what a file says, else for what was published."""
 
 import math
 import os
@@ -111,8 +107,7 @@ class Training:
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        for name in ("learning_rate", "temperature"):
-            value = getattr(self, name)
+        for name, value in (("learning_rate", self.learning_rate), ("temperature", self.temperature)):
             if not isinstance(value, str) and value <= 0:
                 raise ValueError(f"{name} must be positive, not {value}")
         if self.epochs is not None and self.epochs < 1:
@@ -211,28 +206,23 @@ GROUPS: dict[str, Any] = {
 def groups_of(**given: Any) -> dict[str, Any]:
     """All groups by name, each from an object, from a mapping as YAML files and checkpoints have it, or the default one.
 
-    Raises:
-        ValueError: If a mapping has a name that the group does not have.
+    A mapping with a name that its group does not have is a ValueError.
     """
-    return {name: _group(kind, given.get(name)) for name, kind in GROUPS.items()}
-
-
-def _group(kind: Any, value: Any) -> Any:
-    if value is None or isinstance(value, kind):
-        return kind() if value is None else value
-    names = {item.name for item in fields(kind)}
-    unknown = sorted(value.keys() - names)
-    if unknown:
-        raise ValueError(f"{kind.__name__} has no argument {unknown[0]!r}: it has {', '.join(sorted(names))}")
-    return kind(**{name: list(each) if is_list(each) else each for name, each in value.items()})
+    groups = {}
+    for group, kind in GROUPS.items():
+        value = given.get(group) or {}
+        if isinstance(value, kind):
+            groups[group] = value
+            continue
+        names = {item.name for item in fields(kind)}
+        if unknown := sorted(value.keys() - names):
+            raise ValueError(f"{kind.__name__} has no argument {unknown[0]!r}: it has {', '.join(sorted(names))}")
+        groups[group] = kind(**{name: list(each) if is_list(each) else each for name, each in value.items()})
+    return groups
 
 
 def check_flat(batch_size: int, seed: int, k_shot: int, tiles: int | None, reads_target: bool) -> None:
-    """Check numbers that nothing else would complain of in time; `reads_target`: good images or other images count too.
-
-    Raises:
-        ValueError: If one is out of range, or they do not go together; names the argument.
-    """
+    """A ValueError for numbers out of range, or that do not go together (`reads_target`: good or other images count too)."""
     if batch_size <= 0:
         raise ValueError(f"batch_size must be positive, not {batch_size}")
     if not 0 <= seed < 2**32:

@@ -1,7 +1,4 @@
-"""What DPCLIP's checkpoints hold: adapters, prototypes, calibration and provenance, without the frozen networks.
-
-A `module` is a `DPCLIP`.
-"""
+"""What checkpoints of `DPCLIP`, the `module`, hold: adapters, prototypes, calibration and provenance, no frozen networks."""
 
 import logging
 from collections.abc import Mapping
@@ -34,21 +31,11 @@ DOMAIN_KEY, CLASS_KEY = "domain", "anchor_class"
 """Beside the provenance in a checkpoint: the domain of the thresholds in force, and what the text anchors are of."""
 
 
-def without_frozen(state: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A state dict, changed in place, without the frozen networks; its names begin with a prefix."""
-    beginnings = tuple(prefix + each for each in FROZEN)
-    for name in [name for name in state if name.startswith(beginnings)]:
-        del state[name]
-    return state
-
-
 def provenance_entry(module: Any) -> dict[str, Any]:
     """What a checkpoint says beside its tensors: where the adapters come from, and what the thresholds in force are of."""
-    entry: dict[str, Any] = {DOMAIN_KEY: module.model.domain, CLASS_KEY: module.target.anchor_class}
-    calibration = calibration_of(module)
-    if calibration is not None:
-        entry |= calibration.description()
-    return asdict(module.provenance.with_arguments(module.configuration.as_dict())) | entry
+    calibration, known = calibration_of(module), asdict(module.provenance.with_arguments(module.configuration.as_dict()))
+    known |= {DOMAIN_KEY: module.model.domain, CLASS_KEY: module.target.anchor_class}
+    return known if calibration is None else known | calibration.description()
 
 
 def follow_checkpoint(module: Any, checkpoint: Mapping[str, Any]) -> None:
@@ -72,7 +59,13 @@ def restore_provenance(module: Any, checkpoint: Mapping[str, Any]) -> None:
     provenance = Provenance.from_dict(saved, CHECKPOINT)
     check_provenance(provenance, module.model, CHECKPOINT)
     _check_images(module, checkpoint.get("anomalib_pre_processor_config") or {})
-    _check_memory(module, provenance, state)
+    made_with, own = provenance.arguments.get("memory_backbone"), module.configuration.memory_backbone
+    if made_with != own and any(name.startswith("scorer_state.memory.") for name in state):
+        named, asked = (each or "the backbone itself" for each in (made_with, own))
+        raise ValueError(
+            f"the checkpoint's good photos are remembered by the features of {named}, the model compares by {asked}: leave "
+            f"--model.memory_backbone out, or give the photos anew with --model.weights in the place of --ckpt_path"
+        )
     domain = saved.get(DOMAIN_KEY, DEFAULT_DOMAIN)
     _check_calibrations(module, domain, state)
     module.provenance = provenance
@@ -97,16 +90,6 @@ def _check_images(module: Any, saved: Mapping[str, Any]) -> None:
             f"the checkpoint is calibrated on images of {size}, the model takes {module.image_size}: give it as "
             f"--model.weights instead of --ckpt_path to calibrate anew, or set --model.image_size and --model.tiles as in "
             f"training"
-        )
-
-
-def _check_memory(module: Any, provenance: Provenance, state: Mapping[str, Any]) -> None:
-    made_with, own = provenance.arguments.get("memory_backbone"), module.configuration.memory_backbone
-    if made_with != own and any(name.startswith("scorer_state.memory.") for name in state):
-        named, asked = (each or "the backbone itself" for each in (made_with, own))
-        raise ValueError(
-            f"the checkpoint's good photos are remembered by the features of {named}, the model compares by {asked}: leave "
-            f"--model.memory_backbone out, or give the photos anew with --model.weights in the place of --ckpt_path"
         )
 
 

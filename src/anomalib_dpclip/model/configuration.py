@@ -1,7 +1,4 @@
-"""One way from arguments and a file to what a model is: whoever loads a file takes the same from it.
-
-Used by the constructor, `--ckpt_path`, `--model.weights`, `dpclip predict`, `dpclip correct` and the page.
-"""
+"""One way from arguments and a file to what a model is: whoever loads a file, in whichever way, takes the same from it."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
@@ -70,14 +67,8 @@ def given_values(groups: Mapping[str, Any], **flat: Any) -> dict[str, Any]:
 def resolve(given: dict[str, Any], file: Path | None = None, provenance: Provenance | None = None) -> Configuration:
     """What a model is: as it was given, else as a file of adapters or a checkpoint says, else as published.
 
-    Args:
-        given: Arguments that somebody named.
-        file: The file.
-        provenance: What it says of its adapters, where somebody has read it.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it holds no adapters, is damaged, or no model can be built as it says.
+    The provenance is the file's, where somebody has read it. Raises as `read_adapters`, and a ValueError if no model can be
+    built as the file says.
     """
     if file is not None:
         provenance = provenance or read_adapters(file).provenance

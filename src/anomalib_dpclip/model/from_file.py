@@ -16,10 +16,6 @@ def model_from_file(path: str | Path, **arguments: Any) -> DPCLIP:
         path: Adapters (``.safetensors`` of this package or published ``.pth``), which bring the calibration of what they
             learned from, or a Lightning ``.ckpt``, which brings that of its target.
         arguments: For `DPCLIP`, instead of what the file says; a published file says nothing.
-
-    Raises:
-        FileNotFoundError: If the file, or the CLIP weights that it names, are not there.
-        ValueError: If it is none of these files, damaged, or does not fit the arguments.
     """
     file = path if path == UNADAPTED else local_file(path)
     if file == UNADAPTED or Path(file).suffix == ".safetensors" or not arguments_from_file(file):

@@ -35,22 +35,25 @@ Images: TypeAlias = "Sequence[str | Path | Image.Image | Tensor] | Tensor"
 
 def fit_references(module: Any, paths: list[str] | None = None) -> MemoryScorer:
     """Remember good images of files, or those that were given, seen with the adapters as they are now."""
-    images = resized_images(module, module.references.images(paths, module.datamodule))
-    scorer = memory_fit(module, module.model.anchors).fit(images, text_weight(module, len(images)))
-    scorer.likeness = None if paths is None else likeness_of(module, paths, images)
-    logger.info("scoring by %d photos of the target: %d tokens a layer", len(images), len(scorer.state.memory.layers[0]))
+    scorer = remember(module, module.references.images(paths, module.datamodule), module.model.anchors, paths)
+    memory = scorer.state.memory
+    logger.info("scoring by %d photos of the target: %d tokens a layer", int(memory.photos), len(memory.layers[0]))
     return scorer
 
 
-def likeness_of(module: Any, paths: Sequence[str], images: Tensor) -> Likeness:
-    """Good photos of files, as `resized_images` gives them, to tell which of them an image looks like."""
-    normalize = preparation(module).normalize
-    return Likeness(paths, torch.cat([normalize(each.float() / 255) for each in images.split(1)]))
+def remember(module: Any, images: Iterable[Tensor], anchors: Tensor, paths: Sequence[str] | None) -> MemoryScorer:
+    """A scorer by good images of what the text anchors ``(E, 2)`` are of; by name if they are of files."""
+    resized = resized_images(module, images)
+    scorer = memory_fit(module, anchors).fit(resized, text_weight(module, len(resized)))
+    if paths is not None:
+        normalize = preparation(module).normalize
+        scorer.likeness = Likeness(paths, torch.cat([normalize(each.float() / 255) for each in resized.split(1)]))
+    return scorer
 
 
-def most_like(module: Any, images: Tensor) -> list[str]:
-    """File name of the good photo that looks most like each normalised image ``(B, 3, H, W)``; empty where none is known."""
-    likeness = getattr(module.scorer, "likeness", None)
+def most_like(module: Any, images: Tensor, scorer: Any = None) -> list[str]:
+    """File name of a scorer's good photo that looks most like each normalised image ``(B, 3, H, W)``; empty without any."""
+    likeness = getattr(scorer or module.scorer, "likeness", None)
     return [""] * len(images) if likeness is None else likeness.most_like(images)
 
 
@@ -109,9 +112,7 @@ def memory_stays(module: Any, memory: MemoryScorer) -> bool:
 def set_references(module: Any, images: Images) -> None:
     """Score by these good images of the target, until others are set; none at all forgets those, with their thresholds.
 
-    Raises:
-        ImageReadError: If a file cannot be read; names it.
-        ValueError: If an image has another shape.
+    A file that cannot be read is an ImageReadError, an image of another shape a ValueError.
     """
     module.references.set(images)
     if len(images):
@@ -126,13 +127,9 @@ def set_references(module: Any, images: Images) -> None:
 
 
 def extend_memory(module: Any, images: Images) -> None:
-    """Score by more good images than before, such as ones that were called anomalous wrongly.
+    """Score by more good images than before, such as ones that were called anomalous wrongly; raises as `set_references`.
 
-    Thresholds are set anew where no validation has set them.
-
-    Raises:
-        ImageReadError: If a file cannot be read; names it.
-        ValueError: If there is no memory that they could join.
+    Thresholds are set anew where no validation has set them. Without a memory that they could join a ValueError.
     """
     scorer = module.scorer
     if not isinstance(scorer, MemoryScorer):

@@ -257,25 +257,26 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]
         """None: lets anomalib predict on bare folders, where it would validate a zero-shot model first."""
         return []
 
-    def validation_step(self, batch: ImageBatch, batch_idx: int, dataloader_idx: int = 0) -> ImageBatch:
+    def validation_step(self, batch: ImageBatch, batch_idx: int, dataloader_idx: int = 0) -> ImageBatch:  # noqa: ARG002
         """Raw maps and image scores, each image against the anchors of its class."""
-        del batch_idx, dataloader_idx
         self.region.require_sizes(batch.image_path)
         anchors = self.target.anchors_of(batch, self.device, follow_images=False)
         return batch.update(**self.scorer.score(batch.image, anchors, batch.image_path)._asdict())
 
     test_step = predict_step = validation_step  # type: ignore[assignment]
 
-    def forward(self, batch: Tensor, *args: Any, **kwargs: Any) -> InferenceBatch:
+    def forward(self, batch: Tensor, *_: Any, **__: Any) -> InferenceBatch:
         """Images ``(B, 3, H, W)`` in [0, 1] to scores, labels and maps, of the current class."""
-        del args, kwargs
         images = self.pre_processor(batch) if self.pre_processor else batch
         raw = self.scorer.score(images, self.model.anchors)
         return self.post_processor(raw) if self.post_processor else raw
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Everything but the frozen networks, which come from weights of their own."""
-        return checkpointing.without_frozen(super().state_dict(*args, **kwargs), kwargs.get("prefix", ""))
+        state, prefix = super().state_dict(*args, **kwargs), kwargs.get("prefix", "")
+        for name in [name for name in state if name.removeprefix(prefix).startswith(checkpointing.FROZEN)]:
+            del state[name]  # in place: a caller may have given it
+        return state
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Load a state without frozen networks; anything else that is missing or too much is an error."""

@@ -23,18 +23,17 @@ from anomalib_dpclip.pre_processing.pre_processor import CLIPPreProcessor, requi
 
 
 def become(module: Any, configuration: Configuration) -> None:
-    """Have a `DPCLIP` be what a configuration is: its networks are new, and have learned nothing.
-
-    Raises:
-        ValueError: If a part of the configuration does not exist or does not fit another.
-        FileNotFoundError: If weights are not there.
-    """
+    """Have a `DPCLIP` be what a configuration is: its networks are new, and have learned nothing. Raises as `load_clip`."""
     known, options, chosen_domain = configuration, module.training_options, module.given.get("domain")
     weights = known.backbone, known.pretrained
     preprocessing = pretraining_of(*weights, known.pretrained_tag).preprocessing.replaced(known.image_mean, known.image_std)
     tower: tuple[Any, ...] = (*weights, known.image_size, known.quick_gelu, known.pretrained_tag, known.tokenizer)
     clip, text = load_clip(*tower)
-    model = _paper_model(module, clip, known)
+    domain: Any = known.domain or DEFAULT_DOMAIN
+    architecture = {name: getattr(known, name) for name in CONFIGURED["architecture"]}
+    with seeded(module.seed):  # whoever calls a constructor must not find the global random state moved
+        is_unadapted = module.weights == UNADAPTED
+        model = UnadaptedCLIP(clip, domain=domain) if is_unadapted else DPCLIPModel(clip, domain=domain, **architecture)
     tower_options = (module.memory_options.weights, known.memory_image_size, known.memory_layers)
     feature_tower = None if known.memory_backbone is None else load_feature_tower(known.memory_backbone, *tower_options)
     height, width = (known.tiles * side for side in model.backbone.image_size)
@@ -69,12 +68,4 @@ def become(module: Any, configuration: Configuration) -> None:
         module.pre_processor.configure(module.image_size, preprocessing)
     require_whole_images(module.pre_processor, module.image_size, preprocessing)
     module.scorer = module.text_scorer()
-    module.set_domain(chosen_domain or known.domain or DEFAULT_DOMAIN)
-
-
-def _paper_model(module: Any, clip: Any, known: Configuration) -> DPCLIPModel:
-    domain: Any = known.domain or DEFAULT_DOMAIN
-    with seeded(module.seed):  # whoever calls a constructor must not find the global random state moved
-        if module.weights == UNADAPTED:
-            return UnadaptedCLIP(clip, domain=domain)
-        return DPCLIPModel(clip, domain=domain, **{name: getattr(known, name) for name in CONFIGURED["architecture"]})
+    module.set_domain(chosen_domain or domain)

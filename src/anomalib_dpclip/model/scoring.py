@@ -25,22 +25,19 @@ class PrepareScorer(Callback):
     def __init__(self) -> None:
         self._sound: list[Any] = []
 
-    def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+    def setup(self, _: Trainer, pl_module: Any, stage: str) -> None:
         """Make sure that there is something to validate, test or predict."""
-        del trainer
         self._sound = []
         require_images(pl_module.datamodule, stage)
 
-    def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
+    def on_fit_start(self, _: Trainer, pl_module: Any) -> None:
         """Before the first step, not after hours of them: all faults of the images that are validated and tested on."""
-        del trainer
         pl_module.set_domain(pl_module.target.resolve_domain(pl_module.datamodule, is_calibrated=False))
         for split in ("val_data", "test_data"):
             self._require_sound(getattr(pl_module.datamodule, split, None))
 
-    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+    def on_train_start(self, _: Trainer, pl_module: Any) -> None:
         """Where the user gives batches of his own, which may not say what they show."""
-        del trainer
         if pl_module.auxiliary_dataset is None:
             pl_module.provenance = replace(pl_module.provenance, learned_from=[UNNAMED])
             pl_module.target.resolve_class(pl_module.datamodule)
@@ -102,11 +99,17 @@ def choose_scorer(module: Any, loaders: Any, *, fits: bool) -> None:
     memory = _follow_references(module, loaders, memory)
     module.scorer = module.text_scorer() if memory is None else memory
     if module.lot:
+
+        def ready(batch: Any) -> tuple[Any, Any]:
+            images = batch.image.to(module.device)
+            images = images if module.pre_processor is None else module.pre_processor.transform(images)
+            return images, module.target.anchors_of(batch, module.device, follow_images=False)
+
         scorer = BatchScorer(
             comparison_of(module),
             None if memory is None else memory.state,
             text_weight=text_weight(module, PANEL),
-            ready=lambda batch: _ready(module, batch),
+            ready=ready,
             seed=module.seed,
         )
         scorer.prepare(loaders)
@@ -131,12 +134,6 @@ def _follow_references(module: Any, loaders: Any, memory: MemoryScorer | None) -
     if paths is not None:
         require_untested(paths, [path for loader in _as_list(loaders) for path in image_paths(loader.dataset)])
     return fit_references(module, paths)
-
-
-def _ready(module: Any, batch: Any) -> tuple[Any, Any]:
-    images = batch.image.to(module.device)
-    images = images if module.pre_processor is None else module.pre_processor.transform(images)
-    return images, module.target.anchors_of(batch, module.device, follow_images=False)
 
 
 def _as_list(loaders: Any) -> list[Any]:

@@ -1,7 +1,4 @@
-"""Which thresholds hold for the way that images are scored: of a validation, good images, an unlabelled batch, or adapters.
-
-A `module` is a `DPCLIP`.
-"""
+"""Which thresholds hold for the way that a `DPCLIP`, the `module`, scores: of a validation, good images, a lot, or adapters."""
 
 import logging
 from typing import Any
@@ -38,8 +35,11 @@ def settle_thresholds(module: Any) -> None:
             "the thresholds in force (%s) are of scores by the %s, and images are scored by the %s now: others are set",
             *(calibration.threshold_basis, calibration.scorer, scorer.name),
         )
-    if isinstance(scorer, BatchScorer):
-        calibrate_on_batch(calibration, scorer, module.model.domain)
+    if isinstance(scorer, BatchScorer):  # above what its quietest images score
+        seen, domain = scorer.image_statistics(), module.model.domain
+        calibration.set_ranges(seen)
+        calibration.set_thresholds(unlabelled_thresholds(calibration.fused(seen, domain), seen.map_max), seen, domain)
+        calibration.belongs_to(scorer.name, is_default=True)
     elif isinstance(scorer, MemoryScorer):
         calibrate_on_references(calibration, scorer, module.model.domain, module.post_processor.false_alarm_rate)
     elif calibration.scorer != scorer.name:
@@ -49,14 +49,6 @@ def settle_thresholds(module: Any) -> None:
             "nothing has been calibrated, neither the adapters nor on this target: the threshold is 0.5, the point of "
             "indifference. Run `anomalib validate` on images of the target for a better one"
         )
-
-
-def calibrate_on_batch(calibration: Calibration, scorer: BatchScorer, domain: Any) -> None:
-    """Set ranges and thresholds from an unlabelled batch: above what its quietest images score."""
-    seen = scorer.image_statistics()
-    calibration.set_ranges(seen)
-    calibration.set_thresholds(unlabelled_thresholds(calibration.fused(seen, domain), seen.map_max), seen, domain)
-    calibration.belongs_to(scorer.name, is_default=True)
 
 
 def calibrate_on_references(calibration: Calibration, scorer: MemoryScorer, domain: Any, rate: float | None) -> None:
@@ -130,8 +122,6 @@ def remarks(module: Any) -> list[str]:
     if not is_uncalibrated(module):
         return [f"Thresholds: {basis}."]
     found = f"the thresholds at hand are of something else: {basis}" if calibration.is_set else "there are no thresholds"
-    advice = (
-        f"Uncalibrated: {found}. Scores rank the photos; for decisions give good photos of the same (`dpclip predict --good "
-        f"FOLDER`), or calibrate with `anomalib validate` on images of the target."
-    )
-    return [advice]
+    good = "give good photos of the same (`dpclip predict --good FOLDER`)"
+    advice = f"for decisions {good}, or calibrate with `anomalib validate` on images of the target"
+    return [f"Uncalibrated: {found}. Scores rank the photos; {advice}."]

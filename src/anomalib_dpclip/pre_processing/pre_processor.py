@@ -15,7 +15,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.tv_tensors import Mask
 
-from anomalib_dpclip.clip.preprocessing import OPENAI, Preprocessing
+from anomalib_dpclip.clip.pretraining import OPENAI, Preprocessing
 from anomalib_dpclip.pre_processing.resize import EightBitResize, ExportableResize
 
 PROBE = 97

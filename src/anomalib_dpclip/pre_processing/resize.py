@@ -15,7 +15,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.tv_tensors import Mask, wrap
 
-from anomalib_dpclip.clip.preprocessing import Interpolation
+from anomalib_dpclip.clip.pretraining import Interpolation
 from anomalib_dpclip.files.precision import full_precision
 
 

@@ -88,16 +88,12 @@ class ContactSheet(Callback):
         self._kept: dict[tuple[bool | None, bool], list[Thumbnail]] = defaultdict(list)
         self._totals: Counter[tuple[bool | None, bool]] = Counter()
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def setup(self, _trainer: Trainer, _module: LightningModule, stage: str) -> None:
         """Begin a sheet, of a prediction without truth."""
-        del trainer, pl_module
         self._start(PREDICTED_SECTIONS if stage == "predict" else SECTIONS)
 
-    def on_test_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
+    def on_test_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, *_: Any, **__: Any) -> None:  # noqa: ARG002
         """Add a batch, unless it lacks decisions, maps or, in a test, labels."""
-        del outputs, batch_idx, dataloader_idx
         is_test = self._sections is SECTIONS
         needed = [batch.image_path, batch.anomaly_map, batch.pred_score, batch.pred_label]
         needed += [batch.gt_label] if is_test else []
@@ -118,7 +114,10 @@ class ContactSheet(Callback):
         if is_full and place == self.columns:
             return
         try:
-            kept.insert(place, self._thumbnail(item, options))
+            shown = show(item, self.side, **options)
+            picture = boxed(heat_map(shown.photo, shown.shades, shown.truth), shown.boxes)
+            is_bare = shown.region is not None and bool(item.pred_label) and not shown.boxes
+            kept.insert(place, Thumbnail(shown.name, float(item.pred_score), picture, is_bare))
         except Exception as error:  # noqa: BLE001  (no picture is worth the results of a run)
             if not self._has_warned:
                 logger.warning("not on the contact sheet: %s: %s", item.image_path, error)
@@ -127,15 +126,8 @@ class ContactSheet(Callback):
         if is_full:
             del kept[self.columns]
 
-    def _thumbnail(self, item: ImageItem, options: dict[str, Any]) -> Thumbnail:
-        shown = show(item, self.side, **options)
-        picture = boxed(heat_map(shown.photo, shown.shades, shown.truth), shown.boxes)
-        is_bare = shown.region is not None and bool(item.pred_label) and not shown.boxes
-        return Thumbnail(shown.name, float(item.pred_score), picture, is_bare)
-
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_test_end(self, trainer: Trainer, *_: Any, **__: Any) -> None:
         """Draw the sheet and write it, all or nothing, beside the other results."""
-        del pl_module
         if not trainer.is_global_zero or not self._totals:
             return
         path = Path(trainer.default_root_dir) / CONTACT_SHEET
@@ -171,13 +163,11 @@ class ContactSheet(Callback):
         for heading, thumbnails in rows:
             parts.append(text_block(heading, _HEADING, width))
             if thumbnails:
-                tallest = max(each.picture.height for each in thumbnails)
-                parts.append(side_by_side([self._captioned(each, tallest) for each in thumbnails]))
+                row, place = [], (self.side, max(each.picture.height for each in thumbnails))
+                for each in thumbnails:
+                    picture = ImageOps.pad(each.picture, place, color="white", centering=(0, 1))
+                    score = text_block(f"{score_text(each.score)}{', no box' if each.is_bare else ''}", _TEXT, self.side)
+                    name = text_block(each.name, _TEXT, self.side, max_lines=_NAME_LINES)
+                    row.append(stacked([picture, score, name], gap=2))
+                parts.append(side_by_side(row))
         return framed(stacked(parts))
-
-    def _captioned(self, thumbnail: Thumbnail, height: int) -> Image.Image:
-        """A thumbnail at the bottom left of a place for it, its score and name below."""
-        score = f"{score_text(thumbnail.score)}{', no box' if thumbnail.is_bare else ''}"
-        picture = ImageOps.pad(thumbnail.picture, (self.side, height), color="white", centering=(0, 1))
-        name = text_block(thumbnail.name, _TEXT, self.side, max_lines=_NAME_LINES)
-        return stacked([picture, text_block(score, _TEXT, self.side), name], gap=2)

@@ -16,20 +16,16 @@ _LEADING = 4
 @cache
 def font(size: int) -> ImageFont.FreeTypeFont:
     """DejaVu Sans, which comes with matplotlib and has Latin, Greek, Cyrillic, Arabic and more; Pillow's own has no umlauts."""
-    return ImageFont.truetype(_font_file(), size)
+    import matplotlib as mpl
+
+    return ImageFont.truetype(str(Path(mpl.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), size)
 
 
 @cache
 def _drawable() -> frozenset[int]:
     from matplotlib.ft2font import FT2Font
 
-    return frozenset(FT2Font(_font_file()).get_charmap())
-
-
-def _font_file() -> str:
-    import matplotlib as mpl
-
-    return str(Path(mpl.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf")
+    return frozenset(FT2Font(str(font(1).path)).get_charmap())
 
 
 def printable(path: str | Path) -> str:

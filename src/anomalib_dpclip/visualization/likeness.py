@@ -1,4 +1,4 @@
-"""Which good photo looks most like an image: the one to hold beside it."""
+"""Which good photo looks most like an image."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -53,9 +53,6 @@ def show(item: ImageItem, side: int, is_calibrated: bool, bit_depth: int | None 
         is_calibrated: Whether its map fills [0, 1].
         bit_depth: Bits that a 16-bit photo uses, where its file does not say.
         min_area: Pixels of the photo that a region has at least.
-
-    Raises:
-        ImageReadError: If the photo cannot be read.
     """
     path = Path(item.image_path)
     photo = read_image(path, side=side, bit_depth=bit_depth)

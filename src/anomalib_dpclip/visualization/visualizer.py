@@ -40,19 +40,21 @@ class PictureVisualizer(Visualizer):
         self._pool: ThreadPoolExecutor | None = None
         self._drawn: list[tuple[str, Path, Future[None]]] = []
 
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_test_start(self, trainer: Trainer, *_: Any, **__: Any) -> None:
         """Forget an earlier run."""
-        del pl_module
         self.pictures, self._has_warned = {}, False
-        self._root = _root_of(trainer)
+        # The folder that the photos are below, if it is known: of the data, or of a path that is predicted.
+        root = getattr(getattr(trainer, "datamodule", None), "root", None)
+        loaders = getattr(trainer, "predict_dataloaders", None) or ()
+        for loader in loaders if isinstance(loaders, Sequence) else (loaders,):
+            files = getattr(getattr(loader, "dataset", None), "image_filenames", None)
+            root = root or (os.path.commonpath([Path(file).resolve().parent for file in files]) if files else None)
+        self._root = None if root is None else Path(root)
         # Decoding and encoding release the interpreter's lock.
         self._pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
 
-    def on_test_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
+    def on_test_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, *_: Any, **__: Any) -> None:  # noqa: ARG002
         """Have the pictures of a batch written, after those of the batch before."""
-        del outputs, batch_idx, dataloader_idx
         self._finish()
         folder, options = Path(trainer.default_root_dir) / PICTURES, display_options(trainer, pl_module)
         for item in batch if self._pool is not None else ():
@@ -60,19 +62,14 @@ class PictureVisualizer(Visualizer):
                 target = picture_path(item.image_path, folder, self._root)
                 self._drawn.append((str(item.image_path), target, self._pool.submit(_write, item, target, options)))
 
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Wait for the last pictures."""
-        del trainer, pl_module
+    def on_test_end(self, *_: Any, **__: Any) -> None:
+        """Wait for the last pictures, also of what was predicted before a run was stopped."""
         if self._pool is not None:
             self._finish()
             self._pool.shutdown()
             self._pool = None
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Wait for the pictures of what was predicted before a run was stopped."""
-        del exception
-        self.on_test_end(trainer, pl_module)
-
+    on_exception = on_test_end
     on_predict_start, on_predict_batch_end, on_predict_end = on_test_start, on_test_batch_end, on_test_end
 
     def _finish(self) -> None:
@@ -117,13 +114,3 @@ def picture_path(photo: str, folder: Path, root: Path | str | None) -> Path:
 def _write(item: ImageItem, target: Path, options: dict[str, Any]) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     draw_picture(item, **options).save(target, "JPEG", quality=_QUALITY)
-
-
-def _root_of(trainer: Trainer) -> Path | None:
-    """Folder that the photos of a run are below, if it is known: of the data, or of a path that is predicted."""
-    root = getattr(getattr(trainer, "datamodule", None), "root", None)
-    loaders = getattr(trainer, "predict_dataloaders", None) or ()
-    for loader in loaders if isinstance(loaders, Sequence) else (loaders,):
-        files = getattr(getattr(loader, "dataset", None), "image_filenames", None)
-        root = root or (os.path.commonpath([Path(file).resolve().parent for file in files]) if files else None)
-    return None if root is None else Path(root)

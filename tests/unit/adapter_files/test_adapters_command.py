@@ -16,7 +16,7 @@ from tests.paths import DATA, ROOT
 from anomalib_dpclip.adapter_files.adapter_file import AdapterFile, Provenance
 from anomalib_dpclip.adapter_files.command import adapters
 from anomalib_dpclip.adapter_files.read_and_write import read_adapters, write_adapters
-from anomalib_dpclip.clip.preprocessing import OPENAI
+from anomalib_dpclip.clip.pretraining import OPENAI
 from anomalib_dpclip.scorers.fusion import Fusion
 from anomalib_dpclip.scorers.memory_scorer import MemoryState, TokenMemory
 

@@ -10,7 +10,7 @@ from tests.metadata_lines import write_lines
 
 from anomalib_dpclip.auxiliary.auxiliary_set import AuxiliarySet, default_auxiliary
 from anomalib_dpclip.auxiliary.dataset import AuxiliaryDataset, EpochSampler, auxiliary_loader
-from anomalib_dpclip.clip.preprocessing import Preprocessing
+from anomalib_dpclip.clip.pretraining import Preprocessing
 from anomalib_dpclip.data.images import ImageReadError
 
 PREPROCESSING = Preprocessing((0.25, 0.5, 0.75), (1.0, 1.0, 1.0))

@@ -11,7 +11,7 @@ from tests.metadata_lines import write_lines
 
 from anomalib_dpclip.auxiliary.dataset import AuxiliaryDataset
 from anomalib_dpclip.auxiliary.synthetic import SyntheticAuxiliaryDataset, synthetic_samples
-from anomalib_dpclip.clip.preprocessing import Preprocessing
+from anomalib_dpclip.clip.pretraining import Preprocessing
 from anomalib_dpclip.data.json_lines import JSONLines
 
 SIZE = (70, 70)

@@ -12,9 +12,9 @@ from anomalib_dpclip.callbacks.decision_report import (
     MAX_LISTED,
     MAX_NAMED,
     Decision,
+    DecisionReport,
     PredictionReport,
     mistakes,
-    write_decisions,
 )
 
 ALARMS = "normal images called anomalous"
@@ -51,8 +51,9 @@ def test_many_mistakes_are_cut_short():
 
 
 def test_the_file_holds_all(tmp_path):
-    decisions = [decision('with ", and \udcff.png', 0.1234567, "normal"), Decision("b", 0.5, "normal", "")]
-    write_decisions(decisions, tmp_path / "x" / "decisions.csv")
+    report = DecisionReport()
+    report._decisions = [decision('with ", and \udcff.png', 0.1234567, "normal"), Decision("b", 0.5, "normal", "")]
+    report.on_test_end(SimpleNamespace(default_root_dir=tmp_path / "x"), SimpleNamespace(post_processor=None))
     with (tmp_path / "x" / "decisions.csv").open(encoding="utf-8", errors="surrogateescape", newline="") as file:
         rows = list(csv.reader(file))
     assert rows == [

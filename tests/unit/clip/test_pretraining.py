@@ -7,8 +7,7 @@ import pytest
 from open_clip.pretrained import get_pretrained_cfg, list_pretrained
 
 from anomalib_dpclip.clip.loading import backbone_config, load_clip, refusal
-from anomalib_dpclip.clip.preprocessing import OPENAI, Preprocessing
-from anomalib_dpclip.clip.pretraining import pretraining_of, tell_assumptions
+from anomalib_dpclip.clip.pretraining import OPENAI, Preprocessing, pretraining_of, tell_assumptions
 
 NAMES = open_clip.list_models()
 TAGS = [(name, tag) for name, tag in list_pretrained() if name in NAMES]  # 2.26 has tags of models that it lacks

@@ -16,7 +16,7 @@ from tests.unit.data.test_json_lines import labelled
 from tests.unit.data.test_photos import predict, scores
 
 from anomalib_dpclip.auxiliary.dataset import AuxiliaryDataset
-from anomalib_dpclip.clip.preprocessing import OPENAI
+from anomalib_dpclip.clip.pretraining import OPENAI
 from anomalib_dpclip.data.images import ImageReadError, read_image
 from anomalib_dpclip.data.labelled_sets import read_labelled_set
 from anomalib_dpclip.data.photos import Photos

@@ -7,10 +7,10 @@ import pytest
 import torch
 from tests.arguments import make_dpclip
 
-from anomalib_dpclip.clip.preprocessing import OPENAI
+from anomalib_dpclip.clip.pretraining import OPENAI
 from anomalib_dpclip.model.training import carried
 from anomalib_dpclip.model.training.carried import auxiliary_statistics
-from anomalib_dpclip.model.training.learning import prepare_trainer
+from anomalib_dpclip.model.training.learning import prepare_training
 
 
 @pytest.fixture
@@ -84,8 +84,8 @@ def test_they_are_set_once_at_the_end_of_a_training(make_model, make_engine, tar
 def test_epochs_are_the_published_ones_where_nobody_asks_and_precision_suffices():
     for asked, expected in ((1000, 20), (3, 3)):
         trainer = SimpleNamespace(precision="32-true", max_epochs=asked, fit_loop=SimpleNamespace(max_epochs=asked))
-        prepare_trainer(trainer)
+        prepare_training(trainer, SimpleNamespace(chosen_seed=1, seed=1))
         assert trainer.fit_loop.max_epochs == expected
     for precision in ("16-true", "64-true"):
         with pytest.raises(ValueError, match=rf"--trainer\.precision {precision} cannot train: use bf16-mixed or 32-true"):
-            prepare_trainer(SimpleNamespace(precision=precision))
+            prepare_training(SimpleNamespace(precision=precision), None)

@@ -9,7 +9,7 @@ from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from PIL import Image
 from torchvision.transforms import v2
 
-from anomalib_dpclip.clip.preprocessing import OPENAI, Preprocessing
+from anomalib_dpclip.clip.pretraining import OPENAI, Preprocessing
 from anomalib_dpclip.pre_processing.pre_processor import CLIPPreProcessor, require_same_resize, require_whole_images
 
 

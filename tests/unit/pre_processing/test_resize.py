@@ -11,7 +11,7 @@ from torchvision.transforms import v2
 from torchvision.tv_tensors import Image as ImageTensor
 from torchvision.tv_tensors import Mask
 
-from anomalib_dpclip.clip.preprocessing import OPENAI
+from anomalib_dpclip.clip.pretraining import OPENAI
 from anomalib_dpclip.data.images import read_image
 from anomalib_dpclip.pre_processing.pre_processor import CLIPPreProcessor
 from anomalib_dpclip.pre_processing.resize import EightBitResize, ExportableResize, bicubic_weights, resize_bilinear

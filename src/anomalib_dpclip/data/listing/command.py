@@ -4,7 +4,6 @@ import hashlib
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import NamedTuple
@@ -50,7 +49,12 @@ def metadata(
         Exit status: 1 if the file checked has errors, else 0.
     """
     if check is not None:
-        return _report(check, root)
+        problems = check_metadata(check, root)
+        for problem in problems:
+            print(f"{check}:{problem.line}: {'error' if problem.is_error else 'note'}: {problem.message}")  # noqa: T201
+        errors = sum(problem.is_error for problem in problems)
+        print(f"{check}: {errors} errors, {len(problems) - errors} notes", file=sys.stderr)  # noqa: T201
+        return int(errors > 0)
     is_folder = source == "folder"
     if is_folder:
         samples, name = folder_samples(root, class_name), root.resolve().name
@@ -89,10 +93,8 @@ class Problem(NamedTuple):
 def check_metadata(path: str | Path, root: str | Path) -> list[Problem]:
     """Find everything that is wrong with a metadata file and with what it lists, in the order of its lines.
 
-    Errors are lines that are not as the format says, images and masks that are missing or cannot be read, masks of
-    another size than their image, empty masks of anomalous images, masks of normal images that are not empty, and images
-    listed twice. Only noted are anomalous images without a mask where others have one, 16-bit images and the range they use,
-    masks of more than two grey values (as JPEG makes them), and images that equal another one byte for byte.
+    Only noted are anomalous images without a mask where others have one, 16-bit images and the range they use, masks of more
+    than two grey values (as JPEG makes them), and images that equal another one byte for byte.
     """
     folder = RootFolder(root)
     problems: list[Problem] = []
@@ -142,34 +144,21 @@ def _check_sample(line: int, sample: Sample, folder: RootFolder) -> tuple[list[P
             problems.append(Problem(line, message, is_error=False))
     except ValueError as error:
         problems.append(Problem(line, str(error)))
-    try:
-        problems += _check_mask(line, sample, folder, size) if sample.mask_path else []
-    except ValueError as error:
-        problems.append(Problem(line, str(error)))
+    if sample.mask_path:
+        try:
+            path = folder.locate(sample.mask_path)
+            is_empty = not read_mask(path, size, sample.image_path).any()
+            if is_empty == bool(sample.label):
+                what, label = ("empty", "anomalous") if is_empty else ("not empty", "normal")
+                problems.append(Problem(line, f"mask {sample.mask_path} is {what}, but its image is labelled {label}"))
+            mask = load_image(path)
+            greys = len(np.unique(np.asarray(mask))) if mask.mode in ("L", *SIXTEEN_BIT_MODES) else 0
+            if greys > 2:
+                message = f"mask {sample.mask_path} has {greys} grey values: all but 0 are anomalous"
+                problems.append(Problem(line, message, is_error=False))
+        except ValueError as error:
+            problems.append(Problem(line, str(error)))
     return problems, file, content
-
-
-def _check_mask(line: int, sample: Sample, folder: RootFolder, size: tuple[int, int] | None) -> Iterator[Problem]:
-    path = folder.locate(sample.mask_path or "")
-    anomalous_pixels = read_mask(path, size, sample.image_path).any()
-    if sample.label and not anomalous_pixels:
-        yield Problem(line, f"mask {sample.mask_path} is empty, but its image is labelled anomalous")
-    if anomalous_pixels and not sample.label:
-        yield Problem(line, f"mask {sample.mask_path} is not empty, but its image is labelled normal")
-    mask = load_image(path)
-    greys = len(np.unique(np.asarray(mask))) if mask.mode in ("L", *SIXTEEN_BIT_MODES) else 0
-    if greys > 2:
-        yield Problem(line, f"mask {sample.mask_path} has {greys} grey values: all but 0 are anomalous", is_error=False)
-
-
-def _report(path: Path, root: Path) -> int:
-    """Print the problems of a metadata file; 1 if any is an error."""
-    problems = check_metadata(path, root)
-    for problem in problems:
-        print(f"{path}:{problem.line}: {'error' if problem.is_error else 'note'}: {problem.message}")  # noqa: T201
-    errors = sum(problem.is_error for problem in problems)
-    print(f"{path}: {errors} errors, {len(problems) - errors} notes", file=sys.stderr)  # noqa: T201
-    return int(errors > 0)
 
 
 def _summary(samples: pd.DataFrame) -> str:

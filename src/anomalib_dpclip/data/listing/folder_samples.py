@@ -12,7 +12,6 @@ The folder of masks may also be called ``ground_truth`` or ``mask``. A mask has 
 extension, or that and ``_mask``.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -26,9 +25,7 @@ _EXTENSIONS = {".jpg", ".jpeg", ".jp2", ".png", ".ppm", ".bmp", ".pgm", ".tif", 
 def folder_samples(root: Path, class_name: str | None = None) -> pd.DataFrame:
     """List the images of a folder of one category, or of several, as `to_frame` does; by default they show the folder's name.
 
-    Raises:
-        FileNotFoundError: If there is no such folder, or no category in it.
-        ValueError: If a mask matches no image.
+    A FileNotFoundError if there is no such folder, or no category in it; a ValueError if a mask matches no image.
     """
     if not root.is_dir():
         raise FileNotFoundError(f"no folder {root}: root must be the folder that the images are in")
@@ -49,21 +46,7 @@ def _category_samples(folder: Path, class_name: str) -> list[Sample]:
     masks = next((folder / name for name in MASK_FOLDERS if (folder / name).is_dir()), None)
     samples = [Sample(str(image), 0, class_name, split="train") for image in _images(folder / "train" / "good")]
     samples += [Sample(str(image), 0, class_name) for image in _images(tested / "good")]
-    samples += _anomalous_samples(folder, tested, masks, class_name)
-    all_masks = {path for path in masks.rglob("*") if _is_image(path) and path.parent.name != "good"} if masks else set()
-    misnamed = sorted(all_masks - {Path(sample.mask_path) for sample in samples if sample.mask_path})
-    if misnamed:
-        raise ValueError(
-            f"{len(misnamed)} masks match no image, the first is {misnamed[0]}: the mask of scratch/001.jpg is "
-            f"masks/scratch/001.png or masks/scratch/001_mask.png"
-        )
-    return samples
-
-
-def _anomalous_samples(folder: Path, tested: Path, masks: Path | None, class_name: str) -> Iterator[Sample]:
-    """Samples of the kinds of defect, each with its mask if there is one."""
-    polyps = folder / "images"
-    others = {"good", "train", *MASK_FOLDERS}
+    polyps, others = folder / "images", {"good", "train", *MASK_FOLDERS}
     kinds = [polyps] if polyps.is_dir() else [path for path in _folders(tested) if path.name not in others]
     for kind in kinds:
         of_kind = (_images(masks / kind.name) or (_images(masks) if len(kinds) == 1 else [])) if masks else []
@@ -72,7 +55,15 @@ def _anomalous_samples(folder: Path, tested: Path, masks: Path | None, class_nam
             mask = by_name.get(image.stem) or by_name.get(f"{image.stem}_mask")
             if mask is None and kind == polyps:
                 raise ValueError(f"{image} has no mask in {folder / 'masks'}: put normal images into {folder / 'good'}")
-            yield Sample(str(image), 1, class_name, mask)
+            samples.append(Sample(str(image), 1, class_name, mask))
+    all_masks = {path for path in masks.rglob("*") if _is_image(path) and path.parent.name != "good"} if masks else set()
+    misnamed = sorted(all_masks - {Path(sample.mask_path) for sample in samples if sample.mask_path})
+    if misnamed:
+        raise ValueError(
+            f"{len(misnamed)} masks match no image, the first is {misnamed[0]}: the mask of scratch/001.jpg is "
+            f"masks/scratch/001.png or masks/scratch/001_mask.png"
+        )
+    return samples
 
 
 def _is_category(folder: Path) -> bool:

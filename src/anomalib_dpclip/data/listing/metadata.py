@@ -33,25 +33,16 @@ class Sample(NamedTuple):
 
 
 def to_frame(samples: Iterable[Sample]) -> pd.DataFrame:
-    """Put samples into the table that anomalib's datasets are based on, one row each.
+    """Put samples into the table that anomalib's datasets are based on, one row each, with their ``class_name``.
 
-    Returns:
-        anomalib's columns ``image_path``, ``split``, ``label`` (``"normal"`` or ``"abnormal"``), ``label_index`` (0 or 1) and
-        ``mask_path``, and ``class_name``. ``mask_path`` is ``None`` where there is no mask, and for normal images, whose masks
-        are empty by definition.
+    ``mask_path`` is ``None`` where there is no mask, and for normal images, whose masks are empty by definition.
     """
     rows = list(samples)
-    return pd.DataFrame(
-        {
-            "image_path": [sample.image_path for sample in rows],
-            "split": [sample.split for sample in rows],
-            "label": ["abnormal" if sample.label else "normal" for sample in rows],
-            "label_index": [sample.label for sample in rows],
-            # As objects: pandas would turn None into NaN, which is true.
-            "mask_path": pd.Series([sample.mask_path if sample.label else None for sample in rows], dtype=object),
-            "class_name": [sample.class_name for sample in rows],
-        }
-    )
+    frame = pd.DataFrame(rows, columns=Sample._fields).rename(columns={"label": "label_index"})
+    frame["label"] = ["abnormal" if sample.label else "normal" for sample in rows]
+    # As objects: pandas would turn None into NaN, which is true.
+    frame["mask_path"] = pd.Series([sample.mask_path if sample.label else None for sample in rows], dtype=object)
+    return frame[["image_path", "split", "label", "label_index", "mask_path", "class_name"]]
 
 
 def few_shot(samples: pd.DataFrame, shots: int, seed: int) -> pd.DataFrame:
@@ -60,9 +51,6 @@ def few_shot(samples: pd.DataFrame, shots: int, seed: int) -> pd.DataFrame:
     An odd k takes one more anomalous image, because those show both kinds of pixel. What is missing of one label is
     made up from the other, and a category of fewer than k images is taken whole. The choice in a category depends on
     its own images alone, and a smaller choice is contained in a larger one, as long as both labels suffice.
-
-    Raises:
-        ValueError: If ``shots`` is not positive.
     """
     if shots < 1:
         raise ValueError(f"shots must be at least 1, not {shots}: it is the number of images of each category")
@@ -83,9 +71,7 @@ def few_shot(samples: pd.DataFrame, shots: int, seed: int) -> pd.DataFrame:
 def read_metadata(path: str | Path, root: str | Path) -> pd.DataFrame:
     """Read a metadata file as `to_frame` has it, and make sure that the images and masks it names are there, in the root.
 
-    Raises:
-        FileNotFoundError: If the file or the root is not there.
-        ValueError: If the file has no samples, or at its first bad line, as ``file:line: what is wrong``.
+    A file or root that is not there is a FileNotFoundError, a bad line a ValueError as ``file:line: what is wrong``.
     """
     folder = RootFolder(root)
     samples = []

@@ -1,7 +1,4 @@
-"""The files of results: a row an image, read and written one at a time, so that memory does not grow with them.
-
-A later run goes on with those of the same model, references and settings, and sets others aside.
-"""
+"""The files of results: a row an image, read and written one at a time, so that memory does not grow with them."""
 
 import csv
 import heapq
@@ -11,7 +8,7 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO, cast
+from typing import NamedTuple, TextIO, cast
 
 from anomalib_dpclip.files.atomic_write import atomic_write
 
@@ -94,8 +91,10 @@ def write_results(folder: Path, rows: Iterable[Result]) -> None:
         _write(stream, rows)
     with atomic_write(folder / RESULTS_JSON) as unfinished, _open(unfinished, "w") as stream:
         separator = "[\n"
+        numbers = {"score": float, "good_below": float, "good_photos": int}
         for row in read_rows(folder / RESULTS):
-            stream.write(separator + json.dumps(_as_json(row)))
+            known = {name: kind(getattr(row, name)) if getattr(row, name) else None for name, kind in numbers.items()}
+            stream.write(separator + json.dumps(row._asdict() | known | {"regions": json.loads(row.regions or "[]")}))
             separator = ",\n"
         stream.write("\n]\n" if separator == ",\n" else "[]\n")
     for file in _rank_files(folder):
@@ -156,12 +155,6 @@ def _write(stream: TextIO, rows: Iterable[Sequence[str]]) -> None:
     quoted = csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_ALL)  # a bare carriage return would end the row
     for row in rows:
         (quoted if any("\r" in value for value in row) else plain).writerow(row)
-
-
-def _as_json(row: Result) -> dict[str, Any]:
-    numbers = {"score": float, "good_below": float, "good_photos": int}
-    values = {name: kind(getattr(row, name)) if getattr(row, name) else None for name, kind in numbers.items()}
-    return row._asdict() | values | {"regions": json.loads(row.regions or "[]")}
 
 
 def _rank_files(folder: Path) -> list[Path]:

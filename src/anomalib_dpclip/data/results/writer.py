@@ -14,7 +14,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 
 from anomalib_dpclip.data.images import ImageReadError
-from anomalib_dpclip.data.regions import Region, batch_regions
+from anomalib_dpclip.data.regions import batch_regions
 from anomalib_dpclip.data.results import rows as result_files
 from anomalib_dpclip.data.results.rows import DONE, UNCALIBRATED, Result
 
@@ -66,23 +66,20 @@ class ResultsWriter(BasePredictionWriter):
         self._held: list[Result] = []
 
     def write_on_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, prediction: Any, batch_indices: Any, batch: ImageBatch, *_: int
+        self, trainer: Trainer, pl_module: LightningModule, _: Any, batch_indices: Any, batch: ImageBatch, *__: int
     ) -> None:
         """Write the rows of the batch before."""
-        del prediction
         self._write_held(trainer)
         self._held = self._predicted(batch, pl_module)
         found = {row.path for row in self._held}
         self._held += [self._unreadable(path) for path in map(self.paths.__getitem__, batch_indices or ()) if path not in found]
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+    def on_exception(self, trainer: Trainer, *_: Any) -> None:
         """Write the rows of what was predicted before a run was stopped."""
-        del pl_module, exception
         self._write_held(trainer)
 
-    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_predict_end(self, trainer: Trainer, *_: Any) -> None:
         """Merge the files of all processes; those on disks that the first process cannot see stay where they are."""
-        del pl_module
         self._write_held(trainer)
         trainer.strategy.barrier()
         if trainer.is_global_zero:
@@ -107,10 +104,10 @@ class ResultsWriter(BasePredictionWriter):
         paths = batch.image_path or []
         found = batch_regions(batch, getattr(module, "min_area", 0))
         most_like = module.most_like(batch.image) if hasattr(module, "most_like") else [""] * len(paths)
-        rows = [
-            Result(path, "", "", DONE, self.model, regions=_as_text(regions), most_like=name)
-            for path, regions, name in zip(paths, found, most_like, strict=True)
-        ]
+        rows = []
+        for path, regions, name in zip(paths, found, most_like, strict=True):
+            text = json.dumps([region.as_json() for region in regions]) if regions else ""
+            rows.append(Result(path, "", "", DONE, self.model, regions=text, most_like=name))
         for index, score in enumerate([] if batch.pred_score is None else batch.pred_score.flatten().tolist()):
             good = module.standing(score) if hasattr(module, "standing") else None
             known = {"good_below": f"{good.lower / good.total:.6f}", "good_photos": str(good.total)} if good else {}
@@ -130,7 +127,3 @@ class ResultsWriter(BasePredictionWriter):
             reason = str(error)
         logger.warning("%s; going on without it", reason)
         return Result(path, "", "", reason, self.model)
-
-
-def _as_text(regions: Sequence[Region]) -> str:
-    return json.dumps([region.as_json() for region in regions]) if regions else ""

@@ -1,7 +1,4 @@
-"""Surfaces: a labelled data set of procedural textures, rendered on first use instead of downloaded.
-
-On disk it is laid out as MVTec AD, one folder a material, so anomalib reads it as it reads that.
-"""
+"""Surfaces: a labelled data set of procedural textures, rendered on first use, in the layout of MVTec AD."""
 
 import json
 import logging
@@ -99,26 +96,23 @@ class Surfaces(AnomalibDataModule):
         parameters = {"version": _VERSION, **sizes, "seed": self.drawing_seed}
         if not folder.exists():
             logger.info("Drawing %s.", folder)
-            self._draw_whole(folder, parameters)
+            # Beside its place, and then renamed: it is either whole or not there.
+            self.root.mkdir(parents=True, exist_ok=True)
+            unfinished = Path(tempfile.mkdtemp(prefix=f".{self.category}-", dir=self.root))
+            try:
+                self._draw(unfinished)
+                (unfinished / _MARKER).write_text(json.dumps(parameters))
+                unfinished.chmod(0o755)  # mkdtemp makes a private folder
+                unfinished.rename(folder)
+            except OSError:
+                if not folder.is_dir():  # else another process was quicker, and what it drew is the same
+                    raise
+            finally:
+                shutil.rmtree(unfinished, ignore_errors=True)
         marker = folder / _MARKER
         found = json.loads(marker.read_text()) if marker.is_file() else "unknown parameters"
         if found != parameters:
             raise ValueError(f"{folder} was drawn with {found}, not {parameters}: delete that folder, or give another root")
-
-    def _draw_whole(self, folder: Path, parameters: dict[str, float]) -> None:
-        """Draw a category beside its place and rename it: it is either whole or not there."""
-        self.root.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(tempfile.mkdtemp(prefix=f".{self.category}-", dir=self.root))
-        try:
-            self._draw(unfinished)
-            (unfinished / _MARKER).write_text(json.dumps(parameters))
-            unfinished.chmod(0o755)  # mkdtemp makes a private folder
-            unfinished.rename(folder)
-        except OSError:
-            if not folder.is_dir():  # else another process was quicker, and what it drew is the same
-                raise
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
 
     def _draw(self, folder: Path) -> None:
         """Draw all images and masks of the category into ``folder``."""

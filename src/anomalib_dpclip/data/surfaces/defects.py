@@ -1,8 +1,4 @@
-"""Five kinds of defect, drawn into a surface with exact masks.
-
-They are meant to be seen at a glance: with an extent of 48 pixels a blob covers 5 to 10 % of a 140-pixel image, a line
-is 5 to 8 pixels wide, and each differs from the ground it lies on.
-"""
+"""Five kinds of defect, to be seen at a glance, drawn into a surface with exact masks."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -92,12 +92,7 @@ def auxiliary_statistics(module: Any, images: Any, rank: int = 0, world_size: in
 
 
 def learn_text_weights(module: Any, images: Any) -> dict[str, float]:
-    """Weight of the text by the number of good images; nothing where no class has images enough, or images are tiled.
-
-    Args:
-        module: `DPCLIP`, in evaluation mode, which has learned from the auxiliary set.
-        images: The plain images of that set.
-    """
+    """Weight of the text by the number of good images, of plain auxiliary ones; nothing where these are too few, or tiled."""
     if module.configuration.tiles > 1:
         return {}
     comparison, batches = comparison_of(module, Region()), list(_batches(images, module.seed))

@@ -1,7 +1,4 @@
-"""Learning from the auxiliary set in the place of the target's training images: batches, optimiser, losses, seed.
-
-A `module` is a `DPCLIP`.
-"""
+"""How a `DPCLIP`, the `module`, learns from the auxiliary set, not from the target: batches, optimiser, losses, seed."""
 
 import logging
 from dataclasses import replace
@@ -15,7 +12,7 @@ from torch.utils.data import DataLoader
 from anomalib_dpclip.adapter_files.save_and_load import adapter_tensors
 from anomalib_dpclip.auxiliary.auxiliary_set import learned_from
 from anomalib_dpclip.auxiliary.dataset import auxiliary_loader
-from anomalib_dpclip.clip.preprocessing import OPENAI
+from anomalib_dpclip.clip.pretraining import OPENAI
 from anomalib_dpclip.files.tensors import same_tensors
 from anomalib_dpclip.method.objective import training_objective
 from anomalib_dpclip.method.prototypes import TokenDirections
@@ -48,8 +45,7 @@ class LearnFromAuxiliary(Callback):
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         """Train as the method does, with the model's loaders in the place of the data module's own."""
         if stage == "fit":
-            prepare_trainer(trainer)
-            follow_global_seed(pl_module)
+            prepare_training(trainer, pl_module)
         datamodule: Any = getattr(trainer, "datamodule", None)
         if not isinstance(datamodule, AnomalibDataModule):
             return
@@ -67,33 +63,26 @@ class LearnFromAuxiliary(Callback):
 
     on_exception = teardown  # Lightning tears nothing down after an error
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, *_: Any) -> None:
+    def on_train_batch_end(self, _: Trainer, pl_module: Any, outputs: Any, *__: Any) -> None:
         """Move the prototypes, once a batch, after the optimiser's step."""
-        del trainer
         pl_module.prototypes.update(TokenDirections(*outputs["directions"]))
 
-    def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
+    def on_train_end(self, _: Trainer, pl_module: Any) -> None:
         """Remember that there is something to test that no earlier checkpoint holds."""
-        del trainer
         pl_module.is_trained_here = True
 
 
-def prepare_trainer(trainer: Any) -> None:
-    """Train for as many epochs as published, unless somebody asks for another number, and in no precision that cannot learn."""
+def prepare_training(trainer: Any, module: Any) -> None:
+    """Epochs as published, unless somebody asks for another number; a precision that can learn; the global seed of now."""
     if trainer.precision in UNTRAINABLE:
         raise ValueError(f"--trainer.precision {trainer.precision} cannot train: use bf16-mixed or 32-true")
     if trainer.max_epochs == LIGHTNING_DEFAULT_EPOCHS:
         trainer.fit_loop.max_epochs = EPOCHS
-
-
-def follow_global_seed(module: Any) -> None:
-    """Where no argument names a seed: `anomalib benchmark` sets the global one only after it has built the model."""
-    seed = seed_or_global(module.chosen_seed)
-    if seed == module.seed:
-        return
-    if same_tensors(adapter_tensors(module.model), module.model.initial_adapters(module.seed)):  # none loaded or learned
-        module.model.load_state_dict(module.model.initial_adapters(seed), strict=False)
-    module.seed = module.auxiliary.seed = seed
+    seed = seed_or_global(module.chosen_seed)  # `anomalib benchmark` sets the global one only after it has built the model
+    if seed != module.seed:
+        if same_tensors(adapter_tensors(module.model), module.model.initial_adapters(module.seed)):  # none loaded or learned
+            module.model.load_state_dict(module.model.initial_adapters(seed), strict=False)
+        module.seed = module.auxiliary.seed = seed
 
 
 def auxiliary_batches(module: Any) -> DataLoader:
@@ -112,10 +101,8 @@ def auxiliary_batches(module: Any) -> DataLoader:
     # Lightning tells the sampler the epoch after worker processes have begun to read: too late in a resumed run.
     loader.sampler.set_epoch(trainer.fit_loop.epoch_progress.current.processed)  # type: ignore[attr-defined]
     # `anomalib benchmark` shows log lines and no progress bar, and warns of 1,000 epochs where nobody named a number.
-    logger.info(
-        "learning from %d images of %d classes: %s epochs of %d steps",
-        *(len(dataset), len(sources), trainer.max_epochs, len(loader)),
-    )
+    message = "learning from %d images of %d classes: %s epochs of %d steps"
+    logger.info(message, len(dataset), len(sources), trainer.max_epochs, len(loader))
     return loader
 
 
@@ -128,13 +115,11 @@ def optimizer_and_schedule(module: Any) -> Any:
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 
-def training_step(module: Any, batch: ImageBatch, batch_idx: int) -> dict[str, Any]:
-    """Losses of a batch, logged: ``L = L_cls + sum over taps (L_seg) + 0.1 sum over taps (L_dec)``.
+def training_step(module: Any, batch: ImageBatch, batch_idx: int) -> dict[str, Any]:  # noqa: ARG001  (Lightning's hook)
+    """The loss of a batch, logged: ``L = L_cls + sum over taps (L_seg) + 0.1 sum over taps (L_dec)``.
 
-    Returns:
-        The ``loss`` to minimise, and the token ``directions`` that the prototypes move towards after the optimiser's step.
+    Beside it the token ``directions`` that the prototypes move towards after the optimiser's step.
     """
-    del batch_idx
     anchors = module.target.anchors_of(batch, module.device, follow_images=True)
     if anchors.ndim == 2:  # one class for all
         anchors = anchors.expand(len(batch.image), -1, -1)
@@ -151,11 +136,7 @@ def training_step(module: Any, batch: ImageBatch, batch_idx: int) -> dict[str, A
     )
     size = len(batch)
     module.log("train_loss", objective.total, prog_bar=True, on_epoch=True, batch_size=size)
-    parts = {
-        "train_loss_cls": objective.classification,
-        "train_loss_seg": objective.segmentation,
-        "train_loss_dec": objective.decoupling,
-        "prototype_cosine": module.prototypes.cosine,
-    }
-    module.log_dict(parts, batch_size=size)
+    losses = {"cls": objective.classification, "seg": objective.segmentation, "dec": objective.decoupling}
+    named = {f"train_loss_{name}": loss for name, loss in losses.items()}
+    module.log_dict(named | {"prototype_cosine": module.prototypes.cosine}, batch_size=size)
     return {"loss": objective.total, "directions": objective.directions}
