@@ -36,7 +36,10 @@ def test_all_tables_of_results(page, results):
     assert "\n".join(lines_of(results, "|")) in text_of(page)
 
 
-@pytest.mark.parametrize(("page", "results"), [("comparison", ("surfaces", "ablation")), ("large-images", ("large_images",)), ("references", ("photographs",))])
+@pytest.mark.parametrize(
+    ("page", "results"),
+    [("comparison", ("surfaces", "ablation")), ("large-images", ("large_images",)), ("references", ("photographs",))],
+)
 def test_tables_of_a_report(page, results, capsys):
     files = [RESULTS / f"{name}.csv" for name in results]
     labels = set(read_rows(*files)["label"])
