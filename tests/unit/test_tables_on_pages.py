@@ -16,7 +16,6 @@ WHOLE = {
     "decisions": ["guarantee"],
     "speed": ["inference", "training", "export", "photos", "photos-workers", "photos-ViT-L-14-336"],
     "backbones": ["backbones", "families"],
-    "comparison": ["token_rules"],
 }
 """Results of which all tables stand on a page."""
 
