@@ -55,8 +55,8 @@ def variants(backbone: str) -> dict[str, Callable[[], object]]:
     with TemporaryDirectory() as folder:
         weights = Path(folder) / "random.pth"
         torch.save(timm.create_model(DINO).state_dict(), weights)
-        for network, options in ((EMBEDDED, {}), (DINO, {"weights": str(weights)})):
-            model = DPCLIP(**common, memory_backbone=network, memory=MemoryOptions(**options)).eval()
+        for network, options in ((EMBEDDED, MemoryOptions()), (DINO, MemoryOptions(weights=str(weights)))):
+            model = DPCLIP(**common, memory_backbone=network, memory=options).eval()
             scorers[f"{PHOTOS} good photos, {network}"] = memory_scorer(model)
     anchors = own.model.anchors
     return {name: partial(each.score, torch.randn(1, 3, *each.image_size), anchors) for name, each in scorers.items()}
