@@ -32,7 +32,7 @@ SHOWN = 10
 def image_paths(dataset: Any) -> list[str]:
     """Images of a data set: of photos all, also those that have results already; none of what has no files."""
     if isinstance(dataset, PhotosDataset):
-        return dataset.all_paths
+        return dataset.whole.paths
     if isinstance(dataset, PredictDataset):
         return [str(path) for path in dataset.image_filenames]
     return list(dataset.samples.image_path) if isinstance(dataset, AnomalibDataset) else []

@@ -31,7 +31,7 @@ _REDUCED = 2
 class PhotosDataset(Dataset[NamedImageItem | None]):
     """Images of files, brought to one size, with what each shows, or ``None`` to leave it to the model.
 
-    `all_paths` are these, and those of the photos that have results already.
+    `whole` is all that these are a part of: with the photos that have results already, too.
     """
 
     def __init__(
@@ -40,10 +40,10 @@ class PhotosDataset(Dataset[NamedImageItem | None]):
         class_names: list[str] | None = None,
         resize: Any = None,
         read_image: ImageReader | None = None,
-        all_paths: list[str] | None = None,
+        whole: "PhotosDataset | None" = None,
     ) -> None:
         self.paths, self.class_names, self.resize = paths, class_names, resize
-        self.read_image, self.all_paths = read_image or ImageReader(), all_paths or paths
+        self.read_image, self.whole = read_image or ImageReader(), self if whole is None else whole
 
     def __len__(self) -> int:
         """Number of files."""
@@ -156,12 +156,16 @@ class Photos(AnomalibDataModule):
         if self.reduced_jpeg and resize is not None:
             self._read_image.side = _REDUCED * max(resize.size)
         left = paths if outputs is None else self._without_results(paths, outputs)
-        class_names = None
-        if self.class_from_folder:  # what the folder in the root is called that a photo lies in
-            parts = [Path(path).relative_to(self.root.resolve()).parts for path in left]
-            class_names = [readable_name(folder if file else None) for folder, *file in parts]
-        dataset = PhotosDataset(left, class_names, resize, self._read_image, paths)
+        everything = PhotosDataset(paths, self._class_names(paths), resize, self._read_image)
+        dataset = PhotosDataset(left, self._class_names(left), resize, self._read_image, everything)
         return DataLoader(dataset, batch_size=self.eval_batch_size, num_workers=self.num_workers, collate_fn=dataset.collate_fn)
+
+    def _class_names(self, paths: list[str]) -> list[str] | None:
+        """What the folder in the root is called that each photo lies in, if classes are told by it."""
+        if not self.class_from_folder:
+            return None
+        parts = [Path(path).relative_to(self.root.resolve()).parts for path in paths]
+        return [readable_name(folder if file else None) for folder, *file in parts]
 
     def _without_results(self, paths: list[str], outputs: Path) -> list[str]:
         """Take over earlier results, attach a writer for the new ones, and give the photos that are left to do."""

@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 import torch
 from anomalib.data import ImageBatch, ImageItem
+from PIL import Image
 from sklearn.neighbors import NearestNeighbors
 from tests.tiny_scorers import tiny_comparison
 from torch.utils.data import DataLoader, DistributedSampler
 
+from anomalib_dpclip.data.photos import PhotosDataset
 from anomalib_dpclip.scorers import batch_scorer
 from anomalib_dpclip.scorers.batch_scorer import (
     BatchScorer,
@@ -49,6 +51,18 @@ def test_every_process_sees_the_same_panel():
         panels.append(torch.cat(list(panel_loader(loader, seed=1))).tolist())
     assert panels[0] == panels[1]
     assert len(set(panels[0])) == 200
+
+
+def test_the_panel_of_photos_that_are_left_is_of_all_of_them(tmp_path):
+    paths = [str(tmp_path / f"{number}.png") for number in range(4)]
+    for number, path in enumerate(paths):
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(path)
+    everything = PhotosDataset(paths)
+    left = PhotosDataset(paths[3:], whole=everything)
+    seen = [
+        path for batch in panel_loader(DataLoader(left, 2, collate_fn=left.collate_fn), seed=1) for path in batch.image_path
+    ]
+    assert seen == paths
 
 
 def test_a_random_projection_keeps_distances():
