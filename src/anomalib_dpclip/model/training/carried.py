@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Subset
 from anomalib_dpclip.data.items import NamedImageBatch
 from anomalib_dpclip.model.good_images import comparison_of, preparation
 from anomalib_dpclip.post_processing.calibration_statistics import CalibrationStatistics
-from anomalib_dpclip.scorers.comparison import Comparison, Evidence
+from anomalib_dpclip.scorers.comparison import Evidence
 from anomalib_dpclip.scorers.memory_fit import MEMORY_TOKENS, MemoryFit
 from anomalib_dpclip.scorers.region import Region
 from anomalib_dpclip.scorers.text_weight import OWN_TOKENS, Episode, best_weight
@@ -95,22 +95,20 @@ def learn_text_weights(module: Any, images: Any) -> dict[str, float]:
     """Weight of the text by the number of good images, of plain auxiliary ones; nothing where these are too few, or tiled."""
     if module.configuration.tiles > 1:
         return {}
-    comparison, batches = comparison_of(module, Region()), list(_batches(images, module.seed))
-    found = {count: [_scored_by(module, comparison, *pair, count) for pair in batches] for count in GOOD_IMAGES}
-    return {str(count): best_weight(comparison, episodes) for count, episodes in found.items() if episodes}
-
-
-def _scored_by(module: Any, comparison: Comparison, good: Any, scored: Any, count: int) -> Episode:
-    """A batch of images with masks, scored by the first images of a good batch of the same class."""
-    normalize, images = preparation(module).normalize, torch.as_tensor(good.image)
-    anchors = module.target.anchors_of(good, module.device, follow_images=True)
-    anchors = anchors[0] if anchors.ndim == 3 else anchors
-    fit = MemoryFit(comparison, normalize, anchors, limit=MEMORY_TOKENS, seed=module.seed)
-    state = fit.fit((images[:count] * 255).round().byte(), text_weight=0.0).state
-    tokens, margin, score = comparison.encode(normalize(scored.image.to(module.device)), anchors)
-    distance = comparison.combined(state.memory(tokens))
-    mask, label = scored.gt_mask.to(distance.device), scored.gt_label.to(distance.device)
-    return Episode(Evidence(margin, score, distance), state.fusion, mask, label)
+    comparison, normalize = comparison_of(module, Region()), preparation(module).normalize
+    episodes: dict[int, list[Episode]] = {count: [] for count in GOOD_IMAGES}
+    for good, scored in _batches(images, module.seed):
+        anchors = module.target.anchors_of(good, module.device, follow_images=True)
+        anchors = anchors[0] if anchors.ndim == 3 else anchors
+        fit = MemoryFit(comparison, normalize, anchors, limit=MEMORY_TOKENS, seed=module.seed)
+        known = (torch.as_tensor(good.image) * 255).round().byte()
+        tokens, margin, score = comparison.encode(normalize(scored.image.to(module.device)), anchors)  # whatever is known
+        mask, label = scored.gt_mask.to(module.device), scored.gt_label.to(module.device)
+        for count, found in episodes.items():
+            state = fit.fit(known[:count], text_weight=0.0).state
+            evidence = Evidence(margin, score, comparison.combined(state.memory(tokens)))
+            found.append(Episode(evidence, state.fusion, mask, label))
+    return {str(count): best_weight(comparison, found) for count, found in episodes.items() if found}
 
 
 def _batches(images: Any, seed: int) -> Iterator[tuple[Any, Any]]:
