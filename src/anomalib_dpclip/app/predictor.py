@@ -204,7 +204,7 @@ class Predictor:
             images = (image_tensor(self._read(path)) for path in given.paths)
             scorer = memories.remember(model, images, anchors, given.paths)
             calibration = Calibration().to(anchors.device)
-            calibrate_on_references(calibration, scorer, model.model.domain, processor.false_alarm_rate)
+            calibrate_on_references(calibration, scorer, processor.false_alarm_rate)
             self._remembered = key, (scorer, calibration)
         return self._remembered[1]
 

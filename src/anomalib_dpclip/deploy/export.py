@@ -63,7 +63,7 @@ class Deployed(nn.Module):
 
         Args:
             images: The images.
-            scales: A packed `Scale` of each class ``(C, 14)``.
+            scales: A packed `Scale` of each class ``(C, 15)``.
             chosen: Number of the class that the images show ``(1,)``; without it there is one class.
         """
         anchors, packed = (
@@ -224,7 +224,7 @@ class DPCLIPExport(ExportMixin):
 
     @property
     def _scales(self) -> Tensor:
-        """Scale in force, packed, for each class ``(C, 14)``, on the CPU."""
+        """Scale in force, packed, for each class ``(C, 15)``, on the CPU."""
         packed = self.post_processor.calibration.scale.packed().detach().cpu().float()
         return packed.repeat(max(1, len(self._classes)), 1)
 
@@ -244,7 +244,7 @@ class DPCLIPExport(ExportMixin):
             pretrained=known.clip_weights,
             adapters=tensor_digest(adapter_tensors(self.model)),
             learned_from=known.learned_from,
-            domain=processor.domain,
+            domain=self.model.domain,
             is_normalised=processor.enable_normalization,
             classes=[DeployedClass(name, scale, threshold_basis) for name in self._classes or [self.target.anchor_class]],
             version=package_versions()["anomalib-dpclip"],

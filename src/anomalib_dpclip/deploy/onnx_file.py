@@ -14,7 +14,7 @@ Array = npt.NDArray[np.float32]
 
 
 class OnnxFile:
-    """An ONNX file: what it says of itself, and its packed scales ``(C, 14)``; a ValueError if it is none of this package."""
+    """An ONNX file: what it says of itself, and its packed scales ``(C, 15)``; a ValueError if it is none of this package."""
 
     def __init__(self, path: Path) -> None:
         from google.protobuf.message import DecodeError
@@ -58,7 +58,7 @@ class OnnxFile:
 def finish_exported(path: Path, scales: Array, metadata: Metadata, raw_score: bool) -> None:
     """Turn what torch has exported into a file of this package, in its place.
 
-    The second input is the table of scales ``(C, 14)``, which becomes a constant; the third, if any, is the class.
+    The second input is the table of scales ``(C, 15)``, which becomes a constant; the third, if any, is the class.
     """
     from onnx import numpy_helper
 

@@ -63,7 +63,7 @@ class OpenVINOFile:
 def finish_converted(model: Any, path: Path, scales: Array, metadata: Metadata, raw_score: bool) -> None:
     """Write a converted model as a file of this package, an ``.xml`` and its ``.bin``.
 
-    The table of scales ``(C, 14)``, one of its inputs, becomes a constant, which no compression rounds.
+    The table of scales ``(C, 15)``, one of its inputs, becomes a constant, which no compression rounds.
     """
     from openvino import Dimension, PartialShape, opset13
 

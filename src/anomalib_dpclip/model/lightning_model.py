@@ -239,8 +239,7 @@ class DPCLIP(DPCLIPExport, AnomalibModule):  # type: ignore[misc]
     def set_domain(self, domain: Domain) -> None:
         """Make a domain's blur and score fusion the current ones."""
         self.model.domain = domain
-        if hasattr(self.post_processor, "domain"):
-            self.post_processor.domain = domain
+        settled_thresholds.weigh_unset(self)
 
     def adopt_adapters(self, source: str) -> None:
         """Take adapters that somebody has put into the model, from a source, for trained: nothing is learned any more."""

@@ -6,6 +6,7 @@ from typing import Any
 from anomalib_dpclip.post_processing.calibration import Calibration
 from anomalib_dpclip.post_processing.calibration_statistics import ImageStatistics
 from anomalib_dpclip.post_processing.conformal import NO_GUARANTEE
+from anomalib_dpclip.post_processing.scale import DETECTION_WEIGHT
 from anomalib_dpclip.post_processing.score_text import Standing
 from anomalib_dpclip.post_processing.thresholds import Thresholds, thresholds_by_rate
 from anomalib_dpclip.post_processing.unlabelled import unlabelled_thresholds
@@ -23,6 +24,14 @@ def calibration_of(module: Any) -> Calibration | None:
     return getattr(module.post_processor, "calibration", None)
 
 
+def weigh_unset(module: Any) -> None:
+    """Have scores fused as the domain asks for where nothing is calibrated yet."""
+    for name in ("calibration", "auxiliary_calibration"):
+        calibration = getattr(module.post_processor, name, None)
+        if calibration is not None and not calibration.is_set:
+            calibration.detection_weight.fill_(DETECTION_WEIGHT[module.model.domain])
+
+
 def settle_thresholds(module: Any) -> None:
     """Make sure that the thresholds in force belong to the way that images are scored; else set those that it knows itself."""
     calibration, scorer = calibration_of(module), module.scorer
@@ -36,12 +45,12 @@ def settle_thresholds(module: Any) -> None:
             *(calibration.threshold_basis, calibration.scorer, scorer.name),
         )
     if isinstance(scorer, BatchScorer):  # above what its quietest images score
-        seen, domain = scorer.image_statistics(), module.model.domain
-        calibration.set_ranges(seen)
-        calibration.set_thresholds(unlabelled_thresholds(calibration.fused(seen, domain), seen.map_max), seen, domain)
+        seen = scorer.image_statistics()
+        calibration.set_ranges(seen, scorer.detection_weight)
+        calibration.set_thresholds(unlabelled_thresholds(calibration.fused(seen), seen.map_max), seen)
         calibration.belongs_to(scorer.name, is_default=True)
     elif isinstance(scorer, MemoryScorer):
-        calibrate_on_references(calibration, scorer, module.model.domain, module.post_processor.false_alarm_rate)
+        calibrate_on_references(calibration, scorer, module.post_processor.false_alarm_rate)
     elif calibration.scorer != scorer.name:
         calibration.copy_from(module.post_processor.auxiliary_calibration)
     if not calibration.is_set:
@@ -51,15 +60,15 @@ def settle_thresholds(module: Any) -> None:
         )
 
 
-def calibrate_on_references(calibration: Calibration, scorer: MemoryScorer, domain: Any, rate: float | None) -> None:
+def calibrate_on_references(calibration: Calibration, scorer: MemoryScorer, rate: float | None) -> None:
     """Set ranges and thresholds from good images scored by one another, for a false-alarm rate if one is asked for.
 
     The default threshold is the highest of their scores. A single image has nothing to be scored by but its own mirror images,
     which are too much like it: then it lies `SINGLE_SHARE` of the way to the mean score of the image with synthetic defects.
     """
     seen = ImageStatistics(*scorer.state.scores.cpu().unbind(1))
-    calibration.set_ranges(seen)
-    fused, normal = calibration.fused(seen, domain), seen.label == 0
+    calibration.set_ranges(seen, scorer.detection_weight)
+    fused, normal = calibration.fused(seen), seen.label == 0
     count = int(normal.sum())
     if rate is not None:
         thresholds = thresholds_by_rate(fused, seen, rate, " of the good photos, each scored by the others")
@@ -71,7 +80,7 @@ def calibrate_on_references(calibration: Calibration, scorer: MemoryScorer, doma
         image, pixel = (low + SINGLE_SHARE * (high - low) for low, high in ends)
         basis = f"{SINGLE_SHARE:.0%} of the way from one good photo to the same with synthetic defects"
         thresholds = Thresholds(image, pixel, f"{basis}; {NO_GUARANTEE}")
-    calibration.set_thresholds(thresholds, seen, domain)
+    calibration.set_thresholds(thresholds, seen)
     calibration.false_alarm_rate = rate
     calibration.belongs_to(scorer.name, is_default=True)
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from anomalib_dpclip.data_sets.domain import Domain
+from anomalib_dpclip.data_sets.domain import DEFAULT_DOMAIN
 from anomalib_dpclip.files.plain_data import printable
 from anomalib_dpclip.files.private_names import keeps_precision
 from anomalib_dpclip.post_processing.calibration_statistics import CalibrationStatistics, ImageStatistics
@@ -53,6 +53,7 @@ class Calibration(nn.Module):
     detection_range: Tensor
     map_knots: Tensor
     score_knots: Tensor
+    detection_weight: Tensor
     is_set: Tensor
 
     def __init__(self) -> None:
@@ -66,7 +67,13 @@ class Calibration(nn.Module):
             self.register_buffer(name, torch.tensor([0.0, 1.0]))
         for name in ("map_knots", "score_knots"):
             self.register_buffer(name, torch.tensor(NORMALISED_CONTROL_POINTS))
+        self.register_buffer("detection_weight", torch.tensor([DETECTION_WEIGHT[DEFAULT_DOMAIN]]))
         self.register_buffer("is_set", torch.tensor(False))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        # The first files have none: they are of industrial images.
+        state_dict.setdefault(f"{prefix}detection_weight", self.detection_weight)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def require_valid(self, source: Path | str) -> None:
         """Refuse what a file, the source, brought if it is damaged: anything compared with NaN would be normal."""
@@ -79,7 +86,7 @@ class Calibration(nn.Module):
     @property
     def scale(self) -> Scale:
         """Ranges and control points in force, as plain tensors."""
-        return Scale(self.map_range, self.detection_range, self.map_knots, self.score_knots)
+        return Scale(self.map_range, self.detection_range, self.map_knots, self.score_knots, self.detection_weight)
 
     @property
     def thresholds(self) -> Thresholds:
@@ -122,7 +129,7 @@ class Calibration(nn.Module):
     def set_from(
         self,
         statistics: CalibrationStatistics,
-        domain: Domain,
+        detection_weight: float,
         false_alarm_rate: float | None = None,
         carried: "Calibration | None" = None,
     ) -> None:
@@ -133,7 +140,7 @@ class Calibration(nn.Module):
 
         Args:
             statistics: Statistics of the data set.
-            domain: How scores are fused.
+            detection_weight: See `Scorer`, of the one whose scores these are.
             false_alarm_rate: Probability in [0, 1) with which a new normal image may be called anomalous.
             carried: Calibration that the adapters carry, whose ranges, if it is set, are used with a false-alarm rate. In
                 those of the images themselves none of these images is ever extreme, as a new one can be, and the rate would
@@ -144,40 +151,39 @@ class Calibration(nn.Module):
             return
         by_rate = goes_by_rate(seen, false_alarm_rate)
         ranges = carried if by_rate and carried is not None and carried.is_set else None
-        if ranges is None:
-            self.set_ranges(seen)
-        else:
+        self.set_ranges(seen, detection_weight)
+        if ranges is not None:
             self.map_range.copy_(ranges.map_range)
             self.detection_range.copy_(ranges.detection_range)
-        by_others = by_rate and ranges is None
-        fused = fused_by_others(seen, domain) if by_others else self.fused(seen, domain)
+        # Where one value alone is the score, no range changes the order of images.
+        by_others = by_rate and ranges is None and 0 < detection_weight < 1
+        fused = fused_by_others(seen, detection_weight) if by_others else self.fused(seen)
         thresholds = choose_thresholds(fused, seen, statistics, false_alarm_rate)
-        if by_others and DETECTION_WEIGHT[domain]:
+        if by_others:
             thresholds = thresholds._replace(threshold_basis=thresholds.threshold_basis + APPROXIMATE)
-        self.set_thresholds(thresholds, seen, domain, fused)
+        self.set_thresholds(thresholds, seen, fused)
         self.false_alarm_rate = false_alarm_rate
 
-    def set_ranges(self, seen: ImageStatistics) -> None:
+    def set_ranges(self, seen: ImageStatistics, detection_weight: float) -> None:
         """Set the ranges from the statistics of at least one image; thresholds follow with `set_thresholds`."""
+        self.detection_weight.fill_(detection_weight)
         self.map_range.copy_(torch.stack([seen.map_min.min(), seen.map_max.max()]))
         self.detection_range.copy_(torch.stack([seen.detection.min(), seen.detection.max()]))
 
-    def fused(self, seen: ImageStatistics, domain: Domain) -> Tensor:
+    def fused(self, seen: ImageStatistics) -> Tensor:
         """Image score of each of these images ``(N,)``, on the CPU."""
         device = self.map_range.device
-        return self.scale.fuse(seen.map_max.to(device), seen.detection.to(device), domain).cpu()
+        return self.scale.fuse(seen.map_max.to(device), seen.detection.to(device)).cpu()
 
     @torch.no_grad()
-    def set_thresholds(
-        self, thresholds: Thresholds, seen: ImageStatistics, domain: Domain, chosen_on: Tensor | None = None
-    ) -> None:
+    def set_thresholds(self, thresholds: Thresholds, seen: ImageStatistics, chosen_on: Tensor | None = None) -> None:
         """Put thresholds in force: they become the middle control points, between the lowest and highest values of images.
 
         The image threshold was chosen on given scores ``(N,)``, by default on those in the ranges that are set.
         """
-        fused = self.fused(seen, domain)
+        fused = self.fused(seen)
         bounds = torch.tensor([0.0, 1.0], device=self.map_range.device)
-        low, high = self.scale.fuse(bounds, bounds, domain).tolist()
+        low, high = self.scale.fuse(bounds, bounds).tolist()
         self.score_knots.copy_(separate_control_points(low, fused.min().item(), thresholds.image, fused.max().item(), high))
         lowest, highest = seen.map_min.min().item(), seen.map_max.max().item()
         self.map_knots.copy_(separate_control_points(0.0, lowest, thresholds.pixel, highest, 1.0))

@@ -9,7 +9,6 @@ from lightning import LightningModule, Trainer
 from torch import Tensor
 
 from anomalib_dpclip.data_sets.class_names import target_name
-from anomalib_dpclip.data_sets.domain import Domain
 from anomalib_dpclip.post_processing.calibration import Calibration
 from anomalib_dpclip.post_processing.calibration_statistics import CalibrationStatistics
 from anomalib_dpclip.post_processing.scale import Scale, piecewise_linear
@@ -34,7 +33,6 @@ class DPCLIPPostProcessor(PostProcessor):
         false_alarm_rate: Probability in [0, 1) with which a new normal image of the same source may be called anomalous: sets
             thresholds from normal validation images alone, by a conformal bound, for which a rate of r takes 1 / r - 1 images;
             0 for thresholds that none of them exceeds. Default: thresholds of the best F1 score.
-        domain: Domain that decides how scores are fused; the model sets it to its own.
 
     Attributes:
         calibration: Ranges and thresholds in force (of the target).
@@ -55,7 +53,6 @@ class DPCLIPPostProcessor(PostProcessor):
         image_sensitivity: float | None = None,
         pixel_sensitivity: float | None = None,
         false_alarm_rate: float | None = None,
-        domain: Domain = "industrial",
     ) -> None:
         if false_alarm_rate is not None and not 0 <= false_alarm_rate < 1:
             raise ValueError(f"false_alarm_rate must lie in [0, 1), not {false_alarm_rate}")
@@ -71,7 +68,6 @@ class DPCLIPPostProcessor(PostProcessor):
                 self._not_chosen[name] = getattr(self, name)
             else:
                 setattr(self, name, value)
-        self.domain: Domain = domain
         self.calibration = Calibration()
         self.auxiliary_calibration = Calibration()
         self.auxiliary_calibration.belongs_to("text", is_default=True)
@@ -79,7 +75,7 @@ class DPCLIPPostProcessor(PostProcessor):
 
     def checkpoint_config(self) -> dict[str, Any]:
         """Arguments as they are now, as plain data."""
-        return {name: getattr(self, name) for name in (*_CHOSEN, "domain", "version")}
+        return {name: getattr(self, name) for name in (*_CHOSEN, "version")}
 
     def load_checkpoint_config(self, config: dict[str, Any]) -> None:
         """Restore what `checkpoint_config` gave, but for what has been chosen since: an argument, or an assigned attribute."""
@@ -92,7 +88,6 @@ class DPCLIPPostProcessor(PostProcessor):
             if name in config and getattr(self, name) == value:
                 setattr(self, name, config[name])
                 self._not_chosen[name] = config[name]
-        self.domain = config.get("domain", self.domain)
         self.calibration.false_alarm_rate = config.get("false_alarm_rate")
 
     def use_auxiliary_calibration(self) -> None:
@@ -120,12 +115,12 @@ class DPCLIPPostProcessor(PostProcessor):
         """Calibrate on the validation images."""
         statistics, self._statistics = self._statistics, None
         if statistics is not None and not trainer.sanity_checking:
-            scorer = getattr(getattr(pl_module, "scorer", None), "name", "")
-            # Ranges that adapters carry are of scores by the text.
-            carried = self.auxiliary_calibration if scorer == "text" else None
-            self.calibration.set_from(statistics, self.domain, self.false_alarm_rate, carried)
+            scorer: Any = getattr(pl_module, "scorer", None)
             class_name = getattr(getattr(pl_module, "target", None), "anchor_class", "")
-            self.calibration.belongs_to(scorer, is_default=False, class_name=class_name)
+            # Ranges that adapters carry are of scores by the text.
+            carried = self.auxiliary_calibration if scorer.name == "text" else None
+            self.calibration.set_from(statistics, scorer.detection_weight, self.false_alarm_rate, carried)
+            self.calibration.belongs_to(scorer.name, is_default=False, class_name=class_name)
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse a false-alarm rate that the thresholds in force were not set for."""
@@ -154,7 +149,7 @@ class DPCLIPPostProcessor(PostProcessor):
 
     def raw_score(self, predictions: InferenceBatch, scale: Scale) -> Tensor:
         """The image score before its normalisation ``(B,)``, on which the image threshold is."""
-        return scale.fuse(predictions.anomaly_map.amax(dim=(-2, -1)), predictions.pred_score, self.domain)
+        return scale.fuse(predictions.anomaly_map.amax(dim=(-2, -1)), predictions.pred_score)
 
     def scaled(self, predictions: InferenceBatch, scale: Scale) -> InferenceBatch:
         """`forward` with a scale that is given: an exported file holds its own."""

@@ -8,7 +8,7 @@ from torch import Tensor
 from anomalib_dpclip.data_sets.domain import Domain
 
 DETECTION_WEIGHT: dict[Domain, float] = {"industrial": 0.5, "medical": 0.0}
-"""Share of the detection score in the image score; the rest is the map's peak (DP-CLIP, inference)."""
+"""Share of the detection score in the image score by the text; the rest is the map's peak (DP-CLIP, inference)."""
 
 MIN_SPREAD = 1e-6
 """Least spread of a data set's scores: those of one image have none."""
@@ -28,16 +28,18 @@ class Scale(NamedTuple):
         detection_range: Lowest and highest detection score ``(2,)``.
         map_knots: Control points of the maps' normalisation ``(5,)``; the third is the pixel threshold.
         score_knots: Control points of the fused image scores' normalisation ``(5,)``; the third is the image threshold.
+        detection_weight: Share of the detection score in the image score ``(1,)``.
     """
 
     map_range: Tensor
     detection_range: Tensor
     map_knots: Tensor
     score_knots: Tensor
+    detection_weight: Tensor
 
-    def fuse(self, peak: Tensor, detection: Tensor, domain: Domain) -> Tensor:
+    def fuse(self, peak: Tensor, detection: Tensor) -> Tensor:
         """The `image_score` in these ranges."""
-        return image_score(peak.float(), detection.float(), self.map_range, self.detection_range, domain)
+        return image_score(peak.float(), detection.float(), self.map_range, self.detection_range, self.detection_weight)
 
     def with_thresholds(self, image: float, pixel: float) -> "Scale":
         """The same with other thresholds; however often they are moved, the other points stay."""
@@ -48,22 +50,21 @@ class Scale(NamedTuple):
         return self._replace(map_knots=moved[0], score_knots=moved[1])
 
     def packed(self) -> Tensor:
-        """All of it as one vector ``(14,)``."""
+        """All of it as one vector ``(15,)``."""
         return torch.cat(self)
 
 
 def unpacked(values: Tensor) -> Scale:
-    """The scale that a vector ``(14,)`` holds."""
-    return Scale(*values.split((2, 2, 5, 5)))
+    """The scale that a vector ``(15,)`` holds."""
+    return Scale(*values.split((2, 2, 5, 5, 1)))
 
 
-def image_score(peak: Tensor, detection: Tensor, map_range: Tensor, detection_range: Tensor, domain: Domain) -> Tensor:
+def image_score(peak: Tensor, detection: Tensor, map_range: Tensor, detection_range: Tensor, weight: Tensor | float) -> Tensor:
     """``(1 - w) minmax(peak) + w minmax(detection)`` (DP-CLIP, Feature Decoupling and Channel Purification, inference).
 
     Of peaks of raw maps and detection scores ``(B,)``, in ranges ``(2,)``, or ``(2, B)`` where each image has its own: scores
     ``(B,)``, in [0, 1] on the images that set the ranges and wider on others.
     """
-    weight = DETECTION_WEIGHT[domain]
     peak, detection = (
         (values - bounds[0]) / (bounds[1] - bounds[0]).clamp_min(MIN_SPREAD)
         for values, bounds in ((peak, map_range), (detection, detection_range))

@@ -8,7 +8,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from anomalib_dpclip.data_sets.domain import Domain
 from anomalib_dpclip.metrics.functional import count_scores, f1_curve, f1_threshold
 from anomalib_dpclip.post_processing import conformal
 from anomalib_dpclip.post_processing.calibration_statistics import CalibrationStatistics, ImageStatistics
@@ -56,7 +55,7 @@ def goes_by_rate(seen: ImageStatistics, false_alarm_rate: float | None) -> bool:
     return has_normal and (false_alarm_rate is not None or not has_anomalous)
 
 
-def fused_by_others(seen: ImageStatistics, domain: Domain) -> Tensor:
+def fused_by_others(seen: ImageStatistics, detection_weight: float) -> Tensor:
     """Image score of each image in the ranges of the others ``(N,)``, as a new image has its score in the ranges of all.
 
     A false-alarm rate then holds on average, as with the jackknife, though not for any distribution; in their own ranges,
@@ -66,7 +65,7 @@ def fused_by_others(seen: ImageStatistics, domain: Domain) -> Tensor:
         torch.stack([_lowest_of_others(lowest), -_lowest_of_others(-highest)])
         for lowest, highest in ((seen.map_min, seen.map_max), (seen.detection, seen.detection))
     )
-    return image_score(seen.map_max, seen.detection, map_range, detection_range, domain)
+    return image_score(seen.map_max, seen.detection, map_range, detection_range, detection_weight)
 
 
 def _lowest_of_others(values: Tensor) -> Tensor:

@@ -14,10 +14,12 @@ class Scorer(ABC):
     Attributes:
         name: Which way it is. Thresholds belong to the way that they were set with.
         state: What a checkpoint keeps of it; ``None`` where nothing is learned.
+        detection_weight: Share of its ``pred_score`` in the image score, in [0, 1]; the rest is the map's peak.
     """
 
     name: str
     state: nn.Module | None = None
+    detection_weight: float = 1.0
 
     @property
     @abstractmethod
@@ -30,7 +32,7 @@ class Scorer(ABC):
 
     @abstractmethod
     def score(self, images: Tensor, anchors: Tensor, paths: Sequence[str] | None = None) -> InferenceBatch:
-        """Raw ``anomaly_map`` ``(B, H, W)`` and ``pred_score`` ``(B,)``, what counts beside the map's peak; both in [0, 1].
+        """Raw ``anomaly_map`` ``(B, H, W)`` and ``pred_score`` ``(B,)``, both in [0, 1].
 
         Args:
             images: Normalised images ``(B, 3, H, W)`` of `image_size`.

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from anomalib_dpclip.method.anomaly_map import anomaly_map, resize_map
 from anomalib_dpclip.method.torch_model import DPCLIPModel, TextEvidence, require_size
+from anomalib_dpclip.post_processing.scale import DETECTION_WEIGHT
 from anomalib_dpclip.pre_processing.resize import resize_bilinear
 from anomalib_dpclip.scorers.region import Region
 from anomalib_dpclip.scorers.scorer import Scorer
@@ -30,6 +31,11 @@ class TextScorer(Scorer):
         height, width = model.backbone.image_size
         self._own_size = (tiles * height, tiles * width)
         self._image_size = image_size or self._own_size
+
+    @property
+    def detection_weight(self) -> float:  # type: ignore[override]
+        """See `Scorer`: that of the domain."""
+        return DETECTION_WEIGHT[self.model.domain]
 
     @property
     def image_size(self) -> tuple[int, int]:

@@ -44,7 +44,7 @@ def test_files_of_another_package_are_refused(tmp_path, make, name):
 
 def test_a_file_is_shown_without_imports_that_take_seconds(tmp_path):
     onnx = pytest.importorskip("onnx")
-    scale = Scale(*(torch.rand(size) for size in (2, 2, 5, 5)))
+    scale = Scale(*(torch.rand(size) for size in (2, 2, 5, 5, 1)))
     path = onnx_file(tmp_path / "a.onnx", dpclip=KNOWN.as_text())
     model = onnx.load(path)
     model.graph.initializer.append(onnx.numpy_helper.from_array(scale.packed()[None].numpy(), "scales"))
@@ -95,6 +95,6 @@ def test_a_normalised_value_becomes_raw_again_and_a_scale_is_packed_and_unpacked
     points = torch.tensor([-2.0, 0.1, 0.4, 0.8, 3.0])
     for value in (-1.5, 0.1, 0.25, 0.4, 0.79, 2.0):
         assert raw_value(piecewise_linear(torch.tensor(value), points).item(), points) == pytest.approx(value, abs=1e-5)
-    scale = Scale(*(torch.rand(size) for size in (2, 2, 5, 5)))
+    scale = Scale(*(torch.rand(size) for size in (2, 2, 5, 5, 1)))
     for one, other in zip(unpacked(scale.packed()), scale, strict=True):
         np.testing.assert_array_equal(one, other)

@@ -19,8 +19,8 @@ SEEN = ImageStatistics(*torch.tensor([[0.1, 0.6, 0.3, 0], [0.2, 0.9, 0.8, 1]]).T
 
 
 def set_by_hand(calibration, scorer, *, is_default=False, image=0.7):
-    calibration.set_ranges(SEEN)
-    calibration.set_thresholds(Thresholds(image, 0.5, "by hand"), SEEN, "industrial")
+    calibration.set_ranges(SEEN, 0.5)
+    calibration.set_thresholds(Thresholds(image, 0.5, "by hand"), SEEN)
     calibration.belongs_to(scorer, is_default=is_default)
 
 

@@ -66,19 +66,21 @@ DETECTION = [0.50, 0.52, 0.54]
 
 def test_fusion_by_hand():
     calibration = Calibration()
-    calibration.set_from(statistics(MAPS, DETECTION, [0, 0, 1]), "industrial")
+    calibration.set_from(statistics(MAPS, DETECTION, [0, 0, 1]), 0.5)
     torch.testing.assert_close(calibration.map_range, torch.tensor([0.40, 0.60]))
     torch.testing.assert_close(calibration.detection_range, torch.tensor([0.50, 0.54]))
     peak, detection = torch.tensor([0.44, 0.60, 0.64]), torch.tensor([0.50, 0.54, 0.52])
     # Shares of the range: peaks (0.2, 1, 1.2), detection (0, 1, 0.5).
-    torch.testing.assert_close(calibration.scale.fuse(peak, detection, "industrial"), torch.tensor([0.1, 1.0, 0.85]))
-    torch.testing.assert_close(calibration.scale.fuse(peak, detection, "medical"), torch.tensor([0.2, 1.0, 1.2]))
+    torch.testing.assert_close(calibration.scale.fuse(peak, detection), torch.tensor([0.1, 1.0, 0.85]))
+    for weight, expected in ((0.0, [0.2, 1.0, 1.2]), (1.0, [0.0, 1.0, 0.5])):
+        calibration.set_from(statistics(MAPS, DETECTION, [0, 0, 1]), weight)
+        torch.testing.assert_close(calibration.scale.fuse(peak, detection), torch.tensor(expected))
 
 
 def test_thresholds_by_hand():
     calibration = Calibration()
     mask = [[False, False], [False, False], [False, True]]
-    calibration.set_from(statistics(MAPS, DETECTION, [0, 0, 1], mask), "medical")
+    calibration.set_from(statistics(MAPS, DETECTION, [0, 0, 1], mask), 0.0)
     # Fused scores are 0.2, 0.4 and 1; pixels 0.60 and, next lower, 0.48.
     assert calibration.thresholds.image == pytest.approx(0.7)
     assert calibration.thresholds.pixel == pytest.approx(0.54, abs=1e-5)
@@ -88,7 +90,7 @@ def test_thresholds_by_hand():
 
 def test_unset_it_changes_nothing():
     calibration, values = Calibration(), torch.linspace(0, 1, 11)
-    calibration.set_from(CalibrationStatistics(), "industrial")  # of no image
+    calibration.set_from(CalibrationStatistics(), 0.5)  # of no image
     assert not calibration.is_set
     assert calibration.thresholds == (0.5, 0.5, "", None)
     torch.testing.assert_close(piecewise_linear(values, calibration.map_knots), values)
@@ -108,13 +110,13 @@ def test_unset_it_changes_nothing():
 )
 def test_rules_warnings_and_what_is_promised(caplog, labels, rate, warning, basis, guaranteed):
     calibration = Calibration()
-    calibration.set_from(statistics(MAPS, DETECTION, labels, labels and [[False] * 2] * 3), "industrial", rate)
+    calibration.set_from(statistics(MAPS, DETECTION, labels, labels and [[False] * 2] * 3), 0.5, rate)
     assert warning in caplog.text
     assert bool(warning) == bool(caplog.text)
     assert basis in calibration.threshold_basis
     assert calibration.guaranteed_rate == guaranteed
     peaks = torch.tensor(MAPS).amax(1)
-    fused = calibration.scale.fuse(peaks, torch.tensor(DETECTION), "industrial")
+    fused = calibration.scale.fuse(peaks, torch.tensor(DETECTION))
     exceeding = {None: 1, 0.5: 1, 0.1: 3}[rate] if labels and (any(labels) or rate == 0.5) else 0
     assert int((fused > calibration.thresholds.image).sum()) == exceeding
     if labels == [0, 0, 0]:
@@ -124,26 +126,27 @@ def test_rules_warnings_and_what_is_promised(caplog, labels, rate, warning, basi
 
 def test_a_rate_s_scores_are_fused_in_ranges_that_do_not_depend_on_the_images():
     scale, calibration = Calibration(), Calibration()
-    scale.set_from(statistics([[0.2, 0.9], [0.1, 0.4]], [0.3, 0.7], [0, 1]), "industrial")
-    calibration.set_from(statistics(MAPS, DETECTION, [0, 0, 1]), "industrial", 0.5, scale)
+    scale.set_from(statistics([[0.2, 0.9], [0.1, 0.4]], [0.3, 0.7], [0, 1]), 0.5)
+    calibration.set_from(statistics(MAPS, DETECTION, [0, 0, 1]), 0.5, 0.5, scale)
     assert torch.equal(calibration.map_range, scale.map_range)
     assert torch.equal(calibration.detection_range, scale.detection_range)
     # By the F1 score they are the images' own, as the method has it.
-    calibration.set_from(statistics(MAPS, DETECTION, [0, 0, 1]), "industrial", None, scale)
+    calibration.set_from(statistics(MAPS, DETECTION, [0, 0, 1]), 0.5, None, scale)
     torch.testing.assert_close(calibration.map_range, torch.tensor([0.40, 0.60]))
 
 
 @pytest.mark.parametrize("carried", [None, Calibration()])
 def test_a_rate_without_ranges_of_the_adapters_takes_those_of_the_images(carried):
     calibration = Calibration()
-    calibration.set_from(statistics(MAPS, DETECTION, [0, 0, 0]), "industrial", 0.0, carried)
+    calibration.set_from(statistics(MAPS, DETECTION, [0, 0, 0]), 0.5, 0.0, carried)
     torch.testing.assert_close(calibration.map_range, torch.tensor([0.40, 0.60]))
     torch.testing.assert_close(calibration.detection_range, torch.tensor([0.50, 0.54]))
     # The third, in the ranges of the first two: peak (0.60 - 0.40) / 0.08 = 2.5, detection (0.54 - 0.50) / 0.02 = 2.
     assert calibration.thresholds.image == pytest.approx(2.25)
     assert calibration.threshold_basis.endswith("for the image threshold the bound is approximate")
-    calibration.set_from(statistics(MAPS, DETECTION, [0, 0, 0]), "medical", 0.0, carried)
-    assert calibration.threshold_basis.endswith("from 3 normal images")
+    for weight in (0.0, 1.0):  # of one value no range changes the order
+        calibration.set_from(statistics(MAPS, DETECTION, [0, 0, 0]), weight, 0.0, carried)
+        assert calibration.threshold_basis.endswith("from 3 normal images")
 
 
 @pytest.mark.parametrize(("count", "rate"), [(9, 0.1), (19, 0.05), (50, 0.05)])
@@ -153,9 +156,9 @@ def test_a_rate_holds_without_ranges_of_the_adapters_too(count, rate):
     for _ in range(500):
         peak, detection = (torch.empty(count + 20).exponential_(generator=rng) for _ in range(2))
         seen = ImageStatistics(peak[:count] / 2, peak[:count], detection[:count], torch.zeros(count))
-        threshold = false_alarm_threshold(fused_by_others(seen, "industrial"), rate)
+        threshold = false_alarm_threshold(fused_by_others(seen, 0.5), rate)
         ranges = torch.stack([seen.map_min.min(), seen.map_max.max()]), torch.stack(seen.detection.aminmax())
-        alarms.append((image_score(peak[count:], detection[count:], *ranges, "industrial") > threshold).float().mean())
+        alarms.append((image_score(peak[count:], detection[count:], *ranges, 0.5) > threshold).float().mean())
     assert rate / 3 < torch.stack(alarms).mean() <= rate
 
 
@@ -164,24 +167,24 @@ def test_a_rate_holds_without_ranges_of_the_adapters_too(count, rate):
 def test_identical_scores_everywhere(labels, count):
     calibration = Calibration()
     labels = None if labels is None else labels[:count]
-    calibration.set_from(statistics([[0.5, 0.5]] * count, [0.5] * count, labels), "industrial")
+    calibration.set_from(statistics([[0.5, 0.5]] * count, [0.5] * count, labels), 0.5)
     for points in (calibration.map_knots, calibration.score_knots):
         assert (points.diff() > 0).all()
     values = torch.tensor([0.2, 0.5, 0.8])
     assert (piecewise_linear(values, calibration.map_knots).diff() > 0).all()
-    fused = calibration.scale.fuse(values, values, "industrial")
+    fused = calibration.scale.fuse(values, values)
     assert (piecewise_linear(fused, calibration.score_knots).diff() > 0).all()
 
 
 def test_where_a_score_stands_among_those_of_good_images():
     calibration = Calibration()
     assert calibration.standing(0.9) is None
-    calibration.set_from(statistics(MAPS, DETECTION, [0, 0, 1]), "industrial")
+    calibration.set_from(statistics(MAPS, DETECTION, [0, 0, 1]), 0.5)
     assert calibration.good_scores == pytest.approx([0.1, 0.45])
     low, high = piecewise_linear(torch.tensor(calibration.good_scores), calibration.score_knots).tolist()
     assert [calibration.standing(score) for score in (low, (low + high) / 2, 0.5)] == [(0, 2), (1, 2), (2, 2)]
     assert str(calibration.standing(0.5)) == "100 % of 2 good photos score lower"
-    calibration.set_from(statistics(MAPS, DETECTION, [0, 1, 1]), "industrial")
+    calibration.set_from(statistics(MAPS, DETECTION, [0, 1, 1]), 0.5)
     assert calibration.standing(0.9) is None, "one good image has nothing to be compared with"
 
 

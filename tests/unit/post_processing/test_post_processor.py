@@ -32,9 +32,9 @@ def batch(maps, detection, paths=None):
     )
 
 
-def validated(post_processor, *batches, sanity_checking=False):
+def validated(post_processor, *batches, sanity_checking=False, weight=0.5):
     trainer = SimpleNamespace(sanity_checking=sanity_checking)
-    model = SimpleNamespace(device="cpu", scorer=SimpleNamespace(name="text"))
+    model = SimpleNamespace(device="cpu", scorer=SimpleNamespace(name="text", detection_weight=weight))
     post_processor.on_validation_epoch_start(trainer, model)
     for each in batches:
         post_processor.on_validation_batch_end(trainer, model, each)
@@ -49,7 +49,7 @@ def test_labels_and_masks_follow_the_thresholds():
     assert torch.equal(post_processor.calibration.scale.packed(), once.calibration.scale.packed())
     maps, detection = predictions(seed=1, low=0.4, high=0.6)
     result = post_processor(InferenceBatch(anomaly_map=maps, pred_score=detection))
-    fused = post_processor.calibration.scale.fuse(maps.amax((1, 2)), detection, "industrial")
+    fused = post_processor.calibration.scale.fuse(maps.amax((1, 2)), detection)
     assert torch.equal(result.pred_label, fused > post_processor.image_threshold)
     assert torch.equal(result.pred_mask, maps > post_processor.pixel_threshold)
     assert 0 < result.pred_mask.sum() < maps.numel()
@@ -57,12 +57,12 @@ def test_labels_and_masks_follow_the_thresholds():
         assert ((values >= 0) & (values <= 1)).all()
 
 
-@pytest.mark.parametrize("domain", ["industrial", "medical"])
-def test_ranking_figures_before_and_after(domain):
-    post_processor = validated(DPCLIPPostProcessor(domain=domain), batch(*predictions()))
+@pytest.mark.parametrize("weight", [0.0, 0.5, 1.0])
+def test_ranking_figures_before_and_after(weight):
+    post_processor = validated(DPCLIPPostProcessor(), batch(*predictions()), weight=weight)
     maps, detection = predictions(seed=2, low=0.2, high=0.8)  # three times as wide as the validation images
     result = post_processor(InferenceBatch(anomaly_map=maps, pred_score=detection))
-    before, labels = post_processor.calibration.scale.fuse(maps.amax((1, 2)), detection, domain), LABELS.numpy()
+    before, labels = post_processor.calibration.scale.fuse(maps.amax((1, 2)), detection), LABELS.numpy()
     mask = np.random.default_rng(0).random(maps.shape) < 0.3
     for metric in (roc_auc_score, average_precision_score):
         assert metric(labels, result.pred_score) == metric(labels, before)
@@ -122,11 +122,11 @@ def test_a_prediction_that_is_not_finite_is_an_error(bad, path):
 
 
 def test_configuration_and_state_survive_a_checkpoint():
-    saved = validated(DPCLIPPostProcessor(false_alarm_rate=0.5, domain="medical"), batch(*predictions()))
+    saved = validated(DPCLIPPostProcessor(false_alarm_rate=0.5), batch(*predictions()))
     loaded = DPCLIPPostProcessor()
     loaded.load_checkpoint_config(saved.checkpoint_config())
     loaded.load_state_dict(saved.state_dict())
-    assert (loaded.false_alarm_rate, loaded.domain, loaded.version) == (0.5, "medical", DPCLIPPostProcessor.version)
+    assert (loaded.false_alarm_rate, loaded.version) == (0.5, DPCLIPPostProcessor.version)
     maps, detection = predictions(seed=1)
     raw = InferenceBatch(anomaly_map=maps, pred_score=detection)
     assert torch.equal(loaded(raw).pred_score, saved(raw).pred_score)

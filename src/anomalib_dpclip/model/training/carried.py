@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Subset
 from anomalib_dpclip.data.items import NamedImageBatch
 from anomalib_dpclip.model.good_images import comparison_of, preparation
 from anomalib_dpclip.post_processing.calibration_statistics import CalibrationStatistics
+from anomalib_dpclip.post_processing.scale import DETECTION_WEIGHT
 from anomalib_dpclip.scorers.comparison import Evidence
 from anomalib_dpclip.scorers.memory_fit import MEMORY_TOKENS, MemoryFit
 from anomalib_dpclip.scorers.region import Region
@@ -67,7 +68,7 @@ class AuxiliaryCalibration(Callback):
                 weights = {module.configuration.memory_backbone or OWN_TOKENS: learn_text_weights(module, images)}
             module.train(was_training)
             calibration, domain = processor.auxiliary_calibration, module.model.domain
-            calibration.set_from(statistics, domain)
+            calibration.set_from(statistics, DETECTION_WEIGHT[domain])
             basis = calibration.threshold_basis
             known = replace(known, calibration_domain=domain, calibration_basis=basis, text_weights=weights)
         module.provenance = known
