@@ -65,7 +65,7 @@ def _realised(seen: ImageStatistics, scale: Calibration, count: int, resamples: 
     """False alarms of every rate, at thresholds of so many images, whose scores are fused in the ranges of the adapters."""
     generator = torch.Generator().manual_seed(seed)
     alarms = torch.zeros(len(RATES), 2, resamples, dtype=torch.double)
-    fused = scale.fused(seen, "industrial")
+    fused = scale.fused(seen)
     for resample in range(resamples):
         order = torch.randperm(len(fused), generator=generator)
         for column, scores in enumerate((fused[order], seen.map_max[order])):

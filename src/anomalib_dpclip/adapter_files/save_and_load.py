@@ -72,7 +72,7 @@ def load_adapters(model: Any, path: str | Path, overridden: Collection[str] = fr
     learned_with = Preprocessing.from_dict(provenance.preprocessing, str(file))
     if calibration is not None:
         fresh = type(calibration)()  # without a calibration in the file none: that of other adapters would be wrong here
-        # The first files do not name the weight: they are of industrial images.
+        # The first files do not name the weight.
         stored = {"detection_weight": fresh.detection_weight, **(adapters.calibration or fresh.state_dict())}
         check_tensors(stored, fresh.state_dict(), file)
         fresh.load_state_dict(stored)

@@ -69,11 +69,7 @@ class Calibration(nn.Module):
             self.register_buffer(name, torch.tensor(NORMALISED_CONTROL_POINTS))
         self.register_buffer("detection_weight", torch.tensor([DETECTION_WEIGHT[DEFAULT_DOMAIN]]))
         self.register_buffer("is_set", torch.tensor(False))
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        # The first files have none: they are of industrial images.
-        state_dict.setdefault(f"{prefix}detection_weight", self.detection_weight)
-        super()._load_from_state_dict(state_dict, prefix, *args)
+        self.register_load_state_dict_pre_hook(_weigh_as_before)
 
     def require_valid(self, source: Path | str) -> None:
         """Refuse what a file, the source, brought if it is damaged: anything compared with NaN would be normal."""
@@ -191,6 +187,12 @@ class Calibration(nn.Module):
         self.threshold_basis, self.guaranteed_rate = thresholds.threshold_basis, thresholds.guaranteed_rate
         self.good_scores = (fused if chosen_on is None else chosen_on)[seen.label == 0].tolist()
         self.false_alarm_rate = None
+
+
+def _weigh_as_before(calibration: Calibration, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """The first files do not name the weight: they are of industrial images."""
+    weight = torch.full_like(calibration.detection_weight, DETECTION_WEIGHT[DEFAULT_DOMAIN])
+    state.setdefault(f"{prefix}detection_weight", weight)
 
 
 def _is_score(value: Any) -> bool:
