@@ -1,7 +1,9 @@
 """Memory of the process with many large photos: to remember good ones, and to predict others.
 
-pip install '.[photos]'
-python -m benchmarks.many_photos
+    pip install '.[photos]'
+    python -m benchmarks.many_photos
+
+Photos are read one after another, and of more photos fewer tokens each are kept.
 """
 
 import time
