@@ -82,7 +82,9 @@ def test_photos_remembered_by_other_layers_are_asked_for_anew(photos):
     model.set_references(photos[:2])
     state = model.state_dict()
     del state["scorer_state.memory.layer1"]
-    with pytest.raises(ValueError, match=r"by 1 layers, and this model compares 2: .* give the photos anew with --model.weights"):
+    with pytest.raises(
+        ValueError, match=r"by 1 layers, and this model compares 2: .* give the photos anew with --model.weights"
+    ):
         model_with().load_state_dict(state)
 
 
