@@ -1,5 +1,3 @@
-"""The command `dpclip adapters`: what it shows, converts and refuses."""
-
 import hashlib
 import subprocess
 import sys
@@ -24,7 +22,6 @@ PUBLISHED = DATA / "published_checkpoint.pth"
 
 
 def shown(capsys):
-    """Printed values by their names."""
     return {line[:16].rstrip(): line[17:] for line in capsys.readouterr().out.splitlines()}
 
 
@@ -125,8 +122,6 @@ def test_nothing_in_a_file_or_its_name_forges_a_line(tmp_path, capsys, provenanc
     [
         ("hyper_parameters", {"learning_rate": torch.tensor(1.0)}),
         ("architecture", {1: 2}),
-        ("versions", {"a": b"x"}),
-        ("learned_from", [1]),
         ("hyper_parameters", {"deep": reduce(lambda inner, _: [inner], range(100), "x")}),
         ("hyper_parameters", {"wide": [[["x"] * 1000] * 1000] * 1000}),
     ],
@@ -147,7 +142,6 @@ def test_a_compressed_archive_is_refused_before_it_is_unpacked(tmp_path, method)
 
 
 def test_nothing_is_waited_for_that_a_file_does_not_need():
-    """anomalib takes seconds to import, and so does what it stands on."""
     code = f"""
 import sys
 from anomalib_dpclip.cli import main

@@ -1,5 +1,3 @@
-"""The card of adapters says what their provenance says."""
-
 from dataclasses import replace
 
 import pytest

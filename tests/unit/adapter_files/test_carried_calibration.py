@@ -58,7 +58,6 @@ def test_thresholds_of_another_image_size_stay_out(tmp_path, lightning_model, ca
 
 
 def test_published_adapters_belong_to_the_backbone_they_were_put_on_with_no_thresholds(tmp_path, lightning_model):
-    """Saved again they must be loadable, and refused elsewhere."""
     published = save_adapters(lightning_model, tmp_path / "a.pth")
     set_calibration(lightning_model)
     lightning_model.provenance = replace(lightning_model.provenance, learned_from=["VisA/candle"], epochs=7)

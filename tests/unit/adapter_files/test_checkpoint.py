@@ -5,16 +5,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from tests.paths import DATA
 from tests.tiny_clip import tiny_clip, tiny_model
 
 from anomalib_dpclip.adapter_files.adapter_file import AdapterFile, Provenance
 from anomalib_dpclip.adapter_files.read_and_write import arguments_from_file, read_adapters, write_adapters
 from anomalib_dpclip.adapter_files.save_and_load import adapter_tensors, architecture_of, load_adapters, save_adapters
 from anomalib_dpclip.files.tensors import is_plain_tensor
-from anomalib_dpclip.method.unadapted import UnadaptedCLIP
-
-PUBLISHED = DATA / "published_checkpoint.pth"
 
 
 @pytest.mark.parametrize("suffix", ["safetensors", "pth"])
@@ -52,19 +48,13 @@ NAME, SHAPE = "det_proj.fc.weight", (8, 16)
         (changed("seg_proj.9.fc.weight", torch.zeros(2)), "1 tensors too many, such as 'seg_proj.9.fc.weight'"),
         (changed(7, torch.zeros(1)), "1 tensors too many, such as 7"),
         (changed(NAME, torch.zeros(16, 8)), r"det_proj.fc.weight is \(16, 8\) in the file and \(8, 16\)"),
-        (changed(NAME, torch.zeros(())), r"det_proj.fc.weight is \(\) in the file"),
         (changed(NAME, torch.zeros(SHAPE, dtype=torch.int32)), "has type torch.int32 instead of torch.float32"),
-        (changed(NAME, torch.zeros(SHAPE, dtype=torch.bool)), "has type torch.bool"),
         (changed(NAME, torch.full(SHAPE, torch.nan)), "not finite numbers"),
-        (changed(NAME, torch.full(SHAPE, -torch.inf)), "not finite numbers"),
         (changed(NAME, torch.full(SHAPE, 1e300, dtype=torch.float64)), "not finite numbers"),
         (changed(NAME, torch.full(SHAPE, torch.nan, dtype=torch.float8_e5m2)), "not finite numbers"),
         (changed(NAME, torch.zeros(SHAPE).to_sparse()), "is not a plain dense tensor"),
         (changed(NAME, torch.zeros(SHAPE, device="meta")), "is not a plain dense tensor"),
-        (changed(NAME, torch.quantize_per_tensor(torch.zeros(SHAPE), 0.1, 0, torch.qint8)), "has type torch.qint8"),
-        (changed(NAME, torch.zeros(SHAPE, dtype=torch.complex64)), "has type torch.complex64"),
         (changed(NAME, [0.0]), "det_proj.fc.weight is list in the file"),
-        (changed(NAME, None), "det_proj.fc.weight is NoneType in the file"),
     ],
 )
 def test_tensors_that_do_not_fit(tmp_path, change, message):
@@ -103,14 +93,6 @@ def test_adapters_of_another_architecture(tmp_path, arguments, message):
     path = save_adapters(tiny_model(), tmp_path / "a.safetensors")
     with pytest.raises(ValueError, match=f"{path} holds adapters trained with {message}"):
         load_adapters(tiny_model(**arguments), path)
-
-
-def test_other_adapters_are_not_mistaken_for_these(tmp_path):
-    path = save_adapters(UnadaptedCLIP(tiny_clip()), tmp_path / "a.safetensors")
-    with pytest.raises(ValueError, match=r"trained with adapter_layers=\[\], the model has \[0\]"):
-        load_adapters(tiny_model(), path)
-    with pytest.raises(ValueError, match=f"{PUBLISHED} does not fit the (model|backbone)"):
-        load_adapters(tiny_model(), PUBLISHED)
 
 
 class Holder:
