@@ -1,5 +1,3 @@
-"""`dpclip predict`: everything about the model from its file, a line a photo, a summary, and the exit status."""
-
 import json
 
 import pytest
@@ -102,19 +100,16 @@ def test_a_photo_that_cannot_be_read_is_the_exit_status(tmp_path, photos, capsys
 
 
 @pytest.mark.parametrize(
-    ("weights", "arguments", "message"),
+    ("good", "message"),
     [
-        ("gone.ckpt", ["photos"], "there is no adapter file"),
-        (ADAPTERS, ["gone.png"], "no photo or folder gone.png"),
-        (ADAPTERS, ["--good", "photos", "photos"], "Choose other photos with --good, or other ones to score"),
-        (ADAPTERS, ["--good", "empty", "photos"], "no images in .*empty: --good must be the folder of the good photos"),
+        ("photos", "Choose other photos with --good, or other ones to score"),
+        ("empty", "no images in .*empty: --good must be the folder of the good photos"),
     ],
 )
-def test_what_is_not_there_or_does_not_serve_is_named(tmp_path, photos, monkeypatch, weights, arguments, message):
-    monkeypatch.chdir(tmp_path)
+def test_good_photos_that_do_not_serve_are_named(tmp_path, photos, good, message):
     (tmp_path / "empty").mkdir()
     with pytest.raises(SystemExit, match=message):
-        predict(weights, "out", *arguments)
+        predict(ADAPTERS, tmp_path / "out", "--good", tmp_path / good, photos)
 
 
 def test_the_version(capsys):
