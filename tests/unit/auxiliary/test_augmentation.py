@@ -1,5 +1,3 @@
-"""Augmentation: image and mask move together, as often and as far as the method says."""
-
 import math
 
 import numpy as np

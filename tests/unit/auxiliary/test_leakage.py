@@ -1,5 +1,3 @@
-"""Guards against testing on what was learned from."""
-
 import shutil
 from types import SimpleNamespace
 

@@ -1,5 +1,3 @@
-"""Synthetic defects in normal images: what is learned from, how often, and that it can be repeated."""
-
 from itertools import product
 
 import numpy as np
@@ -32,7 +30,6 @@ def folder(tmp_path):
 
 @pytest.fixture
 def target(folder):
-    """A one-class data module of anomalib's, without masks."""
     dirs = {"normal_dir": "good", "abnormal_dir": "bad", "normal_test_dir": "good_test"}
     return Folder(name="gear_wheels", root=folder, **dirs, num_workers=0)
 
@@ -43,16 +40,12 @@ def samples(target):
     return synthetic_samples(target)
 
 
-def test_samples_are_the_normal_training_images(samples, folder):
+def test_samples_are_the_normal_training_images_of_a_class_that_can_be_chosen(samples, folder, target):
     assert list(samples.columns) == ["image_path", "mask_path", "label_index", "class_name", "data_set"]
     assert samples.image_path.tolist() == [str(folder / "good" / f"{index}.png") for index in range(6)]
     assert set(samples.label_index) == {0}
     assert set(samples.data_set) == {"synthetic/gear_wheels"}
     assert set(samples.class_name) == {"object"}, "the data module names no category"
-
-
-def test_the_class_and_the_number_of_images_can_be_chosen(target):
-    target.setup()
     assert synthetic_samples(target, "gear wheel", shots=4).class_name.tolist() == ["gear wheel"] * 4
 
 
