@@ -1,5 +1,3 @@
-"""Corrupted images against numpy, Pillow and by hand; masks go along."""
-
 import io
 
 import numpy as np
@@ -9,7 +7,7 @@ from PIL import Image as Picture
 from torchvision.transforms import v2
 from torchvision.tv_tensors import Image, Mask
 
-from anomalib_dpclip.benchmark.corruptions import CORRUPTIONS, chosen_corruptions, corrupted
+from anomalib_dpclip.benchmark.corruptions import CORRUPTIONS, corrupted
 
 PIXELS = torch.rand(3, 40, 60, generator=torch.Generator().manual_seed(0))
 
@@ -54,10 +52,3 @@ def test_what_moves_takes_its_mask_along_and_is_mirrored_at_the_edge():
     assert (image[:, 2:, 2:] == PIXELS[:, :-2, :-2]).all()
     assert (image[:, 2:, 0] == PIXELS[:, :-2, 2]).all()
     assert (mask[2:, 2:] == pair()[1][:-2, :-2]).all()
-
-
-def test_names():
-    assert chosen_corruptions(None) == ()
-    assert chosen_corruptions(["blur"]) == ("blur",)
-    with pytest.raises(ValueError, match="no corruption 'fog'; there are light, jpeg, blur, noise, move"):
-        chosen_corruptions("blur, fog")

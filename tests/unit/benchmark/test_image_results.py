@@ -1,5 +1,3 @@
-"""What is counted from each image's result, by hand."""
-
 import json
 import math
 from types import SimpleNamespace

@@ -1,9 +1,10 @@
-"""The command line of the measurements: what is typed is what is recorded."""
+"""What is typed is what is recorded, and how figures are made of what was measured."""
 
 import pandas as pd
 import pytest
 from benchmarks import timing
 from benchmarks.command import run
+from benchmarks.scaling import exponent
 from matplotlib.figure import Figure
 
 
@@ -44,3 +45,9 @@ def test_a_new_process_finds_the_function_and_says_why_it_failed(tmp_path, monke
     assert timing.in_new_process("benchmarks.timing:medians", seconds={"a": [1, 2, 9]}) == {"a": 2}
     with pytest.raises(RuntimeError, match=r"benchmarks\.timing:medians failed in a new process: [\s\S]*TypeError"):
         timing.in_new_process("benchmarks.timing:medians", wrong=1)
+
+
+@pytest.mark.parametrize("power", [0.5, 1, 2])
+def test_exponent_of_a_power(power):
+    values = pd.Series([1, 4, 16])
+    assert exponent(values, 3.0 * values**power) == pytest.approx(power)

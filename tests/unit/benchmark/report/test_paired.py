@@ -1,5 +1,3 @@
-"""Two rows compared, in a sentence."""
-
 import numpy as np
 import pytest
 from tests.unit.benchmark.results import write_results

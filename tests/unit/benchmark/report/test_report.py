@@ -1,5 +1,3 @@
-"""The report, worked by hand from a few rows."""
-
 import itertools
 import json
 import re
@@ -17,8 +15,6 @@ from anomalib_dpclip.benchmark.rows import METRICS
 
 @pytest.fixture
 def reported(tmp_path, capsys):
-    """What a report of some rows prints."""
-
     def of(*rows):
         report([write_results(tmp_path / "rows.csv", *rows)])
         return capsys.readouterr().out
