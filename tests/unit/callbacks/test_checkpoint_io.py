@@ -1,5 +1,3 @@
-"""A complete checkpoint is in its place, whatever happens while one is written; a damaged one is named."""
-
 from datetime import timedelta
 from types import SimpleNamespace
 
@@ -13,7 +11,6 @@ from anomalib_dpclip.callbacks.checkpoint_io import AtomicCheckpointIO, write_ch
 
 
 def saved(path, epochs):
-    """Save checkpoints of epochs 1, 2, ... to the same file."""
     for epoch in range(1, epochs + 1):
         AtomicCheckpointIO().save_checkpoint({"epoch": epoch, "weight": torch.full((50,), float(epoch))}, path)
 

@@ -1,5 +1,3 @@
-"""Which folder a run writes to, and which one `latest` is."""
-
 from types import SimpleNamespace
 
 import pytest
@@ -13,8 +11,6 @@ pytestmark = pytest.mark.skipif("os.name == 'nt'", reason="there anomalib makes 
 
 
 class FakeTrainer(SimpleNamespace):
-    """Lightning's, as far as folders go."""
-
     @property
     def default_root_dir(self):
         return str(self._default_root_dir)
@@ -32,7 +28,6 @@ def trainer(folder, command=TrainerFn.TESTING, global_step=0):
 
 
 def fit(parent, finishes=True, learns=True):
-    """A training as anomalib starts it."""
     running = trainer(create_versioned_dir(parent), TrainerFn.FITTING)
     folder = running._default_root_dir
     prepare_folder(running)
