@@ -1,8 +1,4 @@
-"""`dpclip backbones`: what it prints, and that nothing is waited for."""
-
 import json
-import subprocess
-import sys
 
 from anomalib_dpclip import cli
 from anomalib_dpclip.clip import command
@@ -24,13 +20,8 @@ def test_the_table(capsys, monkeypatch):
     assert "RN50" not in capsys.readouterr().out
 
 
-def test_json_without_imports_that_take_seconds(capsys):
+def test_json(capsys):
     cli.main(["backbones", "--json"])
     rows = {row["backbone"]: row for row in json.loads(capsys.readouterr().out)}
     assert rows["ViT-L-14-CLIPA"]["pretrained"][0]["interpolation"] == "bilinear"
     assert "RN50" not in rows
-    code = (
-        'import sys; from anomalib_dpclip.cli import main; main(["backbones"]); '
-        'assert not {"torch", "open_clip", "timm", "anomalib"} & set(sys.modules)'
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)

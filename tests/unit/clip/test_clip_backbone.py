@@ -1,5 +1,3 @@
-"""Where CLIP's weights come from, and that its layers compute what open_clip's do."""
-
 import json
 import logging
 
@@ -114,7 +112,6 @@ def test_blocks_that_want_the_sequence_first(kind):
 @pytest.mark.parametrize("backbone", [NAME, "mini"])
 @pytest.mark.filterwarnings("ignore:the mini backbone does not know the word")
 def test_any_class_name_has_anchors(backbone, name):
-    """What exceeds the context is cut, the sentence's end kept."""
     _, text = load_clip(backbone, "random")
     anchors = text_anchors(text, name)
     torch.testing.assert_close(anchors.norm(dim=0), torch.ones(2))
@@ -163,8 +160,6 @@ def test_a_missing_file_or_a_folder(monkeypatch, tmp_path, pretrained):
     ],
 )
 def test_weights_that_cannot_be_downloaded(monkeypatch, name, tag, remedy):
-    """What to fetch is what these weights are called, not OpenAI's; and one line says it."""
-
     def no_network(*args, **kwargs):
         raise ConnectionError("no route to host\nand much more")
 

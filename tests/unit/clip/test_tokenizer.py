@@ -1,5 +1,3 @@
-"""Tokenizers that are not part of open_clip: from a folder, and what is said where they cannot be had."""
-
 import builtins
 import json
 
@@ -24,12 +22,7 @@ def test_a_local_tokenizer_needs_no_network(tmp_path):
         "version": "1.0",
         "added_tokens": [],
         "pre_tokenizer": {"type": "Whitespace"},
-        "post_processor": {
-            "type": "TemplateProcessing",
-            "single": [*pair[:1], end],
-            "pair": pair,
-            "special_tokens": special,
-        },
+        "post_processor": {"type": "TemplateProcessing", "single": [*pair[:1], end], "pair": pair, "special_tokens": special},
         "model": {"type": "WordLevel", "vocab": {word: index for index, word in enumerate(WORDS)}, "unk_token": "<unk>"},
     }
     names = {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": "<pad>", "unk_token": "<unk>", "eos_token": "</s>"}
