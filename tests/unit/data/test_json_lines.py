@@ -31,7 +31,6 @@ def mvtec(tmp_path):
 
 
 def lines_of(root, category):
-    """The lines that describe a category of the miniature."""
     for path in sorted((root / category).glob("*/*/*.png")):
         split, label, name = path.parts[-3:]
         if split != "ground_truth":
@@ -48,21 +47,18 @@ def set_up(path, root, category=None, **arguments):
 
 
 def labelled(path, root, category=None, **arguments):
-    """What a metadata file says is to be tested."""
     return set_up(path, root, category, **arguments).test_data
 
 
 @pytest.fixture
 def metadata(mvtec, tmp_path):
-    return write_lines(
-        tmp_path / "metadata" / "MVTec" / "full-shot.jsonl", [*lines_of(mvtec, "bottle"), *lines_of(mvtec, "metal_nut")]
-    )
+    lines = [*lines_of(mvtec, "bottle"), *lines_of(mvtec, "metal_nut")]
+    return write_lines(tmp_path / "metadata" / "MVTec" / "full-shot.jsonl", lines)
 
 
 def test_same_samples_as_the_host_reads_from_the_same_folders(mvtec, metadata):
-    expected, actual = MVTecAD(mvtec, "bottle", num_workers=0), JSONLines(metadata, mvtec, "bottle", num_workers=0)
-    for datamodule in (expected, actual):
-        datamodule.setup()
+    expected, actual = MVTecAD(mvtec, "bottle", num_workers=0), set_up(metadata, mvtec, "bottle")
+    expected.setup()
     for split in ("train_data", "val_data", "test_data"):
         theirs, ours = getattr(expected, split), getattr(actual, split)
         assert ours.samples[COLUMNS].values.tolist() == theirs.samples[COLUMNS].values.tolist()

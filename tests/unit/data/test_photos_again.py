@@ -1,5 +1,3 @@
-"""Photos predicted a second time: where a run stopped, by another model, beside earlier pictures, with hard names."""
-
 import csv
 import os
 from pathlib import Path
@@ -62,7 +60,7 @@ def test_a_folder_with_results_csv_of_something_else_is_one_of_photos(root, out)
     assert "lot 4/0.png" in scores(out, root)
 
 
-@pytest.mark.parametrize("name", ["a\rb.png", "a\nb.png", "a\r\nb.png", 'a"\r,b.png', "\r.png", os.fsdecode(b', "\xff.png')])
+@pytest.mark.parametrize("name", ["a\nb.png", 'a"\r,b.png', os.fsdecode(b', "\xff.png')])
 def test_hard_names_are_done_once(root, out, name):
     try:
         (root / "0.png").rename(root / name)
@@ -85,7 +83,6 @@ class InTheLightOfOthers(Brightness):
 
 
 def test_a_lot_with_more_photos_or_other_references_is_predicted_whole(root, out):
-    """What was scored on another scale is never mixed in."""
     model = InTheLightOfOthers()
     predict(root, out, model)
     model.threshold = torch.nn.Parameter(torch.tensor(0.5))  # its state is no part of the digest

@@ -1,5 +1,3 @@
-"""The files of results, and what tells the results of one model from those of another."""
-
 import json
 import tracemalloc
 
@@ -12,8 +10,6 @@ from anomalib_dpclip.data.results.writer import prediction_digest
 
 
 class Linear(LightningModule):
-    """A model that says nothing of what its predictions depend on."""
-
     def __init__(self, shift=0.0, bias=0.0, num_workers=0):
         super().__init__()
         self.save_hyperparameters(ignore="bias")

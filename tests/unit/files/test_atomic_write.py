@@ -1,5 +1,3 @@
-"""A file is there whole, or as it was."""
-
 import pytest
 
 from anomalib_dpclip.files.atomic_write import atomic_write

@@ -1,5 +1,3 @@
-"""A result names the commit of this project's checkout, and of no other repository that a file happens to lie in."""
-
 import shutil
 import subprocess
 from pathlib import Path

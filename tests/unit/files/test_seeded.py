@@ -1,5 +1,3 @@
-"""Draws by a seed leave no trace in any global generator."""
-
 import pytest
 import torch
 
