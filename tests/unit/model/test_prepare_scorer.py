@@ -4,21 +4,16 @@ import shutil
 
 import pytest
 import torch
+from anomalib.data import PredictDataset
 from tests.arguments import make_dpclip
 from tests.data.golden.make_golden import GOLDEN
 from tests.spotted import soft_photo
 
-from anomalib_dpclip import DPCLIP, Photos, Surfaces
+from anomalib_dpclip import DPCLIP, Photos
 from anomalib_dpclip.model import scoring
 from anomalib_dpclip.scorers.comparison import Comparison
 
 ADAPTERS = GOLDEN / "adapters-v1.safetensors"
-
-
-class Few(Surfaces):
-    def _setup(self, stage=None):
-        super()._setup(stage)
-        self.test_data.subsample(range(0, len(self.test_data), 20), inplace=True)
 
 
 @pytest.fixture
@@ -35,7 +30,6 @@ def few(surfaces_root, tmp_path):
 
 
 def model_with(few=None, **arguments):
-    """With a folder of `few` for the good photos, where there is one."""
     if few is not None:
         arguments["few_shot_source"] = few / "good"
     return make_dpclip(weights=ADAPTERS, visualizer=False, evaluator=False, **arguments)
@@ -57,27 +51,24 @@ def test_other_images_tell_what_is_anomalous(few, make_engine, has_good, lot):
     assert model.scorer.name == model.post_processor.calibration.scorer == "text", "nothing is left behind"
 
 
-def test_a_lot_without_a_pre_processor(few, make_engine, monkeypatch):
-    from anomalib.data import PredictDataset
-
+def test_a_lot_without_a_pre_processor(few, make_engine):
     model = model_with(lot=True, pre_processor=False)
     batches = make_engine().predict(model=model, dataset=PredictDataset(few / "lot"))
     assert all(each.pred_score.isfinite().all() for each in batches)
     assert model.scorer.name == "batch"
 
 
-def test_images_are_looked_at_once_a_training(surfaces_root, make_engine, monkeypatch):
+def test_images_are_looked_at_once_a_training(target, make_engine, monkeypatch):
     looked = []
     monkeypatch.setattr(scoring, "require_sound_images", lambda dataset: looked.append(len(dataset)))
     model = make_dpclip(backbone="mini", auxiliary="synthetic", shots=2, visualizer=False, evaluator=False)
-    target = Few(root=surfaces_root, category="weave", num_workers=0)
     make_engine(max_epochs=2).fit(model=model, datamodule=target)
     assert looked == [len(target.val_data)], "the images of the validation are those of the test"
 
 
-def test_good_images_stay_for_later_runs_on_the_same_object(few, surfaces_root, make_engine):
+def test_good_images_stay_for_later_runs_on_the_same_object(few, target, make_engine):
     model = model_with(k_shot=3)
-    make_engine().test(model=model, datamodule=Few(root=surfaces_root, category="weave", num_workers=0))
+    make_engine().test(model=model, datamodule=target)
     memory = model.scorer.state
     scores = predict(make_engine, model, few / "lot")
     assert model.scorer.state is memory

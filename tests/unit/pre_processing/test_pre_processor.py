@@ -76,9 +76,6 @@ def own(*transforms):
 )
 def test_whole_images_are_welcome(pre_processor):
     require_whole_images(pre_processor, SIZE, OPENAI)
-
-
-def test_the_statistics_are_the_backbone_s():
     given = Preprocessing((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     require_whole_images(own(v2.Resize(SIZE), v2.Normalize(given.mean, given.std)), SIZE, given)
 
@@ -90,10 +87,8 @@ ELSEWHERE = "something else than the whole image"
     ("transforms", "message"),
     [
         ([v2.Resize(160), v2.CenterCrop(SIZE), NORMALIZE], ELSEWHERE),
-        ([v2.Resize((150, 300)), v2.CenterCrop(SIZE), NORMALIZE], ELSEWHERE),
         ([v2.Pad(20), v2.Resize(SIZE), NORMALIZE], ELSEWHERE),
         ([v2.RandomHorizontalFlip(1), v2.Resize(SIZE), NORMALIZE], ELSEWHERE),
-        ([v2.RandomVerticalFlip(1), v2.Resize(SIZE), NORMALIZE], ELSEWHERE),
         ([v2.Resize(SIZE)], r"end it with Normalize\(mean=\(0\.48145466"),
         ([v2.Resize(SIZE), v2.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))], "does not normalise as the backbone"),
         ([v2.Resize((140, 140)), NORMALIZE], r"gives images of \(140, 140\), the model takes \(140, 280\)"),
@@ -120,10 +115,7 @@ def test_a_checkpoint_s_own_transforms_come_back_or_are_asked_for():
     assert torch.equal(loaded.transform(image), saved.transform(image))
     assert torch.equal(loaded(image), saved(image))
     for other, message in (
-        (
-            own(v2.Lambda(lambda image: image), v2.Resize(SIZE), NORMALIZE),
-            "another pre-processor, .*give the same one again",
-        ),
+        (own(v2.Lambda(lambda image: image), v2.Resize(SIZE), NORMALIZE), "another pre-processor, .*give the same one again"),
         (own(v2.Resize((70, 140)), NORMALIZE), r"gives images of \(70, 140\)"),
     ):
         with pytest.raises(ValueError, match=message):

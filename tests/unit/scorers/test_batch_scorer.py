@@ -11,13 +11,7 @@ from torch.utils.data import DataLoader, DistributedSampler
 
 from anomalib_dpclip.data.photos import PhotosDataset
 from anomalib_dpclip.scorers import batch_scorer
-from anomalib_dpclip.scorers.batch_scorer import (
-    BatchScorer,
-    choose_panel,
-    mutual_distances,
-    panel_loader,
-    random_projection,
-)
+from anomalib_dpclip.scorers.batch_scorer import BatchScorer, choose_panel, mutual_distances, panel_loader, random_projection
 
 
 @pytest.mark.parametrize("images", [2, 5, 12])
@@ -27,9 +21,8 @@ def test_distances_are_the_lowest_of_the_nearest_neighbours_in_each_other_image(
     found = mutual_distances(batch, batch, range(images))
     counted = max(1, round(0.2 * (images - 1)))
     for i in range(images):
-        others = [
-            NearestNeighbors(n_neighbors=1).fit(tokens[j]).kneighbors(tokens[i])[0][:, 0] for j in range(images) if j != i
-        ]
+        nearest = [NearestNeighbors(n_neighbors=1).fit(tokens[j]).kneighbors(tokens[i])[0][:, 0] for j in range(images)]
+        others = nearest[:i] + nearest[i + 1 :]
         assert np.abs(found[i].numpy() - np.sort(others, axis=0)[:counted].mean(0)).max() < 1e-5
     outside = torch.randn(1, 6, 8, generator=torch.Generator().manual_seed(0))  # compared with all of the panel
     expected = torch.cdist(outside, batch).amin(-1).sort(dim=0).values[: max(1, round(0.2 * images))].mean(0)
@@ -59,10 +52,8 @@ def test_the_panel_of_photos_that_are_left_is_of_all_of_them(tmp_path):
         Image.new("RGB", (8, 8), (number, 0, 0)).save(path)
     everything = PhotosDataset(paths)
     left = PhotosDataset(paths[3:], whole=everything)
-    seen = [
-        path for batch in panel_loader(DataLoader(left, 2, collate_fn=left.collate_fn), seed=1) for path in batch.image_path
-    ]
-    assert seen == paths
+    loader = panel_loader(DataLoader(left, 2, collate_fn=left.collate_fn), seed=1)
+    assert [path for batch in loader for path in batch.image_path] == paths
 
 
 def test_a_random_projection_keeps_distances():
@@ -123,6 +114,5 @@ def test_an_image_of_the_panel_has_the_score_of_its_own_wherever_it_is_scored(mo
     monkeypatch.setattr(batch_scorer.choose_panel, "__defaults__", (5,))
     some = prepared(items)
     assert len(some.image_statistics().map_max) == 5
-    torch.testing.assert_close(
-        torch.cat([score(some, [item]).pred_score for item in items]), score(some, items).pred_score, atol=1e-5, rtol=0
-    )
+    alone = torch.cat([score(some, [item]).pred_score for item in items])
+    torch.testing.assert_close(alone, score(some, items).pred_score, atol=1e-5, rtol=0)

@@ -1,5 +1,3 @@
-"""Which good images are taken."""
-
 import shutil
 
 import pytest

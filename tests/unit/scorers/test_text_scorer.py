@@ -56,7 +56,6 @@ def test_predictions_in_tiles_do_not_depend_on_the_batch():
 
 @torch.no_grad()
 def test_a_norm_over_the_batch_sees_no_two_tiles_of_an_image():
-    """With ``grn_pooling="batch"`` tiles of an image would change each other."""
     model, counts = tiny_model(grn_pooling="batch"), []
     tap_tokens = model.tap_tokens
     model.tap_tokens = lambda images: (counts.append(len(images)), tap_tokens(images))[1]

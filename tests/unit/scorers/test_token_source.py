@@ -1,5 +1,3 @@
-"""Which tokens images are compared by."""
-
 import pytest
 import torch
 from tests.tiny_clip import tiny_model
@@ -22,8 +20,6 @@ def test_the_backbone_s_tokens_without_what_all_of_an_image_share():
 
 
 class Pyramid(torch.nn.Module):
-    """Averages of 2 x 2 and 8 x 8 pixels."""
-
     def forward(self, images):
         return [functional.avg_pool2d(images, side) for side in (2, 8)]
 
