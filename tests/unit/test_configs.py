@@ -1,6 +1,7 @@
 """Configurations say what the code says, and can be read."""
 
 import inspect
+import re
 from dataclasses import fields
 
 import pytest
@@ -45,3 +46,13 @@ def test_quickstart_config_parses_through_the_anomalib_s_parser():
 
     parser = AnomalibCLI(args=["train", "--config", str(ROOT / "configs/quickstart.yaml")], run=False)
     assert parser.config is not None
+
+
+def test_the_oldest_versions_are_the_lower_bounds():
+    script = (ROOT / "scripts" / "test_matrix.sh").read_text()
+    oldest, newest = (
+        re.search(rf'^ +{name}\) echo "(.*)" ;;$', script, re.MULTILINE)[1].split() for name in ("oldest", "newest")
+    )
+    bounds = re.findall(r'^    "(\w+)>=([\d.]+)', (ROOT / "pyproject.toml").read_text(), flags=re.MULTILINE)
+    assert set(oldest) <= {f"{name}=={version}" for name, version in bounds}
+    assert [pin.partition("==")[0] for pin in oldest] == newest

@@ -1,14 +1,16 @@
-"""What is drawn on photos: heat maps as matplotlib and scipy would draw them, boxes, and text that fits."""
+"""What is drawn on photos: heat maps as matplotlib and scipy would draw them, boxes, text that fits, and a look-alike."""
 
 import matplotlib as mpl
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from scipy.ndimage import binary_erosion
 
 from anomalib_dpclip.data.regions import Region
 from anomalib_dpclip.visualization.heat_map import COLORS, OPACITY, boxed, heat_map, outlined
 from anomalib_dpclip.visualization.layout import font, printable, wrapped
+from anomalib_dpclip.visualization.likeness import Likeness
 
 
 @pytest.fixture
@@ -66,3 +68,13 @@ def test_other_scripts_are_drawn():
         assert printable(character) == character
         assert bytes(font(14).getmask(character)) != bytes(blank)
     assert printable("a\r\n\t\udcff面.png") == "a?????.png"
+
+
+def test_the_nearest_picture_s_name():
+    photos = torch.rand(5, 3, 40, 40, generator=torch.Generator().manual_seed(0))
+    photos[:, :, :20] += torch.arange(5).view(5, 1, 1, 1)  # what is above the middle differs most
+    likeness = Likeness([f"folder/{index}.png" for index in range(5)], photos)
+    assert likeness.most_like(photos[[3, 0, 4]]) == ["3.png", "0.png", "4.png"]
+    noisy = photos + 0.2 * torch.rand(photos.shape, generator=torch.Generator().manual_seed(1))
+    assert likeness.most_like(noisy) == [f"{index}.png" for index in range(5)]
+    assert likeness.most_like(photos[:1].half()) == ["0.png"]
