@@ -34,19 +34,17 @@ def test_shows_where_adapters_come_from(tmp_path, capsys):
     adapters(path)
     values = shown(capsys)
     assert values.pop("adapters").startswith("1 tensors, 6 values, digest ")
-    assert (
-        values.items()
-        >= {
-            "backbone": "ViT-L-14-336",
-            "CLIP weights": "openai, fingerprint 0123abcd",
-            "learned from": "MVTecAD (bottle, cable); VisA (candle)",
-            "epochs": "20",
-            "versions": 'torch "2.10.0"',
-            "calibration": "of the images learned from",
-            "text weights": "0.5 beside 1, 0.2 beside 4 good photos, learned from the auxiliary set",
-            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-        }.items()
-    )
+    expected = {
+        "backbone": "ViT-L-14-336",
+        "CLIP weights": "openai, fingerprint 0123abcd",
+        "learned from": "MVTecAD (bottle, cable); VisA (candle)",
+        "epochs": "20",
+        "versions": 'torch "2.10.0"',
+        "calibration": "of the images learned from",
+        "text weights": "0.5 beside 1, 0.2 beside 4 good photos, learned from the auxiliary set",
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+    }
+    assert expected.items() <= values.items()
 
 
 def test_converts_the_published_format_which_says_little_there_and_back(tmp_path, capsys):
