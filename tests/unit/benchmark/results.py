@@ -1,5 +1,3 @@
-"""Files of results, made of a few cells."""
-
 from anomalib_dpclip.benchmark.rows import Result, write_result, write_tables
 
 PROVENANCE = {"command": "dpclip benchmark --config x.yaml", "machine": "a machine"}

@@ -66,12 +66,10 @@ def test_good_images_of_a_draw(job):
 
 
 def test_what_cannot_run_says_why_and_the_others_can(tmp_path, job):
-    gone = replace(
-        job, data={"class_path": "Folder", "init_args": {"name": "x", "root": str(tmp_path / "no"), "normal_dir": "a"}}
-    )
+    nowhere = {"class_path": "Folder", "init_args": {"name": "x", "root": str(tmp_path / "no"), "normal_dir": "a"}}
     many = replace(job, draw=0, model={"class_path": "Patchcore", "k_shot": 5})
     learning = replace(job, model={"class_path": "DPCLIP", "init_args": {"auxiliary": "nowhere"}})
-    sound, *others = planned(job, gone, many, learning)
+    sound, *others = planned(job, replace(job, data=nowhere), many, learning)
     assert sound.reason == ""
     assert "no" in others[0].reason
     assert "k_shot 5 is more than the 4 different normal images in the training split of MVTecAD/tile" in others[1].reason
