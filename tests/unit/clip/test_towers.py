@@ -1,7 +1,9 @@
 """Towers of every family: our loop without adapters against timm's and open_clip's own forward."""
 
 import pytest
+import timm
 import torch
+from open_clip.timm_model import TimmModel
 from safetensors.torch import save_file
 from tests.tiny_towers import TIMM, VISION, register, stir, tiny_backbone
 from torch.nn import functional
@@ -119,10 +121,8 @@ def test_only_adapters_learn(name):
     anchors = functional.normalize(text(["a part.", "a broken part."]), dim=-1).T.expand(2, -1, -1)
     mask = torch.zeros(2, 80, 80, dtype=torch.bool)
     mask[1, 20:50, 20:50] = True
-    objective = training_objective(
-        model, Prototypes(model.backbone.embed_dim, 0.9), images(80), mask, torch.tensor([0, 1]), anchors
-    )
-    objective.total.backward()
+    prototypes = Prototypes(model.backbone.embed_dim, 0.9)
+    training_objective(model, prototypes, images(80), mask, torch.tensor([0, 1]), anchors).total.backward()
     for parameter_name, parameter in model.named_parameters():
         learns = parameter_name.startswith(model.adapter_prefixes)
         assert parameter.requires_grad == learns, parameter_name
@@ -169,11 +169,7 @@ def test_a_bias_of_the_scale_may_have_another_rank_and_another_text_tower_is_ref
 )
 def test_other_trunks_are_refused_by_name(name, arguments, message, monkeypatch):
     monkeypatch.undo()
-    from open_clip.timm_model import TimmModel
-
     visual = TimmModel("test_vit", embed_dim=8, pool="avg", proj=None)
-    import timm
-
     visual.trunk = timm.create_model(name, **arguments)
     with pytest.raises(ValueError, match=message):
         tower_of(visual)
