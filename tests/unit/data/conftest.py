@@ -1,5 +1,3 @@
-"""Small folders of labelled images."""
-
 import pytest
 from tests.pictures import mask, picture
 

@@ -1,5 +1,3 @@
-"""Metadata files as a data module of anomalib."""
-
 from pathlib import Path
 from types import SimpleNamespace
 

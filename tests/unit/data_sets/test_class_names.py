@@ -6,7 +6,6 @@ import pytest
 
 from anomalib_dpclip.data_sets.class_names import _DESCRIPTIONS, classes_of, describe, readable_name, target_name
 from anomalib_dpclip.data_sets.domain import domain_of
-from anomalib_dpclip.data_sets.names import data_set_key
 
 
 @pytest.mark.parametrize(
@@ -51,11 +50,6 @@ def test_every_category_of_the_host_is_described(data_set, module):
 )
 def test_domains(names, expected):
     assert {domain_of(name) for name in names} == {expected}
-
-
-def test_names_of_one_data_set_are_one_key():
-    assert data_set_key("MVTec AD") == data_set_key("mvtec-ad") == data_set_key("MVTec") == "mvtec"
-    assert data_set_key("VisA") != data_set_key("MVTec")
 
 
 @pytest.mark.parametrize(

@@ -52,13 +52,12 @@ TRAIN_AND_TEST = ["train/good/0.png", "test/good/0.png", "test/bent/0.png", "gro
         (
             [f"{category}/{name}" for category in ("nut", "screw") for name in TRAIN_AND_TEST],
             {
-                f"{category}/{name}": sample
-                for category in ("nut", "screw")
-                for name, sample in {
-                    "train/good/0.png": (0, category, None, "train"),
-                    "test/good/0.png": (0, category, None, None),
-                    "test/bent/0.png": (1, category, f"{category}/ground_truth/bent/0_mask.png", None),
-                }.items()
+                "nut/train/good/0.png": (0, "nut", None, "train"),
+                "nut/test/good/0.png": (0, "nut", None, None),
+                "nut/test/bent/0.png": (1, "nut", "nut/ground_truth/bent/0_mask.png", None),
+                "screw/train/good/0.png": (0, "screw", None, "train"),
+                "screw/test/good/0.png": (0, "screw", None, None),
+                "screw/test/bent/0.png": (1, "screw", "screw/ground_truth/bent/0_mask.png", None),
             },
         ),
     ],
