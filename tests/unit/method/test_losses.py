@@ -32,12 +32,6 @@ def test_dice_loss_by_hand(probability, target, expected):
     assert dice_loss(probability, target).item() == pytest.approx(expected, abs=1e-6)
 
 
-def test_dice_loss_is_a_mean_over_images():
-    probability = torch.tensor([[[1.0, 1.0]], [[0.0, 0.0]]])
-    # 0 for the first image, 1 - 1 / 3 for the second; pooled over the batch it would be 1 - 5 / 7.
-    assert dice_loss(probability, torch.ones(2, 1, 2)).item() == pytest.approx(1 / 3)
-
-
 def test_no_image_with_a_known_mask_adds_nothing():
     logits = torch.zeros(0, 4, 4, requires_grad=True)
     loss = segmentation_loss(logits, torch.zeros(0, 4, 4, dtype=torch.bool))
@@ -61,16 +55,6 @@ def test_directions_are_normalised_means_over_the_whole_batch():
     torch.testing.assert_close(directions.normal, torch.tensor([2.0, 1.0]) / 5**0.5)
     torch.testing.assert_close(directions.abnormal, torch.tensor([0.0, 1.0]))
     assert directions.valid
-
-
-def test_the_first_tap_is_compared_with_itself_and_the_next_with_it():
-    prototypes = Prototypes(2)
-    loss, directions = prototypes.decoupling_loss([FIRST, SECOND], MASK)
-    # (a . n)^2 = 0.6^2; then ((1, 0) . P_N)^2 = 1 and ((0, 1) . P_A)^2 = 0.8^2, halved.
-    assert loss.item() == pytest.approx(0.36 + (1 + 0.64) / 2)
-    torch.testing.assert_close(prototypes.normal, torch.tensor([1.0, 0.0]))
-    torch.testing.assert_close(prototypes.abnormal, torch.tensor([0.6, 0.8]))
-    assert directions.normal.tolist() == [0, 1]
 
 
 @pytest.mark.parametrize("kind", [0.0, 1.0, torch.nan])

@@ -1,4 +1,4 @@
-"""Wiring of the model, beside the published numbers: default layers, classes in a batch, the class token, bad arguments."""
+"""Wiring of the model, beside the published numbers: layers, classes in a batch, the class token, sentences, bad arguments."""
 
 import pytest
 import torch
@@ -6,6 +6,7 @@ from open_clip.model import CLIP
 from tests.tiny_clip import CONFIG, tiny_clip, tiny_model
 from torch.nn import functional
 
+from anomalib_dpclip.method.prompting import prompts
 from anomalib_dpclip.method.torch_model import DPCLIPModel
 
 IMAGES = torch.randn(3, 3, 24, 24, generator=torch.Generator().manual_seed(0))
@@ -105,3 +106,23 @@ def test_a_tower_of_another_kind(vision):
     clip = CLIP(**(CONFIG | {"vision_cfg": vision}))
     with pytest.raises(ValueError, match=r"native open_clip vision transformer \(such as ViT-L-14-336\), not a "):
         DPCLIPModel(clip)
+
+
+@pytest.mark.parametrize("name", ["nut {} with braces", "{0}", "100 % %s", "Straße 你好", "x" * 300, ""])
+def test_any_class_name_is_put_in_as_it_is(name):
+    assert prompts(name, ["a {}"], ["photo of {}!"]) == [f"photo of a {name}!"]
+
+
+@pytest.mark.parametrize(
+    ("states", "templates", "message"),
+    [
+        (["a thing"], ["{}."], r"prompt 'a thing' must contain \{\} exactly once"),
+        (["{} and {}"], ["{}."], r"prompt '\{\} and \{\}' must contain"),
+        (["{}"], ["photo"], r"prompt 'photo' must contain"),
+        ([], ["{}."], "at least one state"),
+        (["{}"], [], "at least one state and one template"),
+    ],
+)
+def test_bad_prompts(states, templates, message):
+    with pytest.raises(ValueError, match=message):
+        prompts("screw", states, templates)
