@@ -1,4 +1,4 @@
-"""The pixel histogram and its metrics against exact ones: scikit-learn, scikit-image, anomalib, and worked by hand."""
+"""The pixel histogram and its metrics against exact ones: scikit-learn, anomalib and the published evaluation."""
 
 import copy
 import math
@@ -67,23 +67,6 @@ def test_regions_join_at_corners_and_never_across_images():
     counts = count_pixels(torch.full((2, 4, 4), 0.5), masks)
     assert int(counts.regions) == 3
     assert int(counts.region_share.sum()) == 3 * REGION_UNIT
-
-
-def test_worked_by_hand():
-    # Normal 0.1 0.2 0.3 0.6; anomalous 0.4 and 0.8 (one region) and 0.5 (another).
-    scores = torch.tensor([[[0.8, 0.4, 0.1, 0.5], [0.2, 0.3, 0.6, 0.2]]])
-    masks = torch.tensor([[[1, 1, 0, 1], [0, 0, 0, 0]]])
-    counts = count_pixels(scores, masks)
-    assert [int(counts.normal.sum()), int(counts.anomalous.sum()), int(counts.regions)] == [5, 3, 2]
-    # Of 15 pairs, 0.8 wins 5, 0.5 and 0.4 lose to 0.6 alone: 13.
-    assert auroc(counts) == pytest.approx(13 / 15, abs=1e-12)
-    # Recall grows by a third at 0.8 (precision 1), 0.5 (2/3), 0.4 (3/4).
-    assert average_precision(counts) == pytest.approx((1 + 2 / 3 + 3 / 4) / 3, abs=1e-12)
-    # All three found with one false alarm.
-    assert f1_max(counts) == pytest.approx(6 / 7, abs=1e-12)
-    # Overlap 1/4 up to FPR 0; 0.6 takes FPR to 0.2; then 3/4 (0.5) and 1 (0.4); constant from there to 0.3.
-    assert aupro(counts) == pytest.approx((0.25 * 0.2 + 1.0 * 0.1) / 0.3, abs=1e-9)
-    assert f1_threshold(counts) == pytest.approx(0.35, abs=2e-6)
 
 
 @pytest.mark.parametrize("bins_apart", [1, 5])
