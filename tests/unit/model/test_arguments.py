@@ -1,5 +1,3 @@
-"""Groups of arguments, and what is checked before there is a model."""
-
 import pytest
 from omegaconf import OmegaConf
 
@@ -29,7 +27,6 @@ def test_what_was_given_of_groups():
     [
         ("training", {"lr": 1}, r"Training has no argument 'lr': it has .*learning_rate"),
         ("training", {"learning_rate": 0}, "learning_rate must be positive, not 0"),
-        ("training", {"temperature": -1}, "temperature must be positive, not -1"),
         ("training", {"epochs": 0}, "training.epochs must be at least 1, not 0"),
         ("training", {"decoupling_weight": float("inf")}, "decoupling_weight must be at least 0 and finite"),
         ("memory", {"tokens": 0}, "memory.tokens must be positive, not 0"),

@@ -1,5 +1,3 @@
-"""Which thresholds hold for which scores."""
-
 from types import SimpleNamespace
 
 import pytest

@@ -1,5 +1,3 @@
-"""Who decides class and domain, and when."""
-
 from types import SimpleNamespace
 
 import pytest

@@ -1,11 +1,11 @@
 """Before the first step and after the last, whose thresholds are of plain auxiliary images, scored as predictions are."""
 
-import json
 from types import SimpleNamespace
 
 import pytest
 import torch
 from tests.arguments import make_dpclip
+from tests.metadata_lines import write_lines
 
 from anomalib_dpclip.clip.pretraining import OPENAI
 from anomalib_dpclip.model.training import carried
@@ -55,14 +55,11 @@ def test_they_are_bounded_and_of_images_from_everywhere(model_of, monkeypatch):
 
 
 def test_pixels_of_anomalous_images_without_a_mask_are_not_normal(model_of, tmp_path):
-    lines = []
-    for index in range(4):
-        lines.append({"image_path": f"brick/test/hole/{index:03}.png", "label": 1, "class_name": "brick"})
-        lines.append({"image_path": f"brick/test/good/{index:03}.png", "label": 0, "class_name": "brick"})
-        if index == 0:
-            lines[0]["mask_path"] = f"brick/ground_truth/hole/{index:03}_mask.png"
-    (tmp_path / "partly.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    model = model_of(auxiliary=str(tmp_path / "partly.jsonl"), auxiliary_unmasked=True).eval()
+    kinds = [(kind, index) for index in range(4) for kind in ("good", "hole")]
+    lines = [{"image_path": f"brick/test/{k}/{i:03}.png", "label": k == "hole", "class_name": "brick"} for k, i in kinds]
+    lines[1]["mask_path"] = "brick/ground_truth/hole/000_mask.png"
+    path = write_lines(tmp_path / "partly.jsonl", lines)
+    model = model_of(auxiliary=str(path), auxiliary_unmasked=True).eval()
     counts = auxiliary_statistics(model, model.auxiliary_dataset.plain(model.image_size)).pixels.compute()
     assert int(counts.normal.sum() + counts.anomalous.sum()) == 5 * 140 * 140
 
