@@ -1,5 +1,3 @@
-"""Scoring an unlabelled batch by its own images."""
-
 import numpy as np
 import pytest
 import torch
