@@ -51,7 +51,6 @@ def test_arguments_reach_the_function_and_an_option_that_is_on_or_off_may_stand_
     received = []
 
     def function(path: str, loud: bool = False, count: int = 1) -> None:
-        """Try."""
         received.append((path, loud, count))
 
     run(function, *arguments)
@@ -61,7 +60,6 @@ def test_arguments_reach_the_function_and_an_option_that_is_on_or_off_may_stand_
 @pytest.mark.parametrize("error", [ValueError, FileNotFoundError, ModuleNotFoundError])
 def test_a_user_s_mistake_is_a_message_and_one_of_ours_keeps_its_stack_trace(run, error):
     def fails(user: bool = True) -> None:
-        """Try."""
         raise error("there is no such thing: fetch one") if user else KeyError("bug")
 
     with pytest.raises(SystemExit, match=r"^dpclip try: there is no such thing: fetch one$"):
@@ -72,7 +70,6 @@ def test_a_user_s_mistake_is_a_message_and_one_of_ours_keeps_its_stack_trace(run
 
 def test_warnings_of_other_packages_future_are_not_the_user_s(run):
     def function() -> None:
-        """Try."""
         for module in ("timm.models.layers", "anomalib_dpclip.clip"):
             warnings.warn_explicit(f"from {module}", FutureWarning, "file.py", 1, module)
 
@@ -114,7 +111,6 @@ print({"torch", "open_clip", "anomalib"} & set(sys.modules))
 
 def test_exit_status_and_usage(run, capsys):
     def answers(status: int) -> int:
-        """Try."""
         return status
 
     run(answers, "0")

@@ -1,5 +1,3 @@
-"""Configurations say what the code says, and can be read."""
-
 import inspect
 import re
 from dataclasses import fields
@@ -19,9 +17,8 @@ CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
 def test_model_config_has_the_code_s_defaults():
     arguments = yaml.safe_load((ROOT / "configs/model/dpclip.yaml").read_text())["model"]["init_args"]
     training = {item.name: item.default for item in fields(Training)}
-    assert {
-        name: tuple(value) if isinstance(value, list) else value for name, value in arguments.pop("training").items()
-    } == training
+    said = arguments.pop("training")
+    assert {name: tuple(value) if isinstance(value, list) else value for name, value in said.items()} == training
     parameters = inspect.signature(DPCLIP.__init__).parameters
     own = {"image_size": 518, "tiles": 1}  # spelt out there, derived here
     for name, value in arguments.items():

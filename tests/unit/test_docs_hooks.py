@@ -1,5 +1,3 @@
-"""Pages of the site may link to files of the checkout."""
-
 import pytest
 from tests.paths import ROOT
 

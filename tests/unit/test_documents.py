@@ -1,5 +1,3 @@
-"""Documents and configurations say what the code and the results say."""
-
 import ast
 import importlib
 import inspect
@@ -112,15 +110,12 @@ def test_flags_that_pages_use_are_arguments():
 
 
 def test_flags_that_pages_give_to_dpclip_are_arguments():
-    commands = re.findall(r"^dpclip (\w+)((?:.*\\\n)*.*)", "\n".join(map(shell_of, [README, *PAGES])), flags=re.MULTILINE)
+    shell = "\n".join(block for path in [README, *PAGES] for block in blocks_of(path.read_text(encoding="utf-8"), "bash"))
+    commands = re.findall(r"^dpclip (\w+)((?:.*\\\n)*.*)", shell, flags=re.MULTILINE)
     assert set(COMMANDS) <= set(re.findall(r"dpclip (\w+)", "".join(path.read_text(encoding="utf-8") for path in PAGES)))
     for name, options in commands:
         known = {parameter.rstrip("_") for parameter in inspect.signature(function_of(COMMANDS[name])).parameters} | {"help"}
         assert set(re.findall(r"--(\w+)", options)) <= known, name
-
-
-def shell_of(path: Path) -> str:
-    return "\n".join(blocks_of(path.read_text(encoding="utf-8"), "bash"))
 
 
 def test_the_scorer_of_the_page_scores():

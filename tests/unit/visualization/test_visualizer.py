@@ -1,5 +1,3 @@
-"""Pictures of single photos: their proportions, what they say, where they lie, and that they never end a run."""
-
 import threading
 from pathlib import Path
 from types import SimpleNamespace
