@@ -212,7 +212,6 @@ def test_published_adapters_belong_to_the_backbone_they_were_put_on_with_no_thre
     ("name", "value", "message"),
     [
         ("map_knots", [0.0, 0.4, 0.4, 0.6, 1.0], "map_knots that do not ascend"),
-        ("score_knots", [0.0, 0.4, 0.3, 0.6, 1.0], "score_knots that do not ascend"),
         ("map_range", [0.1, torch.nan], "map_range holds values that are not finite"),
         ("map_range", [0.1], r"map_range is \(1,\) in the file"),
     ],
