@@ -31,7 +31,6 @@ def photos(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
-    """A good one, and one with a spot."""
     folder = tmp_path_factory.mktemp("images")
     return torch.stack([image_tensor(soft_photo(folder / f"{i}.png", 9 + i, (30, 60) if i else None)) for i in range(2)])
 
