@@ -11,7 +11,7 @@ from anomalib.models import Padim, Patchcore
 from anomalib.post_processing import PostProcessor
 
 from anomalib_dpclip import DPCLIP
-from anomalib_dpclip.benchmark.knowledge import knowledge_of, knowledge_order, thresholds_of
+from anomalib_dpclip.benchmark.knowledge import knowledge_of, thresholds_of
 from anomalib_dpclip.benchmark.measure import keep_apart, use_network
 from anomalib_dpclip.clip.feature_tower import EMBEDDED, load_feature_tower
 
@@ -89,10 +89,3 @@ def test_what_thresholds_were_set_on(basis, validation, said):
     model = SimpleNamespace(post_processor=SimpleNamespace(calibration=calibration))
     val, test = (paths and SimpleNamespace(samples=pd.DataFrame({"image_path": paths})) for paths in (validation, ["b", "c"]))
     assert thresholds_of(model, SimpleNamespace(val_data=val, test_data=test)) == (said, 0.2)
-
-
-def test_what_is_not_known_comes_last():
-    photos = ["some normal photos", "1 normal photo", "3 normal photos", "16 normal photos"]
-    known = ["nothing", *photos, "the unlabelled lot", "3 normal photos and the unlabelled lot", "all normal photos", "else"]
-    backwards = known[::-1]
-    assert sorted(backwards, key=knowledge_order) == known

@@ -15,13 +15,7 @@ from anomalib_dpclip.method.prototypes import Prototypes
 
 
 def speed(backbone: str = "ViT-L-14-336", repeats: int = 3, bf16: bool = False) -> pd.DataFrame:
-    """Speed of nothing.
-
-    Args:
-        backbone: A name.
-        repeats: Rounds.
-        bf16: Whether in bf16.
-    """
+    """Speed of nothing."""
     return pd.DataFrame({"backbone": [backbone, "b|b"], "repeats": [repeats, None], "bf16": bf16})
 
 

@@ -73,8 +73,7 @@ def test_regions_join_at_corners_and_never_across_images():
 def test_thresholds_separate_scores_on_bin_edges(bins_apart):
     low, high = 0.5, 0.5 + bins_apart / BINS
     scores = torch.tensor([[[low, low, high, high]]])
-    masks = torch.tensor([[[0, 0, 1, 1]]])
-    counts = count_pixels(scores, masks)
+    counts = count_pixels(scores, torch.tensor([[[0, 0, 1, 1]]]))
     assert (scores > f1_threshold(counts)).tolist() == [[[False, False, True, True]]]
 
 
