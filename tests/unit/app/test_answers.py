@@ -59,7 +59,6 @@ def same(first, second):
 
 
 def uploaded(paths, folder):
-    """The photos as the server has them: each in a folder named after its contents."""
     there = []
     for path in paths:
         place = folder / hashlib.sha256(Path(path).read_bytes()).hexdigest()

@@ -21,7 +21,6 @@ PREPROCESSING = Preprocessing((0.25, 0.5, 0.75), (1.0, 1.0, 1.0))
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Four images, of sizes of their own, two of them anomalous with a mask of their left half."""
     folder = tmp_path_factory.mktemp("parts")
     rng = np.random.default_rng(0)
     lines = []

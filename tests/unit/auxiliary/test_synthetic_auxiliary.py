@@ -18,7 +18,6 @@ BLACK = Preprocessing((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 @pytest.fixture
 def folder(tmp_path):
-    """Six normal images to train on, and two of each kind to test on."""
     generator = np.random.default_rng(0)
     for name, count in (("good", 6), ("good_test", 2), ("bad", 2)):
         (tmp_path / name).mkdir()

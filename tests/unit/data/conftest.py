@@ -4,7 +4,6 @@ from tests.pictures import mask, picture
 
 @pytest.fixture
 def folder(tmp_path):
-    """A root with two images and a mask."""
     for name in ("a", "b"):
         picture(tmp_path / "root" / f"{name}.png")
     mask(tmp_path / "root" / "m.png")

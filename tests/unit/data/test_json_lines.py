@@ -16,7 +16,6 @@ COLUMNS = ["image_path", "split", "label_index", "mask_path"]
 
 @pytest.fixture
 def mvtec(tmp_path):
-    """A miniature MVTec AD with two categories, and its root."""
     root = tmp_path / "MVTecAD"
     for category in ("bottle", "metal_nut"):
         for index in range(3):
@@ -105,7 +104,6 @@ def test_without_masks_there_are_image_labels_only(mvtec, tmp_path):
 
 
 def test_where_some_have_masks_the_others_are_left_out_and_counted(mvtec, tmp_path, caplog):
-    """Masks of scratches, say, but not of stains: pixel metrics and thresholds are of the images that have them."""
     path = without_masks(mvtec, tmp_path / "x.jsonl", keep=2)
     batch = next(iter(set_up(path, mvtec).test_dataloader()))
     assert f"4 of 6 anomalous images in {path} have no mask, the first is {mvtec}/bottle/test/broken/002.png" in caplog.text
@@ -118,7 +116,6 @@ def test_where_some_have_masks_the_others_are_left_out_and_counted(mvtec, tmp_pa
 
 @pytest.mark.parametrize(("label", "expected"), [(True, [1] * 6), (False, [0] * 3)])
 def test_anomalous_or_normal_images_only(mvtec, tmp_path, label, expected):
-    """As in the polyp sets; the training images stay where they are."""
     lines = [line for line in lines_of(mvtec, "bottle") if line["label"] == label or line["split"] == "train"]
     datamodule = set_up(write_lines(tmp_path / "x.jsonl", lines), mvtec)
     batch = next(iter(datamodule.val_dataloader()))

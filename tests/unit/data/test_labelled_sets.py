@@ -17,7 +17,6 @@ from anomalib_dpclip.files.downloads import network_timeout
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    """All categories: one normal and two anomalous test images each, and a training image."""
     root = tmp_path_factory.mktemp("MVTecAD")
     for category in categories_of(data_module_class("MVTecAD")):
         for name in ("train/good/000", "test/good/000", "test/hole/000", "test/hole/001"):

@@ -63,7 +63,6 @@ def results(folder):
 
 
 def scores(folder, root):
-    """Scores by paths below the root, in the order of the rows; ``None`` where there is none."""
     return {os.path.relpath(row.path, root): float(row.score) if row.score else None for row in read_parts(folder)}
 
 

@@ -15,7 +15,6 @@ from anomalib_dpclip.data_sets.domain import domain_of
         ("Visa", "pcb4", "battery charging pcb module"),
         ("BTech", "03", "oval concentric circular rings in gradient shades of blue and white"),
         ("BMAD", "Brain", "scan"),
-        ("Retina", "Retina", "scan"),
         ("Kvasir", "Kvasir", "colon endoscopy image"),
         ("MVTecAD", "no such category", "no such category"),
         ("MVTecAD", None, "object"),
