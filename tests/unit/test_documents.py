@@ -24,6 +24,7 @@ from anomalib_dpclip.cli import COMMANDS, function_of
 from anomalib_dpclip.model.arguments import GROUPS, Training
 
 PACKAGE = ROOT / "src" / "anomalib_dpclip"
+CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
 NOTEBOOKS = sorted((ROOT / "examples").glob("*.ipynb"))
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *PAGES]
 
@@ -198,9 +199,6 @@ def test_parts_of_tables():
     shown = [line for line in text_of("speed").partition("## On a GPU")[2].splitlines() if line.startswith(beginnings)]
     assert len(shown) > 10
     assert set(shown) <= set(lines_of("gpu", *beginnings))
-
-
-CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
 
 
 def test_model_config_has_the_code_s_defaults():

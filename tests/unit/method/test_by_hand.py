@@ -8,13 +8,7 @@ import torch
 from torch.nn.functional import normalize
 
 from anomalib_dpclip.method.adapters import ChannelPurification, LayerAdapter, unit
-from anomalib_dpclip.method.anomaly_map import (
-    anomaly_map,
-    blur_grid,
-    resize_map,
-    segmentation_logits,
-    tap_average,
-)
+from anomalib_dpclip.method.anomaly_map import anomaly_map, blur_grid, resize_map, segmentation_logits, tap_average
 from anomalib_dpclip.method.losses import classification_loss, dice_loss, segmentation_loss
 from anomalib_dpclip.method.prototypes import Prototypes, TokenDirections, token_directions
 
