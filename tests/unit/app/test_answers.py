@@ -170,9 +170,9 @@ def test_photos_of_a_checkpoint_count_again_when_those_of_the_page_are_taken_off
 
 @pytest.fixture
 def photos(tmp_path):
-    fine, spotted = soft_photo(tmp_path / "fine.png", 40), soft_photo(tmp_path / "spotted.png", 41, (30, 60))
     (tmp_path / "none.png").write_bytes(b"none")
-    return [str(fine), str(tmp_path / "none.png"), str(spotted)]
+    fine, spotted = photo(tmp_path / "fine.png", 40), photo(tmp_path / "spotted.png", 41, spot=(30, 60))
+    return [fine, str(tmp_path / "none.png"), spotted]
 
 
 def test_several_photos_are_a_table_and_their_heat_maps(answers, photos, good):
