@@ -19,7 +19,7 @@ from benchmarks.command import run
 
 SMALL, LARGE = 280, (4608, 3456)
 _DIFFERENT = 4
-"""Photos that are rendered: the others are copies."""
+"""Photos that are rendered: the others are the same by other names."""
 
 
 class Variant(NamedTuple):
@@ -60,13 +60,13 @@ def photos(backbone: str = "mini", images: int = 200, large: int = 20, workers: 
     """
     measured: dict[str, list[tuple[float, float]]] = {name: [] for name in VARIANTS}
     with TemporaryDirectory() as folder:
-        roots = {kind: _make(Path(folder) / str(kind), kind, large if kind else images) for kind in (False, True)}
+        roots = {kind: make_photos(Path(folder) / str(kind), kind, large if kind else images) for kind in (False, True)}
         model = DPCLIP(backbone=backbone, pretrained="random", weights="clip", class_name="cloth", visualizer=False)
         drawing = DPCLIP(backbone=backbone, pretrained="random", weights="clip", class_name="cloth")
         for _ in range(repeats):
             for name, variant in VARIANTS.items():
                 root = roots[variant.large]
-                seconds = _predict(drawing if variant.pictures else model, root, Path(folder) / "out", variant, workers)
+                seconds = predict_photos(drawing if variant.pictures else model, root, Path(folder) / "out", variant, workers)
                 measured[name].append(tuple(1000 * each / len(list(root.iterdir())) for each in seconds))  # type: ignore[arg-type]
     medians = {name: np.median(rows, axis=0) for name, rows in measured.items()}
     first = [next(name for name in VARIANTS if VARIANTS[name].large == variant.large) for variant in VARIANTS.values()]
@@ -86,14 +86,15 @@ def photos(backbone: str = "mini", images: int = 200, large: int = 20, workers: 
     )
 
 
-def _make(folder: Path, large: bool, count: int) -> Path:
+def make_photos(folder: Path, large: bool, count: int, seed: int = 0) -> Path:
+    """A folder of photos, of 16 megapixels or small ones."""
     folder.mkdir()
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     for index in range(count):
         suffix = "jpg" if large else "png"
         path = folder / f"{index:04d}.{suffix}"
         if index >= _DIFFERENT:
-            shutil.copy(folder / f"{index % _DIFFERENT:04d}.{suffix}", path)
+            path.hardlink_to(folder / f"{index % _DIFFERENT:04d}.{suffix}")
             continue
         surface = Image.fromarray((255 * render_surface("weave", "grey", SMALL, rng)).round().astype(np.uint8))
         if not large:
@@ -104,7 +105,8 @@ def _make(folder: Path, large: bool, count: int) -> Path:
     return folder
 
 
-def _predict(model: DPCLIP, root: Path, out: Path, variant: Variant, workers: int) -> tuple[float, float]:
+def predict_photos(model: DPCLIP, root: Path, out: Path, variant: Variant, workers: int) -> tuple[float, float]:
+    """Seconds on the clock, and of processor time, that a prediction of a folder takes."""
     shutil.rmtree(out, ignore_errors=True)
     data = Photos(root, num_workers=workers, reduced_jpeg=variant.reduced)
     arguments: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "default_root_dir": out}

@@ -65,6 +65,11 @@ def decisions(folder, adapter_files):
 
 
 @pytest.fixture(scope="module")
+def references(folder, decisions):
+    return run_shell(blocks("references", "bash"), folder)
+
+
+@pytest.fixture(scope="module")
 def deployment(folder, decisions):
     pytest.importorskip("onnxscript", reason="the extra onnx is not installed")
     pytest.importorskip("openvino", reason="the extra openvino is not installed")
@@ -136,6 +141,14 @@ def test_decisions(decisions, folder):
         assert set(results.label) <= labels
 
 
+def test_references(references, folder):
+    corrected = folder / "with_photos/weights/lightning/model-corrected.ckpt"
+    assert corrected.is_file()
+    assert f"Written: {corrected.relative_to(folder)}\n" in references.stdout
+    before, after = map(float, re.search(r"^([\d.]+) -> ([\d.]+)  \w.*030\.png$", references.stdout, re.MULTILINE).groups())
+    assert after < before
+
+
 def test_deployment(deployment, folder):
     assert deployment.stdout.count("class            weave\n") == 3
     by_hand = "basis            the image and pixel threshold was set by hand; no guarantee for new images\n"
@@ -185,12 +198,12 @@ def test_recipe_for_elpv(tmp_path, monkeypatch):
 
 
 @pytest.mark.walk
-def test_all_pages_once_more(folder, own_data, deployment):
+def test_all_pages_once_more(folder, own_data, references, deployment):
     first = trained_files(folder)
     run_shell(blocks("own-data", "bash", "Sort the photos into folders"), folder)
     for commands in (readme_commands(), own_data_commands()):
         run_shell(commands, folder)
-    for name in ("adapter-files", "decisions", "deployment"):
+    for name in ("adapter-files", "decisions", "references", "deployment"):
         run_shell(blocks(name, "bash"), folder)
     second = trained_files(folder)
     assert first.items() <= second.items(), "a training has a folder of its own"

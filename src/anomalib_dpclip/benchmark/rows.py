@@ -140,8 +140,10 @@ def write_tables(results: Path, provenance: Mapping[str, str], order: Sequence[s
     _write_csv(results, rows, head)
     for what, columns in (("images", list(IMAGE_COLUMNS)), ("shift", None)):
         records = [{"key": job.row["key"], **record} for job in jobs for record in getattr(job, what)]
-        if records or beside(results, what).exists():
+        if records:
             _write_csv(beside(results, what), pd.DataFrame(records, columns=columns), [])
+        else:  # without a record there are no columns, without which it could not be read
+            beside(results, what).unlink(missing_ok=True)
     return rows
 
 

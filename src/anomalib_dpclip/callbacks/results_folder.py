@@ -42,30 +42,34 @@ class ResultsFolder(Callback):
 
 def prepare_folder(trainer: Trainer) -> None:
     """Choose where a run writes that is about to start, before any of its callbacks has been set up."""
-    folder, fits = Path(trainer.default_root_dir), trainer.state.fn == TrainerFn.FITTING
+    folder, command = Path(trainer.default_root_dir), trainer.state.fn
     latest = folder.with_name(LATEST)
     is_latest = bool(_NUMBERED.fullmatch(folder.name)) and latest.is_symlink() and latest.resolve() == folder.resolve()
     makes_links = os.name != "nt" and trainer.is_global_zero
-    if not fits:
+    is_empty = makes_links and is_latest and not any(folder.iterdir())
+    if command != TrainerFn.FITTING:
         for callback in trainer.checkpoint_callbacks:  # else a calibration would be ``model-v1.ckpt``, and nobody looks for it
             replace_checkpoints(callback)
-        if makes_links and is_latest and not any(folder.iterdir()):
-            _undo(latest)
-            _move(trainer, folder, latest.resolve())
-            folder = Path(trainer.default_root_dir)
-        if not trainer.global_step and any(map(holds_training_state, (folder / "weights" / "lightning").glob("*.ckpt"))):
-            _move(trainer, folder, folder / EVALUATION)
-        elif makes_links and folder.name == LATEST and not folder.is_symlink():
-            # anomalib would make it a folder, which it cannot replace by the first training's link: `IsADirectoryError`.
-            numbered = folder.with_name(f"v{max(_numbered(folder.parent), default=-1) + 1}")
-            if folder.exists():
-                folder.rename(numbered)
-            else:
-                numbered.mkdir(parents=True)
-            _link(folder, numbered)
-    elif makes_links and is_latest:
-        (folder / UNFINISHED).touch()  # until it has finished, ``latest`` stays with the last run that has
-        _link_finished(latest)
+    # A training of given adapters only validates, and then tests, in the folder that anomalib has made for it.
+    if command == TrainerFn.FITTING or (command == TrainerFn.VALIDATING and is_empty):
+        if makes_links and is_latest:
+            (folder / UNFINISHED).touch()  # until it has finished, ``latest`` stays with the last run that has
+            _link_finished(latest)
+        return
+    if is_empty:
+        _undo(latest)
+        _move(trainer, folder, latest.resolve())
+        folder = Path(trainer.default_root_dir)
+    if not trainer.global_step and any(map(holds_training_state, (folder / "weights" / "lightning").glob("*.ckpt"))):
+        _move(trainer, folder, folder / EVALUATION)
+    elif makes_links and folder.name == LATEST and not folder.is_symlink():
+        # anomalib would make it a folder, which it cannot replace by the first training's link: `IsADirectoryError`.
+        numbered = folder.with_name(f"v{max(_numbered(folder.parent), default=-1) + 1}")
+        if folder.exists():
+            folder.rename(numbered)
+        else:
+            numbered.mkdir(parents=True)
+        _link(folder, numbered)
 
 
 def restore_latest(root: Path) -> None:

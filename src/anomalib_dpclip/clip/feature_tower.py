@@ -78,7 +78,7 @@ def load_feature_tower(
     Args:
         name: `EMBEDDED`, or the name of a timm model; after a dot the tag of its weights, where it has several.
         weights: Local file of weights. Default: the package's, or timm's.
-        image_size: Side of its images in pixels. Default: as it was trained.
+        image_size: Side of its images in pixels. Default: `PYRAMID_SIZE` where maps shrink with depth, else as it was trained.
         layers: Depths of the feature maps, as shares of its stages or blocks in (0, 1]. Default: `STRIDES` or `DEPTHS`.
 
     Raises:
@@ -90,7 +90,7 @@ def load_feature_tower(
     if name == EMBEDDED:
         state = load_plain(Path(weights)) if weights else embedded_weights()
         size = image_size or PYRAMID_SIZE
-        network, config = _network(_EMBEDDED_MODEL, size, layers, is_pretrained=False)
+        network, _ = _network(_EMBEDDED_MODEL, size, layers, is_pretrained=False)
         _load(network, state, name)
         return FeatureTower(network, (size, size), *_EMBEDDED_STATISTICS, is_pyramid=True)
     models = timm.list_models()

@@ -16,6 +16,7 @@ import os
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import dropwhile
 from pathlib import Path
 
 import numpy as np
@@ -124,8 +125,9 @@ def open_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> Iterator[Image
 def orientation_of(image: Image.Image, path: str | Path) -> int:
     """How an image that `open_image` gave is stored: EXIF's 1 is upright, 5 to 8 lie on their side."""
     # Pillow decodes a whole PNG for what may follow its pixels: look whether anything does.
-    chunks = [name for name, _ in _png_chunks(path)] if image.format == "PNG" else []
-    ends_in_pixels = bool(chunks) and not {b"eXIf", b"iTXt", b"tEXt", b"zTXt"} & set(chunks[chunks.index(b"IDAT") :])
+    chunks = (name for name, _ in _png_chunks(path))
+    from_pixels = set(dropwhile(lambda name: name != b"IDAT", chunks)) if image.format == "PNG" else {b"eXIf"}
+    ends_in_pixels = not {b"eXIf", b"iTXt", b"tEXt", b"zTXt"} & from_pixels
     exif = Image.Image.getexif(image) if ends_in_pixels else image.getexif()
     return exif.get(_ORIENTATION, 1)
 

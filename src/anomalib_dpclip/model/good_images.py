@@ -150,11 +150,17 @@ def stored_memory(module: Any, state: Mapping[str, Any]) -> MemoryScorer | None:
     layers = [stored[f"layer{number}"] for number in range(len(stored)) if f"layer{number}" in stored]
     if not layers:
         return None
-    nothing = torch.tensor([0.0, 1.0])
+    comparison, nothing = comparison_of(module), torch.tensor([0.0, 1.0])
+    compared = len(comparison.source.grids)
+    if len(layers) != compared:
+        raise ValueError(
+            f"the checkpoint's good photos are remembered by {len(layers)} layers, and this model compares {compared}: leave "
+            f"--model.memory.layers out, or give the photos anew with --model.weights in the place of --ckpt_path"
+        )
     fusion = Fusion(nothing, nothing, nothing, float(state["scorer_state.fusion.text_weight"]))
     memory = TokenMemory(layers, stored["spread"])
     scores = torch.zeros_like(state["scorer_state.scores"])
-    return MemoryScorer(comparison_of(module), MemoryState(memory, fusion, scores), is_stored=True)
+    return MemoryScorer(comparison, MemoryState(memory, fusion, scores), is_stored=True)
 
 
 def prediction_digest(module: Any, images: Sequence[str]) -> str:

@@ -83,9 +83,12 @@ class References:
         Of files as `paths` gives them, ``None`` for the images that were given. One of another aspect than the target's images,
         or the first one, is named in a warning; one that can't be read is an `ImageReadError`.
         """
+        if paths is None:
+            yield from self._given
+            return
         samples = getattr(getattr(datamodule, "test_data", None), "samples", None)
         expected = None if samples is None or not len(samples) else photo_size(samples.image_path.iloc[0])
-        for path in paths or ():
+        for path in paths:
             image = read_image(path)
             expected = expected or image.size
             if is_squeezed(image.size, expected):
@@ -95,8 +98,6 @@ class References:
                     *(path, *image.size),
                 )
             yield image_tensor(image)
-        if paths is None:
-            yield from self._given
 
     def digest(self, datamodule: AnomalibDataModule | None) -> str:
         """Identifies the good images by what they show."""

@@ -46,6 +46,14 @@ def test_scores_and_corrupted_images_lie_beside(tmp_path):
     assert read_beside(write_results(tmp_path / "other.csv", {}), "images").empty
 
 
+def test_what_lies_beside_goes_with_the_last_of_its_jobs(tmp_path):
+    path = write_results(tmp_path / "rows.csv", {"scores": [0.5], "labels": [0], "shift": [{"corruption": "blur"}]}, {})
+    (jobs_folder(path) / "rows0.json").unlink()
+    write_tables(path, PROVENANCE)
+    assert read_rows(path)["key"].tolist() == ["rows1"]
+    assert not len(read_beside(path, "images")) + len(read_beside(path, "shift"))
+
+
 def test_other_corruptions_are_added(tmp_path):
     path = write_results(tmp_path / "rows.csv", {"shift": [{"corruption": name, "strength": 1} for name in ("blur", "light")]})
     write_results(path, {"shift": [{"corruption": name, "strength": 2} for name in ("light", "move")]})

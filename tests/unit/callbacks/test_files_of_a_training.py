@@ -173,6 +173,20 @@ def test_the_next_run_undoes_what_a_training_left_that_failed_before_it_began(tm
     assert (tmp_path / "latest").resolve() == folder
 
 
+def test_a_training_of_given_adapters_has_a_folder_of_its_own(tmp_path):
+    """With `weights` anomalib's ``train`` validates in the folder that it has just made, and then tests."""
+    fit(tmp_path)
+    for number in (1, 2):
+        running = trainer(create_versioned_dir(tmp_path), TrainerFn.VALIDATING)
+        prepare_folder(running)
+        assert (tmp_path / f"v{number}" / UNFINISHED).exists()
+        (tmp_path / f"v{number}" / "model.ckpt").touch()
+        ResultsFolder().teardown(running, None, "validate")
+        running.state.fn = TrainerFn.TESTING
+        prepare_folder(running)
+        assert running.default_root_dir == str((tmp_path / "latest").resolve()) == str(tmp_path / f"v{number}")
+
+
 def test_calibrations_are_written_where_earlier_ones_are(tmp_path):
     (tmp_path / "v0" / "weights" / "lightning").mkdir(parents=True)
     torch.save({"optimizer_states": []}, tmp_path / "v0" / "weights" / "lightning" / "model.ckpt")

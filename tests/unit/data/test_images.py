@@ -96,6 +96,15 @@ def test_an_orientation_behind_the_pixels_of_a_png(tmp_path):
     assert photo_size(path) == read_image(path).size == (1, 3)
 
 
+def test_a_png_without_pixels_is_named_for_what_it_lacks(tmp_path):
+    path = save(tmp_path / "a.png", np.uint8([[1, 2, 3]]))
+    content = path.read_bytes()
+    path.write_bytes(content[: content.index(b"IDAT") - 4] + content[-12:])
+    assert photo_size(path) == (3, 1)
+    with pytest.raises(ImageReadError, match=r"a.png: cannot load this image"):
+        read_image(path)
+
+
 def test_the_first_of_several_frames(tmp_path):
     frames = [Image.new("RGB", (2, 2), colour) for colour in ("red", "blue")]
     frames[0].save(tmp_path / "a.webp", save_all=True, append_images=frames[1:], lossless=True)

@@ -81,6 +81,18 @@ def test_they_are_kept_in_a_state_dict_of_any_size(photos, images):
     assert other.scorer.name == "text"
 
 
+def test_photos_remembered_by_other_layers_are_asked_for_anew(photos):
+    """As by the argument `memory.layers`, or in a checkpoint of an earlier development version."""
+    model = model_with()
+    model.set_references(photos[:2])
+    state = model.state_dict()
+    del state["scorer_state.memory.layer1"]
+    with pytest.raises(
+        ValueError, match=r"by 1 layers, and this model compares 2: .* give the photos anew with --model.weights"
+    ):
+        model_with().load_state_dict(state)
+
+
 def test_the_digest_follows_what_predictions_depend_on(photos, tmp_path):
     def digest(images=("a.png",), **arguments):
         return model_with(**arguments).prediction_digest(images)

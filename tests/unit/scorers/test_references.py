@@ -1,5 +1,7 @@
 import shutil
+from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -82,6 +84,8 @@ def test_images_of_any_kind_are_tensors(tmp_path):
     given.set([picture, path, str(path), expected])
     for image in given.images(None, None):
         torch.testing.assert_close(image, expected)
+    gone = SimpleNamespace(test_data=SimpleNamespace(samples=pd.DataFrame({"image_path": ["gone.png"]})))
+    assert len(list(given.images(None, gone))) == 4, "what is given is not compared with the target's files"
     with pytest.raises(ValueError, match=r"must be an image \(3, H, W\) in \[0, 1\], not a tensor of shape \(2, 2\)"):
         image_tensor(torch.zeros(2, 2))
 

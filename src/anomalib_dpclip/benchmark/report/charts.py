@@ -91,7 +91,7 @@ def _colour(index: int) -> tuple[float, ...]:
 
 def _panels(metrics: pd.Series, height: float) -> tuple[Figure, dict[str, Axes]]:
     """One panel for image and one for pixel AUROC, without the one that nothing was measured for."""
-    shown = [name for name in PANELS if name in set(metrics)] or list(PANELS)
+    shown = [name for name in PANELS if name in set(metrics)]
     figure = Figure(figsize=(5.5 * len(shown) + 1, height), dpi=150, layout="constrained")
     return figure, dict(zip(shown, figure.subplots(1, len(shown), squeeze=False)[0], strict=True))
 

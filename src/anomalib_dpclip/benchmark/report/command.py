@@ -38,7 +38,7 @@ def report(
 
     from anomalib_dpclip.benchmark.report.formats import to_latex, to_markdown
     from anomalib_dpclip.benchmark.report.sections import sections
-    from anomalib_dpclip.benchmark.report.summary import summarize
+    from anomalib_dpclip.benchmark.report.summary import done_rows, summarize
 
     metrics = summarize(rows)
     images, shift = (pd.concat([read_beside(file, what) for file in files]) for what in ("images", "shift"))
@@ -46,10 +46,12 @@ def report(
     if out is None:
         print(to_markdown(found))  # noqa: T201
         return
-    from anomalib_dpclip.benchmark.report.charts import category_chart, overview_chart, shift_chart
+    from anomalib_dpclip.benchmark.report.charts import PANELS, category_chart, overview_chart, shift_chart
     from anomalib_dpclip.benchmark.report.html_page import html_page, worst_mistakes
 
-    charts = {"Overview": overview_chart(metrics), "Categories": category_chart(rows)}
+    # Of good images alone no AUROC is defined, and there are no bars and dots to draw.
+    has_auroc = done_rows(rows)[list(PANELS)].notna().any(axis=None)
+    charts = {"Overview": overview_chart(metrics), "Categories": category_chart(rows)} if has_auroc else {}
     charts |= {"Corrupted images": shift_chart(rows, shift)} if len(shift) else {}
     names = {title: f"{title.split()[0].lower()}.png" for title in charts}
     pictures = "\n\n".join(f"![{title}]({name})" for title, name in names.items())

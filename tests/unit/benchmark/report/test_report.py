@@ -178,6 +178,12 @@ def test_files_are_written_whole_with_readable_charts(tmp_path, capsys):
     assert page.count("no file gone.png here") == 4
 
 
+def test_good_images_alone_have_no_charts(tmp_path):
+    report([write_results(tmp_path / "rows.csv", {"false_alarm_rate": 0.1})], tmp_path / "out")
+    assert {path.suffix for path in (tmp_path / "out").iterdir()} == {".html", ".md", ".tex"}
+    assert "**10.0**" in (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+
+
 def test_nothing_to_report_is_said(tmp_path):
     path = write_results(tmp_path / "rows.csv", {"status": "failed", "reason": "why"})
     with pytest.raises(ValueError, match="no job of these results succeeded"):
