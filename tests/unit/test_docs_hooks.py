@@ -1,5 +1,3 @@
-"""Pages of the site may link to files of the checkout."""
-
 import pytest
 from tests.paths import ROOT
 
@@ -8,7 +6,6 @@ build = pytest.importorskip("mkdocs.commands.build", reason="the extra docs is n
 
 @pytest.fixture
 def site(tmp_path):
-    """Build a site of one page in a checkout that has a file of results; where it is."""
     from mkdocs.config import load_config
 
     def make(page: str):

@@ -1,5 +1,3 @@
-"""Documents and configurations say what the code and the results say."""
-
 import ast
 import importlib
 import inspect
@@ -9,18 +7,24 @@ from collections import ChainMap
 from dataclasses import fields
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
+from anomalib.data import get_datamodule
 from scripts.arguments_page import arguments_page
 from scripts.batch_flow import BOXES, batch_flow
 from tests.pages import PAGES, README, blocks_of
 from tests.paths import ROOT
 
-from anomalib_dpclip import DPCLIP
+from anomalib_dpclip import DPCLIP, Surfaces
+from anomalib_dpclip.benchmark.config import jobs_of, read_config
+from anomalib_dpclip.benchmark.report.command import report
+from anomalib_dpclip.benchmark.rows import read_rows
 from anomalib_dpclip.cli import COMMANDS, function_of
-from anomalib_dpclip.model.arguments import GROUPS
+from anomalib_dpclip.model.arguments import GROUPS, Training
 
 PACKAGE = ROOT / "src" / "anomalib_dpclip"
+CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
 NOTEBOOKS = sorted((ROOT / "examples").glob("*.ipynb"))
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *PAGES]
 
@@ -109,16 +113,12 @@ def test_flags_that_pages_use_are_arguments():
 
 
 def test_flags_that_pages_give_to_dpclip_are_arguments():
-    """The name of the command, and the options on its line and on those that a backslash goes on with."""
-    commands = re.findall(r"^dpclip (\w+)((?:.*\\\n)*.*)", "\n".join(map(shell_of, [README, *PAGES])), flags=re.MULTILINE)
+    shell = "\n".join(block for path in [README, *PAGES] for block in blocks_of(path.read_text(encoding="utf-8"), "bash"))
+    commands = re.findall(r"^dpclip (\w+)((?:.*\\\n)*.*)", shell, flags=re.MULTILINE)
     assert set(COMMANDS) <= set(re.findall(r"dpclip (\w+)", "".join(path.read_text(encoding="utf-8") for path in PAGES)))
     for name, options in commands:
         known = {parameter.rstrip("_") for parameter in inspect.signature(function_of(COMMANDS[name])).parameters} | {"help"}
         assert set(re.findall(r"--(\w+)", options)) <= known, name
-
-
-def shell_of(path: Path) -> str:
-    return "\n".join(blocks_of(path.read_text(encoding="utf-8"), "bash"))
 
 
 def test_the_scorer_of_the_page_scores():
@@ -141,3 +141,102 @@ def test_notebooks_are_stored_without_outputs(path):
     cells = [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
     assert cells
     assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in cells)
+
+
+RESULTS = ROOT / "benchmark_results"
+WHOLE = {
+    "decisions": ["guarantee"],
+    "speed": ["inference", "training", "export", "photos", "photos-workers", "photos-ViT-L-14-336"],
+    "backbones": ["backbones", "families"],
+}
+"""Results of which all tables stand on a page."""
+
+
+def lines_of(results: str, *beginnings: str) -> list[str]:
+    text = (RESULTS / f"{results}.md").read_text(encoding="utf-8")
+    return [line for line in text.splitlines() if line.startswith(beginnings)]
+
+
+@pytest.mark.parametrize(("page", "results"), [(page, each) for page, results in WHOLE.items() for each in results])
+def test_all_tables_of_results(page, results):
+    assert "\n".join(lines_of(results, "|")) in text_of(page)
+
+
+@pytest.mark.parametrize(
+    ("page", "results"),
+    [("comparison", ("surfaces", "ablation")), ("large-images", ("large_images",)), ("references", ("photographs",))],
+)
+def test_tables_of_a_report(page, results, capsys):
+    files = [RESULTS / f"{name}.csv" for name in results]
+    labels = set(read_rows(*files)["label"])
+    for file in files:
+        report([file])
+    printed = capsys.readouterr().out.splitlines()
+    shown = [line for line in text_of(page).splitlines() if line.startswith("| ") and line.split("|")[1].strip() in labels]
+    assert len(shown) >= 2 * len(labels)
+    wrong = [line for line in shown if line not in printed]
+    assert not wrong, f"run `dpclip report benchmark_results/{results[0]}.csv` and paste its tables into docs/{page}.md"
+
+
+def test_table_of_the_readme(capsys):
+    report([RESULTS / "surfaces.csv"])
+    table = {line for line in README.read_text(encoding="utf-8").splitlines() if re.match(r"\| .*\d(\*\*)? ± \d", line)}
+    assert len(table) == 7
+    assert table <= set(capsys.readouterr().out.splitlines())
+
+
+def test_tables_made_of_rows():
+    measured = pd.read_csv(RESULTS / "surfaces.csv", comment="#")
+    rows = measured[(measured["label"] == "DP-CLIP (mini)") & (measured["seed"] == 111)].set_index("category")
+    taught = rows.loc[list(Surfaces.target_categories)].iterrows()
+    cells = " | ".join(f"{row.image_AUROC:.3f} / {row.pixel_AUROC:.3f}" for _, row in taught)
+    assert f"| the auxiliary materials | {cells} |" in text_of("comparison")
+
+
+def test_parts_of_tables():
+    assert "\n".join(lines_of("precision", "| target", "| ---", "| mean")) in text_of("speed")
+    beginnings = ("| task", "| inference | ", "| training step", "| pixel")
+    shown = [line for line in text_of("speed").partition("## On a GPU")[2].splitlines() if line.startswith(beginnings)]
+    assert len(shown) > 10
+    assert set(shown) <= set(lines_of("gpu", *beginnings))
+
+
+def test_model_config_has_the_code_s_defaults():
+    arguments = yaml.safe_load((ROOT / "configs/model/dpclip.yaml").read_text())["model"]["init_args"]
+    training = {item.name: item.default for item in fields(Training)}
+    said = arguments.pop("training")
+    assert {name: tuple(value) if isinstance(value, list) else value for name, value in said.items()} == training
+    parameters = inspect.signature(DPCLIP.__init__).parameters
+    own = {"image_size": 518, "tiles": 1}  # spelt out there, derived here
+    for name, value in arguments.items():
+        assert value == own.get(name, parameters[name].default), name
+
+
+@pytest.mark.parametrize("path", [path for path in CONFIGS if path.parent.name == "data"], ids=lambda path: path.stem)
+def test_data_configs_build_their_data_module(path):
+    config = yaml.safe_load(path.read_text())
+    assert type(get_datamodule(config)).__name__ == config["class_path"].rpartition(".")[2]
+
+
+@pytest.mark.parametrize("path", [path for path in CONFIGS if path.parent.name == "benchmark"], ids=lambda path: path.stem)
+def test_benchmark_configs_are_whole(path):
+    jobs = jobs_of(read_config(path))
+    assert jobs
+    assert len({job.key for job in jobs}) == len(jobs)
+
+
+def test_quickstart_config_parses_through_the_anomalib_s_parser():
+    from anomalib.cli import AnomalibCLI
+
+    parser = AnomalibCLI(args=["train", "--config", str(ROOT / "configs/quickstart.yaml")], run=False)
+    assert parser.config is not None
+
+
+def test_the_oldest_versions_are_the_lower_bounds():
+    script = (ROOT / "scripts" / "test_matrix.sh").read_text()
+    oldest, newest = (
+        re.search(rf'^ +{name}\) echo "(.*)" ;;$', script, re.MULTILINE)[1].split() for name in ("oldest", "newest")
+    )
+    bounds = re.findall(r'^    "(\w+)>=([\d.]+)', (ROOT / "pyproject.toml").read_text(), flags=re.MULTILINE)
+    assert set(oldest) <= {f"{name}=={version}" for name, version in bounds}
+    assert [pin.partition("==")[0] for pin in oldest] == newest

@@ -89,7 +89,6 @@ def refused(path, message=""):
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_flipped_bits_missing_ends_and_any_bytes(tmp_path_factory, kind, data):
-    """200 files of each kind, of other bytes, cut, or with one to three bits flipped: read as they were, or refused."""
     folder, expected = tmp_path_factory.mktemp("damaged"), some_adapters()
     path = write(expected, folder, kind)
     content = bytearray(path.read_bytes())
@@ -158,14 +157,12 @@ def test_safetensors_without_provenance(tmp_path, metadata):
     ("values", "message"),
     [
         (None, "its provenance is not what this package writes"),
-        ([], "its provenance is not what this package writes"),
         ({"format_version": FORMAT_VERSION + 1}, "has format version 2, this package knows up to 1: upgrade"),
         ({"format_version": "new"}, "has format version new"),
         ({"epochs": "20"}, "wrong 'epochs'"),
         ({"architecture": []}, "wrong 'architecture'"),
         ({"backbone": None}, "wrong 'backbone'"),
         ({"learned_from": "VisA"}, "wrong 'learned_from'"),
-        ({"learned_from": [1]}, "wrong 'learned_from'"),
         ({"epochs": 3, "format_version": 1, "something new": [1]}, None),  # of a later minor version
     ],
 )

@@ -1,7 +1,6 @@
-"""Predictions that the page shows: equal to anomalib's, and drawn as described."""
-
 import tracemalloc
 from dataclasses import replace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -79,26 +78,16 @@ def test_what_visitors_type_is_forgotten(predictor, photo, monkeypatch):
     assert torch.equal(cache("weave"), first)
 
 
-class Launched(Exception):
-    """The page would be up now."""
-
-
 @pytest.fixture
 def launched(monkeypatch):
-    """Run `app` up to where gradio is needed: what the page would be laid out of."""
+    """Run `app`, and give what its page is laid out of."""
     monkeypatch.setattr("anomalib_dpclip.app.app_command.find_spec", lambda name: name)
+    page = Mock()
+    monkeypatch.setattr("anomalib_dpclip.app.page.page", page)
 
-    def launch(weights, **arguments):
-        seen = []
-
-        def page(*parts):
-            seen.extend(parts)
-            raise Launched
-
-        monkeypatch.setattr("anomalib_dpclip.app.page.page", page)
-        with pytest.raises(Launched):
-            app(weights=str(weights), **arguments)
-        return seen
+    def launch(weights):
+        app(weights=str(weights))
+        return page.call_args.args
 
     return launch
 

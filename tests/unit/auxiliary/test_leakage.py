@@ -1,5 +1,3 @@
-"""Guards against testing on what was learned from."""
-
 import shutil
 from types import SimpleNamespace
 
@@ -49,7 +47,6 @@ def test_one_image_in_both_places(tmp_path, split, kind):
 
 
 def test_good_photos_are_not_scored(tmp_path):
-    """Neither in a test nor in a prediction, whose images need not all be there."""
     good = images(tmp_path / "good", one=b"11", two=b"222")
     others = images(tmp_path / "others", one=b"1x")
     gone = str(tmp_path / "gone.png")

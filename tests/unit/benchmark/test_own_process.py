@@ -1,5 +1,3 @@
-"""Work in a process of its own."""
-
 import os
 import signal
 

@@ -1,5 +1,4 @@
-"""What is settled before jobs run: contents of files, good images, and what cannot run."""
-
+import json
 from dataclasses import replace
 
 import pytest
@@ -67,12 +66,10 @@ def test_good_images_of_a_draw(job):
 
 
 def test_what_cannot_run_says_why_and_the_others_can(tmp_path, job):
-    gone = replace(
-        job, data={"class_path": "Folder", "init_args": {"name": "x", "root": str(tmp_path / "no"), "normal_dir": "a"}}
-    )
+    nowhere = {"class_path": "Folder", "init_args": {"name": "x", "root": str(tmp_path / "no"), "normal_dir": "a"}}
     many = replace(job, draw=0, model={"class_path": "Patchcore", "k_shot": 5})
     learning = replace(job, model={"class_path": "DPCLIP", "init_args": {"auxiliary": "nowhere"}})
-    sound, *others = planned(job, gone, many, learning)
+    sound, *others = planned(job, replace(job, data=nowhere), many, learning)
     assert sound.reason == ""
     assert "no" in others[0].reason
     assert "k_shot 5 is more than the 4 different normal images in the training split of MVTecAD/tile" in others[1].reason
@@ -89,3 +86,61 @@ def test_wrong_adapters_are_refused(tmp_path, job):
     with pytest.raises(ValueError, match=r"weights .*wrong\.safetensors"):
         check_weights(wrong)
     check_weights({"model": {"class_path": "DPCLIP", "init_args": {"weights": "clip"}}})
+
+
+IMAGES = {f"train/{number}.png": f"digest {number}" for number in range(10)}
+
+
+def test_a_smaller_choice_is_part_of_a_larger_one_and_draws_differ():
+    draws = Draws(2)
+    assert draws.count("S/c") == 2
+    four, two = (draws.choose("S/c", IMAGES, 0, k) for k in (4, 2))
+    assert four[:2] == two
+    assert len(set(four)) == 4
+    assert set(draws.choose("S/c", IMAGES, 1, 10)) == set(IMAGES)
+    assert draws.choose("S/c", IMAGES, 1, 4) != four
+    assert Draws(2).choose("S/c", dict(reversed(IMAGES.items())), 0, 4) == four
+
+
+def test_a_copy_counts_once():
+    copies = {**IMAGES, "train/copy.png": "digest 3"}
+    assert len(Draws(1).choose("S/c", copies, 0, 10)) == 10
+
+
+def test_what_was_drawn_can_be_given(tmp_path):
+    draws = Draws(2)
+    chosen = [draws.choose("S/c", IMAGES, draw, k) for draw, k in ((0, 4), (1, 2), (0, 3))]
+    draws.write(tmp_path / "draws.json")
+    assert json.loads((tmp_path / "draws.json").read_text()) == {"S/c": [list(chosen[0]), list(chosen[1])]}
+    given = Draws(tmp_path / "draws.json")
+    assert given.count("S/c") == 2
+    assert given.choose("S/c", IMAGES, 0, 3) == chosen[2]
+    assert given.choose("S/c", IMAGES, 1, 2) == chosen[1]
+
+
+def two_of_the_last(draws):
+    return draws.choose("S/c", IMAGES, draws.count("S/c") - 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"S/c": [["gone.png"]]}, r"draw 0 of S/c in .*d\.json: gone\.png is no normal training image"),
+        ({"S/c": [["train/1.png"]]}, r"k_shot 2 is more than the 1 different normal images in draw 0 of S/c"),
+        ({"S/other": [[]]}, r"d\.json: no draws of 'S/c'; it has S/other"),
+        ([["train/1.png"]], r"d\.json: draws must be JSON such as"),
+        ({"S/c": [[1]]}, r"d\.json: draws must be JSON such as"),
+    ],
+)
+def test_files_that_do_not_fit(tmp_path, content, message):
+    (tmp_path / "d.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=message):
+        two_of_the_last(Draws(tmp_path / "d.json"))
+
+
+def test_a_wrong_number_or_file():
+    for number in (0, True, None):
+        with pytest.raises(ValueError, match="draws must be a number from 1"):
+            Draws(number)
+    with pytest.raises(FileNotFoundError, match=r"no file nowhere\.json"):
+        Draws("nowhere.json")

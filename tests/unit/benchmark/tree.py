@@ -15,10 +15,8 @@ def mvtec_tree(root):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 if folder.endswith("broken"):
                     image[8:20, 8:20] = 250
-                    mask = np.zeros((40, 40), dtype=np.uint8)
-                    mask[8:20, 8:20] = 255
-                    masks = root / category / "ground_truth" / "broken"
-                    masks.mkdir(parents=True, exist_ok=True)
-                    Image.fromarray(mask).save(masks / f"{index:03}_mask.png")
+                    mask = root / category / "ground_truth" / "broken" / f"{index:03}_mask.png"
+                    mask.parent.mkdir(parents=True, exist_ok=True)
+                    Image.fromarray(image // 250 * 255).save(mask)
                 Image.fromarray(image).save(path)
     return root

@@ -1,5 +1,3 @@
-"""What a test says of its decisions, and a prediction of a bare path."""
-
 import csv
 from types import SimpleNamespace
 

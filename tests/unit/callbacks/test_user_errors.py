@@ -1,5 +1,3 @@
-"""On anomalib's command line an error that the user can mend is a sentence, and stands last."""
-
 import logging
 import sys
 from dataclasses import fields

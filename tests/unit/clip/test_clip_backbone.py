@@ -1,5 +1,3 @@
-"""Where CLIP's weights come from, and that its layers compute what open_clip's do."""
-
 import json
 import logging
 
@@ -114,7 +112,6 @@ def test_blocks_that_want_the_sequence_first(kind):
 @pytest.mark.parametrize("backbone", [NAME, "mini"])
 @pytest.mark.filterwarnings("ignore:the mini backbone does not know the word")
 def test_any_class_name_has_anchors(backbone, name):
-    """What exceeds the context is cut, the sentence's end kept."""
     _, text = load_clip(backbone, "random")
     anchors = text_anchors(text, name)
     torch.testing.assert_close(anchors.norm(dim=0), torch.ones(2))
@@ -129,7 +126,6 @@ def test_any_class_name_has_anchors(backbone, name):
         ({"backbone": "ViT-B-16-SigLIP", "quick_gelu": True}, "whose vision tower has its own activation"),
         ({"backbone": NAME, "image_size": 30}, "image_size=30 is not a multiple of the backbone's patch size 4; try 28 or 32"),
         ({"backbone": "mini", "image_size": 0}, "image_size=0 is not a multiple"),
-        ({"backbone": "mini", "image_size": 150}, "patch size 14; try 140 or 154"),
         ({"backbone": "mini", "quick_gelu": True}, "quick_gelu=True does not fit backbone='mini'"),
         ({"backbone": "mini", "pretrained": "laion2b"}, "pretrained='laion2b' does not fit backbone='mini'"),
         ({"backbone": NAME, "pretrained": "openai"}, r"neither a file nor a tag of dpclip-test-tiny \(its tags: none\)"),
@@ -163,8 +159,6 @@ def test_a_missing_file_or_a_folder(monkeypatch, tmp_path, pretrained):
     ],
 )
 def test_weights_that_cannot_be_downloaded(monkeypatch, name, tag, remedy):
-    """What to fetch is what these weights are called, not OpenAI's; and one line says it."""
-
     def no_network(*args, **kwargs):
         raise ConnectionError("no route to host\nand much more")
 
@@ -174,16 +168,12 @@ def test_weights_that_cannot_be_downloaded(monkeypatch, name, tag, remedy):
         load_clip(name, tag)
 
 
-def without_positions(state):
-    return {name: value for name, value in state.items() if name != "visual.positional_embedding"}
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (lambda state: state | {"visual.proj": torch.zeros(3, 3)}, r"visual.proj is \(3, 3\) in the file and \(16, 8\) in the"),
         (lambda state: dict.fromkeys("ab", torch.zeros(1)), r"\d+ tensors missing, .*; 2 tensors too many, such as 'a'"),
-        (without_positions, "1 tensors missing, such as"),
+        (lambda state: {n: v for n, v in state.items() if n != "visual.positional_embedding"}, "1 tensors missing, such as"),
         (lambda state: state | {"visual.positional_embedding": torch.zeros(37, 24)}, "visual.positional_embedding is"),
         (lambda state: {1: torch.zeros(1)}, r"\d+ tensors missing"),
         (lambda state: {"visual.positional_embedding": torch.tensor(1.0)}, ""),

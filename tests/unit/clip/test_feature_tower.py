@@ -1,5 +1,3 @@
-"""Second networks that give feature maps."""
-
 import pytest
 import timm
 import torch
@@ -58,12 +56,7 @@ def test_options_fit_or_are_named_and_so_are_wrong_names_and_weights(weights, mo
     assert len(load_feature_tower(vit, weights=file, layers=[0.25, 1.0])(torch.rand(1, 3, 224, 224))) == 2
     for name, options, error, message in (
         (vit, {"weights": file, "layers": [0, 1]}, ValueError, r"memory.layers must lie in \(0, 1\], not \[0, 1\]"),
-        (
-            vit,
-            {"weights": file, "image_size": 225},
-            ValueError,
-            "image_size 225 is no multiple of the patch of vit_tiny.*, 16",
-        ),
+        (vit, {"weights": file, "image_size": 225}, ValueError, "image_size 225 is no multiple of the patch of vit_tiny.*, 16"),
         (vit, {"weights": weights("resnet10t")}, ValueError, f"do not fit --model.memory_backbone {vit}: .* is missing"),
         ("resnet81", {}, ValueError, "--model.memory_backbone resnet81: timm has no such model; near it are resnet"),
         ("resnet10t", {}, FileNotFoundError, r"resnet10t.*not on this machine .* --model.memory.weights, or use"),

@@ -52,8 +52,6 @@ def test_every_tag_runs_as_it_was_trained(name, tag):
 
 @pytest.fixture
 def told(caplog):
-    """Says what is assumed of weights, as often as it is asked, and gives the messages."""
-
     def tell(*arguments):
         tell_assumptions.cache_clear()
         caplog.clear()
@@ -72,7 +70,6 @@ def file(tmp_path):
 
 
 def test_the_activation_of_openai_s_weights_is_told_once(told, file):
-    """Saved anew they look like any other: trained with QuickGELU, they would run with GELU without a word."""
     (message,) = told("ViT-B-16", "openai", None, None)
     assert message.startswith("INFO: ViT-B-16: OpenAI's weights run with GELU here, as in the published results")
     (message,) = told("ViT-L-14-336", file, None, None)
@@ -132,7 +129,6 @@ def test_bad_tags(arguments, message):
     ("values", "message"),
     [
         ({"mean": [0.5, 0.5]}, r"mean must be three numbers, one a channel, not \[0.5, 0.5\]"),
-        ({"mean": 0.5}, "mean must be three numbers"),
         ({"std": [0.5, 0.0, 0.5]}, "std must be positive"),
         ({"std": [0.5, float("nan"), 0.5]}, "std must be three numbers"),
         ({"interpolation": "nearest"}, "interpolation must be one of bicubic, bilinear, not 'nearest'"),

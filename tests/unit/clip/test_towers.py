@@ -1,13 +1,15 @@
 """Towers of every family: our loop without adapters against timm's and open_clip's own forward."""
 
 import pytest
+import timm
 import torch
+from open_clip.timm_model import TimmModel
 from safetensors.torch import save_file
 from tests.tiny_towers import TIMM, VISION, register, stir, tiny_backbone
 from torch.nn import functional
 
 from anomalib_dpclip.clip.loading import load_clip
-from anomalib_dpclip.clip.towers import tower_of
+from anomalib_dpclip.clip.towers import self_attention, tower_of
 from anomalib_dpclip.clip.weights import fingerprint
 from anomalib_dpclip.method.objective import training_objective
 from anomalib_dpclip.method.prototypes import Prototypes
@@ -43,7 +45,6 @@ def own_intermediates(visual, pixels, norm):
 
 
 def assert_equal(found, expected):
-    """To 1e-6 of the largest value, in single precision."""
     torch.testing.assert_close(found, expected, atol=1e-6 * max(1, expected.abs().max().item()), rtol=0)
 
 
@@ -120,10 +121,8 @@ def test_only_adapters_learn(name):
     anchors = functional.normalize(text(["a part.", "a broken part."]), dim=-1).T.expand(2, -1, -1)
     mask = torch.zeros(2, 80, 80, dtype=torch.bool)
     mask[1, 20:50, 20:50] = True
-    objective = training_objective(
-        model, Prototypes(model.backbone.embed_dim, 0.9), images(80), mask, torch.tensor([0, 1]), anchors
-    )
-    objective.total.backward()
+    prototypes = Prototypes(model.backbone.embed_dim, 0.9)
+    training_objective(model, prototypes, images(80), mask, torch.tensor([0, 1]), anchors).total.backward()
     for parameter_name, parameter in model.named_parameters():
         learns = parameter_name.startswith(model.adapter_prefixes)
         assert parameter.requires_grad == learns, parameter_name
@@ -170,11 +169,7 @@ def test_a_bias_of_the_scale_may_have_another_rank_and_another_text_tower_is_ref
 )
 def test_other_trunks_are_refused_by_name(name, arguments, message, monkeypatch):
     monkeypatch.undo()
-    from open_clip.timm_model import TimmModel
-
     visual = TimmModel("test_vit", embed_dim=8, pool="avg", proj=None)
-    import timm
-
     visual.trunk = timm.create_model(name, **arguments)
     with pytest.raises(ValueError, match=message):
         tower_of(visual)
@@ -184,3 +179,36 @@ def test_an_old_timm_says_so(monkeypatch):
     monkeypatch.delattr("timm.models.vision_transformer.VisionTransformer.set_input_size")
     with pytest.raises(ValueError, match="this timm cannot resize VisionTransformer: upgrade it"):
         tiny_backbone("sig", 96)
+
+
+BATCH, TOKENS, WIDTH, HEADS = 2, 37, 48, 3
+
+
+@pytest.mark.parametrize(("autocast", "dtype"), [(False, torch.float32), (True, torch.float32), (False, torch.bfloat16)])
+def test_it_is_torch_s_with_its_gradient_and_holds_no_attention_weights(autocast, dtype):
+    """In bf16 up to rounding. Weights of a tower's attention would take several times the memory of everything else."""
+    torch.manual_seed(0)
+    attention = torch.nn.MultiheadAttention(WIDTH, HEADS, batch_first=True).requires_grad_(False)
+    for bias in (attention.in_proj_bias, attention.out_proj.bias):  # which start at zero
+        torch.nn.init.normal_(bias)
+    values, weights, held = 2 * torch.randn(BATCH, TOKENS, WIDTH), torch.randn(BATCH, TOKENS, WIDTH), []
+
+    def attended_and_gradient(attend, kind):
+        tokens = values.to(kind, copy=True).requires_grad_()
+        attended = attend(tokens)
+        (attended * weights).sum().backward()
+        return torch.stack([attended.detach().float(), tokens.grad.float()])
+
+    def attend(tokens):
+        with (
+            torch.autograd.graph.saved_tensors_hooks(lambda saved: (held.append(saved.numel()), saved)[1], lambda saved: saved),
+            torch.autocast("cpu", torch.bfloat16, enabled=autocast),
+        ):
+            return self_attention(attention, tokens)
+
+    expected = attended_and_gradient(lambda tokens: attention(tokens, tokens, tokens, need_weights=False)[0], torch.float32)
+    attention = attention.to(dtype)
+    found = attended_and_gradient(attend, dtype)
+    is_single = dtype == torch.float32 and not autocast
+    assert ((found - expected).flatten(1).norm(dim=1) / expected.flatten(1).norm(dim=1)).max() < (1e-6 if is_single else 0.02)
+    assert 0 < max(held) < BATCH * HEADS * TOKENS**2 or is_single

@@ -1,12 +1,9 @@
-"""Small folders of labelled images."""
-
 import pytest
 from tests.pictures import mask, picture
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """A root with two images and a mask."""
     for name in ("a", "b"):
         picture(tmp_path / "root" / f"{name}.png")
     mask(tmp_path / "root" / "m.png")

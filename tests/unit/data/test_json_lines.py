@@ -1,5 +1,3 @@
-"""Metadata files as a data module of anomalib."""
-
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,7 +16,6 @@ COLUMNS = ["image_path", "split", "label_index", "mask_path"]
 
 @pytest.fixture
 def mvtec(tmp_path):
-    """A miniature MVTec AD with two categories, and its root."""
     root = tmp_path / "MVTecAD"
     for category in ("bottle", "metal_nut"):
         for index in range(3):
@@ -31,7 +28,6 @@ def mvtec(tmp_path):
 
 
 def lines_of(root, category):
-    """The lines that describe a category of the miniature."""
     for path in sorted((root / category).glob("*/*/*.png")):
         split, label, name = path.parts[-3:]
         if split != "ground_truth":
@@ -48,21 +44,18 @@ def set_up(path, root, category=None, **arguments):
 
 
 def labelled(path, root, category=None, **arguments):
-    """What a metadata file says is to be tested."""
     return set_up(path, root, category, **arguments).test_data
 
 
 @pytest.fixture
 def metadata(mvtec, tmp_path):
-    return write_lines(
-        tmp_path / "metadata" / "MVTec" / "full-shot.jsonl", [*lines_of(mvtec, "bottle"), *lines_of(mvtec, "metal_nut")]
-    )
+    lines = [*lines_of(mvtec, "bottle"), *lines_of(mvtec, "metal_nut")]
+    return write_lines(tmp_path / "metadata" / "MVTec" / "full-shot.jsonl", lines)
 
 
 def test_same_samples_as_the_host_reads_from_the_same_folders(mvtec, metadata):
-    expected, actual = MVTecAD(mvtec, "bottle", num_workers=0), JSONLines(metadata, mvtec, "bottle", num_workers=0)
-    for datamodule in (expected, actual):
-        datamodule.setup()
+    expected, actual = MVTecAD(mvtec, "bottle", num_workers=0), set_up(metadata, mvtec, "bottle")
+    expected.setup()
     for split in ("train_data", "val_data", "test_data"):
         theirs, ours = getattr(expected, split), getattr(actual, split)
         assert ours.samples[COLUMNS].values.tolist() == theirs.samples[COLUMNS].values.tolist()
@@ -111,7 +104,6 @@ def test_without_masks_there_are_image_labels_only(mvtec, tmp_path):
 
 
 def test_where_some_have_masks_the_others_are_left_out_and_counted(mvtec, tmp_path, caplog):
-    """Masks of scratches, say, but not of stains: pixel metrics and thresholds are of the images that have them."""
     path = without_masks(mvtec, tmp_path / "x.jsonl", keep=2)
     batch = next(iter(set_up(path, mvtec).test_dataloader()))
     assert f"4 of 6 anomalous images in {path} have no mask, the first is {mvtec}/bottle/test/broken/002.png" in caplog.text
@@ -124,7 +116,6 @@ def test_where_some_have_masks_the_others_are_left_out_and_counted(mvtec, tmp_pa
 
 @pytest.mark.parametrize(("label", "expected"), [(True, [1] * 6), (False, [0] * 3)])
 def test_anomalous_or_normal_images_only(mvtec, tmp_path, label, expected):
-    """As in the polyp sets; the training images stay where they are."""
     lines = [line for line in lines_of(mvtec, "bottle") if line["label"] == label or line["split"] == "train"]
     datamodule = set_up(write_lines(tmp_path / "x.jsonl", lines), mvtec)
     batch = next(iter(datamodule.val_dataloader()))

@@ -1,5 +1,3 @@
-"""Photos predicted: which files are taken, what their rows say, and that no file ends a run."""
-
 import os
 import subprocess
 import sys
@@ -21,8 +19,6 @@ RESIZED = (8, 6)
 
 
 class Brightness(LightningModule):
-    """Scores images by their mean."""
-
     def __init__(self, threshold=0.5, num_workers=0):
         super().__init__()
         self.save_hyperparameters()
@@ -39,7 +35,6 @@ class Brightness(LightningModule):
 def save(path, grey, size=(20, 10)):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size, (grey, grey, grey)).save(path)
-    return path
 
 
 @pytest.fixture
@@ -64,12 +59,10 @@ def predict(root, folder, model=None, precision="32-true", return_predictions=Fa
 
 
 def results(folder):
-    """Rows by their paths."""
     return {row.path: row for row in read_parts(folder)}
 
 
 def scores(folder, root):
-    """Scores by paths below the root, in the order of the rows; ``None`` where there is none."""
     return {os.path.relpath(row.path, root): float(row.score) if row.score else None for row in read_parts(folder)}
 
 
@@ -104,7 +97,6 @@ def test_bad_files_are_reported_and_the_others_done(root, tmp_path, caplog):
 
 
 def test_names_twice_links_and_other_scripts_are_photos_of_their_own(root, tmp_path):
-    """Nothing is overwritten or left out, and what cannot be read does not end the run."""
     (root / "b" / "link.png").symlink_to(root / "a" / "1.png")
     (root / "b" / "gone.png").symlink_to(root / "nothing.png")
     (root / "elsewhere").symlink_to(tmp_path)  # a folder, which might lead round in circles
@@ -150,11 +142,6 @@ def test_formats_of_phones_and_cameras_are_named(root, tmp_path, caplog):
     (line,) = [message for message in caplog.messages if "left out" in message]
     assert line.startswith("2 photos left out, such as ")
     assert ".dng, .heic cannot be read" in line
-
-
-def test_without_a_trainer_it_is_a_loader_of_all_images(root):
-    paths = [path for batch in Photos(root, batch_size=1, num_workers=0).predict_dataloader() for path in batch.image_path]
-    assert [os.path.relpath(path, root) for path in paths] == list(SCORES)
 
 
 def test_bad_arguments(tmp_path, root):

@@ -33,8 +33,6 @@ def grey(path, **arguments):
 
 @pytest.fixture
 def png(tmp_path):
-    """Writes a 16-bit PNG with an sBIT chunk behind its header."""
-
     def write(values, bits):
         path = tmp_path / "a.png"
         Image.fromarray(values).save(path)

@@ -11,8 +11,8 @@ from anomalib_dpclip.data.surfaces.defects import DEFECTS, damage_surface
 from anomalib_dpclip.data.surfaces.textures import COLORS, MATERIALS, render_surface
 
 
-@pytest.fixture
-def few_images(monkeypatch):
+@pytest.fixture(autouse=True)
+def _few_images(monkeypatch):
     """A category of 3 training and 4 + 5 x 2 test images."""
     monkeypatch.setattr(data_module, "TRAIN_IMAGES", 3)
     monkeypatch.setattr(data_module, "NORMAL_TEST_IMAGES", 4)
@@ -92,7 +92,6 @@ def test_wrong_names_and_sizes_are_named(arguments, message):
         Surfaces(**arguments)
 
 
-@pytest.mark.usefixtures("few_images")
 def test_the_data_module_draws_and_reads_a_category(tmp_path):
     datamodule = Surfaces(root=tmp_path, category="brushed_metal", eval_batch_size=14)
     datamodule.prepare_data()
@@ -110,7 +109,6 @@ def test_the_data_module_draws_and_reads_a_category(tmp_path):
         assert not is_damaged or mask_path.endswith(f"ground_truth/{kind}/{number[:-4]}_mask.png")
 
 
-@pytest.mark.usefixtures("few_images")
 def test_a_drawing_follows_from_its_seed_and_size(tmp_path):
     drawings = []
     for name, arguments in {"a": {}, "b": {}, "c": {"seed": 1}}.items():
@@ -125,7 +123,6 @@ def test_a_drawing_follows_from_its_seed_and_size(tmp_path):
     assert Image.open(tmp_path / "d/weave/test/hole/000.png").size == (70, 70)
 
 
-@pytest.mark.usefixtures("few_images")
 def test_a_category_is_drawn_once_and_not_taken_for_another(tmp_path):
     Surfaces(root=tmp_path).prepare_data()
     (tmp_path / "weave/train/good/000.png").write_bytes(b"kept")
@@ -139,7 +136,6 @@ def test_a_category_is_drawn_once_and_not_taken_for_another(tmp_path):
         Surfaces(root=tmp_path, category="mesh").prepare_data()
 
 
-@pytest.mark.usefixtures("few_images")
 def test_an_interrupted_drawing_leaves_nothing(tmp_path, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
@@ -150,7 +146,6 @@ def test_an_interrupted_drawing_leaves_nothing(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.usefixtures("few_images")
 def test_two_processes_draw_at_once(tmp_path, monkeypatch):
     quicker, slower = Surfaces(root=tmp_path, category="brick"), Surfaces(root=tmp_path, category="brick")
     draw = slower._draw

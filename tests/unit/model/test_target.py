@@ -1,5 +1,3 @@
-"""Who decides class and domain, and when."""
-
 from types import SimpleNamespace
 
 import pytest
@@ -14,7 +12,6 @@ from anomalib_dpclip.model.target import Target
 
 
 def anchors_for(name):
-    """Anchors that are different for each name."""
     return torch.full((8, 2), float(sum(map(ord, name))))
 
 

@@ -1,23 +1,15 @@
-"""Scoring an unlabelled batch by its own images."""
-
 import numpy as np
 import pytest
 import torch
 from anomalib.data import ImageBatch, ImageItem
 from PIL import Image
 from sklearn.neighbors import NearestNeighbors
-from tests.tiny_scorers import tiny_comparison
+from tests.tiny_scorers import tiny_batch_scorer
 from torch.utils.data import DataLoader, DistributedSampler
 
 from anomalib_dpclip.data.photos import PhotosDataset
 from anomalib_dpclip.scorers import batch_scorer
-from anomalib_dpclip.scorers.batch_scorer import (
-    BatchScorer,
-    choose_panel,
-    mutual_distances,
-    panel_loader,
-    random_projection,
-)
+from anomalib_dpclip.scorers.batch_scorer import choose_panel, mutual_distances, panel_loader, random_projection
 
 
 @pytest.mark.parametrize("images", [2, 5, 12])
@@ -27,9 +19,8 @@ def test_distances_are_the_lowest_of_the_nearest_neighbours_in_each_other_image(
     found = mutual_distances(batch, batch, range(images))
     counted = max(1, round(0.2 * (images - 1)))
     for i in range(images):
-        others = [
-            NearestNeighbors(n_neighbors=1).fit(tokens[j]).kneighbors(tokens[i])[0][:, 0] for j in range(images) if j != i
-        ]
+        nearest = [NearestNeighbors(n_neighbors=1).fit(tokens[j]).kneighbors(tokens[i])[0][:, 0] for j in range(images)]
+        others = nearest[:i] + nearest[i + 1 :]
         assert np.abs(found[i].numpy() - np.sort(others, axis=0)[:counted].mean(0)).max() < 1e-5
     outside = torch.randn(1, 6, 8, generator=torch.Generator().manual_seed(0))  # compared with all of the panel
     expected = torch.cdist(outside, batch).amin(-1).sort(dim=0).values[: max(1, round(0.2 * images))].mean(0)
@@ -59,10 +50,8 @@ def test_the_panel_of_photos_that_are_left_is_of_all_of_them(tmp_path):
         Image.new("RGB", (8, 8), (number, 0, 0)).save(path)
     everything = PhotosDataset(paths)
     left = PhotosDataset(paths[3:], whole=everything)
-    seen = [
-        path for batch in panel_loader(DataLoader(left, 2, collate_fn=left.collate_fn), seed=1) for path in batch.image_path
-    ]
-    assert seen == paths
+    loader = panel_loader(DataLoader(left, 2, collate_fn=left.collate_fn), seed=1)
+    assert [path for batch in loader for path in batch.image_path] == paths
 
 
 def test_a_random_projection_keeps_distances():
@@ -82,14 +71,6 @@ def photos(count):
     return [ImageItem(image=image, image_path=f"{number}.png") for number, image in enumerate(images)]
 
 
-def prepared(items, batch_size=2):
-    comparison = tiny_comparison()
-    anchors = comparison.text.model.anchors
-    scorer = BatchScorer(comparison, None, text_weight=0, ready=lambda batch: (batch.image, anchors), seed=1)
-    scorer.prepare(DataLoader(items, batch_size, collate_fn=ImageBatch.collate))
-    return scorer
-
-
 @torch.no_grad()
 def score(scorer, items):
     batch = ImageBatch.collate(items)
@@ -98,7 +79,7 @@ def score(scorer, items):
 
 @pytest.mark.parametrize("count", [2, 3, 4])
 def test_a_batch_of_few_images_has_finite_scores(count):
-    prediction = score(prepared(photos(count)), photos(count))
+    prediction = score(tiny_batch_scorer(photos(count)), photos(count))
     for values in prediction.anomaly_map, prediction.pred_score:
         assert ((values > 0) & (values < 1)).all()
     if count > 2:
@@ -106,7 +87,7 @@ def test_a_batch_of_few_images_has_finite_scores(count):
 
 
 def test_one_image_cannot_be_compared(caplog):
-    scorer = prepared(photos(1))
+    scorer = tiny_batch_scorer(photos(1))
     assert not scorer.is_prepared
     assert "a lot of less than two images cannot be compared with itself" in caplog.text
     with pytest.raises(RuntimeError, match="prepare the scorer with its loaders first"):
@@ -115,14 +96,13 @@ def test_one_image_cannot_be_compared(caplog):
 
 def test_an_image_of_the_panel_has_the_score_of_its_own_wherever_it_is_scored(monkeypatch):
     items = photos(9)
-    scorer = prepared(items)
+    scorer = tiny_batch_scorer(items)
     together = score(scorer, items)
     alone = torch.cat([score(scorer, [item]).pred_score for item in items])
     torch.testing.assert_close(alone, together.pred_score, atol=1e-6, rtol=0)
     torch.testing.assert_close(scorer.image_statistics().detection, together.pred_score, atol=1e-6, rtol=0)
     monkeypatch.setattr(batch_scorer.choose_panel, "__defaults__", (5,))
-    some = prepared(items)
+    some = tiny_batch_scorer(items)
     assert len(some.image_statistics().map_max) == 5
-    torch.testing.assert_close(
-        torch.cat([score(some, [item]).pred_score for item in items]), score(some, items).pred_score, atol=1e-5, rtol=0
-    )
+    alone = torch.cat([score(some, [item]).pred_score for item in items])
+    torch.testing.assert_close(alone, score(some, items).pred_score, atol=1e-5, rtol=0)

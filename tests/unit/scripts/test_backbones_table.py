@@ -1,4 +1,4 @@
-"""The table behind `dpclip backbones`, against models built for real."""
+"""`dpclip backbones`, and the table behind it, against models built for real."""
 
 import json
 import re
@@ -8,6 +8,8 @@ import pytest
 from scripts.backbones_table import page, rows
 from tests.paths import ROOT
 
+from anomalib_dpclip import cli
+from anomalib_dpclip.clip import command
 from anomalib_dpclip.clip.command import TABLE
 from anomalib_dpclip.clip.loading import load_clip
 
@@ -24,14 +26,8 @@ def test_rows_are_the_models():
         assert table[name]["vision_parameters"] == sum(value.numel() for value in clip.visual.parameters())
     assert (table["ViT-S-32-alt"]["patch"], table["ViT-S-32-alt"]["image_size"]) == (32, 512)
     (tag,) = table["ViT-B-16-SigLIP"]["pretrained"]
-    assert tag == {
-        "tag": "webli",
-        "licence": "apache-2.0",
-        "mean": [0.5] * 3,
-        "std": [0.5] * 3,
-        "interpolation": "bicubic",
-        "quick_gelu": False,
-    }
+    statistics = {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic"}
+    assert tag == {"tag": "webli", "licence": "apache-2.0", "quick_gelu": False} | statistics
     assert table["ViT-H-14-378-quickgelu"]["pretrained"][0]["quick_gelu"]
 
 
@@ -59,3 +55,26 @@ def test_the_page_names_backbones_tags_and_licences_that_there_are():
             known = stated.keys() & set(re.findall("`(.+?)`", tags))
             assert known, line
             assert all(stated[tag] in licence.lower() for tag in known), line
+
+
+def test_the_table(capsys, monkeypatch):
+    monkeypatch.setattr(command, "installed_models", lambda: {"ViT-L-14-336", "RN50", "ViT-H-14", "ViT-of-tomorrow"})
+    command.backbones(all=True)
+    header, mini, resnet, huge, large, newer = capsys.readouterr().out.splitlines()
+    assert header.split() == ["backbone", "vision", "total", "patch", "image", "pretrained", "(licence)"]
+    assert mini.split()[:5] == ["mini", "1.3M", "1.4M", "14", "140"]
+    assert resnet.split(maxsplit=1) == ["RN50", "refused: it is a ResNet, not a vision transformer"]
+    assert "  laion2b_s32b_b79k (mit), metaclip_fullcc (cc-by-nc-4.0), " in huge
+    # OpenAI's own figures: a vision tower of 304 million parameters, 428 million in all.
+    assert large.split() == ["ViT-L-14-336", "304.3M", "427.9M", "14", "518", "openai", "(mit)"]
+    assert newer.startswith("Not in this table, which is of open_clip ")
+    assert newer.endswith(": ViT-of-tomorrow")
+    command.backbones()
+    assert "RN50" not in capsys.readouterr().out
+
+
+def test_json(capsys):
+    cli.main(["backbones", "--json"])
+    rows = {row["backbone"]: row for row in json.loads(capsys.readouterr().out)}
+    assert rows["ViT-L-14-CLIPA"]["pretrained"][0]["interpolation"] == "bilinear"
+    assert "RN50" not in rows

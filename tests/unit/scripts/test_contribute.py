@@ -1,5 +1,3 @@
-"""One command for an auxiliary set: what the benchmark has trained and measured becomes a file and its card."""
-
 import pytest
 import scripts.contribute as contributing
 import torch
@@ -27,7 +25,8 @@ def test_file_and_card(tmp_path, monkeypatch):
 
     monkeypatch.setattr(contributing, "benchmark", benchmark)
     file = contributing.contribute("Surfaces", tmp_path)
-    assert (ROOT / asked[0]).is_file()
+    configs = [ROOT / "configs" / "benchmark" / f"{name}.yaml" for name in contributing.CONFIGS.values()]
+    assert all(path.is_file() for path in [ROOT / asked[0], *configs])
     expected = read_adapters(GOLDEN / "adapters-v1.safetensors")
     assert read_adapters(file).provenance == expected.provenance
     assert all(torch.equal(value, expected.tensors[name]) for name, value in read_adapters(file).tensors.items())
@@ -39,8 +38,3 @@ def test_what_was_not_tested_is_not_shared(tmp_path, monkeypatch):
     with pytest.raises(RuntimeError, match=r"Surfaces\.csv says why"):
         contributing.contribute("Surfaces", tmp_path)
     assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("config", contributing.CONFIGS.values())
-def test_configs_are_there(config):
-    assert (ROOT / "configs" / "benchmark" / f"{config}.yaml").is_file()

@@ -1,5 +1,3 @@
-"""What the mini CLIP is pre-trained on: scenes, captions, and losses worked by hand."""
-
 import math
 import re
 

@@ -25,8 +25,6 @@ def photo(tmp_path):
 
 @pytest.fixture
 def add(trainer):
-    """Gives a sheet a batch of photos, scores and truths."""
-
     def add_batch(sheet, paths, scores, truths, **fields):
         count = len(paths)
         mask = torch.zeros(count, 8, 8, dtype=torch.bool)

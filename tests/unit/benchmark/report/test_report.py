@@ -1,5 +1,3 @@
-"""The report, worked by hand from a few rows."""
-
 import itertools
 import json
 import re
@@ -17,8 +15,6 @@ from anomalib_dpclip.benchmark.rows import METRICS
 
 @pytest.fixture
 def reported(tmp_path, capsys):
-    """What a report of some rows prints."""
-
     def of(*rows):
         report([write_results(tmp_path / "rows.csv", *rows)])
         return capsys.readouterr().out
@@ -151,11 +147,8 @@ def test_files_are_written_whole_with_readable_charts(tmp_path, capsys):
         for values in [dict.fromkeys(METRICS, 0.5 + 0.1 * seed)]
     ]
     out = tmp_path / "report"
-    files = [
-        write_results(tmp_path / "one.csv", *rows),
-        write_results(tmp_path / "two.csv", {"data_set": "MPDD", "image_AP": 0.5}),
-    ]
-    report(files, out)
+    more = {"data_set": "MPDD", "image_AP": 0.5}
+    report([write_results(tmp_path / "one.csv", *rows), write_results(tmp_path / "two.csv", more)], out)
     charts = ["categories.png", "corrupted.png", "overview.png"]
     assert sorted(path.name for path in out.iterdir()) == [*charts, "report.html", "report.md", "report.tex"]
     said = capsys.readouterr().out

@@ -1,17 +1,17 @@
-"""`dpclip metadata` lists folders and the data modules of anomalib."""
+"""`dpclip metadata` lists folders and the data modules of anomalib, and finds everything that is wrong with a list."""
 
 import json
-import subprocess
-import sys
 
+import numpy as np
 import pytest
+from PIL import Image
+from tests.metadata_lines import write_lines
 from tests.pictures import mask, picture
 
-from anomalib_dpclip.data.listing.command import metadata
+from anomalib_dpclip.data.listing.command import check_metadata, metadata
 
 
 def build(root, *names):
-    """Write pictures, or masks where a folder is one of masks."""
     for name in names:
         (mask if {"masks", "ground_truth", "label", "Masks"} & set(name.split("/")) else picture)(root / name)
     return root
@@ -52,13 +52,12 @@ TRAIN_AND_TEST = ["train/good/0.png", "test/good/0.png", "test/bent/0.png", "gro
         (
             [f"{category}/{name}" for category in ("nut", "screw") for name in TRAIN_AND_TEST],
             {
-                f"{category}/{name}": sample
-                for category in ("nut", "screw")
-                for name, sample in {
-                    "train/good/0.png": (0, category, None, "train"),
-                    "test/good/0.png": (0, category, None, None),
-                    "test/bent/0.png": (1, category, f"{category}/ground_truth/bent/0_mask.png", None),
-                }.items()
+                "nut/train/good/0.png": (0, "nut", None, "train"),
+                "nut/test/good/0.png": (0, "nut", None, None),
+                "nut/test/bent/0.png": (1, "nut", "nut/ground_truth/bent/0_mask.png", None),
+                "screw/train/good/0.png": (0, "screw", None, "train"),
+                "screw/test/good/0.png": (0, "screw", None, None),
+                "screw/test/bent/0.png": (1, "screw", "screw/ground_truth/bent/0_mask.png", None),
             },
         ),
     ],
@@ -91,7 +90,6 @@ def test_what_is_not_listed_and_what_prompts_say_is_on_the_screen(tmp_path, caps
         (["images/1.png"], ValueError, r"1\.png has no mask in .*masks: put normal images into .*good"),
         (["1.png"], FileNotFoundError, r"nor a folder in it has good/"),
         (["good/deep/1.png"], FileNotFoundError, "no image in the folders"),
-        ([], FileNotFoundError, r"no folder .*nowhere"),
     ],
 )
 def test_folders_that_cannot_be_listed(tmp_path, output, files, error, message):
@@ -157,7 +155,85 @@ def test_shots_are_the_same_each_time(tmp_path, output, capsys, monkeypatch):
     assert one == again != other
 
 
-def test_plain_folders_are_listed_without_anomalib_s_import():
-    """It takes longer than the listing."""
-    code = 'import sys, anomalib_dpclip.data.listing.command; assert not {"anomalib", "lightning", "torch"} & set(sys.modules)'
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+@pytest.fixture
+def root(tmp_path):
+    for value, name in enumerate(("good", "bad", "a", "b", "c", "d"), start=1):
+        picture(tmp_path / f"{name}.png", value=value)
+    mask(tmp_path / "mask.png")
+    return tmp_path
+
+
+def check(root, *rows):
+    lines = [row if isinstance(row, str) else {"label": 1, "class_name": "c"} | row for row in rows]
+    return [tuple(problem) for problem in check_metadata(write_lines(root / "x.jsonl", lines), root)]
+
+
+def test_nothing_wrong_and_nothing_at_all(root):
+    for masked in ({}, {"mask_path": "mask.png"}):
+        assert check(root, {"image_path": "good.png", "label": 0}, {"image_path": "bad.png"} | masked) == []
+    assert check(root) == [(1, "the file lists no images", True)]
+
+
+def test_all_problems_at_once(root):
+    mask(root / "empty_mask.png", value=0)
+    mask(root / "small_mask.png", size=(4, 3))
+    (root / "cut.png").write_bytes((root / "bad.png").read_bytes()[:50])
+    (root / "nothing.png").touch()
+    found = check(
+        root,
+        {"image_path": "good.png", "label": 0},
+        {"image_path": "missing.png", "mask_path": "missing_mask.png"},
+        '{"image_path": \n',
+        {"image_path": "a.png", "mask_path": "empty_mask.png"},
+        {"image_path": "b.png", "mask_path": "small_mask.png"},
+        {"image_path": "cut.png", "mask_path": "mask.png"},
+        {"image_path": "./good.png", "label": 0},
+        {"image_path": "c.png", "label": 0, "mask_path": "mask.png"},
+        {"image_path": "d.png", "mask_path": "nothing.png"},
+    )
+    expected = [
+        (2, "there is no file 'missing.png'"),
+        (2, "there is no file 'missing_mask.png'"),
+        (3, "not valid JSON"),
+        (4, "mask empty_mask.png is empty, but its image is labelled anomalous"),
+        (5, "small_mask.png is 4x3, but its image b.png is 16x12"),
+        (6, "cut.png"),
+        (7, "./good.png is listed in line 1 too"),
+        (8, "mask mask.png is not empty, but its image is labelled normal"),
+        (9, "nothing.png: empty, damaged or none of the formats"),
+    ]
+    for (line, message, is_error), (expected_line, words) in zip(found, expected, strict=True):
+        assert (line, is_error) == (expected_line, True)
+        assert words in message.replace(f"{root}/", "")
+
+
+def test_what_is_only_worth_a_look(root):
+    Image.fromarray(np.uint16([[0, 4095]])).save(root / "16bit.png")
+    (root / "copy.png").write_bytes((root / "good.png").read_bytes())
+    noisy = np.zeros((12, 16), np.uint8)
+    noisy[:2] = [[1], [254]]
+    Image.fromarray(noisy).save(root / "noisy.png")
+    unmasked = "a.png is anomalous and has no mask, although others have one: pixel metrics leave it out"
+    assert check(
+        root,
+        {"image_path": "16bit.png", "label": 0},
+        {"image_path": "good.png", "label": 0},
+        {"image_path": "copy.png", "label": 0},
+        {"image_path": "bad.png", "mask_path": "noisy.png"},
+        {"image_path": "a.png"},
+    ) == [
+        (1, "16bit.png has 16 bits and values up to 4095: 65535 is shown as white", False),
+        (3, "copy.png is the same picture as good.png", False),
+        (4, "mask noisy.png has 3 grey values: all but 0 are anomalous", False),
+        (5, unmasked, False),
+    ]
+
+
+def test_the_command_prints_lines_and_returns_a_status(root, capsys):
+    line = {"image_path": "good.png", "label": 0, "class_name": "c"}
+    assert metadata(root, check=write_lines(root / "x.jsonl", [line])) == 0
+    path = write_lines(root / "x.jsonl", [line | {"image_path": "gone.png"}])
+    assert metadata(root, check=path) == 1
+    captured = capsys.readouterr()
+    assert captured.out == f"{path}:1: error: there is no file 'gone.png' in the root {root}\n"
+    assert captured.err.rstrip().endswith(f"{path}: 1 errors, 0 notes")
