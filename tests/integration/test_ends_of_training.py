@@ -19,35 +19,21 @@ def weights_of(model):
 def test_train_with_a_checkpoint_tests_what_it_trained(make_model, make_engine, target, tmp_path, caplog):
     first = make_engine(max_epochs=1)
     first.fit(model=make_model(), datamodule=target)
-    start = first.trainer.checkpoint_callback.best_model_path
-    model = make_model()
-    (tested,) = make_engine(max_epochs=3, default_root_dir=tmp_path / "on").train(
-        model=model, datamodule=target, ckpt_path=start
-    )
-    assert "testing the model as it was trained, not" in caplog.text
-    again = make_engine(default_root_dir=tmp_path / "again").test(
-        model=make_dpclip(backbone="mini", weights=str(save_adapters(model, tmp_path / "a.safetensors")), visualizer=False),
-        datamodule=target,
-    )
-    assert tested["pixel_AUROC"] == pytest.approx(again[0]["pixel_AUROC"], abs=1e-4)
+    start = first.best_model_path
     (old,) = make_engine(default_root_dir=tmp_path / "old").test(model=make_model(), datamodule=target, ckpt_path=start)
-    assert old["pixel_AUROC"] != tested["pixel_AUROC"], "there was something to tell apart"
+    engine = make_engine(max_epochs=3, default_root_dir=tmp_path / "on")
+    (tested,) = engine.train(model=make_model(), datamodule=target, ckpt_path=start)
+    assert "testing the model as it was trained, not" in caplog.text
+    assert old["pixel_AUROC"] != tested["pixel_AUROC"]
 
 
-@pytest.mark.parametrize(
-    "flags",
-    [{"check_val_every_n_epoch": 5}, {"max_steps": 1, "max_epochs": 5}, {"val_check_interval": 0.5}],
-    ids=lambda flags: "-".join(map(str, flags.values())),
-)
-def test_thresholds_are_those_of_the_adapters_that_are_kept(make_model, make_engine, target, flags, caplog):
+@pytest.mark.parametrize("flags", [{"check_val_every_n_epoch": 5}, {"max_steps": 1, "max_epochs": 5}], ids=str)
+def test_thresholds_of_adapters_that_no_validation_has_seen_are_their_own(make_model, make_engine, target, flags, caplog):
     model = make_model()
     make_engine(**flags).fit(model=model, datamodule=target)
     in_force, carried = model.post_processor.calibration, model.post_processor.auxiliary_calibration
     assert in_force.is_set
-    assert carried.is_set
-    if not flags.get("val_check_interval"):
-        # No validation has seen these adapters: their own thresholds are in force.
-        assert torch.equal(in_force.map_knots, carried.map_knots)
+    assert torch.equal(in_force.map_knots, carried.map_knots)
     assert model.provenance.calibration_domain == "industrial"
     assert "nothing has been calibrated" not in caplog.text
 
