@@ -34,7 +34,7 @@ class KillInWrite(Callback):
 
 
 def train(settings: dict) -> None:
-    """Train with the settings of `test_resume.killed`."""
+    """Train with the settings of `test_resume.settings`."""
     torch.set_num_threads(settings["threads"])
     engine = Engine(callbacks=[KillInWrite()], **settings["engine"])
     engine.fit(model=make_dpclip(**settings["model"]), datamodule=Surfaces(root=settings["root"], category="weave"))
