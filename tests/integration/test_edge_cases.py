@@ -7,12 +7,9 @@ import torch
 from tests.arguments import make_dpclip
 from tests.data.golden.make_golden import GOLDEN
 from tests.metadata_lines import write_lines
-from tests.tiny_clip import tiny_clip
 
 from anomalib_dpclip import JSONLines
-from anomalib_dpclip.clip.text_tower import TextTower
 from anomalib_dpclip.method.objective import tokens_of
-from anomalib_dpclip.method.prompting import text_anchors
 
 
 @pytest.fixture
@@ -31,15 +28,10 @@ def write_set(tmp_path):
     return write
 
 
-@pytest.fixture
-def learned():
-    """A model with trained adapters."""
-    return make_dpclip(weights=GOLDEN / "adapters-v1.safetensors", visualizer=False)
-
-
-@pytest.mark.parametrize(("normal", "anomalous"), [(1, 0), (0, 1), (3, 0)])
-def test_a_target_of_one_kind_or_one_image(learned, make_engine, write_set, surfaces_root, normal, anomalous):
+@pytest.mark.parametrize(("normal", "anomalous"), [(1, 0), (0, 1)])
+def test_a_target_of_one_image(make_engine, write_set, surfaces_root, normal, anomalous):
     """What needs both kinds is not available rather than 0 or 1; labels and masks are there all the same."""
+    learned = make_dpclip(weights=GOLDEN / "adapters-v1.safetensors", visualizer=False)
     target = JSONLines(metadata=write_set(normal, anomalous), root=surfaces_root, num_workers=0)
     (metrics,) = make_engine().train(model=learned, datamodule=target)
     assert math.isnan(metrics["image_AUROC"])
@@ -77,18 +69,3 @@ def test_a_defect_smaller_than_a_patch_vanishes_in_the_token_grid():
     on_it[0, 8, 8] = True
     assert not tokens_of(between, (6, 6)).any()
     assert tokens_of(on_it, (6, 6)).nonzero().tolist() == [[0, 2 * 6 + 2]]
-
-
-LONG = "a very long name of " * 15
-
-
-def test_a_class_name_of_300_characters_in_open_clip_s_tokens():
-    """A sentence is cut at 77 tokens: 'with damage' behind the name is lost, 'damaged' before it is not."""
-    import open_clip
-
-    tower = TextTower(tiny_clip(), open_clip.get_tokenizer("ViT-L-14-336"))
-    for name in (LONG, "x1" * 150):
-        anchors = text_anchors(tower, name)
-        torch.testing.assert_close(anchors.norm(dim=0), torch.ones(2))
-        assert not torch.equal(anchors[:, 0], anchors[:, 1])
-    assert not torch.equal(tower([f"a damaged {LONG}."]), tower([f"a {LONG}."]))
