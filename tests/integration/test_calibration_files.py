@@ -1,12 +1,11 @@
 """A calibration is of one domain and one model: what files carry of it, and what goes on when they are used."""
 
-import logging
 from pathlib import Path
 
 import pytest
 from tests.arguments import make_dpclip
 
-from anomalib_dpclip import DPCLIP, load_adapters, save_adapters
+from anomalib_dpclip import DPCLIP, save_adapters
 from anomalib_dpclip.adapter_files.command import adapters as show_adapters
 
 
@@ -14,48 +13,38 @@ def loaded(learned_bricks, **arguments):
     return make_dpclip(backbone="mini", weights=str(learned_bricks), class_name="weave", visualizer=False, **arguments)
 
 
-def checkpoint_of(engine):
-    return engine.trainer.checkpoint_callback.best_model_path
-
-
-def test_a_second_calibration_replaces_the_first(learned_bricks, make_engine, target, tmp_path, capsys):
-    def thresholds(sensitive):
-        engine = make_engine(default_root_dir=tmp_path / "calibrated")
-        model = loaded(learned_bricks, false_alarm_rate=0.5 if sensitive else None)
+def test_a_second_calibration_replaces_the_first_alone(learned_bricks, make_engine, target, tmp_path, capsys):
+    kept, checkpoints = [], set()
+    for rate in (None, 0.5):
+        engine, model = make_engine(), loaded(learned_bricks, false_alarm_rate=rate)
         engine.validate(model=model, datamodule=target)
-        return checkpoint_of(engine), model.post_processor.calibration.thresholds
-
-    first, replaced = thresholds(sensitive=False)
-    second, kept = thresholds(sensitive=True)
-    assert first == second
-    assert replaced != kept
-    assert [path.name for path in (tmp_path / "calibrated").rglob("*.ckpt")] == ["model.ckpt"]
-    reloaded = DPCLIP.load_from_checkpoint(second)
-    assert reloaded.post_processor.calibration.thresholds[:2] == pytest.approx(kept[:2])
-    said = capsys.readouterr().out
-    basis = reloaded.post_processor.calibration.threshold_basis
-    assert "exceeds the image threshold with a probability of at most 50 %" in basis
-    assert basis.endswith("from 8 normal images of Surfaces/weave")
-    assert f"Calibrated: {basis}." in said
-    assert f"Thresholds: image score {kept.image:.4f}, map {kept.pixel:.4f}" in said
-    assert f"Kept in {second}" in said
-    learned = reloaded.post_processor.auxiliary_calibration.threshold_basis
+        kept.append(model.post_processor.calibration.thresholds)
+        checkpoints.add(engine.best_model_path)
+    assert kept[0] != kept[1]
+    (checkpoint,) = checkpoints
+    assert [path.name for path in (tmp_path / "results").rglob("*.ckpt")] == ["model.ckpt"]
+    reloaded = DPCLIP.load_from_checkpoint(checkpoint)
+    in_force, carried = reloaded.post_processor.calibration, reloaded.post_processor.auxiliary_calibration
+    assert in_force.thresholds[:2] == pytest.approx(kept[1][:2])
+    basis, learned = in_force.threshold_basis, carried.threshold_basis
+    assert basis.endswith("with at most 50 %; from 8 normal images of Surfaces/weave")
     assert learned.startswith("the best F1 score of 4 normal and 4 anomalous images of the auxiliary set")
-    show_adapters(Path(second))
+    said = capsys.readouterr().out
+    assert f"Calibrated: {basis}." in said
+    assert f"Thresholds: image score {kept[1].image:.4f}, map {kept[1].pixel:.4f}" in said
+    assert f"Kept in {checkpoint}" in said
+    show_adapters(Path(checkpoint))
     said = capsys.readouterr().out
     assert f"calibration      {learned}" in said
     assert f"thresholds       {basis}" in said
-    show_adapters(save_adapters(reloaded, tmp_path / "again.safetensors"))
-    said = capsys.readouterr().out
-    assert f"calibration      {learned}" in said
-    assert "thresholds " not in said  # those of the target stay behind
-    assert loaded(tmp_path / "again.safetensors").post_processor.calibration.threshold_basis == learned
+    again = save_adapters(reloaded, tmp_path / "again.safetensors")
+    assert loaded(again).post_processor.calibration.threshold_basis == learned, "those of the target stay behind"
 
 
 def test_a_checkpoint_without_adapters(make_engine, target):
     engine = make_engine()
     engine.validate(model=loaded("clip"), datamodule=target)
-    checkpoint = checkpoint_of(engine)
+    checkpoint = engine.best_model_path
     (metrics,) = make_engine().test(model=loaded("clip"), datamodule=target, ckpt_path=checkpoint)
     assert metrics["image_AUROC"] > 0.9
     (again,) = make_engine().test(model=DPCLIP.load_from_checkpoint(checkpoint), datamodule=target)
@@ -74,13 +63,3 @@ def test_an_adapter_file_is_no_checkpoint(learned_bricks, make_engine, target):
         ValueError, match=r"adapters\.safetensors is an adapter file, no checkpoint: give it as --model.weights"
     ):
         make_engine().test(model=loaded(learned_bricks), datamodule=target, ckpt_path=learned_bricks)
-
-
-def test_adapters_loaded_in_python_are_in_force(learned_bricks, make_model, make_engine, target, caplog):
-    model = make_model()
-    load_adapters(model, learned_bricks)
-    assert model.post_processor.calibration.is_set
-    assert model.learning_type.value == "zero_shot"
-    with caplog.at_level(logging.WARNING):
-        make_engine(limit_val_batches=0).test(model=model, datamodule=target)
-    assert "nothing has been calibrated" not in caplog.text
