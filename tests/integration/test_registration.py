@@ -13,6 +13,7 @@ import types
 from importlib.metadata import distribution
 
 import pytest
+from tests.metadata_lines import write_lines
 
 from anomalib_dpclip import _autoload, _register
 
@@ -97,9 +98,7 @@ def forked(tmp_path_factory):
     for name, files in HOSTS.items():
         root = tmp_path_factory.mktemp("host")
         for file, content in files.items():
-            path = root / "anomalib" / file
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(content)
+            write_lines(root / "anomalib" / file, [content])
         code = "import anomalib_dpclip, anomalib.data, anomalib.models; print('imported')"
         cases[f"host {name}"] = (str(root), code)
     ours = "print(sorted(name for name in __import__('sys').modules if 'anomalib' in name))"
