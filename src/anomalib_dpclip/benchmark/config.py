@@ -236,6 +236,8 @@ def _job(combination: dict[str, Any], accelerator: str, grids: tuple[str, ...]) 
     label, data_set = model.get("label", _class_name(model)), data.get("label") or _name_of(data)
     category, shift = str(data.get("init_args", {}).get("category") or ALL), chosen_corruptions(combination.get("shift"))
     job = Job(label, data_set, category, accelerator, seed, model, data, trainer, shift)
+    if job.init_args.get("lot"):  # it is compared with itself, corrupted like it, and sets its thresholds there
+        job = replace(job, shift=())
     if job.k_shot != "all" and (not isinstance(job.k_shot, int) or isinstance(job.k_shot, bool) or job.k_shot < 0):
         raise ValueError(f"`{SECTION}.model` {label}: k_shot must be a number of images from 0, or all, got {job.k_shot!r}")
     of_data = [text for name, text in varied.items() if name.startswith("data.")]

@@ -97,6 +97,12 @@ def test_models_that_are_shown_some_images_are_tested_once_a_draw(tmp_path):
     assert len(jobs_of(config(model=models[1]), Draws(tmp_path / "draws.json"))) == 2
 
 
+def test_a_lot_is_not_corrupted():
+    models = {"grid": [{"class_path": "DPCLIP", "init_args": {"lot": lot}, "label": str(lot)} for lot in (False, True)]}
+    section = {"seed": 1, "shift": ["light", "blur"], "model": models, "data": {"class_path": "MVTecAD"}}
+    assert [job.shift for job in jobs_of({"benchmark": section})] == [("light", "blur"), ()]
+
+
 def test_folders_take_the_place_of_the_root(tmp_path):
     data = {"class_path": "Folder", "init_args": {"name": "photographs", "root": "datasets", "normal_dir": "train"}}
     for name in ("cog", "tile"):
