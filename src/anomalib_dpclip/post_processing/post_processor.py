@@ -115,12 +115,14 @@ class DPCLIPPostProcessor(PostProcessor):
         """Calibrate on the validation images."""
         statistics, self._statistics = self._statistics, None
         if statistics is not None and not trainer.sanity_checking:
-            scorer: Any = getattr(pl_module, "scorer", None)
+            scorer = getattr(pl_module, "scorer", None)  # another model has none
+            name = getattr(scorer, "name", "")
+            weight = getattr(scorer, "detection_weight", self.calibration.detection_weight.item())
             class_name = getattr(getattr(pl_module, "target", None), "anchor_class", "")
             # Ranges that adapters carry are of scores by the text.
-            carried = self.auxiliary_calibration if scorer.name == "text" else None
-            self.calibration.set_from(statistics, scorer.detection_weight, self.false_alarm_rate, carried)
-            self.calibration.belongs_to(scorer.name, is_default=False, class_name=class_name)
+            carried = self.auxiliary_calibration if name == "text" else None
+            self.calibration.set_from(statistics, weight, self.false_alarm_rate, carried)
+            self.calibration.belongs_to(name, is_default=False, class_name=class_name)
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse a false-alarm rate that the thresholds in force were not set for."""

@@ -42,6 +42,16 @@ def validated(post_processor, *batches, sanity_checking=False, weight=0.5):
     return post_processor
 
 
+def test_another_model_is_calibrated_as_one_that_scores_by_the_text():
+    trainer, processors = SimpleNamespace(sanity_checking=False), [DPCLIPPostProcessor() for _ in range(2)]
+    other = SimpleNamespace(device="cpu")  # no scorer
+    processors[0].on_validation_epoch_start(trainer, other)
+    processors[0].on_validation_batch_end(trainer, other, batch(*predictions()))
+    processors[0].on_validation_epoch_end(trainer, other)
+    validated(processors[1], batch(*predictions()))
+    assert torch.equal(*(each.calibration.scale.packed() for each in processors))
+
+
 def test_labels_and_masks_follow_the_thresholds():
     post_processor = validated(DPCLIPPostProcessor(), batch(*predictions(seed=3)))
     validated(post_processor, batch(*predictions()))  # starts anew
