@@ -126,8 +126,8 @@ def orientation_of(image: Image.Image, path: str | Path) -> int:
     """How an image that `open_image` gave is stored: EXIF's 1 is upright, 5 to 8 lie on their side."""
     # Pillow decodes a whole PNG for what may follow its pixels: look whether anything does.
     chunks = (name for name, _ in _png_chunks(path))
-    from_pixels = set(dropwhile(lambda name: name != b"IDAT", chunks)) if image.format == "PNG" else {b"eXIf"}
-    ends_in_pixels = not {b"eXIf", b"iTXt", b"tEXt", b"zTXt"} & from_pixels
+    from_pixels = dropwhile(lambda name: name != b"IDAT", chunks)
+    ends_in_pixels = image.format == "PNG" and {b"eXIf", b"iTXt", b"tEXt", b"zTXt"}.isdisjoint(from_pixels)
     exif = Image.Image.getexif(image) if ends_in_pixels else image.getexif()
     return exif.get(_ORIENTATION, 1)
 
